@@ -1,0 +1,67 @@
+"""topthree: the three most likely of ImageNet's 1000 classes for a photo."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from . import api, health, pages, problems, uploads
+from .classifier import Classifier, load_model
+from .settings import Settings
+from .version import __version__
+
+__all__ = ["__version__", "create_app"]
+
+ROOT = Path(__file__).resolve().parent.parent
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "geolocation=(), microphone=(), payment=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> flask.Flask:
+    """Build the application; the model is loaded later, on first use or by a worker's warm-up.
+
+    Without `settings` they are read from the environment; SettingsError names a variable with a bad value.
+    """
+    settings = settings or Settings.from_environment(os.environ)
+    app = flask.Flask(__name__, template_folder=ROOT / "templates", static_folder=ROOT / "static")
+    app.request_class = uploads.MemoryRequest
+    app.config["TOPTHREE"] = settings
+    # The routes that take photos raise this to their own limit; no other has a body to read.
+    app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
+    _keep_json_as_written(app)
+    app.extensions["topthree"] = classifier or Classifier(lambda: load_model(settings))
+    app.extensions["topthree_readiness"] = health.Readiness(planned=1)
+    problems.init_app(app)
+    for module in (api, health, pages):
+        app.register_blueprint(module.blueprint)
+    app.after_request(uploads.drain_refused)
+    app.after_request(_add_security_headers)
+    if settings.trusted_proxies:
+        count = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, count, count, count, x_prefix=count)  # type: ignore[method-assign]
+    return app
+
+
+def _keep_json_as_written(app: flask.Flask) -> None:
+    provider = app.json
+    assert isinstance(provider, flask.json.provider.DefaultJSONProvider)
+    provider.ensure_ascii = False
+    provider.sort_keys = False
+    provider.compact = True
+
+
+def _add_security_headers(response: flask.Response) -> flask.Response:
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,5 @@
+"""`python -m app` is the command `topthree`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,143 @@
+"""The command `topthree`. Each command imports its job when it is called, so that all start at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import TopthreeError
+from .settings import SETTINGS, Settings, SettingsError
+from .version import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _settings_help() -> str:
+    rows = "\n".join(f"  {row.variable} [{row.default or 'not set'}]: {row.help}" for row in SETTINGS)
+    return f"\b\nSettings are environment variables:\n{rows}"
+
+
+class _Group(click.Group):
+    """Turn our own failures into one sentence and a status, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from error
+        except TopthreeError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="topthree")
+def main() -> None:
+    """Tell what is on a photo: the three most likely of ImageNet's 1000 classes."""
+
+
+@main.command(epilog=_settings_help())
+def serve() -> None:
+    """Serve the page and the API with gunicorn, fetching the weights first where there are none."""
+    settings = _read_settings()
+    _require_free_port(settings)
+    from .offline.weights import announce, find_with_progress
+
+    announce(find_with_progress(settings))
+    click.echo(f"Serving http://{settings.host}:{settings.port} (Ctrl-C stops)", err=True)
+    paths = {row.variable: getattr(settings, row.name) for row in SETTINGS}
+    environment = os.environ | {key: str(value) for key, value in paths.items() if isinstance(value, Path)}
+    gunicorn = Path(sys.executable).with_name("gunicorn")
+    # From our own folder, where the package is: another project's `app` in the current one would shadow it.
+    os.chdir(ROOT)
+    os.execve(gunicorn, [str(gunicorn), "--config", str(ROOT / "gunicorn.conf.py")], environment)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FILE… | FOLDER | -")
+@click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many answers a photo.")
+@click.option("--json", "form", flag_value="json", help="One JSON document.")
+@click.option("--ndjson", "form", flag_value="ndjson", help="One JSON line a photo, each as soon as it is ready.")
+@click.option("--csv", "form", flag_value="csv", help="CSV, one line an answer.")
+@click.option("--table", "form", flag_value="table", default=True, help="A table (the default).")
+def predict(sources: tuple[str, ...], top: int, form: str) -> None:
+    """Classify files, all photos below a folder, or standard input (-).
+
+    A file that cannot be read is reported in its place, the rest go on, and the status is 1 at the end.
+    """
+    from .offline.predict import run
+
+    if not run(_read_settings(), sources, top=top, form=form):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a report.")
+def evaluate(folder: Path, as_json: bool) -> None:
+    """Measure accuracy on labelled photos.
+
+    FOLDER holds one folder for each class, named by its WordNet id or English name, or files whose names begin
+    with the WordNet id.
+    """
+    from .offline.evaluate import run
+
+    run(_read_settings(), folder, as_json=as_json)
+
+
+@main.command()
+@click.option("--fetch", is_flag=True, help="Download the ResNet-18 weights; they replace a fallback in use.")
+def weights(fetch: bool) -> None:
+    """Show which weights would serve, and why; touches the network only with --fetch."""
+    from .offline.weights import fetch_with_progress, report
+
+    settings = _read_settings()
+    if fetch:
+        fetch_with_progress(settings)
+    if not report(settings):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("query", metavar="SEARCH")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+def labels(query: str, as_json: bool) -> None:
+    """Find classes by number, WordNet id, or part of a name in English or Chinese."""
+    from .labels import imagenet_labels, read_labels, search_labels
+
+    own = _read_settings().labels
+    found = search_labels(read_labels(own) if own else imagenet_labels(), query)
+    if as_json:
+        click.echo(json.dumps([vars(label) for label in found], ensure_ascii=False))
+    else:
+        for label in found:
+            click.echo(
+                "  ".join([f"{label.class_id:4}", label.wnid or "", label.label, label.label_zh or ""]).rstrip()
+            )
+    if not found:
+        raise click.ClickException(f"No class matches {query!r}.")
+
+
+def _read_settings() -> Settings:
+    return Settings.from_environment(os.environ)
+
+
+def _require_free_port(settings: Settings) -> None:
+    """Say at once that a port is taken; gunicorn would try for five seconds and then show a traceback."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise click.ClickException(
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+            "Choose another with TOPTHREE_HOST and TOPTHREE_PORT (with make: HOST and PORT)."
+        ) from error

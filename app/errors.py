@@ -1,0 +1,155 @@
+"""Every failure that a caller can meet, one class each.
+
+TopthreeError
+├── LabelsError                 a labels file cannot be used
+├── WeightsError                a weights file cannot be used, or none can be had
+└── Problem                     what an HTTP answer says, as RFC 9457 describes
+    ├── NoPhoto                 400
+    ├── TooManyPhotos           400
+    ├── BadParameter            400
+    ├── BadRequest              400
+    ├── NotFound                404
+    ├── MethodNotAllowed        405
+    ├── TooLarge                413
+    ├── UnsupportedContentType  415
+    ├── UnsupportedImage        415
+    ├── BrokenImage             422
+    ├── TooManyPixels           422
+    ├── InternalError           500
+    ├── Overloaded              503
+    ├── ModelUnavailable        503
+    └── DeadlineExceeded        504
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TopthreeError(Exception):
+    """The base of all failures that are ours; its text is one sentence for a person."""
+
+
+class LabelsError(TopthreeError):
+    """A labels file is missing, malformed or of the wrong length."""
+
+
+class WeightsError(TopthreeError):
+    """A weights file is missing, damaged, of another shape, or cannot be downloaded."""
+
+
+class Problem(TopthreeError):
+    """A refusal with an HTTP status; `slug` is stable and makes the problem's `type`."""
+
+    status: ClassVar[int]
+    slug: ClassVar[str]
+    title: ClassVar[str]
+    retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def as_dict(self) -> dict[str, object]:
+        """Build the members of an `application/problem+json` document (RFC 9457, section 3)."""
+        return {
+            "type": f"/problems/{self.slug}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+
+
+class NoPhoto(Problem):
+    """The request carries no photo, or one of no bytes."""
+
+    status, slug, title = 400, "no-photo", "No photo in the request"
+
+
+class TooManyPhotos(Problem):
+    """A request for one photo carries several."""
+
+    status, slug, title = 400, "too-many-photos", "More than one photo"
+
+
+class BadParameter(Problem):
+    """A query parameter has a value that cannot be used."""
+
+    status, slug, title = 400, "bad-parameter", "Parameter not understood"
+
+
+class BadRequest(Problem):
+    """The request itself is malformed."""
+
+    status, slug, title = 400, "bad-request", "Request not understood"
+
+
+class NotFound(Problem):
+    """Nothing is served at this path."""
+
+    status, slug, title = 404, "not-found", "Not found"
+
+
+class MethodNotAllowed(Problem):
+    """The path exists, but not for this method."""
+
+    status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class TooLarge(Problem):
+    """A photo or a request has more bytes than allowed."""
+
+    status, slug, title = 413, "too-large", "Too large"
+
+
+class UnsupportedContentType(Problem):
+    """The body's declared type is none that can carry a photo."""
+
+    status, slug, title = 415, "unsupported-content-type", "Content type not supported"
+
+
+class UnsupportedImage(Problem):
+    """The bytes are not an image of a known kind."""
+
+    status, slug, title = 415, "unsupported-image", "Not a photo of a known kind"
+
+
+class BrokenImage(Problem):
+    """The bytes are of a known kind, but damaged or cut short."""
+
+    status, slug, title = 422, "broken-image", "Photo is damaged"
+
+
+class TooManyPixels(Problem):
+    """The photo's width times height is over the limit."""
+
+    status, slug, title = 422, "too-many-pixels", "Too many pixels"
+
+
+class InternalError(Problem):
+    """Something failed on our side; the cause is in the log only."""
+
+    status, slug, title = 500, "internal-error", "Internal error"
+
+
+class Overloaded(Problem):
+    """More work is waiting than may wait."""
+
+    status, slug, title = 503, "overloaded", "Overloaded"
+    retry_after_seconds = 1
+
+
+class ModelUnavailable(Problem):
+    """No model is ready to answer."""
+
+    status, slug, title = 503, "model-unavailable", "No model is ready"
+    retry_after_seconds = 5
+
+
+class DeadlineExceeded(Problem):
+    """The answer would come too late to be of use."""
+
+    status, slug, title = 504, "deadline-exceeded", "Deadline exceeded"
+
+
+PROBLEMS: tuple[type[Problem], ...] = tuple(Problem.__subclasses__())

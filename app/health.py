@@ -1,0 +1,83 @@
+"""Whether the process lives, and whether the service is ready to answer."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import threading
+from collections.abc import Callable
+
+import flask
+
+from .api import current_classifier
+from .classifier import Classifier
+from .errors import ModelUnavailable
+
+log = logging.getLogger(__name__)
+
+blueprint = flask.Blueprint("health", __name__)
+
+# gunicorn stops the whole service when a worker leaves with this status (gunicorn.arbiter.Arbiter.APP_LOAD_ERROR).
+HALT_SERVICE = 4
+
+
+class Readiness:
+    """Which planned workers are warm: one byte each in memory that master and workers share across the fork."""
+
+    def __init__(self, planned: int) -> None:
+        self.planned = planned
+        self._warm = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def mark(self, slot: int, warm: bool) -> None:
+        """Note whether the worker in this slot has answered its warm-up picture."""
+        self._warm[slot] = int(warm)
+
+    @property
+    def warm_workers(self) -> int:
+        """Count the warm workers."""
+        return sum(self._warm[:])
+
+
+@blueprint.get("/healthz")
+def healthz() -> flask.Response:
+    """Answer as long as the process can, whatever the model does."""
+    return flask.jsonify({"status": "alive"})
+
+
+@blueprint.get("/readyz")
+def readyz() -> flask.Response:
+    """Answer 200 when every planned worker has classified its warm-up picture; loads nothing."""
+    classifier = current_classifier()
+    readiness: Readiness = flask.current_app.extensions["topthree_readiness"]
+    warm = readiness.warm_workers
+    if warm < readiness.planned or classifier.loaded_model is None:
+        raise ModelUnavailable(classifier.failure or f"{warm} of {readiness.planned} workers have a model.")
+    response = flask.jsonify({"status": "ready", "workers": warm, "model": classifier.loaded_model.identity})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def warm_up_in_background(
+    app: flask.Flask, readiness: Readiness, slot: int, halt: Callable[[int], None] = os._exit
+) -> None:
+    """Load the model in a thread, so that the worker answers probes meanwhile; mark it ready when it answers.
+
+    An explicit weights file that cannot serve stops the whole service; for any other reason it stays alive
+    and not ready, and the next request tries again.
+    """
+    app.extensions["topthree_readiness"] = readiness
+    classifier: Classifier = app.extensions["topthree"]
+
+    def warm_up() -> None:
+        try:
+            classifier.warm_up()
+        except ModelUnavailable as error:
+            log.critical("No model is ready: %s", error)
+            if app.config["TOPTHREE"].weights is not None:
+                halt(HALT_SERVICE)
+        else:
+            readiness.mark(slot, True)
+            log.info("Ready.")
+
+    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()

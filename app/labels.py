@@ -1,0 +1,72 @@
+"""What the classes are called: ImageNet's 1000 in English and Chinese, or a custom model's own names."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import LabelsError
+
+IMAGENET_FILE = Path(__file__).with_name("labels.csv")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: its index, WordNet id and names; a custom model's classes have `label` alone."""
+
+    class_id: int
+    wnid: str | None
+    label: str
+    label_zh: str | None
+
+
+@functools.cache
+def imagenet_labels() -> tuple[Label, ...]:
+    """Read the 1000 ImageNet classes in the order of torchvision's models."""
+    return read_labels(IMAGENET_FILE)
+
+
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read a labels file: one name a line, or CSV with a header that has a column `label`.
+
+    CSV may carry `wnid` and `label_zh` too. The line's order is the class index; a column `class_id`, where
+    there is one, must agree with it. Raises LabelsError with the reason and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelsError(f"The labels file {path} cannot be read: {error}.") from error
+    header = text.partition("\n")[0].strip().split(",")
+    rows = _csv_rows(text) if "label" in header else [{"label": line} for line in text.splitlines()]
+    labels = tuple(_label(path, index, row) for index, row in enumerate(rows))
+    if not labels:
+        raise LabelsError(f"The labels file {path} is empty.")
+    return labels
+
+
+def _csv_rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def _label(path: Path, index: int, row: dict[str, str]) -> Label:
+    name = (row.get("label") or "").strip()
+    if not name:
+        raise LabelsError(f"The labels file {path} has no name for class {index}.")
+    if row.get("class_id", str(index)) != str(index):
+        raise LabelsError(f"The labels file {path} has class_id {row['class_id']} where {index} is due.")
+    return Label(index, row.get("wnid") or None, name, row.get("label_zh") or None)
+
+
+def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
+    """Find the labels whose number, WordNet id or part of a name in either language is `query`."""
+    wanted = query.strip().casefold()
+    return [
+        label
+        for label in labels
+        if wanted in (str(label.class_id), label.wnid)
+        or wanted in label.label.casefold()
+        or wanted in (label.label_zh or "").casefold()
+    ]

@@ -1,0 +1,1 @@
+"""Jobs run by hand, one a file; nothing that serves imports them."""

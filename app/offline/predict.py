@@ -1,0 +1,85 @@
+"""`topthree predict`: many photos, as a table, JSON, JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from ..classifier import Classifier, Prediction, load_model
+from ..errors import TopthreeError
+from ..images import Photo
+from ..settings import Settings
+from .photos import classify_files, list_photos
+
+Row = tuple[str, Photo | None, list[Prediction] | TopthreeError]
+
+
+def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> bool:
+    """Classify and print; return whether every photo could be read."""
+    files = list_photos(sources)
+    classifier = Classifier(lambda: load_model(settings))
+    classifier.model  # noqa: B018 - a model that cannot load is one error, not one for each photo
+    failures = 0
+
+    def counted() -> Iterable[Row]:
+        nonlocal failures
+        for row in classify_files(classifier, files, top=top, max_pixels=settings.max_pixels):
+            failures += isinstance(row[2], TopthreeError)
+            yield row
+
+    writers: dict[str, Callable[[Iterable[Row], Classifier], None]] = {
+        "json": _write_json,
+        "ndjson": _write_ndjson,
+        "csv": _write_csv,
+        "table": _write_table,
+    }
+    writers[form](counted(), classifier)
+    return failures == 0
+
+
+def _as_dict(row: Row) -> dict[str, object]:
+    file, photo, outcome = row
+    if isinstance(outcome, TopthreeError) or photo is None:
+        return {"file": file, "error": str(outcome)}
+    image = {"width": photo.width, "height": photo.height, "format": photo.format, "sha256": photo.sha256}
+    return {"file": file, "predictions": [vars(prediction) for prediction in outcome], "image": image}
+
+
+def _write_json(rows: Iterable[Row], classifier: Classifier) -> None:
+    document = {"results": [_as_dict(row) for row in rows], "model": classifier.model.identity}
+    print(json.dumps(document, ensure_ascii=False, indent=1))
+
+
+def _write_ndjson(rows: Iterable[Row], classifier: Classifier) -> None:
+    for row in rows:
+        print(json.dumps(_as_dict(row), ensure_ascii=False), flush=True)
+
+
+def _write_csv(rows: Iterable[Row], classifier: Classifier) -> None:
+    names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence")
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(("file", *names, "error"))
+    for file, _, outcome in rows:
+        if isinstance(outcome, TopthreeError):
+            table.writerow((file, *[""] * len(names), str(outcome)))
+        else:
+            table.writerows((file, *(getattr(prediction, name) for name in names), "") for prediction in outcome)
+
+
+def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:
+    table = Table("file", "confidence", "English", "中文", box=None, pad_edge=False)
+    for file, _, outcome in rows:
+        if isinstance(outcome, TopthreeError):
+            table.add_row(file, "", f"[red]{outcome}[/red]", "")
+            continue
+        for prediction in outcome:
+            shown = file if prediction.rank == 1 else ""
+            percent = f"{100 * prediction.confidence:5.1f} %"
+            table.add_row(shown, percent, prediction.label, prediction.label_zh or "")
+    console = Console()
+    Console(width=None if console.is_terminal else 240).print(table, highlight=False)

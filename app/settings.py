@@ -1,0 +1,172 @@
+"""Settings: one table, read once from `TOPTHREE_*`, frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+PREFIX = "TOPTHREE_"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names its variable."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One row of the table: field name, default as a user would write it, parser, and help."""
+
+    name: str
+    default: str
+    parse: Callable[[str], Any]
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """Name the environment variable of this setting."""
+        return PREFIX + self.name.upper()
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text
+
+    return parse
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _sha256(text: str) -> str | None:
+    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError("64 hexadecimal digits")
+    return text.lower() or None
+
+
+def _url(text: str) -> str | None:
+    if text and not re.match(r"https?://[^/\s]+", text):
+        raise ValueError("an http:// or https:// address")
+    return text or None
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[^\s/]+", text):
+        raise ValueError("a host name or an IP address")
+    return text
+
+
+MEBI = 1024 * 1024
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("host", "127.0.0.1", _host, "address to listen on"),
+    Setting("port", "8000", _integer(1, 65535), "port to listen on"),
+    Setting(
+        "weights",
+        "",
+        _path,
+        "weights file to serve, .pth or .safetensors; if it fails, nothing else is tried",
+    ),
+    Setting("weights_sha256", "", _sha256, "SHA-256 that the weights file of TOPTHREE_WEIGHTS must have"),
+    Setting("weights_url", "", _url, "mirror to download the ResNet-18 weights from"),
+    Setting("labels", "", _path, "names of a custom model's classes: one a line, or CSV with a column 'label'"),
+    Setting(
+        "fallback",
+        "efficientnet_lite0",
+        _one_of("efficientnet_lite0", "none"),
+        "model that serves where the ResNet-18 weights cannot be had; 'none' refuses to become ready",
+    ),
+    Setting("cache", "", _path, "folder for weights; empty means topthree in the user's cache folder"),
+    Setting("max_upload_bytes", str(10 * MEBI), _integer(1, 1024 * MEBI), "largest photo, in bytes"),
+    Setting("max_batch_bytes", str(64 * MEBI), _integer(1, 4096 * MEBI), "largest batch request, in bytes"),
+    Setting("max_batch_items", "64", _integer(1, 1000), "most photos in one batch request"),
+    Setting("max_pixels", "64000000", _integer(1, 1_000_000_000), "most pixels in a photo, width times height"),
+    Setting("workers", "1", _integer(1, 64), "server processes; each holds a model of its own"),
+    Setting("threads", "0", _integer(0, 512), "request threads in each process; 0 takes them from the CPU plan"),
+    Setting("trusted_proxies", "0", _integer(0, 10), "proxies in front whose X-Forwarded-* headers are believed"),
+    Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "least serious message to log"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of one process; `SETTINGS` holds what each means, `from_environment` reads them."""
+
+    host: str
+    port: int
+    weights: Path | None
+    weights_sha256: str | None
+    weights_url: str | None
+    labels: Path | None
+    fallback: str
+    cache: Path
+    torch_hub: Path
+    max_upload_bytes: int
+    max_batch_bytes: int
+    max_batch_items: int
+    max_pixels: int
+    workers: int
+    threads: int
+    trusted_proxies: int
+    log_level: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the settings from a mapping such as `os.environ`.
+
+        Raises SettingsError, naming the variable, for a value out of range, for a `TOPTHREE_` variable that
+        does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work.
+        """
+        _refuse_unknown(environment)
+        values = {setting.name: _read(setting, environment) for setting in SETTINGS}
+        user_cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        torch_home = Path(environment.get("TORCH_HOME") or user_cache / "torch").expanduser()
+        values["cache"] = values["cache"] or user_cache / "topthree"
+        settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
+        _refuse_impossible(settings)
+        return settings
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether only this machine can reach the service."""
+        return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")
+
+
+def _read(setting: Setting, environment: Mapping[str, str]) -> Any:
+    text = environment.get(setting.variable, setting.default).strip()
+    try:
+        return setting.parse(text or setting.default)
+    except ValueError as error:
+        raise SettingsError(f"{setting.variable} is {text!r}; it must be {error}.") from error
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {setting.variable for setting in SETTINGS}
+    unknown = sorted(key for key in environment if key.startswith(PREFIX) and key not in known)
+    # TOPTHREE_TEST_* belongs to the test suite, which runs the real command in child processes.
+    unknown = [key for key in unknown if not key.startswith(PREFIX + "TEST_")]
+    if unknown:
+        raise SettingsError(f"{unknown[0]} is not a setting; 'topthree serve --help' lists them all.")
+
+
+def _refuse_impossible(settings: Settings) -> None:
+    if settings.labels and not settings.weights:
+        raise SettingsError("TOPTHREE_LABELS names a custom model's classes, so TOPTHREE_WEIGHTS must be set too.")
+    if settings.weights_sha256 and not settings.weights:
+        raise SettingsError("TOPTHREE_WEIGHTS_SHA256 checks the file of TOPTHREE_WEIGHTS, which is not set.")
+    if settings.max_batch_bytes < settings.max_upload_bytes:
+        raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")

@@ -1,0 +1,71 @@
+"""How gunicorn serves the application. Values come from Settings and the CPU plan; each has its reason here."""
+
+import logging
+import os
+
+from app.health import Readiness, warm_up_in_background
+from app.plan import make_plan
+from app.settings import Settings
+
+_settings = Settings.from_environment(os.environ)
+_plan = make_plan(_settings)
+_readiness = Readiness(_plan.workers)
+
+wsgi_app = "app:create_app()"
+proc_name = "topthree"
+bind = [f"{_settings.host}:{_settings.port}"]
+
+# Threads, since decoding and inference leave Python's lock, while one process keeps one model in memory.
+worker_class = "gthread"
+workers = _plan.workers
+threads = _plan.threads
+
+# Never load the application in the master: a model that has run before the fork can hang its children.
+preload_app = False
+
+# For threaded workers this is a heartbeat, not a request limit: it finds a worker whose main loop has stopped.
+timeout = 30
+# What is in flight at SIGTERM is answered; the slowest photo takes far less.
+graceful_timeout = 30
+# Longer than the usual load balancer's pause between two requests on one connection, so that it closes first.
+keepalive = 75
+
+# The heartbeat file belongs in memory: on a container's disk it can block, and the root may be read-only.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+# Nobody uses gunicorn's control socket, and it would leave a file in the home folder.
+control_socket_disable = True
+
+# Request lines carry at most a few query parameters.
+limit_request_line = 4094
+limit_request_fields = 64
+
+# The log goes to standard error; requests are not logged, since they hold addresses of people.
+accesslog = None
+errorlog = "-"
+loglevel = _settings.log_level
+
+
+def on_starting(server):
+    """Send our own log where gunicorn's goes, and warn of what is open to everyone."""
+    logging.getLogger("app").handlers = server.log.error_log.handlers
+    logging.getLogger("app").setLevel(loglevel.upper())
+    if not _settings.is_loopback:
+        server.log.warning("Listening on %s: anyone who can reach this address can use the service.", _settings.host)
+
+
+def pre_fork(server, worker):
+    """Give the worker a slot of its own on the readiness board, free of what its predecessor left."""
+    taken = {other.slot for other in server.WORKERS.values()}
+    worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+    _readiness.mark(worker.slot, False)
+
+
+def post_worker_init(worker):
+    """Load the model after the fork, without waiting for a first request."""
+    warm_up_in_background(worker.wsgi, _readiness, worker.slot)
+
+
+def child_exit(server, worker):
+    """Take a worker that has left off the readiness board."""
+    _readiness.mark(worker.slot, False)

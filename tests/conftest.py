@@ -1,0 +1,83 @@
+"""What tests share: a clean environment, settings, an application with a fake engine, real photos and models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import flask
+import pytest
+import skimage.data
+from click.testing import CliRunner
+from fakes import encode, fake_classifier
+from flask.testing import FlaskClient
+from PIL import Image
+
+from app import create_app
+from app.classifier import Classifier, load_model
+from app.settings import Settings
+
+TEST_WEIGHTS = os.environ.get("TOPTHREE_TEST_WEIGHTS")
+SHARED_PHOTOS = os.environ.get("TOPTHREE_TEST_PHOTOS")
+
+needs_test_weights = pytest.mark.skipif(
+    not (TEST_WEIGHTS and SHARED_PHOTOS),
+    reason="needs TOPTHREE_TEST_WEIGHTS, a ResNet-18 file, and TOPTHREE_TEST_PHOTOS, labelled photos",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take our variables away and point every cache to a folder of this test's own."""
+    for name in list(os.environ):
+        if name.startswith("TOPTHREE_") and not name.startswith("TOPTHREE_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def make_settings() -> Callable[..., Settings]:
+    """Make settings from the environment and some variables, written without their prefix in lower case."""
+
+    def make(**values: object) -> Settings:
+        return Settings.from_environment(os.environ | {f"TOPTHREE_{k.upper()}": str(v) for k, v in values.items()})
+
+    return make
+
+
+@pytest.fixture
+def app(make_settings: Callable[..., Settings]) -> flask.Flask:
+    """An application whose engine is fake: it answers with the colours of the photo."""
+    return create_app(make_settings(), fake_classifier())
+
+
+@pytest.fixture
+def client(app: flask.Flask) -> FlaskClient:
+    """A client of `app`."""
+    return app.test_client()
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    """Runs the command line in this process."""
+    return CliRunner()
+
+
+@pytest.fixture(scope="session")
+def packaged_classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """The real packaged model, loaded once."""
+    cache = tmp_path_factory.mktemp("packaged")
+    (cache / "fallback-in-use").write_text("A test asked for it.")
+    settings = Settings.from_environment({"TOPTHREE_CACHE": str(cache), "XDG_CACHE_HOME": str(cache)})
+    classifier = Classifier(lambda: load_model(settings))
+    classifier.warm_up()
+    return classifier
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> dict[str, bytes]:
+    """Real CC0 photos that scikit-image ships, as JPEG, by what they show."""
+    images = {"cat": skimage.data.chelsea, "coffee": skimage.data.coffee, "rocket": skimage.data.rocket}
+    return {name: encode(Image.fromarray(load()), "JPEG", quality=95) for name, load in images.items()}

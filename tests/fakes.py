@@ -1,0 +1,62 @@
+"""Engines and models with known answers, for tests that steer what is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from app.classifier import Classifier, Model
+from app.engines import Inference, Pixels
+from app.labels import imagenet_labels
+from app.weights import RESNET18, Weights
+
+CLASSES = 1000
+
+
+class FakeEngine:
+    """Answer with the colour at a crop's centre: red is the first class, green the second, blue the third."""
+
+    name = "fake"
+    precision = "fp32"
+
+    def infer(self, batch: Pixels) -> Inference:
+        logits = np.zeros((len(batch), CLASSES), np.float32)
+        centre = batch.shape[1] // 2
+        for row, crop in zip(logits, batch, strict=True):
+            for score, class_id in zip((30, 29, 28), crop[centre, centre], strict=True):
+                row[class_id] = max(row[class_id], score)
+        return Inference(logits, np.ones((len(batch), 4, 7, 7), np.float32))
+
+
+def fake_model(engine: FakeEngine | None = None) -> Model:
+    """Make a loaded model around a fake engine, as if ResNet-18's own weights were there."""
+    weights = Weights(Path("resnet18.pth"), RESNET18.sha256, RESNET18, "cache")
+    return Model(engine or FakeEngine(), imagenet_labels(), weights)
+
+
+def fake_classifier(engine: FakeEngine | None = None) -> Classifier:
+    """Make a classifier that answers at once, with what `FakeEngine` says."""
+    return Classifier(lambda: fake_model(engine))
+
+
+def fallback_model() -> Model:
+    """Make a model that says it is the packaged fallback."""
+    model = fake_model()
+    weights = dataclasses.replace(model.weights, source="packaged fallback", reason="The host cannot be reached.")
+    return dataclasses.replace(model, weights=weights)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """Encode a picture as a file's bytes."""
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def colour_png(red: int, green: int = 1, blue: int = 2, size: tuple[int, int] = (300, 260)) -> bytes:
+    """Make a PNG of one colour, whose classes `FakeEngine` therefore knows."""
+    return encode(Image.new("RGB", size, (red, green, blue)))
