@@ -2,6 +2,8 @@
 
 import logging
 import os
+import socket
+import struct
 
 from app.health import Readiness, warm_up_in_background
 from app.plan import make_plan
@@ -10,6 +12,7 @@ from app.settings import Settings
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
+_STALLED_SECONDS = 30
 
 wsgi_app = "app:create_app()"
 proc_name = "topthree"
@@ -52,6 +55,18 @@ def on_starting(server):
     logging.getLogger("app").setLevel(loglevel.upper())
     if not _settings.is_loopback:
         server.log.warning("Listening on %s: anyone who can reach this address can use the service.", _settings.host)
+
+
+def when_ready(server):
+    """Let no connection hold a thread that has sent nothing, or read nothing, for half a minute.
+
+    Connections inherit these from the socket they arrive at. Without them a few dozen stalled uploads would
+    take all threads for good.
+    """
+    limit = struct.pack("ll", _STALLED_SECONDS, 0)
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def pre_fork(server, worker):

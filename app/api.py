@@ -35,12 +35,8 @@ def predict() -> flask.Response:
 def predict_batch() -> flask.Response:
     """Answer for each photo of a batch, in order; a bad one carries its problem, the others their answer."""
     top = _top()
-    items = [_decode_or_problem(data) for data in read_photos()]
-    photos = [item for item in items if isinstance(item, Photo)]
-    classifier = current_classifier()
-    predictions = iter(classifier.predict(photos, top=top))
-    results = [item.as_dict() if isinstance(item, Problem) else _answer(item, next(predictions)) for item in items]
-    return flask.jsonify({"results": results, "model": classifier.model.identity})
+    results = [_answer_or_problem(data, top) for data in read_photos()]
+    return flask.jsonify({"results": results, "model": current_classifier().model.identity})
 
 
 @blueprint.get("/model")
@@ -91,9 +87,11 @@ def _answer(photo: Photo, predictions: Sequence[Prediction]) -> dict[str, object
     }
 
 
-def _decode_or_problem(data: bytes) -> Photo | Problem:
+def _answer_or_problem(data: bytes, top: int) -> dict[str, object]:
+    """Answer for one photo of a batch. Only one is decoded at a time: small files can hold huge pictures."""
     settings = settings_of_app()
     try:
-        return decode(check_size(data, settings.max_upload_bytes), max_pixels=settings.max_pixels)
+        photo = decode(check_size(data, settings.max_upload_bytes), max_pixels=settings.max_pixels)
     except Problem as problem:
-        return problem
+        return problem.as_dict()
+    return _answer(photo, current_classifier().predict([photo], top=top)[0])

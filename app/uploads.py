@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import io
+import logging
+import socket
+import time
 from typing import IO
 
 import flask
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from .errors import BadParameter, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
+from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
 from .settings import Settings
+
+log = logging.getLogger(__name__)
 
 FIELD = "file"
 FRAMING_BYTES = 64 * 1024
-DRAIN_BYTES = 1024 * 1024
+MEBI = 1024 * 1024
+MOST_PARTS = 1024
+# What is read, and for how long at most, so that a client still sending can read why it was refused.
+DRAIN_BYTES = 256 * MEBI
+DRAIN_SECONDS = 30.0
+DRAIN_PAUSE_SECONDS = 5.0
 EXAMPLE = "curl -F file=@photo.jpg"
+SMALLER = "Send a smaller copy."
 
 
 class MemoryRequest(flask.Request):
@@ -43,7 +54,7 @@ def read_photo() -> bytes:
     request = flask.request
     request.max_content_length = limit + FRAMING_BYTES
     if request.mimetype == "multipart/form-data":
-        parts = _parts(limit, most_parts=16)
+        parts = _parts(limit)
         if len(parts) > 1:
             raise TooManyPhotos(f"{len(parts)} parts are named 'file'. Send many photos to predict/batch.")
         data = parts[0].stream.read()
@@ -58,7 +69,7 @@ def read_photos() -> list[bytes]:
     if flask.request.mimetype != "multipart/form-data":
         raise UnsupportedContentType(f"A batch is multipart/form-data: {EXAMPLE} -F file=@other.jpg …")
     flask.request.max_content_length = settings.max_batch_bytes + FRAMING_BYTES
-    parts = _parts(settings.max_batch_bytes, most_parts=settings.max_batch_items + 16)
+    parts = _parts(settings.max_batch_bytes, advice="Send fewer photos at a time.")
     if len(parts) > settings.max_batch_items:
         raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
     return [part.stream.read() for part in parts]
@@ -84,30 +95,47 @@ def integer_parameter(name: str, default: int, low: int, high: int) -> int:
 
 
 def drain_refused(response: flask.Response) -> flask.Response:
-    """Read on for a while after a refusal.
+    """Read on for a while after a refusal has been sent, within bounds of size and time.
 
-    A client still sending when its connection closes sees a reset and never reads why it was refused.
+    Browsers and simple clients send their whole body before they read; one that is still sending when its
+    connection closes sees a reset and never learns why it was refused.
     """
-    if response.status_code >= 400 and flask.request.method in ("POST", "PUT", "PATCH"):
-        source = flask.request.environ["wsgi.input"]
-        left = DRAIN_BYTES
-        try:
-            while left > 0 and (chunk := source.read(min(left, FRAMING_BYTES))):
-                left -= len(chunk)
-        except OSError:  # the client has left; nobody reads the answer
-            return response
+    environ = flask.request.environ
+    # Only where the server ends the body itself (gunicorn does) can reading past it not wait for ever.
+    if response.status_code >= 400 and environ.get("wsgi.input_terminated"):
+        response.call_on_close(lambda: _drain(environ["wsgi.input"], environ.get("gunicorn.socket")))
     return response
 
 
-def _parts(limit: int, *, most_parts: int) -> list[FileStorage]:
-    flask.request.max_form_parts = most_parts
+def _drain(source: IO[bytes], connection: socket.socket | None) -> None:
+    left = DRAIN_BYTES
+    deadline = time.monotonic() + DRAIN_SECONDS
+    if connection is not None:
+        connection.settimeout(DRAIN_PAUSE_SECONDS)
     try:
-        parts = flask.request.files.getlist(FIELD)
+        while left > 0 and time.monotonic() < deadline and (chunk := source.read(FRAMING_BYTES)):
+            left -= len(chunk)
+    except OSError as error:  # the client has left, or stopped sending; nothing is owed to it
+        log.debug("A refused body broke off: %r", error)
+
+
+def _parts(limit: int, *, advice: str = SMALLER) -> list[FileStorage]:
+    request = flask.request
+    if not request.mimetype_params.get("boundary"):
+        raise BadRequest("The Content-Type has no boundary. Let your HTTP library write that header itself.")
+    # Text counts towards the body's own limit, so that a photo sent as text is refused for what is wrong with it.
+    request.max_form_parts, request.max_form_memory_size = MOST_PARTS, limit + FRAMING_BYTES
+    try:
+        parts = request.files.getlist(FIELD)
     except RequestEntityTooLarge as error:
-        raise _too_large(limit) from error
-    if not parts:
-        raise NoPhoto(f"No file part is named 'file'. Send one, for example with {EXAMPLE}.")
-    return parts
+        if request.content_length and request.content_length <= limit + FRAMING_BYTES:
+            raise TooLarge(f"The request has more than {MOST_PARTS:,} parts.") from error
+        raise _too_large(limit, advice) from error
+    if parts:
+        return parts
+    if FIELD in request.form:
+        raise NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
+    raise NoPhoto(f"No file part is named 'file'. Send one, for example with {EXAMPLE}.")
 
 
 def _read_body(limit: int) -> bytes:
@@ -132,5 +160,6 @@ def _wrong_content_type(mimetype: str) -> Problem:
     )
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The limit is {limit:,} bytes ({limit / 1024 / 1024:.0f} MiB). Send a smaller copy.")
+def _too_large(limit: int, advice: str = SMALLER) -> TooLarge:
+    mebibytes = f" ({limit // MEBI} MiB)" if limit % MEBI == 0 else ""
+    return TooLarge(f"The limit is {limit:,} bytes{mebibytes}. {advice}")
