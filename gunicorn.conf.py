@@ -12,10 +12,13 @@ from app.settings import Settings
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
+# Longer than a phone's pause between two cells, shorter than anyone waits.
 _STALLED_SECONDS = 30
 
+# Each worker builds its own application, named so that ps shows whose processes these are.
 wsgi_app = "app:create_app()"
 proc_name = "topthree"
+# Loopback by default: a service without keys is open to whoever can reach it.
 bind = [f"{_settings.host}:{_settings.port}"]
 
 # Threads, since decoding and inference leave Python's lock, while one process keeps one model in memory.

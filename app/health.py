@@ -39,6 +39,12 @@ class Readiness:
         return sum(self._warm[:])
 
 
+@blueprint.after_request
+def _forbid_storing(response: flask.Response) -> flask.Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
 @blueprint.get("/healthz")
 def healthz() -> flask.Response:
     """Answer as long as the process can, whatever the model does."""
@@ -53,9 +59,7 @@ def readyz() -> flask.Response:
     warm = readiness.warm_workers
     if warm < readiness.planned or classifier.loaded_model is None:
         raise ModelUnavailable(classifier.failure or f"{warm} of {readiness.planned} workers have a model.")
-    response = flask.jsonify({"status": "ready", "workers": warm, "model": classifier.loaded_model.identity})
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return flask.jsonify({"status": "ready", "workers": warm, "model": classifier.loaded_model.identity})
 
 
 def warm_up_in_background(
