@@ -1,0 +1,34 @@
+"""What requests and refusals look like, said once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+from werkzeug.test import TestResponse
+
+
+def form(*photos: bytes, name: str | None = "a.png", field: str = "file") -> dict[str, Any]:
+    """Encode photos as a form, in memory: Flask's own client would put a large one into a file."""
+    request = httpx.Request("POST", "http://localhost/", files=[(field, (name, photo)) for photo in photos])
+    return {"data": request.read(), "content_type": request.headers["Content-Type"]}
+
+
+def assert_problem(answer: TestResponse | httpx.Response, status: int, slug: str) -> str:
+    """Assert that an answer is the problem `slug` with this status, and return its detail."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    return assert_problem_document(json.loads(answer.text), status, slug)
+
+
+def assert_problem_document(document: dict[str, Any], status: int, slug: str) -> str:
+    """Assert the members of a problem, alone or inside a batch, and return its detail."""
+    assert list(document) == ["type", "title", "status", "detail"]
+    assert document["type"] == f"/problems/{slug}"
+    assert document["status"] == status
+    assert document["title"]
+    assert document["title"] != document["detail"]
+    assert document["detail"][-1] in ".)…'", document["detail"]
+    return document["detail"]
