@@ -9,7 +9,7 @@ import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import api, health, pages, problems, uploads
-from .classifier import Classifier, load_model
+from .classifier import Classifier
 from .settings import Settings
 from .version import __version__
 
@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     # The routes that take photos raise this to their own limit; no other has a body to read.
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
     _keep_json_as_written(app)
-    app.extensions["topthree"] = classifier or Classifier(lambda: load_model(settings))
+    app.extensions["topthree"] = classifier or Classifier.from_settings(settings)
     app.extensions["topthree_readiness"] = health.Readiness(planned=1)
     problems.init_app(app)
     for module in (api, health, pages):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import time
 
 import flask
 
-from .classifier import Classifier, Model, Prediction
+from .classifier import Answer, Classifier, Model
 from .errors import Problem
-from .images import Photo, decode
 from .uploads import check_size, integer_parameter, read_photo, read_photos, settings_of_app
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")
+
+
+@blueprint.before_request
+def _note_arrival() -> None:
+    flask.g.arrived = time.monotonic()
 
 
 @blueprint.after_request
@@ -24,19 +28,25 @@ def _forbid_storing(response: flask.Response) -> flask.Response:
 @blueprint.post("/predict")
 def predict() -> flask.Response:
     """Answer with the most likely classes of one photo."""
-    top = _top()
-    photo = decode(read_photo(), max_pixels=settings_of_app().max_pixels)
+    top, heatmap = _top(), _heatmap()
+    max_pixels = settings_of_app().max_pixels
     classifier = current_classifier()
-    answer = _answer(photo, classifier.predict([photo], top=top)[0])
-    return flask.jsonify(answer | {"model": classifier.model.identity})
+    answer = classifier.classify(read_photo(), max_pixels=max_pixels, top=top, heatmap=heatmap)
+    response = flask.jsonify(_as_dict(answer) | {"model": classifier.model.identity})
+    response.headers["Server-Timing"] = server_timing(answer)
+    return response
 
 
 @blueprint.post("/predict/batch")
 def predict_batch() -> flask.Response:
     """Answer for each photo of a batch, in order; a bad one carries its problem, the others their answer."""
-    top = _top()
-    results = [_answer_or_problem(data, top) for data in read_photos()]
-    return flask.jsonify({"results": results, "model": current_classifier().model.identity})
+    top, heatmap = _top(), _heatmap()
+    photos = [_checked(data) for data in read_photos()]
+    max_pixels = settings_of_app().max_pixels
+    classifier = current_classifier()
+    answers = classifier.classify_many(photos, max_pixels=max_pixels, top=top, heatmap=heatmap)
+    results = [answer.as_dict() if isinstance(answer, Problem) else _as_dict(answer) for answer in answers]
+    return flask.jsonify({"results": results, "model": classifier.model.identity})
 
 
 @blueprint.get("/model")
@@ -75,23 +85,30 @@ def _top() -> int:
     return integer_parameter("top", default=3, low=1, high=1000)
 
 
-def _answer(photo: Photo, predictions: Sequence[Prediction]) -> dict[str, object]:
-    return {
-        "predictions": [vars(prediction) for prediction in predictions],
-        "image": {
-            "width": photo.width,
-            "height": photo.height,
-            "format": photo.format,
-            "sha256": photo.sha256,
-        },
+def _heatmap() -> bool:
+    return integer_parameter("heatmap", default=0, low=0, high=1) == 1
+
+
+def _as_dict(answer: Answer) -> dict[str, object]:
+    predictions = [dict(vars(prediction)) for prediction in answer.predictions]
+    for prediction, grid in zip(predictions, answer.heatmaps or (), strict=False):
+        prediction["heatmap"] = grid
+    return {"predictions": predictions, "image": answer.image}
+
+
+def server_timing(answer: Answer) -> str:
+    """Write a `Server-Timing` header (W3C): where the time of this answer went, in milliseconds."""
+    stages = {
+        "decode": answer.decode_seconds,
+        "queue": answer.queue_seconds,
+        "infer": answer.infer_seconds,
+        "total": time.monotonic() - flask.g.arrived,
     }
+    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items())
 
 
-def _answer_or_problem(data: bytes, top: int) -> dict[str, object]:
-    """Answer for one photo of a batch. Only one is decoded at a time: small files can hold huge pictures."""
-    settings = settings_of_app()
+def _checked(data: bytes) -> bytes | Problem:
     try:
-        photo = decode(check_size(data, settings.max_upload_bytes), max_pixels=settings.max_pixels)
+        return check_size(data, settings_of_app().max_upload_bytes)
     except Problem as problem:
-        return problem.as_dict()
-    return _answer(photo, current_classifier().predict([photo], top=top)[0])
+        return problem

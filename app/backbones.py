@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
+from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torchvision.models import resnet18
 
 from .errors import WeightsError
@@ -56,36 +56,39 @@ def load_backbone(weights: Weights, classes: int) -> Backbone:
     Raises WeightsError, in one sentence, for a file that is damaged, of another architecture, or of another
     number of classes than the labels name.
     """
-    state = _read_state(weights)
+    state = _read_state(weights.path)
     head = state.get(_HEAD_WEIGHT[weights.record.name])
-    if head is not None and len(head) != classes:
+    if head is not None and head.ndim and len(head) != classes:
         raise WeightsError(
             f"{weights.path} has {len(head)} classes, but the labels name {classes}; "
             "set TOPTHREE_LABELS to a file with one name for each class."
         )
-    build = _efficientnet_lite0 if weights.record is EFFICIENTNET_LITE0 else _resnet18
+    build = _efficientnet_lite0 if weights.record.name == EFFICIENTNET_LITE0.name else _resnet18
     try:
         backbone = build(state, classes, weights.record)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{weights.path} does not fit {weights.record.name}: {reason}") from error
-    return backbone.eval()
-
-
-def _read_state(weights: Weights) -> Mapping[str, torch.Tensor]:
-    try:
-        if weights.path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(weights.path)
-        else:
-            state = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{weights.path} is damaged or not a weights file.") from error
-    except (pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{weights.path} is damaged, or holds more than weights.") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{weights.path} is not a state dict of tensors.")
-    if not all(bool(value.isfinite().all()) for value in state.values()):
+    if not all(bool(value.isfinite().all()) for value in backbone.state_dict().values()):
         raise WeightsError(f"{weights.path} holds numbers that are not finite.")
+    return backbone.eval().requires_grad_(False)
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    content: object
+    try:
+        if path.suffix.lower() == ".safetensors":
+            content = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle of damaged bytes can raise anything, as Python's documentation says
+        raise WeightsError(f"{path} is not a weights file: it is damaged, or holds more than weights.") from error
+    if isinstance(content, Mapping):  # training scripts put the state dict beside the optimiser's, under one of these
+        content = next((content[key] for key in ("state_dict", "model") if key in content), content)
+    state = dict(content) if isinstance(content, Mapping) else {}
+    if not state or not all(isinstance(key, str) and isinstance(state[key], torch.Tensor) for key in state):
+        raise WeightsError(f"{path} is not a state dict of tensors.")
+    consume_prefix_in_state_dict_if_present(state, "module.")  # left by DataParallel
     return state
 
 

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from .engines import Engine, Floats, Pixels, TorchEngine
-from .errors import LabelsError, ModelUnavailable, WeightsError
-from .images import Photo
+from .engines import (
+    Engine,
+    Floats,
+    Inference,
+    OpenVINOEngine,
+    Pixels,
+    TorchEngine,
+    check_classes,
+    choose_engine,
+    choose_precision,
+)
+from .errors import LabelsError, ModelUnavailable, Problem, TopthreeError, WeightsError
+from .images import Geometry, Photo, decode
 from .labels import Label, imagenet_labels, read_labels
 from .plan import make_plan
-from .scheduling import Scheduler
+from .prepared import Manifest, ensure_prepared
+from .scheduling import Batcher, Slots
 from .settings import Settings
 from .weights import Weights, find_weights
 
 log = logging.getLogger(__name__)
 
-LARGEST_BATCH = 16
+LARGEST_BATCH = 32
+
+Failure = TypeVar("Failure", bound=TopthreeError)
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,27 @@ class Prediction:
     confidence: float
 
 
+Grid = list[list[float]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is on a photo: its likeliest classes, facts of the image, and how long each stage took, in seconds.
+
+    `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
+    `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each prediction, and `image` the crop that they cover.
+    `thumbnail` is a JPEG, if one was asked for. The decoded photo itself is not kept: it may be large.
+    """
+
+    predictions: list[Prediction]
+    image: dict[str, object]
+    heatmaps: list[Grid] | None
+    thumbnail: bytes | None
+    decode_seconds: float
+    queue_seconds: float
+    infer_seconds: float
+
+
 @dataclass(frozen=True)
 class Model:
     """A loaded model with the names of its classes and where its weights came from."""
@@ -43,6 +79,7 @@ class Model:
     engine: Engine
     labels: tuple[Label, ...]
     weights: Weights
+    manifest: Manifest | None = None
 
     @property
     def identity(self) -> dict[str, object]:
@@ -57,11 +94,20 @@ class Model:
 
 
 def load_model(settings: Settings) -> Model:
-    """Find the weights, check them against the labels, and load them into the engine."""
+    """Find the weights or their prepared model, check them against the labels, and load them into an engine."""
     labels = read_labels(settings.labels) if settings.labels else imagenet_labels()
-    weights = find_weights(settings)
-    threads = make_plan(settings).compute_threads
-    model = Model(TorchEngine(weights, classes=len(labels), compute_threads=threads), labels, weights)
+    precision = choose_precision(settings.precision)
+    cpus = make_plan(settings).cpus_per_worker
+    if choose_engine(settings.engine) == "torch":
+        weights = find_weights(settings)
+        engine: Engine = TorchEngine(weights, classes=len(labels), precision=precision, cpus=cpus)
+        model = Model(engine, labels, weights)
+    else:
+        prepared = ensure_prepared(settings)
+        check_classes(prepared, len(labels))
+        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus)
+        model = Model(engine, labels, prepared.weights, prepared.manifest)
+    weights = model.weights
     log.info("Serving %s from %s (%s).", weights.record.name, weights.path, weights.source)
     if weights.is_fallback:
         log.warning("This is the packaged fallback, not ResNet-18: %s", weights.reason)
@@ -71,13 +117,21 @@ def load_model(settings: Settings) -> Model:
 class Classifier:
     """The one model of a process. `load` builds it on first use; a load that fails is tried again at the next."""
 
-    def __init__(self, load: Callable[[], Model]) -> None:
+    def __init__(self, load: Callable[[], Model], *, cpus: int = 1, most_waiting: int = 64) -> None:
         self._load = load
         self._loading = threading.Lock()
         self._model: Model | None = None
-        self._scheduler = Scheduler()
+        self._cpus = cpus
+        self._slots = Slots(cpus, most_waiting)
+        self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH, most_waiting=most_waiting)
         self.is_warm = False
         self.failure: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Classifier:
+        """Make the classifier that the settings describe; its model is loaded on first use."""
+        plan = make_plan(settings)
+        return cls(lambda: load_model(settings), cpus=plan.cpus_per_worker, most_waiting=settings.max_waiting)
 
     @property
     def model(self) -> Model:
@@ -103,32 +157,107 @@ class Classifier:
         return model
 
     def warm_up(self) -> None:
-        """Load the model and classify a drawn picture, so that the first visitor does not wait for it."""
+        """Load the model and classify a drawn picture in every way it can run, so that no visitor waits for it."""
+        engine = self.model.engine
         side = self.model.weights.record.geometry.crop
         ramp = np.linspace(0, 255, side, dtype=np.uint8)
         crop = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.uint8(128)), axis=-1)
-        self._logits([np.ascontiguousarray(crop)])
+        for alone in (True, False):
+            engine.infer(np.ascontiguousarray(crop[None]), alone=alone)
         self.is_warm = True
 
-    def predict(self, photos: Sequence[Photo], *, top: int = 3) -> list[list[Prediction]]:
-        """Return the `top` most likely classes of each photo, the likeliest first."""
-        model = self.model
-        crops = [photo.crop(model.weights.record.geometry) for photo in photos]
-        return [_predictions(logits, model.labels, top) for logits in self._logits(crops)]
+    def classify(
+        self, data: bytes, *, max_pixels: int, top: int = 3, heatmap: bool = False, thumbnail_side: int | None = None
+    ) -> Answer:
+        """Decode a photo and return its `top` likeliest classes.
 
-    def _logits(self, crops: list[Pixels]) -> list[Floats]:
-        infer = self.model.engine.infer
-        rows: list[Floats] = []
-        for start in range(0, len(crops), LARGEST_BATCH):
-            batch = np.stack(crops[start : start + LARGEST_BATCH])
-            rows.extend(self._scheduler.run(functools.partial(infer, batch)).logits)
-        return rows
+        Raises what `images.decode` raises, Overloaded, or ModelUnavailable.
+        """
+        model = self.model
+        geometry = model.weights.record.geometry
+        with self._slots.take() as turn:
+            started = time.monotonic()
+            photo = decode(data, max_pixels=max_pixels)
+            crop = photo.crop(geometry)
+            thumbnail = photo.thumbnail(thumbnail_side) if thumbnail_side else None
+            image = _image_facts(photo, geometry if heatmap else None)
+            del photo
+            decoded = time.monotonic()
+            if not model.engine.batches:
+                inference = model.engine.infer(crop[None], alone=turn.alone)
+        if model.engine.batches:
+            inference = self._batcher.submit(crop).result()
+        finished = time.monotonic()
+        predictions = _predictions(inference.logits[0], model.labels, top)
+        return Answer(
+            predictions,
+            image,
+            heatmaps=_heatmaps(inference, model.engine.class_weights, predictions) if heatmap else None,
+            thumbnail=thumbnail,
+            decode_seconds=decoded - started,
+            queue_seconds=turn.waited_seconds,
+            infer_seconds=finished - decoded,
+        )
+
+    def classify_many(
+        self, photos: Sequence[bytes | Failure], *, max_pixels: int, top: int = 3, heatmap: bool = False
+    ) -> list[Answer | Problem | Failure]:
+        """Classify photos side by side; a bad one becomes its problem, the others their answer, in order.
+
+        What is a failure already stays where it is.
+        """
+        batches = self.model.engine.batches
+
+        def classify(photo: bytes | Failure) -> Answer | Problem | Failure:
+            if isinstance(photo, TopthreeError):
+                return photo
+            try:
+                return self.classify(photo, max_pixels=max_pixels, top=top, heatmap=heatmap)
+            except Problem as problem:
+                return problem
+
+        with ThreadPoolExecutor(LARGEST_BATCH if batches else self._cpus, thread_name_prefix="classify") as pool:
+            return list(pool.map(classify, photos))
+
+    def _infer_batch(self, crops: Sequence[Pixels]) -> list[Inference]:
+        inference = self.model.engine.infer(np.stack(crops))
+        rows = range(len(crops))
+        return [Inference(inference.logits[i : i + 1], inference.features[i : i + 1]) for i in rows]
 
 
 def softmax(logits: Floats) -> Floats:
     """Turn the logits of one photo into probabilities that add up to 1."""
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum(), dtype=np.float32)
+
+
+def class_activation_map(features: Floats, class_weights: Floats) -> Floats:
+    """Show where a class was seen: features (C, h, w) weighted by the class's row (C), from 0 to 1.
+
+    That is max(0, Σ_k w_k · features_k) divided by its maximum, without the bias (Zhou et al., "Learning Deep
+    Features for Discriminative Localization", CVPR 2016); all zeros where nothing speaks for the class.
+    """
+    activation = np.maximum(np.tensordot(class_weights, features, axes=1), 0)
+    return np.asarray(activation / (activation.max() or 1), dtype=np.float32)
+
+
+def _heatmaps(inference: Inference, class_weights: Floats, predictions: Sequence[Prediction]) -> list[Grid]:
+    maps = [class_activation_map(inference.features[0], class_weights[row.class_id]) for row in predictions]
+    return [[[round(float(value), 4) for value in line] for line in grid] for grid in maps]
+
+
+def _image_facts(photo: Photo, geometry: Geometry | None) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "width": photo.width,
+        "height": photo.height,
+        "format": photo.format,
+        "sha256": photo.sha256,
+    }
+    if geometry is not None:
+        names = ("left", "top", "right", "bottom")
+        edges = photo.crop_fractions(geometry)
+        facts["crop"] = {name: round(edge, 6) for name, edge in zip(names, edges, strict=True)}
+    return facts
 
 
 def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Prediction]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 import warnings
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pi_heif
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from .errors import BrokenImage, TooManyPixels, UnsupportedImage
+
+log = logging.getLogger(__name__)
 
 KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 
@@ -36,7 +39,7 @@ _SIGNATURES = (
     ("GIF", re.compile(rb"GIF8[79]a")),
     ("TIFF", re.compile(rb"II[*+]\x00|MM\x00[*+]")),
     # "BM" alone begins many an English text; a real header goes on with its own known size.
-    ("BMP", re.compile(rb"BM.{12}(?:[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00|$)", re.DOTALL)),
+    ("BMP", re.compile(rb"BM.{12}(?:[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00)", re.DOTALL)),
 )
 _STRANGERS = (
     ("a PDF document", re.compile(rb"%PDF")),
@@ -44,8 +47,8 @@ _STRANGERS = (
     ("an SVG drawing", re.compile(rb".{0,1000}<svg", re.DOTALL | re.IGNORECASE)),
     ("a web page or XML", re.compile(rb"\s*<[!?a-zA-Z]")),
     ("a JPEG XL or JPEG 2000 image", re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL |\x00\x00\x00\x0cjP ")),
-    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3", re.DOTALL)),
-    ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{1,512}$")),
+    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)),
+    ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
 )
 
 # EXIF orientation → (swap axes, mirror x, mirror y): where a point of the upright photo is stored.
@@ -70,6 +73,11 @@ _TO_UPRIGHT = {
 }
 
 Box = tuple[float, float, float, float]
+Levels = tuple[float, float]
+
+_TILE_SIDE = 56
+# Pillow holds a resize's box in single precision: beyond this it would miss by more than 1/128 of a pixel.
+_LONGEST_EXACT_SIDE = 65536
 
 
 @dataclass(frozen=True)
@@ -111,18 +119,18 @@ class Photo:
         """Return the model's view, uint8 RGB of shape (crop, crop, 3)."""
         box = self._stored_box(geometry.box(self.width, self.height))
         resample = Image.Resampling[geometry.interpolation.upper()]
-        pixels, box = _cut(self.pixels, box)
-        side = geometry.crop
-        view = _as_rgb(pixels).resize((side, side), resample, box=box)
+        view = _resize_to_rgb(self.pixels, (geometry.crop, geometry.crop), resample, box)
         return np.asarray(self._upright(view))
 
     def thumbnail(self, longest_side: int) -> bytes:
         """Encode the upright photo as a JPEG of at most `longest_side` pixels, free of metadata."""
-        picture = _as_rgb(self.pixels)
-        scale = min(1.0, longest_side / max(picture.size))
-        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        stored = self.pixels
+        scale = min(1.0, longest_side / max(stored.size))
+        size = max(1, round(stored.width * scale)), max(1, round(stored.height * scale))
+        picture = self._upright(_resize_to_rgb(stored, size, Image.Resampling.BICUBIC, (0, 0, *stored.size)))
+        picture.info.clear()  # Pillow would write the original's comment
         encoded = io.BytesIO()
-        self._upright(picture.resize(size, reducing_gap=2.0)).save(encoded, "JPEG", quality=85)
+        picture.save(encoded, "JPEG", quality=85)
         return encoded.getvalue()
 
     def crop_fractions(self, geometry: Geometry) -> Box:
@@ -174,17 +182,26 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
 def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
     image = Image.open(io.BytesIO(data), formats=["HEIF" if kind == "HEIC" else kind])
     width, height = image.size
-    if width * height > max_pixels:
+    if max(width * height, _tile_pixels(image)) > max_pixels:
         raise _too_many_pixels(max_pixels)
     if kind == "JPEG":
         image.draft(None, (_SHORTEST_DECODED_SIDE, _SHORTEST_DECODED_SIDE))
     image.load()
     if kind != "JPEG":
         width, height = image.size  # Pillow turns a TIFF upright while it loads
+    _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # what cannot become RGB fails here, not in the crop
     orientation = _orientation(image)
     if orientation >= 5:
         width, height = height, width
     return Photo(width, height, kind, hashlib.sha256(data).hexdigest(), image, orientation)
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Count the pixels of a TIFF's tile: each is decoded whole, however small the photo is."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0
+    tags = image.tag_v2
+    return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0))
 
 
 def _too_many_pixels(max_pixels: int) -> TooManyPixels:
@@ -210,30 +227,48 @@ def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # broken metadata must not cost a good photo
-        warnings.warn(f"EXIF ignored: {error!r}", RuntimeWarning, stacklevel=2)
+        log.debug("EXIF ignored: %r", error)
         return 1
     return orientation if orientation in _ORIENTATIONS else 1
 
 
-def _cut(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
-    """Cut what a resize to `box` reads out of an image that is still to be converted to RGB.
+def _resize_to_rgb(image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: Box) -> Image.Image:
+    """Resize what lies in `box`, as RGB.
 
-    Conversion costs memory for each pixel, and the box of a panorama is a small part of it. The margin covers
-    the widest filter: bicubic reads two output pixels beyond the box, 2/224 of its side.
+    What is not plain RGB or grey is converted and resized tile by tile, since a converted copy of a large photo
+    would take several times its memory.
     """
-    if image.mode in ("RGB", "L"):
-        return image, box
-    margin_x, margin_y = (2 + (box[2] - box[0]) / 100), (2 + (box[3] - box[1]) / 100)
-    left, top = max(0, int(box[0] - margin_x)), max(0, int(box[1] - margin_y))
-    right = min(image.width, int(box[2] + margin_x) + 1)
-    bottom = min(image.height, int(box[3] + margin_y) + 1)
-    moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    return image.crop((left, top, right, bottom)), moved
+    is_plain = image.mode in ("RGB", "L") and not image.has_transparency_data
+    if is_plain and max(image.size) <= _LONGEST_EXACT_SIDE:
+        return image.resize(size, resample, box=box).convert("RGB")
+    levels = _levels(image)
+    result = Image.new("RGB", size)
+    for top in range(0, size[1], _TILE_SIDE):
+        for left in range(0, size[0], _TILE_SIDE):
+            tile = left, top, min(left + _TILE_SIDE, size[0]), min(top + _TILE_SIDE, size[1])
+            pixels, part = _cut(image, size, box, tile)
+            tile_size = tile[2] - left, tile[3] - top
+            result.paste(_as_rgb(pixels, levels).resize(tile_size, resample, box=part), (left, top))
+    return result
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _cut(
+    image: Image.Image, size: tuple[int, int], box: Box, tile: tuple[int, int, int, int]
+) -> tuple[Image.Image, Box]:
+    """Cut out what a resize of `box` to `size` reads for one tile of the result, and find the tile's box in it."""
+    x_scale, y_scale = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
+    x_start, x_end = box[0] + tile[0] * x_scale, min(box[0] + tile[2] * x_scale, box[2])
+    y_start, y_end = box[1] + tile[1] * y_scale, min(box[1] + tile[3] * y_scale, box[3])
+    # The widest filter, bicubic, reads two pixels beyond: of the result where that is smaller, else of the image.
+    x_margin, y_margin = 2 * max(1.0, x_scale) + 1, 2 * max(1.0, y_scale) + 1
+    left, top = max(0, int(x_start - x_margin)), max(0, int(y_start - y_margin))
+    right, bottom = min(image.width, int(x_end + x_margin) + 1), min(image.height, int(y_end + y_margin) + 1)
+    return image.crop((left, top, right, bottom)), (x_start - left, y_start - top, x_end - left, y_end - top)
+
+
+def _as_rgb(image: Image.Image, levels: Levels) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        image = _as_8_bits(image)
+        image = _as_8_bits(image, levels)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -242,12 +277,20 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _as_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey by its full range, and 32-bit grey, which has no agreed range, by its own."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    if image.mode.startswith("I;16"):
-        low, high = 0.0, 65535.0
-    else:
-        low, high = float(values.min()), float(values.max())
-    scaled = (values - low) * (255.0 / (high - low or 1.0))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+def _levels(image: Image.Image) -> Levels:
+    """Find black and white: the full range of 16-bit grey; of 32-bit grey, which has no agreed range, its own."""
+    if image.mode not in ("I", "F"):
+        return 0.0, 65535.0
+    found: list[float] = []
+    for top in range(0, image.height, _TILE_SIDE):
+        values = np.asarray(image.crop((0, top, image.width, min(top + _TILE_SIDE, image.height))))
+        values = values[np.isfinite(values)]
+        if values.size:
+            found += [float(values.min()), float(values.max())]
+    return min(found, default=0.0), max(found, default=0.0)
+
+
+def _as_8_bits(image: Image.Image, levels: Levels) -> Image.Image:
+    black, white = levels
+    values = np.nan_to_num(np.asarray(image), nan=black).astype(np.float64).clip(black, white)
+    return Image.fromarray(np.rint((values - black) * (255.0 / (white - black or 1.0))).astype(np.uint8))

@@ -7,8 +7,8 @@ import base64
 import flask
 
 from .api import current_classifier
+from .assets import asset_response, compress_page, page_assets
 from .errors import NotFound
-from .images import decode
 from .problems import problem_class
 from .translations import LANGUAGES, render_page
 from .uploads import read_photo, settings_of_app
@@ -17,6 +17,12 @@ blueprint = flask.Blueprint("pages", __name__)
 
 THUMBNAIL_SIDE = 640
 COOKIE_SECONDS = 365 * 24 * 3600
+# Below this the best answer is wrong about as often as right; the page's script uses the same two numbers.
+UNSURE_BELOW = 0.4
+CLOSE_WITHIN = 0.1
+
+blueprint.after_app_request(compress_page)
+blueprint.app_context_processor(lambda: {"unsure_below": UNSURE_BELOW, "close_within": CLOSE_WITHIN})
 
 
 @blueprint.get("/")
@@ -33,10 +39,11 @@ def index() -> flask.Response:
 @blueprint.post("/")
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
-    photo = decode(read_photo(), max_pixels=settings_of_app().max_pixels)
-    predictions = current_classifier().predict([photo])[0]
-    thumbnail = base64.b64encode(photo.thumbnail(THUMBNAIL_SIDE)).decode("ascii")
-    return _page("result.html", photo=photo, predictions=predictions, thumbnail=thumbnail)
+    max_pixels = settings_of_app().max_pixels
+    answer = current_classifier().classify(read_photo(), max_pixels=max_pixels, thumbnail_side=THUMBNAIL_SIDE)
+    thumbnail = base64.b64encode(answer.thumbnail or b"").decode("ascii")
+    doubt = _doubt([prediction.confidence for prediction in answer.predictions])
+    return _page("result.html", photo=answer.image, predictions=answer.predictions, thumbnail=thumbnail, doubt=doubt)
 
 
 @blueprint.get("/problems/<slug>")
@@ -46,6 +53,16 @@ def problem_page(slug: str) -> flask.Response:
     if problem is None:
         raise NotFound(f"There is no problem named {slug}.")
     return _page("problem.html", problem=problem(""))
+
+
+@blueprint.get("/static/<digest>/<path:name>")
+def static_file(digest: str, name: str) -> flask.Response:
+    """Serve a static file by its versioned address; an outdated version gets the current file, not to be kept."""
+    assets = page_assets()
+    asset = assets.get(name)
+    if asset is None:
+        raise NotFound(f"There is no file named {name}.")
+    return asset_response(asset, is_current=digest == assets.digest)
 
 
 @blueprint.get("/robots.txt")
@@ -58,6 +75,14 @@ def robots() -> flask.Response:
 def favicon() -> flask.Response:
     """Serve the icon at the path that browsers guess."""
     return flask.current_app.send_static_file("favicon.ico")
+
+
+def _doubt(confidences: list[float]) -> str | None:
+    if confidences[0] < UNSURE_BELOW:
+        return "low"
+    if len(confidences) > 1 and confidences[0] - confidences[1] < CLOSE_WITHIN:
+        return "close"
+    return None
 
 
 def _page(template: str, **values: object) -> flask.Response:

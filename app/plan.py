@@ -16,21 +16,45 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to start: `workers` processes, each with `threads` for requests and `compute_threads` for the model."""
+    """What to start: `workers` processes, each with `threads` for requests and its share of the processors.
+
+    In each, up to `cpus_per_worker` photos are computed at once on one thread each; a lone photo uses them all.
+    """
 
     cpus: int
+    memory_bytes: int | None
     workers: int
     threads: int
-    compute_threads: int
+    cpus_per_worker: int
+    max_waiting: int
 
 
-def make_plan(settings: Settings, cpus: int | None = None) -> Plan:
+def make_plan(settings: Settings) -> Plan:
     """Share the processors out, so that the model's threads of all workers together do not exceed them."""
-    cpus = cpus or available_cpus()
-    # Request threads mostly wait: for a slow client's bytes, or for the model. Sixteen at least, so that a few
-    # slow clients and the probes do not take the places of all others.
-    threads = settings.threads or max(16, 4 * cpus)
-    return Plan(cpus, settings.workers, threads, max(1, cpus // settings.workers))
+    cpus = available_cpus()
+    # Request threads mostly wait: for a slow client's bytes, or for their turn. There are more than may wait for
+    # a turn, so that what is refused is refused at once and probes are answered under any load.
+    threads = settings.threads or settings.max_waiting + cpus + 16
+    return Plan(
+        cpus=cpus,
+        memory_bytes=memory_limit(),
+        workers=settings.workers,
+        threads=threads,
+        cpus_per_worker=max(1, cpus // settings.workers),
+        max_waiting=settings.max_waiting,
+    )
+
+
+def describe_plan(plan: Plan) -> str:
+    """Say the plan in a few lines for an operator."""
+    memory = f"{plan.memory_bytes / 2**20:,.0f} MiB" if plan.memory_bytes else "no limit"
+    return (
+        f"{plan.cpus} processors, memory: {memory}\n"
+        f"{plan.workers} process(es) with {plan.threads} request threads each\n"
+        f"up to {plan.cpus_per_worker} photos at once in each, one thread a photo; "
+        f"a lone photo uses {plan.cpus_per_worker}\n"
+        f"{plan.max_waiting} photos may wait in each, more are refused at once"
+    )
 
 
 def available_cpus(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
@@ -41,6 +65,15 @@ def available_cpus(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = min(_quotas(root, own), default=math.inf)
     return max(1, min(affinity, int(quota) if quota != math.inf else affinity))
+
+
+def memory_limit(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int | None:
+    """Read the memory limit of our cgroup, in bytes, or None where there is none."""
+    texts = [_read(folder / "memory.max").strip() for folder in _own_folders(root, own)]
+    texts.append(_read(root / "memory/memory.limit_in_bytes").strip())
+    # Version 1 says "no limit" by a number near 2^63.
+    limits = [int(text) for text in texts if text.isdigit() and int(text) < 1 << 60]
+    return min(limits, default=None)
 
 
 def _quotas(root: Path, own: Path) -> Iterator[float]:

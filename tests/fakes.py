@@ -22,8 +22,10 @@ class FakeEngine:
 
     name = "fake"
     precision = "fp32"
+    batches = False
+    class_weights = np.ones((CLASSES, 4), np.float32)
 
-    def infer(self, batch: Pixels) -> Inference:
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
         logits = np.zeros((len(batch), CLASSES), np.float32)
         centre = batch.shape[1] // 2
         for row, crop in zip(logits, batch, strict=True):

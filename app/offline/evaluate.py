@@ -5,18 +5,18 @@ from __future__ import annotations
 import collections
 import json
 import math
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
-from ..classifier import Classifier, Model, load_model
+from ..classifier import Classifier, Model
 from ..errors import TopthreeError
 from ..labels import Label
 from ..settings import Settings
-from .photos import FileProblem, classify_files, list_photos
+from .photos import FileProblem, classify_files, list_photos, printable
 
 RANKS = (1, 3, 5)
 WORST_CLASSES = 10
@@ -53,20 +53,21 @@ class Evaluation:
     model: dict[str, object]
 
 
-def run(settings: Settings, folder: Path, *, as_json: bool) -> None:
-    """Evaluate the model that would serve and print the result."""
-    classifier = Classifier(lambda: load_model(settings))
+def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
+    """Evaluate the model that would serve and print the result; return whether every photo could be read."""
+    classifier = Classifier.from_settings(settings)
     result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
     else:
         _print_report(result, classifier.model)
+    return not result.unreadable
 
 
 def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evaluation:
     """Classify all labelled photos below `folder`; raises FileProblem if none is labelled."""
-    classes = _class_names(classifier.model.labels)
-    truths = {file: _true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
+    classes = class_names(classifier.model.labels)
+    truths = {file: true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
     labelled = [file for file, truth in truths.items() if truth is not None]
     if not labelled:
         raise FileProblem(f"No file or folder in {folder} is named after a class; begin names with the WordNet id.")
@@ -75,11 +76,11 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
     hits: collections.Counter[int] = collections.Counter()
     confused: collections.Counter[tuple[int, int]] = collections.Counter()
     unreadable = []
-    for file, _, outcome in classify_files(classifier, labelled, top=max(RANKS), max_pixels=max_pixels):
+    for file, outcome in classify_files(classifier, labelled, top=max(RANKS), max_pixels=max_pixels):
         if isinstance(outcome, TopthreeError):
             unreadable.append(f"{file}: {outcome}")
             continue
-        truth, answers = truths[file], [prediction.class_id for prediction in outcome]
+        truth, answers = truths[file], [prediction.class_id for prediction in outcome.predictions]
         hits.update(rank for rank in RANKS if truth in answers[:rank])
         if truth is not None and truth != answers[0]:
             confused[truth, answers[0]] += 1
@@ -107,17 +108,22 @@ def wilson_interval(hits: int, count: int) -> Share:
     return Share(*(round(100 * value, 2) for value in (share, max(0.0, centre - half), min(1.0, centre + half))))
 
 
-def _class_names(labels: tuple[Label, ...]) -> dict[str, int]:
-    names = {label.label.casefold(): label.class_id for label in labels}
+def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
+    """Map what a folder or file may be named after, a WordNet id or an English name, to the class index."""
+    """Map names and WordNet ids to classes; a name that two classes share, as cardigan does, stands for neither."""
+    count = collections.Counter(label.label.casefold() for label in labels)
+    names = {label.label.casefold(): label.class_id for label in labels if count[label.label.casefold()] == 1}
     return names | {label.wnid: label.class_id for label in labels if label.wnid}
 
 
-def _true_class(file: Path, folder: Path, classes: dict[str, int]) -> int | None:
+def true_class(file: Path, folder: Path, classes: dict[str, int]) -> int | None:
     """Take the class from the nearest folder that is named after one, else from the file name's beginning."""
     for parent in file.relative_to(folder).parents:
         if parent.name.casefold() in classes:
             return classes[parent.name.casefold()]
-    return classes.get(file.stem.split("_")[0].casefold())
+    name = file.stem.casefold()
+    wnid = re.match(r"n[0-9]{8}(?![0-9])", name)
+    return classes.get(wnid[0] if wnid else name.split("_")[0])
 
 
 def _worst(confused: collections.Counter[tuple[int, int]], labels: tuple[Label, ...]) -> list[Confusion]:
@@ -128,7 +134,7 @@ def _worst(confused: collections.Counter[tuple[int, int]], labels: tuple[Label, 
 
 
 def _print_report(result: Evaluation, model: Model) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     identity = result.model
     console.print(f"{identity['name']} ({identity['engine']}, {identity['precision']}) on {result.photos} photos")
     for rank, share in result.top.items():
@@ -141,8 +147,8 @@ def _print_report(result: Evaluation, model: Model) -> None:
     if result.confusions:
         console.print("Most confused:")
     for confusion in result.confusions:
-        console.print(f"  {confusion.photos:3}  {escape(confusion.label)} taken for {escape(confusion.taken_for)}")
+        console.print(f"  {confusion.photos:3}  {confusion.label} taken for {confusion.taken_for}")
     for line in result.unreadable:
-        console.print(f"Not read: {escape(line)}")
+        console.print(f"Not read: {printable(line)}")
     if result.unlabelled:
         console.print(f"Not labelled, left out: {len(result.unlabelled)} files")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
-from ..classifier import LARGEST_BATCH, Classifier, Prediction
+from ..classifier import LARGEST_BATCH, Answer, Classifier
 from ..errors import NoPhoto, Problem, TopthreeError
-from ..images import Photo, decode
 
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"]
@@ -24,13 +24,16 @@ class FileProblem(TopthreeError):
     """A file or folder cannot be read."""
 
 
+Row = tuple[str, Answer | Problem | FileProblem]
+
+
 def list_photos(sources: Sequence[str]) -> list[str]:
     """List the named files, and for each folder the files below it with a photo's ending, sorted."""
     found: list[str] = []
     for source in sources:
-        if source != STANDARD_INPUT and Path(source).is_dir():
+        if source != STANDARD_INPUT and os.path.isdir(source):
             below = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in SUFFIXES)
-            found.extend(str(path) for path in below if path.is_file())
+            found.extend(str(path) for path in below if os.path.isfile(path))
         else:
             found.append(source)
     if not found:
@@ -39,29 +42,37 @@ def list_photos(sources: Sequence[str]) -> list[str]:
 
 
 def classify_files(
-    classifier: Classifier, files: Sequence[str], *, top: int, max_pixels: int
-) -> Iterator[tuple[str, Photo | None, list[Prediction] | Problem | FileProblem]]:
-    """Classify files in batches and yield for each its predictions or its problem, in order."""
-    bar = track(files, "Classifying", console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-    remaining = iter(bar)
-    while names := list(islice(remaining, LARGEST_BATCH)):
-        items = [_open(name, max_pixels) for name in names]
-        photos = [item for item in items if isinstance(item, Photo)]
-        predictions = iter(classifier.predict(photos, top=top))
-        for name, item in zip(names, items, strict=True):
-            if isinstance(item, Photo):
-                yield name, item, next(predictions)
-            else:
-                yield name, None, item
+    classifier: Classifier, files: Sequence[str], *, top: int, max_pixels: int, show_progress: bool = True
+) -> Iterator[Row]:
+    """Classify files in batches and yield for each its predictions or its problem, in order.
+
+    Where standard error is a terminal, a progress bar is shown there, unless `show_progress` is false.
+    """
+    # Rich would send what is printed meanwhile to the bar's terminal, even where standard output is a file.
+    with Progress(
+        console=Console(stderr=True),
+        disable=not (show_progress and sys.stderr.isatty()),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        task = bar.add_task("Classifying", total=len(files))
+        for start in range(0, len(files), LARGEST_BATCH):
+            names = files[start : start + LARGEST_BATCH]
+            outcomes = classifier.classify_many([_read(name) for name in names], max_pixels=max_pixels, top=top)
+            yield from zip(names, outcomes, strict=True)
+            bar.advance(task, len(names))
 
 
-def _open(name: str, max_pixels: int) -> Photo | Problem | FileProblem:
+def printable(name: str) -> str:
+    """Write a file name on one line: control characters and undecodable bytes as escapes, all else as it is."""
+    hidden = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(repr(char)[1:-1] if unicodedata.category(char) in hidden else char for char in name)
+
+
+def _read(name: str) -> bytes | Problem | FileProblem:
     try:
         data = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
-        if not data:
-            return NoPhoto("The file is empty.")
-        return decode(data, max_pixels=max_pixels)
-    except Problem as problem:
-        return problem
     except OSError as error:
         return FileProblem(f"The file cannot be read: {error.strerror}.")
+    return data or NoPhoto("The file is empty.")

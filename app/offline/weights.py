@@ -15,13 +15,13 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 
 from ..download import Progress as Report
+from ..engines import choose_engine
 from ..errors import WeightsError
+from ..prepared import ensure_prepared, identify_weights, open_prepared
 from ..settings import Settings
 from ..weights import (
-    FALLBACK_MARKER,
     RESNET18,
     RESNET18_URL,
     Candidate,
@@ -29,17 +29,30 @@ from ..weights import (
     cached_candidates,
     download_weights,
     explicit_weights,
+    fallback_in_use,
     find_weights,
     packaged_weights,
 )
 
-console = Console(stderr=True, soft_wrap=True)
+console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def find_with_progress(settings: Settings) -> Weights:
     """Find the weights to serve, with a progress bar where they have to be downloaded."""
     with _download_bar() as progress:
         return find_weights(settings, progress=progress)
+
+
+def make_ready(settings: Settings) -> Weights:
+    """Find the weights and prepare their model where the engine wants that, with progress on the terminal."""
+    if choose_engine(settings.engine) == "torch":
+        return find_with_progress(settings)
+    with _download_bar() as progress:
+        weights = identify_weights(settings, progress=progress)
+    if open_prepared(settings, weights):
+        return weights
+    with console.status(f"Preparing {weights.record.name}; this is done once."):
+        return ensure_prepared(settings).weights
 
 
 def fetch_with_progress(settings: Settings) -> Weights:
@@ -50,41 +63,42 @@ def fetch_with_progress(settings: Settings) -> Weights:
 
 def announce(weights: Weights) -> None:
     """Say on standard error which model serves, and loudly if it is only the fallback."""
-    console.print(f"Model: {weights.record.name}, {weights.source} ({weights.path})", highlight=False)
+    console.print(f"Model: {weights.record.name}, {weights.source} ({weights.path})")
     if weights.is_fallback:
         console.print(
             f"Note: {weights.reason} {weights.record.name} serves instead of {RESNET18.name}. "
             "'topthree weights --fetch' tries again; TOPTHREE_WEIGHTS names a file of your own.",
             style="yellow",
-            highlight=False,
         )
 
 
 def report(settings: Settings) -> bool:
-    """Print each step of the chain with its state, and return whether any would serve."""
-    table = Table("step", "file", "state", box=None, pad_edge=False)
-    chosen: Weights | None = None
+    """Print the steps of the chain down to the one that serves, and return whether any does."""
     for source, place, look in _steps(settings):
-        if chosen:
-            table.add_row(source, place, "not needed")
-            continue
         try:
-            chosen = look()
-            table.add_row(source, place, f"serves: {chosen.record.name}, SHA-256 {chosen.sha256}")
+            weights = look()
         except WeightsError as error:
-            table.add_row(source, place, str(error))
-            if settings.weights:
-                break
-    Console(width=None if console.is_terminal else 400).print(table, highlight=False)
-    return chosen is not None
+            _print_step(source, str(error), place)
+        else:
+            is_sure = not weights.is_fallback or fallback_in_use(settings) is not None
+            verb = "serves" if is_sure else "serves if that fails"
+            _print_step(source, f"{verb}: {weights.record.name}, SHA-256 {weights.sha256}", str(weights.path))
+            return True
+    return False
+
+
+def _print_step(source: str, state: str, place: str) -> None:
+    print(f"{source:18} {state}")
+    if place:
+        print(f"{'':18} {place}")
 
 
 def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]]]:
     explicit = settings.weights
-    if explicit is None:
-        yield "TOPTHREE_WEIGHTS", "", partial(_raise, "not set")
-    else:
+    if explicit:
         yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, explicit, settings.weights_sha256)
+        return
+    yield "TOPTHREE_WEIGHTS", "", partial(_raise, "not set")
     for candidate in cached_candidates(settings):
         yield candidate.source, str(candidate.path), partial(_take, candidate)
     yield "download", settings.weights_url or RESNET18_URL, partial(_raise, _download_state(settings))
@@ -95,10 +109,10 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
 
 
 def _download_state(settings: Settings) -> str:
-    marker = settings.cache / FALLBACK_MARKER
-    if marker.is_file():
-        return f"not tried again before --fetch: {marker.read_text(encoding='utf-8')}"
-    return "would be tried at the next start"
+    reason = fallback_in_use(settings)
+    if reason is None:
+        return "not tried now, but at the next start"
+    return f"not tried again before --fetch: {reason}"
 
 
 def _take(candidate: Candidate) -> Weights:

@@ -1,0 +1,110 @@
+"""The page's static files: addressed by what they hold, compressed once, kept by browsers for a year.
+
+The digest in an address is that of all files together, so that a script finds the modules it imports, by their
+relative names, in the same version as itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import flask
+
+YEAR_SECONDS = 365 * 24 * 3600
+MIMETYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".webp": "image/webp",
+}
+_ALREADY_COMPRESSED = (".webp", ".ico")
+# Below this a page fits into one packet either way.
+_SMALLEST_COMPRESSED_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One static file: its bytes, the same compressed where that is of use, and its type."""
+
+    body: bytes
+    compressed: bytes | None
+    content_type: str
+
+
+class Assets:
+    """All files of a folder whose kind the page uses, read once."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = [path for path in sorted(folder.rglob("*")) if path.suffix in MIMETYPES]
+        self._assets = {path.relative_to(folder).as_posix(): _read(path) for path in paths}
+        digest = hashlib.sha256()
+        for name, asset in self._assets.items():
+            digest.update(name.encode() + b"\0" + hashlib.sha256(asset.body).digest())
+        self.digest = digest.hexdigest()[:16]
+
+    def path(self, name: str) -> str:
+        """Return a file's path below the mount point; KeyError for a file that does not exist."""
+        if name not in self._assets:
+            raise KeyError(name)
+        return f"static/{self.digest}/{name}"
+
+    def names(self, prefix: str, suffix: str) -> list[str]:
+        """List the files whose names begin and end so."""
+        return [name for name in self._assets if name.startswith(prefix) and name.endswith(suffix)]
+
+    def get(self, name: str) -> Asset | None:
+        """Find a file by name."""
+        return self._assets.get(name)
+
+
+@functools.cache
+def read_assets(folder: str) -> Assets:
+    """Read a folder's static files, once per process."""
+    return Assets(Path(folder))
+
+
+def page_assets() -> Assets:
+    """Return the current application's static files."""
+    return read_assets(flask.current_app.static_folder or "")
+
+
+def asset_response(asset: Asset, *, is_current: bool) -> flask.Response:
+    """Answer with a static file; `is_current` tells whether the address names this very version."""
+    takes_gzip = asset.compressed is not None and _takes_gzip()
+    response = flask.make_response(asset.compressed if takes_gzip else asset.body)
+    response.headers["Content-Type"] = asset.content_type
+    response.headers["Cache-Control"] = f"public, max-age={YEAR_SECONDS}, immutable" if is_current else "no-cache"
+    if takes_gzip:
+        response.headers["Content-Encoding"] = "gzip"
+    if asset.compressed is not None:
+        response.vary.add("Accept-Encoding")
+    return response
+
+
+def compress_page(response: flask.Response) -> flask.Response:
+    """Compress a page for a browser that takes it; other answers pass as they are."""
+    if response.mimetype != "text/html" or response.direct_passthrough:
+        return response
+    response.vary.add("Accept-Encoding")
+    body = response.get_data()
+    if _takes_gzip() and len(body) >= _SMALLEST_COMPRESSED_BYTES and "Content-Encoding" not in response.headers:
+        response.set_data(gzip.compress(body, compresslevel=6, mtime=0))
+        response.headers["Content-Encoding"] = "gzip"
+    return response
+
+
+def _takes_gzip() -> bool:
+    return flask.request.accept_encodings["gzip"] > 0
+
+
+def _read(path: Path) -> Asset:
+    body = path.read_bytes()
+    compressed = None if path.suffix in _ALREADY_COMPRESSED else gzip.compress(body, compresslevel=9, mtime=0)
+    return Asset(body, compressed, MIMETYPES[path.suffix])

@@ -1,0 +1,149 @@
+"""The prepared model: weights turned once into a graph that serving loads without torch.
+
+An artifact is a folder in the cache with the OpenVINO graph (`model.xml`, `model.bin`: uint8 pixels in, logits
+and features out, normalisation folded in), the classifier's weight matrix (`classifier.npy`) and
+`manifest.json`. Its name holds all that it depends on, so that a change of any makes a new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .download import Progress, file_sha256
+from .errors import WeightsError
+from .settings import Settings
+from .weights import (
+    EFFICIENTNET_LITE0,
+    FALLBACK_MARKER,
+    PACKAGED,
+    RESNET18,
+    ModelRecord,
+    Weights,
+    cached_candidates,
+    find_weights,
+)
+
+log = logging.getLogger(__name__)
+
+PREPARE_VERSION = 1
+MANIFEST = "manifest.json"
+FILES = ("model.xml", "model.bin", "classifier.npy")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact says of itself; `files` are the SHA-256 of its parts, `accuracy` what was measured."""
+
+    name: str
+    weights_sha256: str
+    precision: str
+    classes: int
+    preprocessing: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, str]
+    accuracy: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A verified artifact and the weights that it was made from."""
+
+    folder: Path
+    manifest: Manifest
+    weights: Weights
+
+
+def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
+    """Name the artifact of these weights; `family` is 'fp32' (which bf16 uses too) or 'int8'."""
+    version = importlib.metadata.version("openvino")
+    return cache / "prepared" / f"{record.name}-{weights_sha256[:16]}-{family}-openvino{version}-{PREPARE_VERSION}"
+
+
+def precision_family(precision: str) -> str:
+    """Tell which artifact a precision is computed from."""
+    return "int8" if precision == "int8" else "fp32"
+
+
+def identify_weights(settings: Settings, *, progress: Progress | None = None) -> Weights:
+    """Find which weights serve, as `find_weights` does, but content with their artifact where they are gone."""
+    if settings.weights is None:
+        family = precision_family(settings.precision)
+        folder = artifact_folder(settings.cache, RESNET18, RESNET18.sha256, family)
+        if (folder / MANIFEST).is_file():
+            return Weights(folder, RESNET18.sha256, RESNET18, "prepared model")
+        folder = artifact_folder(settings.cache, EFFICIENTNET_LITE0, EFFICIENTNET_LITE0.sha256, family)
+        marker = settings.cache / FALLBACK_MARKER
+        if settings.fallback != "none" and marker.is_file() and (folder / MANIFEST).is_file():
+            newer = next((found.weights for found in cached_candidates(settings) if found.weights), None)
+            reason = marker.read_text(encoding="utf-8")
+            return newer or Weights(folder, EFFICIENTNET_LITE0.sha256, EFFICIENTNET_LITE0, PACKAGED, reason)
+    return find_weights(settings, progress=progress)
+
+
+def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
+    """Open and verify the artifact of these weights; None where there is none or it is damaged."""
+    folder = artifact_folder(settings.cache, weights.record, weights.sha256, precision_family(settings.precision))
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        damaged = [name for name in FILES if file_sha256(folder / name) != manifest.files[name]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning("The prepared model %s is damaged: %s.", folder, error)
+        return None
+    if damaged:
+        log.warning("The prepared model %s is damaged: %s.", folder, ", ".join(damaged))
+        return None
+    return Prepared(folder, manifest, weights)
+
+
+def ensure_prepared(settings: Settings, *, progress: Progress | None = None) -> Prepared:
+    """Open the artifact to serve; where there is none, prepare it first in a process of its own.
+
+    Raises WeightsError with the reason where that cannot be done.
+    """
+    weights = identify_weights(settings, progress=progress)
+    prepared = open_prepared(settings, weights)
+    if prepared is None:
+        _prepare_in_subprocess(settings, weights)
+        prepared = open_prepared(settings, weights)
+    if prepared is None:
+        raise WeightsError(f"The prepared model of {weights.record.name} is damaged again right after it was made.")
+    return prepared
+
+
+def _prepare_in_subprocess(settings: Settings, weights: Weights) -> None:
+    if precision_family(settings.precision) == "int8":
+        raise WeightsError(
+            f"No int8 model of {weights.record.name} is prepared. Make one from photos like those it will see: "
+            "topthree prepare --precision int8 --calibrate FOLDER"
+        )
+    if importlib.util.find_spec("torch") is None:
+        raise WeightsError(
+            f"No prepared model of {weights.record.name} is in {settings.cache}, and torch, which makes it, "
+            "is not installed."
+        )
+    log.info("Preparing %s; this is done once.", weights.record.name)
+    command = [sys.executable, "-m", "app", "prepare", "--quiet"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | settings.as_environment(), stderr=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise WeightsError(done.stderr.strip().removeprefix("Error: ") or "The model could not be prepared.")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, the last file of an artifact."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
