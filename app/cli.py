@@ -53,12 +53,11 @@ def serve() -> None:
     """Serve the page and the API with gunicorn, fetching the weights first where there are none."""
     settings = _read_settings()
     _require_free_port(settings)
-    from .offline.weights import announce, find_with_progress
+    from .offline.weights import announce, make_ready
 
-    announce(find_with_progress(settings))
+    announce(make_ready(settings))
     click.echo(f"Serving http://{settings.host}:{settings.port} (Ctrl-C stops)", err=True)
-    paths = {row.variable: getattr(settings, row.name) for row in SETTINGS}
-    environment = os.environ | {key: str(value) for key, value in paths.items() if isinstance(value, Path)}
+    environment = os.environ | settings.as_environment()
     gunicorn = Path(sys.executable).with_name("gunicorn")
     # From our own folder, where the package is: another project's `app` in the current one would shadow it.
     os.chdir(ROOT)
@@ -109,6 +108,39 @@ def weights(fetch: bool) -> None:
         fetch_with_progress(settings)
     if not report(settings):
         raise SystemExit(1)
+
+
+@main.command()
+@click.option(
+    "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="What to prepare."
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Photos to quantise to int8 with: half calibrate, the others judge.",
+)
+@click.option("--max-drop", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="Points of top-1.")
+@click.option("--rebuild", is_flag=True, help="Prepare again what is prepared already.")
+@click.option("--quiet", is_flag=True, help="Say nothing unless it fails.")
+def prepare(precision: str, calibrate: Path | None, max_drop: float, rebuild: bool, quiet: bool) -> None:
+    """Turn the weights into the graph that serves; happens by itself at the first start.
+
+    An int8 model is refused when it loses more than --max-drop points of top-1 on labelled photos, or when fewer
+    than 93% of its answers are those of float32.
+    """
+    if (precision == "int8") != (calibrate is not None):
+        raise click.UsageError("--precision int8 and --calibrate FOLDER go together.")
+    from .offline.prepare import run
+
+    run(_read_settings(), precision=precision, calibrate=calibrate, max_drop=max_drop, rebuild=rebuild, quiet=quiet)
+
+
+@main.command()
+def plan() -> None:
+    """Print how this machine's processors and memory would be used."""
+    from .plan import describe_plan, make_plan
+
+    click.echo(describe_plan(make_plan(_read_settings())))
 
 
 @main.command()

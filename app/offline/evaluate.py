@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..classifier import Classifier, Model, load_model
+from ..classifier import Classifier, Model
 from ..errors import TopthreeError
 from ..labels import Label
 from ..settings import Settings
@@ -55,7 +55,7 @@ class Evaluation:
 
 def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
     """Evaluate the model that would serve and print the result; return whether every photo could be read."""
-    classifier = Classifier(lambda: load_model(settings))
+    classifier = Classifier.from_settings(settings)
     result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
@@ -66,8 +66,8 @@ def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
 
 def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evaluation:
     """Classify all labelled photos below `folder`; raises FileProblem if none is labelled."""
-    classes = _class_names(classifier.model.labels)
-    truths = {file: _true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
+    classes = class_names(classifier.model.labels)
+    truths = {file: true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
     labelled = [file for file, truth in truths.items() if truth is not None]
     if not labelled:
         raise FileProblem(f"No file or folder in {folder} is named after a class; begin names with the WordNet id.")
@@ -76,11 +76,11 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
     hits: collections.Counter[int] = collections.Counter()
     confused: collections.Counter[tuple[int, int]] = collections.Counter()
     unreadable = []
-    for file, _, outcome in classify_files(classifier, labelled, top=max(RANKS), max_pixels=max_pixels):
+    for file, outcome in classify_files(classifier, labelled, top=max(RANKS), max_pixels=max_pixels):
         if isinstance(outcome, TopthreeError):
             unreadable.append(f"{file}: {outcome}")
             continue
-        truth, answers = truths[file], [prediction.class_id for prediction in outcome]
+        truth, answers = truths[file], [prediction.class_id for prediction in outcome.predictions]
         hits.update(rank for rank in RANKS if truth in answers[:rank])
         if truth is not None and truth != answers[0]:
             confused[truth, answers[0]] += 1
@@ -108,14 +108,15 @@ def wilson_interval(hits: int, count: int) -> Share:
     return Share(*(round(100 * value, 2) for value in (share, max(0.0, centre - half), min(1.0, centre + half))))
 
 
-def _class_names(labels: tuple[Label, ...]) -> dict[str, int]:
+def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
+    """Map what a folder or file may be named after, a WordNet id or an English name, to the class index."""
     """Map names and WordNet ids to classes; a name that two classes share, as cardigan does, stands for neither."""
     count = collections.Counter(label.label.casefold() for label in labels)
     names = {label.label.casefold(): label.class_id for label in labels if count[label.label.casefold()] == 1}
     return names | {label.wnid: label.class_id for label in labels if label.wnid}
 
 
-def _true_class(file: Path, folder: Path, classes: dict[str, int]) -> int | None:
+def true_class(file: Path, folder: Path, classes: dict[str, int]) -> int | None:
     """Take the class from the nearest folder that is named after one, else from the file name's beginning."""
     for parent in file.relative_to(folder).parents:
         if parent.name.casefold() in classes:

@@ -11,9 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from ..classifier import LARGEST_BATCH, Classifier, Prediction
+from ..classifier import LARGEST_BATCH, Answer, Classifier
 from ..errors import NoPhoto, Problem, TopthreeError
-from ..images import Photo, decode
 
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"]
@@ -23,6 +22,9 @@ STANDARD_INPUT = "-"
 
 class FileProblem(TopthreeError):
     """A file or folder cannot be read."""
+
+
+Row = tuple[str, Answer | Problem | FileProblem]
 
 
 def list_photos(sources: Sequence[str]) -> list[str]:
@@ -41,7 +43,7 @@ def list_photos(sources: Sequence[str]) -> list[str]:
 
 def classify_files(
     classifier: Classifier, files: Sequence[str], *, top: int, max_pixels: int, show_progress: bool = True
-) -> Iterator[tuple[str, Photo | None, list[Prediction] | Problem | FileProblem]]:
+) -> Iterator[Row]:
     """Classify files in batches and yield for each its predictions or its problem, in order.
 
     Where standard error is a terminal, a progress bar is shown there, unless `show_progress` is false.
@@ -57,14 +59,8 @@ def classify_files(
         task = bar.add_task("Classifying", total=len(files))
         for start in range(0, len(files), LARGEST_BATCH):
             names = files[start : start + LARGEST_BATCH]
-            items = [_open(name, max_pixels) for name in names]
-            photos = [item for item in items if isinstance(item, Photo)]
-            predictions = iter(classifier.predict(photos, top=top))
-            for name, item in zip(names, items, strict=True):
-                if isinstance(item, Photo):
-                    yield name, item, next(predictions)
-                else:
-                    yield name, None, item
+            outcomes = classifier.classify_many([_read(name) for name in names], max_pixels=max_pixels, top=top)
+            yield from zip(names, outcomes, strict=True)
             bar.advance(task, len(names))
 
 
@@ -74,13 +70,9 @@ def printable(name: str) -> str:
     return "".join(repr(char)[1:-1] if unicodedata.category(char) in hidden else char for char in name)
 
 
-def _open(name: str, max_pixels: int) -> Photo | Problem | FileProblem:
+def _read(name: str) -> bytes | Problem | FileProblem:
     try:
         data = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
-        if not data:
-            return NoPhoto("The file is empty.")
-        return decode(data, max_pixels=max_pixels)
-    except Problem as problem:
-        return problem
     except OSError as error:
         return FileProblem(f"The file cannot be read: {error.strerror}.")
+    return data or NoPhoto("The file is empty.")

@@ -11,22 +11,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..classifier import Classifier, Prediction, load_model
+from ..classifier import Classifier
 from ..errors import TopthreeError
-from ..images import Photo
 from ..settings import Settings
-from .photos import classify_files, list_photos, printable
+from .photos import Row, classify_files, list_photos, printable
 
 # Columns where there is no terminal: wide enough that no line is folded in a file or a pipe.
 WIDE = 10_000
-
-Row = tuple[str, Photo | None, list[Prediction] | TopthreeError]
 
 
 def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> bool:
     """Classify and print; return whether every photo could be read."""
     files = list_photos(sources)
-    classifier = Classifier(lambda: load_model(settings))
+    classifier = Classifier.from_settings(settings)
     classifier.model  # noqa: B018 - a model that cannot load is one error, not one for each photo
     failures = 0
     # Lines that stream to the terminal show the progress themselves; a bar among them would only tear them.
@@ -36,7 +33,7 @@ def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> b
         nonlocal failures
         rows = classify_files(classifier, files, top=top, max_pixels=settings.max_pixels, show_progress=show_progress)
         for row in rows:
-            failures += isinstance(row[2], TopthreeError)
+            failures += isinstance(row[1], TopthreeError)
             yield row
 
     writers: dict[str, Callable[[Iterable[Row], Classifier], None]] = {
@@ -50,11 +47,11 @@ def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> b
 
 
 def _as_dict(row: Row) -> dict[str, object]:
-    file, photo, outcome = row
-    if isinstance(outcome, TopthreeError) or photo is None:
+    file, outcome = row
+    if isinstance(outcome, TopthreeError):
         return {"file": file, "error": str(outcome)}
-    image = {"width": photo.width, "height": photo.height, "format": photo.format, "sha256": photo.sha256}
-    return {"file": file, "predictions": [vars(prediction) for prediction in outcome], "image": image}
+    predictions = [vars(prediction) for prediction in outcome.predictions]
+    return {"file": file, "predictions": predictions, "image": outcome.image}
 
 
 def _write_json(rows: Iterable[Row], classifier: Classifier) -> None:
@@ -71,21 +68,23 @@ def _write_csv(rows: Iterable[Row], classifier: Classifier) -> None:
     names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence")
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(("file", *names, "error"))
-    for file, _, outcome in rows:
+    for file, outcome in rows:
         if isinstance(outcome, TopthreeError):
             table.writerow((file, *[""] * len(names), str(outcome)))
         else:
-            table.writerows((file, *(getattr(prediction, name) for name in names), "") for prediction in outcome)
+            table.writerows(
+                (file, *(getattr(prediction, name) for name in names), "") for prediction in outcome.predictions
+            )
 
 
 def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:
     table = Table("file", "confidence", "English", "中文", box=None, pad_edge=False)
-    for file, _, outcome in rows:
+    for file, outcome in rows:
         name = Text(printable(file))  # Text, since Rich reads [brackets] and :colons: in a str as markup
         if isinstance(outcome, TopthreeError):
             table.add_row(name, "", Text(str(outcome), style="red"), "")
             continue
-        for prediction in outcome:
+        for prediction in outcome.predictions:
             shown = name if prediction.rank == 1 else ""
             percent = f"{100 * prediction.confidence:5.1f} %"
             table.add_row(shown, percent, Text(prediction.label), Text(prediction.label_zh or ""))
