@@ -6,6 +6,7 @@ import logging
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import flask
@@ -20,6 +21,7 @@ blueprint = flask.Blueprint("health", __name__)
 
 # gunicorn stops the whole service when a worker leaves with this status (gunicorn.arbiter.Arbiter.APP_LOAD_ERROR).
 HALT_SERVICE = 4
+RETRY_SECONDS = 30.0
 
 
 class Readiness:
@@ -63,25 +65,37 @@ def readyz() -> flask.Response:
 
 
 def warm_up_in_background(
-    app: flask.Flask, readiness: Readiness, slot: int, halt: Callable[[int], None] = os._exit
+    app: flask.Flask,
+    readiness: Readiness,
+    slot: int,
+    *,
+    halt: Callable[[int], None] = os._exit,
+    pause: Callable[[float], object] = time.sleep,
 ) -> None:
     """Load the model in a thread, so that the worker answers probes meanwhile; mark it ready when it answers.
 
-    An explicit weights file that cannot serve stops the whole service; for any other reason it stays alive
-    and not ready, and the next request tries again.
+    An explicit weights file that cannot serve stops the whole service. For any other reason it stays alive and
+    not ready, and tries again from time to time: a balancer that asks `/readyz` sends no request that would.
     """
     app.extensions["topthree_readiness"] = readiness
     classifier: Classifier = app.extensions["topthree"]
 
     def warm_up() -> None:
-        try:
-            classifier.warm_up()
-        except ModelUnavailable as error:
-            log.critical("No model is ready: %s", error)
+        while not _is_warm(classifier):
             if app.config["TOPTHREE"].weights is not None:
                 halt(HALT_SERVICE)
-        else:
-            readiness.mark(slot, True)
-            log.info("Ready.")
+                return
+            pause(RETRY_SECONDS)
+        readiness.mark(slot, True)
+        log.info("Ready.")
 
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
+
+
+def _is_warm(classifier: Classifier) -> bool:
+    try:
+        classifier.warm_up()
+    except ModelUnavailable as error:
+        log.critical("No model is ready: %s", error)
+        return False
+    return True

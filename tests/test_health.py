@@ -1,0 +1,147 @@
+"""Probes: alive at once, ready only when every planned worker has answered its warm-up picture."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import flask
+import pytest
+from fakes import fake_classifier, fake_model
+from flask.testing import FlaskClient
+from shapes import assert_problem
+
+from app import create_app
+from app.classifier import Classifier, Model
+from app.errors import WeightsError
+from app.health import HALT_SERVICE, Readiness, warm_up_in_background
+from app.settings import Settings
+
+PATIENCE_SECONDS = 10
+
+
+def refuse() -> Model:
+    """Fail as a loader without weights does."""
+    raise WeightsError("The weights are not there.")
+
+
+def join_warm_up() -> None:
+    """Wait for the warm-up thread to end."""
+    for thread in threading.enumerate():
+        if thread.name == "warm-up":
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """Let a blocked loader go on, at the latest when the test ends."""
+    event = threading.Event()
+    yield event
+    event.set()
+    join_warm_up()
+
+
+@pytest.fixture
+def loading_app(make_settings: Callable[..., Settings], released: threading.Event) -> flask.Flask:
+    """An application whose model loads until `released` is set."""
+    started = threading.Event()
+
+    def load() -> Model:
+        started.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return fake_model()
+
+    app = create_app(make_settings(), Classifier(load))
+    warm_up_in_background(app, Readiness(planned=1), slot=0)
+    assert started.wait(PATIENCE_SECONDS)
+    return app
+
+
+def test_alive_while_the_model_loads(loading_app: flask.Flask) -> None:
+    answer = loading_app.test_client().get("/healthz")
+    assert (answer.status_code, answer.json) == (200, {"status": "alive"})
+
+
+def test_ready_only_after_the_warm_up(loading_app: flask.Flask, released: threading.Event) -> None:
+    client = loading_app.test_client()
+    answer = client.get("/readyz")
+    assert assert_problem(answer, 503, "model-unavailable") == "0 of 1 workers have a model."
+    released.set()
+    join_warm_up()
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert (answer.json["status"], answer.json["workers"], answer.json["model"]["name"]) == ("ready", 1, "resnet18")
+
+
+def test_not_ready_says_when_to_ask_again(loading_app: flask.Flask) -> None:
+    assert int(loading_app.test_client().get("/readyz").headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_are_never_stored(client: FlaskClient, path: str) -> None:
+    assert client.get(path).headers["Cache-Control"] == "no-store"
+
+
+def test_probes_load_nothing(make_settings: Callable[..., Settings]) -> None:
+    loads: list[int] = []
+    classifier = Classifier(lambda: loads.append(1) or fake_model())
+    client = create_app(make_settings(), classifier).test_client()
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    assert loads == []
+
+
+def test_a_loaded_model_that_has_not_answered_is_not_ready(make_settings: Callable[..., Settings]) -> None:
+    classifier = fake_classifier()
+    client = create_app(make_settings(), classifier).test_client()
+    assert classifier.model is classifier.loaded_model
+    assert_problem(client.get("/readyz"), 503, "model-unavailable")
+
+
+def test_ready_needs_every_planned_worker(app: flask.Flask, client: FlaskClient) -> None:
+    readiness = Readiness(planned=2)
+    warm_up_in_background(app, readiness, slot=1)
+    join_warm_up()
+    assert "1 of 2 workers" in assert_problem(client.get("/readyz"), 503, "model-unavailable")
+    readiness.mark(0, True)
+    assert client.get("/readyz").json["workers"] == 2
+    readiness.mark(0, False)
+    assert_problem(client.get("/readyz"), 503, "model-unavailable")
+
+
+def test_explicit_weights_that_fail_stop_the_service(make_settings: Callable[..., Settings]) -> None:
+    halts: list[int] = []
+    app = create_app(make_settings(weights="own.pth"), Classifier(refuse))
+    warm_up_in_background(app, Readiness(planned=1), slot=0, halt=halts.append)
+    join_warm_up()
+    assert halts == [HALT_SERVICE]
+
+
+def test_other_failure_stays_alive_and_not_ready_and_is_tried_again(
+    make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture, released: threading.Event
+) -> None:
+    failed = threading.Event()
+    loads = iter([refuse, refuse, fake_model])
+    app = create_app(make_settings(), Classifier(lambda: next(loads)()))
+
+    def pause(seconds: float) -> None:
+        failed.set()
+        assert released.wait(PATIENCE_SECONDS)
+
+    warm_up_in_background(app, Readiness(planned=1), slot=0, pause=pause)
+    assert failed.wait(PATIENCE_SECONDS)
+    client = app.test_client()
+    assert client.get("/healthz").status_code == 200
+    assert assert_problem(client.get("/readyz"), 503, "model-unavailable") == "The weights are not there."
+    assert "No model is ready: The weights are not there." in caplog.text
+    released.set()
+    join_warm_up()
+    assert client.get("/readyz").status_code == 200
+
+
+def test_prediction_without_a_model_says_why(make_settings: Callable[..., Settings]) -> None:
+    client = create_app(make_settings(), Classifier(refuse)).test_client()
+    answer = client.get("/api/v1/model")
+    assert assert_problem(answer, 503, "model-unavailable") == "The weights are not there."
+    assert answer.headers["Retry-After"]
