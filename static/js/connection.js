@@ -1,0 +1,96 @@
+// Whether the server can be reached and its model is loaded; notices of both, and waiting for better times.
+
+import { announce, byId, say } from './dom.js';
+import { startsReady, t, url } from './words.js';
+
+const FIRST_PAUSE_MS = 1000;
+const LONGEST_PAUSE_MS = 10_000;
+const PROBE_TIMEOUT_MS = 5000;
+
+let isLost = false;
+let isReady = startsReady;
+const waiting = [];
+
+export function modelIsReady() {
+  return isReady;
+}
+
+// Resolves once the server answers again.
+export function whenBack() {
+  const back = new Promise((resolve) => waiting.push(resolve));
+  lose();
+  return back;
+}
+
+export function watch() {
+  addEventListener('offline', loseIfSilent);
+  if (!navigator.onLine) loseIfSilent();
+  if (!isReady) pollReadiness();
+}
+
+// A server on this very machine, or in its network, answers whatever the browser thinks of the internet.
+async function loseIfSilent() {
+  if (!(await answers('healthz'))) lose();
+}
+
+async function lose() {
+  if (isLost) return;
+  isLost = true;
+  announce(tell());
+  await pause(FIRST_PAUSE_MS);
+  await untilAnswered('healthz', tell);
+  isLost = false;
+  say(byId('connection'), '');
+  announce(t('js.back'));
+  for (const resume of waiting.splice(0)) resume();
+}
+
+function tell() {
+  const text = t(navigator.onLine ? 'js.gone' : 'js.offline');
+  if (byId('connection').textContent !== text) say(byId('connection'), text);
+  return text;
+}
+
+async function pollReadiness() {
+  await untilAnswered('readyz', () => {});
+  readinessKnown();
+}
+
+// Called by a poll that succeeds, and by any answer: a model that answers is loaded.
+export function readinessKnown() {
+  if (isReady) return;
+  isReady = true;
+  byId('loading')?.remove();
+  announce(t('js.ready'));
+}
+
+async function untilAnswered(path, beforeEach) {
+  for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.5, LONGEST_PAUSE_MS)) {
+    if (await answers(path)) return;
+    beforeEach();
+    await pause(wait);
+  }
+}
+
+async function answers(path) {
+  try {
+    const response = await fetch(url(path), { cache: 'no-store', signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) });
+    return response.ok;
+  } catch (error) {
+    if (error instanceof TypeError || error.name === 'TimeoutError') return false; // no connection
+    throw error;
+  }
+}
+
+// Ends early when the browser says that it is online again.
+function pause(milliseconds) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, milliseconds);
+    addEventListener('online', done);
+    function done() {
+      clearTimeout(timer);
+      removeEventListener('online', done);
+      resolve();
+    }
+  });
+}

@@ -1,0 +1,60 @@
+// The ways to give the page a photo: choose, camera, drop, paste, samples. All end in `give(files)`.
+
+import { whenBack } from './connection.js';
+import { announce, byId, say, show } from './dom.js';
+import { t } from './words.js';
+
+export function listen(give) {
+  byId('file').multiple = true;
+  for (const input of [byId('file'), byId('camera')]) listenToChooser(input, give);
+  byId('pick').addEventListener('submit', (event) => event.preventDefault());
+  listenToDrops(give);
+  addEventListener('paste', (event) => take(event.clipboardData, give));
+  for (const button of document.querySelectorAll('[data-sample]')) {
+    button.addEventListener('click', async () => give([await fetchSample(button.dataset)]));
+  }
+}
+
+function listenToChooser(input, give) {
+  input.addEventListener('change', () => {
+    const files = [...input.files];
+    input.value = ''; // so that the same photo can be chosen again
+    if (files.length > 0) give(files);
+  });
+}
+
+function listenToDrops(give) {
+  let depth = 0; // enter and leave are told for every element on the way
+  const enter = (change) => {
+    depth = Math.max(0, depth + change);
+    show(byId('drop-now'), depth > 0);
+  };
+  addEventListener('dragenter', () => enter(1));
+  addEventListener('dragleave', () => enter(-1));
+  addEventListener('dragover', (event) => event.preventDefault());
+  addEventListener('drop', (event) => {
+    event.preventDefault();
+    enter(-depth);
+    take(event.dataTransfer, give);
+  });
+}
+
+// Take the files of a drop or of the clipboard; what holds none is answered with a sentence.
+function take(transfer, give) {
+  const files = [...(transfer?.files ?? [])];
+  say(byId('message'), files.length > 0 ? '' : t('js.no_files'));
+  if (files.length > 0) give(files);
+  else announce(t('js.no_files'));
+}
+
+async function fetchSample({ sample, name }) {
+  for (;;) {
+    try {
+      const response = await fetch(sample);
+      if (response.ok) return new File([await response.blob()], name, { type: 'image/webp' });
+    } catch (error) {
+      console.info('The sample could not be fetched.', error);
+    }
+    await whenBack();
+  }
+}

@@ -1,0 +1,14 @@
+// The page comes alive: photos that are given become cards of this visit.
+
+import { watch } from './connection.js';
+import { byId, show } from './dom.js';
+import { listen } from './inputs.js';
+import { Visit } from './visit.js';
+
+const visit = new Visit();
+listen((files) => {
+  show(byId('message'), false);
+  visit.add(files);
+});
+watch();
+document.documentElement.dataset.alive = 'true';

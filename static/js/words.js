@@ -1,0 +1,33 @@
+// The page's words, in its language, and what the server tells its script.
+
+const page = document.getElementById('page').dataset;
+const words = JSON.parse(page.words);
+
+export const isChinese = document.documentElement.lang.startsWith('zh');
+export const limitBytes = Number(page.limitBytes);
+export const unsureBelow = Number(page.unsureBelow);
+export const closeWithin = Number(page.closeWithin);
+export const startsReady = page.ready === 'true';
+
+export function url(path) {
+  return new URL(page.root + path, document.baseURI).href;
+}
+
+export function t(key, values = {}) {
+  const all = { limit: page.limit, ...values };
+  return words[key].replace(/\{(\w+)\}/g, (_, name) => String(all[name]));
+}
+
+export function percent(fraction, digits = 1) {
+  return `${(100 * fraction).toFixed(digits)}%`;
+}
+
+export function size(bytes) {
+  if (bytes < 1024) return `${bytes} B`;
+  return bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+}
+
+// A class's two names, the reader's first; a custom model may have one only.
+export function names({ label, label_zh: chinese }) {
+  return isChinese && chinese ? [chinese, label] : [label, chinese];
+}
