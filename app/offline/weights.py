@@ -132,7 +132,8 @@ def _download_bar() -> Iterator[Report]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    # Without a terminal rich would leave an empty line behind.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"Downloading {RESNET18.file_name}", total=RESNET18.size_bytes, visible=False)
 
         def progress(done: int, total: int) -> None:
