@@ -62,7 +62,7 @@ def _as_problem(error: HTTPException) -> Problem:
     if error.code == 413:
         return TooLarge("The request is larger than this address takes.")
     if error.code is not None and error.code < 500:
-        return BadRequest(error.description or "The request is malformed.")
+        return BadRequest((error.description or "The request is malformed").rstrip(".") + ".")
     log.error("%s %s failed.", method, path, exc_info=getattr(error, "original_exception", None) or error)
     return InternalError("Something failed here. It is in the server's log; the same request may work again.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -96,6 +97,28 @@ def test_top_says_how_many(client: FlaskClient, query: str, count: int) -> None:
 def test_bad_top_is_refused_with_its_range(client: FlaskClient, path: str, top: str) -> None:
     answer = client.post(f"/api/v1/{path}", query_string={"top": top}, **form(COCK))
     assert assert_problem(answer, 400, "bad-parameter") == "The parameter 'top' must be a whole number from 1 to 1000."
+
+
+def test_heatmap_comes_on_request_with_the_crop_it_covers(client: FlaskClient) -> None:
+    answer = upload(client, DALMATIAN, to="predict?heatmap=1").json
+    grids = [prediction.pop("heatmap") for prediction in answer["predictions"]]
+    crop = answer["image"].pop("crop")
+    assert answer == upload(client, DALMATIAN, to="predict?heatmap=0").json
+    assert [[len(row) for row in grid] for grid in grids] == [[7] * 7] * 3
+    assert all(0 <= value <= 1 for grid in grids for row in grid for value in row)
+    assert list(crop) == ["left", "top", "right", "bottom"]
+    assert 0 < crop["left"] < crop["right"] < 1
+
+
+@pytest.mark.parametrize("value", ["2", "yes", ""])
+def test_bad_heatmap_is_refused(client: FlaskClient, value: str) -> None:
+    assert "'heatmap'" in assert_problem(upload(client, COCK, to=f"predict?heatmap={value}"), 400, "bad-parameter")
+
+
+def test_times_are_in_a_header_of_their_own(client: FlaskClient) -> None:
+    header = upload(client, COCK).headers["Server-Timing"]
+    stages = [re.fullmatch(r"(\w+);dur=\d+\.\d\d", stage) for stage in header.split(", ")]
+    assert [stage and stage[1] for stage in stages] == ["decode", "queue", "infer", "total"]
 
 
 def test_unknown_query_names_are_ignored(client: FlaskClient) -> None:

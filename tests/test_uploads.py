@@ -1,0 +1,126 @@
+"""Reading uploads: in memory, within limits, and on to the end of what is refused."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Callable
+
+import flask
+import pytest
+from flask.testing import FlaskClient
+from shapes import assert_problem, form
+
+from app.errors import BadParameter, NoPhoto, TooLarge
+from app.settings import Settings
+from app.uploads import DRAIN_BYTES, MemoryRequest, check_size, drain_refused, integer_parameter
+
+FIVE_MB = 5_000_000
+
+
+class SlowBody:
+    """A body without end that counts what was read of it."""
+
+    taken = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Give as much as is asked for."""
+        self.taken += size
+        return bytes(size)
+
+
+class BrokenBody:
+    """A body whose sender has left."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Fail as a socket does."""
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize("size", [10, FIVE_MB])
+def test_upload_stays_in_memory(app: flask.Flask, size: int) -> None:
+    body = form(bytes(size))
+    with app.test_request_context("/", method="POST", **body):
+        assert isinstance(flask.request, MemoryRequest)
+        flask.request.max_content_length = 2 * FIVE_MB
+        stream = flask.request.files["file"].stream
+        assert isinstance(stream, io.BytesIO)
+        assert len(stream.getvalue()) == size
+
+
+@pytest.mark.parametrize("path", ["/api/v1/labels", "/healthz", "/"])
+def test_bodies_nobody_reads_do_no_harm(client: FlaskClient, path: str) -> None:
+    assert client.get(path, data=bytes(FIVE_MB)).status_code == 200
+
+
+@pytest.mark.parametrize(("text", "value"), [("", 3), ("?n=1", 1), ("?n=9", 9), ("?n=2&n=99", 2), ("?n=007", 7)])
+def test_integer_parameter_is_read(app: flask.Flask, text: str, value: int) -> None:
+    with app.test_request_context(f"/{text}"):
+        assert integer_parameter("n", default=3, low=1, high=9) == value
+
+
+@pytest.mark.parametrize("text", ["?n=", "?n=0", "?n=10", "?n=%2B3", "?n=%EF%BC%93", "?n=1_0", "?n=0000000003"])
+def test_bad_integer_parameter_names_its_range(app: flask.Flask, text: str) -> None:
+    with app.test_request_context(f"/{text}"), pytest.raises(BadParameter, match="'n' must be .* from 1 to 9"):
+        integer_parameter("n", default=3, low=1, high=9)
+
+
+def test_check_size_gives_back_what_fits() -> None:
+    assert check_size(b"12345", 5) == b"12345"
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "error", "text"),
+    [
+        (0, 5, NoPhoto, "no bytes"),
+        (6, 5, TooLarge, r"^The limit is 5 bytes\. Send a smaller copy\.$"),
+        (2**21 + 1, 2**21, TooLarge, r"2,097,152 bytes \(2 MiB\)"),
+    ],
+)
+def test_check_size_refuses(size: int, limit: int, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        check_size(bytes(size), limit)
+
+
+def refused(app: flask.Flask, body: object, **environ: object) -> flask.Response:
+    """Refuse a request whose body this is, as far as the last hook."""
+    with app.test_request_context("/", method="POST", environ_overrides={"wsgi.input": body} | environ):
+        return drain_refused(flask.Response(status=413))
+
+
+def test_refused_body_is_read_on_after_the_answer_and_within_bounds(app: flask.Flask) -> None:
+    body = SlowBody()
+    response = refused(app, body, **{"wsgi.input_terminated": True})
+    assert body.taken == 0
+    response.close()
+    assert DRAIN_BYTES <= body.taken < DRAIN_BYTES + 1_000_000
+
+
+def test_body_that_the_server_does_not_end_is_left_alone(app: flask.Flask) -> None:
+    body = SlowBody()
+    refused(app, body).close()
+    assert body.taken == 0
+
+
+def test_client_that_has_left_is_let_go(app: flask.Flask, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="app.uploads"):
+        refused(app, BrokenBody(), **{"wsgi.input_terminated": True}).close()
+    assert "ConnectionResetError" in caplog.text
+
+
+def test_client_that_stops_sending_is_let_go(app: flask.Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.uploads.DRAIN_PAUSE_SECONDS", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("rb") as body:
+        refused(app, body, **{"wsgi.input_terminated": True, "gunicorn.socket": ours}).close()
+        theirs.sendall(b"late")
+        assert ours.recv(10) == b"late"
+
+
+def test_chunked_body_is_limited_as_it_arrives(make_settings: Callable[..., Settings], app: flask.Flask) -> None:
+    body = SlowBody()
+    environ = {"wsgi.input": body, "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = app.test_client().post("/api/v1/predict", content_type="image/jpeg", environ_overrides=environ)
+    assert_problem(answer, 413, "too-large")
+    limit = make_settings().max_upload_bytes
+    assert limit < body.taken < limit + 1_000_000
