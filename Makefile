@@ -4,7 +4,9 @@ PORT ?= 8000
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+NEEDS := Python 3.11 or newer is needed. Install it, or name the one you have: make PYTHON=python3.12
 
 export TOPTHREE_HOST ?= $(HOST)
 export TOPTHREE_PORT ?= $(PORT)
@@ -13,8 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .PHONY: help serve test lint coverage clean
 
-help: ## List the commands.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.installed ## Install what is missing, get the model, serve http://HOST:PORT.
 	@exec $(BIN)/topthree serve
@@ -34,14 +36,20 @@ clean: ## Remove the virtual environment and all caches of the tools.
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=…")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. $(NEEDS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "This is Python {}.{}. $(NEEDS)".format(*sys.version_info))'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing topthree and what it needs into $(VENV). The first time this takes some minutes."
+	@# No working pip means no environment, or one whose making was interrupted or whose Python has gone.
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@# CPU builds are a tenth of the size; where their index does not answer, the ordinary builds serve as well.
-	if $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; \
-	then $(BIN)/pip install --index-url $(TORCH_CPU_INDEX) torch torchvision; fi
-	$(BIN)/pip install --editable .
-	touch $@
+	@if $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; \
+	then $(PIP) install --quiet --index-url $(TORCH_CPU_INDEX) torch torchvision; fi
+	@$(PIP) install --quiet --editable .
+	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --editable '.[test]'
-	touch $@
+	@echo "Installing the tools for tests and checks into $(VENV)."
+	@$(PIP) install --quiet --editable '.[test]'
+	@touch $@
