@@ -58,23 +58,26 @@ def problem_page(slug: str) -> flask.Response:
 @blueprint.get("/static/<digest>/<path:name>")
 def static_file(digest: str, name: str) -> flask.Response:
     """Serve a static file by its versioned address; an outdated version gets the current file, not to be kept."""
-    assets = page_assets()
-    asset = assets.get(name)
-    if asset is None:
-        raise NotFound(f"There is no file named {name}.")
-    return asset_response(asset, is_current=digest == assets.digest)
+    return _static(name, is_current=digest == page_assets().digest)
 
 
 @blueprint.get("/robots.txt")
 def robots() -> flask.Response:
     """Keep crawlers away from everything but the page."""
-    return flask.current_app.send_static_file("robots.txt")
+    return _static("robots.txt")
 
 
 @blueprint.get("/favicon.ico")
 def favicon() -> flask.Response:
     """Serve the icon at the path that browsers guess."""
-    return flask.current_app.send_static_file("favicon.ico")
+    return _static("favicon.ico")
+
+
+def _static(name: str, *, is_current: bool = False) -> flask.Response:
+    asset = page_assets().get(name)
+    if asset is None:
+        raise NotFound(f"There is no file named {name}.")
+    return asset_response(asset, is_current=is_current)
 
 
 def _doubt(confidences: list[float]) -> str | None:

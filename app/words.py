@@ -147,7 +147,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "js.place.8": ("at the bottom right", "右下"),
     "js.photo_of": ("Your photo {file}", "你的照片 {file}"),
     "js.original": ("{width} × {height} pixels, {kind}, {size}", "{width} × {height} 像素，{kind}，{size}"),
-    "js.original_unknown": ("{kind}, {size}", "{kind}，{size}"),
     "js.sent.scaled": (
         "{width} × {height} pixels, {size}, no metadata",
         "{width} × {height} 像素，{size}，不含元数据",
