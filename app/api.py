@@ -7,6 +7,7 @@ import time
 
 import flask
 
+from . import heatmaps
 from .classifier import Answer, Classifier, Model
 from .errors import Problem
 from .uploads import check_size, integer_parameter, read_photo, read_photos, settings_of_app
@@ -47,6 +48,26 @@ def predict_batch() -> flask.Response:
     answers = classifier.classify_many(photos, max_pixels=max_pixels, top=top, heatmap=heatmap)
     results = [answer.as_dict() if isinstance(answer, Problem) else _as_dict(answer) for answer in answers]
     return flask.jsonify({"results": results, "model": classifier.model.identity})
+
+
+@blueprint.post("/heatmap")
+def heatmap() -> flask.Response:
+    """Answer with the photo under the heat map of one class, the likeliest unless `class_id` names another."""
+    classifier = current_classifier()
+    classes = len(classifier.model.labels)
+    class_id = integer_parameter("class_id", default=-1, low=0, high=classes - 1)
+    answer = classifier.classify(
+        read_photo(),
+        max_pixels=settings_of_app().max_pixels,
+        top=1 if class_id < 0 else classes,
+        heatmap=True,
+        thumbnail_side=heatmaps.LONGEST_SIDE,
+    )
+    picture, mimetype = _draw_heatmap(answer, class_id)
+    response = flask.Response(picture, mimetype=mimetype)
+    response.headers["Server-Timing"] = server_timing(answer)
+    response.vary.add("Accept")
+    return response
 
 
 @blueprint.get("/model")
@@ -94,6 +115,17 @@ def _as_dict(answer: Answer) -> dict[str, object]:
     for prediction, grid in zip(predictions, answer.heatmaps or (), strict=False):
         prediction["heatmap"] = grid
     return {"predictions": predictions, "image": answer.image}
+
+
+def _draw_heatmap(answer: Answer, class_id: int) -> tuple[bytes, str]:
+    """Draw the answer's heat map for a class as PNG or, where the client prefers that, WebP."""
+    ids = [prediction.class_id for prediction in answer.predictions]
+    assert answer.heatmaps is not None
+    assert answer.thumbnail is not None
+    grid = answer.heatmaps[ids.index(class_id) if class_id >= 0 else 0]
+    mimetype = flask.request.accept_mimetypes.best_match(["image/png", "image/webp"], default="image/png")
+    kind = mimetype.removeprefix("image/").upper()
+    return heatmaps.draw(answer.thumbnail, grid, answer.image["crop"], kind), mimetype  # type: ignore[arg-type]
 
 
 def server_timing(answer: Answer) -> str:
