@@ -36,28 +36,28 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     there is one, must agree with it. Raises LabelsError with the reason and the line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        rows = _rows(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelsError(f"The labels file {path} cannot be read: {error}.") from error
-    header = text.partition("\n")[0].strip().split(",")
-    rows = _csv_rows(text) if "label" in header else [{"label": line} for line in text.splitlines()]
-    labels = tuple(_label(path, index, row) for index, row in enumerate(rows))
-    if not labels:
+    if not rows:
         raise LabelsError(f"The labels file {path} is empty.")
-    return labels
+    return tuple(_label(path, index, row) for index, row in enumerate(rows))
 
 
-def _csv_rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+def _rows(text: str) -> list[dict[str, str]]:
+    table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    if "label" in (table.fieldnames or ()):
+        return list(table)
+    return [{"label": line} for line in text.splitlines()]
 
 
 def _label(path: Path, index: int, row: dict[str, str]) -> Label:
-    name = (row.get("label") or "").strip()
+    wnid, name, name_zh = ((row.get(column) or "").strip() for column in ("wnid", "label", "label_zh"))
     if not name:
         raise LabelsError(f"The labels file {path} has no name for class {index}.")
     if row.get("class_id", str(index)) != str(index):
         raise LabelsError(f"The labels file {path} has class_id {row['class_id']} where {index} is due.")
-    return Label(index, row.get("wnid") or None, name, row.get("label_zh") or None)
+    return Label(index, wnid or None, name, name_zh or None)
 
 
 def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
