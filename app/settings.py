@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,7 +50,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text).expanduser() if text else None
+    try:
+        return Path(text).expanduser() if text else None
+    except RuntimeError as error:
+        raise ValueError("a path whose home folder exists") from error
 
 
 def _sha256(text: str) -> str | None:
@@ -65,9 +69,18 @@ def _url(text: str) -> str | None:
 
 
 def _host(text: str) -> str:
-    if not re.fullmatch(r"[^\s/]+", text):
-        raise ValueError("a host name or an IP address")
-    return text
+    address = _address(text)
+    if address is None and not re.fullmatch(r"[^\s/:\[\]]+", text):
+        raise ValueError("a host name or an IP address, without a port")
+    # gunicorn and URLs want an IPv6 address in brackets; people write it with and without.
+    return f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else text
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host[1:-1] if re.fullmatch(r"\[.*:.*\]", host) else host)
+    except ValueError:
+        return None
 
 
 MEBI = 1024 * 1024
@@ -146,8 +159,8 @@ class Settings:
         """
         _refuse_unknown(environment)
         values = {setting.name: _read(setting, environment) for setting in SETTINGS}
-        user_cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        torch_home = Path(environment.get("TORCH_HOME") or user_cache / "torch").expanduser()
+        user_cache = _folder(environment, "XDG_CACHE_HOME", "~/.cache")
+        torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
         _refuse_impossible(settings)
@@ -162,7 +175,8 @@ class Settings:
     @property
     def is_loopback(self) -> bool:
         """Tell whether only this machine can reach the service."""
-        return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")
+        address = _address(self.host)
+        return self.host == "localhost" if address is None else address.is_loopback
 
 
 def _read(setting: Setting, environment: Mapping[str, str]) -> Any:
@@ -171,6 +185,14 @@ def _read(setting: Setting, environment: Mapping[str, str]) -> Any:
         return setting.parse(text or setting.default)
     except ValueError as error:
         raise SettingsError(f"{setting.variable} is {text!r}; it must be {error}.") from error
+
+
+def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:
+    """Read a folder that other programs use too."""
+    try:
+        return Path(environment.get(variable) or default).expanduser()
+    except RuntimeError as error:  # a user without a home folder, as containers have them
+        raise SettingsError(f"The home folder cannot be found; set {variable} to a folder that exists.") from error
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

@@ -1,0 +1,219 @@
+"""Settings: one table, read once, frozen; a bad value stops the start and names its variable."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from app.cli import main
+from app.settings import SETTINGS, Settings, SettingsError
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+HOME = Path.home()
+DIGEST = "0123456789abcdef" * 4
+
+
+def read(**variables: str) -> Settings:
+    """Read settings from these variables alone, written without their prefix in lower case."""
+    return Settings.from_environment({f"TOPTHREE_{name.upper()}": value for name, value in variables.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("host", "127.0.0.1"),
+        ("port", 8000),
+        ("weights", None),
+        ("weights_sha256", None),
+        ("weights_url", None),
+        ("labels", None),
+        ("fallback", "efficientnet_lite0"),
+        ("max_upload_bytes", 10 * 1024 * 1024),
+        ("max_batch_bytes", 64 * 1024 * 1024),
+        ("max_batch_items", 64),
+        ("max_pixels", 64_000_000),
+        ("workers", 1),
+        ("threads", 0),
+        ("trusted_proxies", 0),
+        ("log_level", "info"),
+        ("cache", HOME / ".cache/topthree"),
+        ("torch_hub", HOME / ".cache/torch/hub/checkpoints"),
+    ],
+)
+def test_defaults(name: str, value: object):
+    assert getattr(Settings.from_environment({}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("port", "1", 1),
+        ("port", "65535", 65535),
+        ("port", " 80 ", 80),
+        ("port", "", 8000),
+        ("max_pixels", "1000000000", 1_000_000_000),
+        ("threads", "0", 0),
+        ("trusted_proxies", "10", 10),
+        ("fallback", "none", "none"),
+        ("log_level", "debug", "debug"),
+        ("weights", "model.pth", Path("model.pth")),
+        ("weights", "~/model.pth", HOME / "model.pth"),
+        ("weights", " ", None),
+        ("cache", "/srv/cache", Path("/srv/cache")),
+        ("weights_url", "https://mirror.example/resnet18.pth", "https://mirror.example/resnet18.pth"),
+        ("weights_url", "http://127.0.0.1:8001/w", "http://127.0.0.1:8001/w"),
+        ("host", "0.0.0.0", "0.0.0.0"),
+        ("host", "photos.example", "photos.example"),
+        ("host", "::1", "[::1]"),
+        ("host", "[::]", "[::]"),
+    ],
+)
+def test_good_values_are_read(name: str, text: str, value: object):
+    assert getattr(read(**{name: text}), name) == value
+
+
+def test_a_digest_is_read_in_lower_case():
+    assert read(weights="model.pth", weights_sha256=DIGEST.upper()).weights_sha256 == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("port", "0"),
+        ("port", "65536"),
+        ("port", "-1"),
+        ("port", "80a"),
+        ("port", "8e3"),
+        ("port", "8_000"),
+        ("port", "８０"),
+        ("port", "9" * 5000),
+        ("max_upload_bytes", "0"),
+        ("max_upload_bytes", "10MB"),
+        ("max_batch_bytes", str(4096 * 1024 * 1024 + 1)),
+        ("max_batch_items", "1001"),
+        ("max_pixels", "1000000001"),
+        ("workers", "0"),
+        ("threads", "513"),
+        ("trusted_proxies", "true"),
+        ("fallback", "resnet50"),
+        ("fallback", "None"),
+        ("log_level", "verbose"),
+        ("weights_sha256", DIGEST[:-1]),
+        ("weights_sha256", DIGEST[:-1] + "g"),
+        ("weights_url", "mirror.example/resnet18.pth"),
+        ("weights_url", "ftp://mirror.example/resnet18.pth"),
+        ("weights_url", "https://"),
+        ("weights", "~nobody-of-this-name/model.pth"),
+        ("host", "two words"),
+        ("host", "http://127.0.0.1"),
+        ("host", "localhost:8000"),
+        ("host", "[127.0.0.1"),
+    ],
+)
+def test_a_bad_value_names_its_variable(name: str, text: str):
+    with pytest.raises(SettingsError, match=f"^TOPTHREE_{name.upper()} is .*; it must be .*[^.]\\.$"):
+        read(**{name: text})
+
+
+@pytest.mark.parametrize("variable", ["TOPTHREE_PROT", "TOPTHREE_", "TOPTHREE_port", "TOPTHREE_WEIGHTS_"])
+def test_a_variable_that_does_not_exist_is_refused(variable: str):
+    with pytest.raises(SettingsError, match=f"^{variable} is not a setting; "):
+        Settings.from_environment({variable: "1"})
+
+
+@pytest.mark.parametrize("variable", ["PORT", "topthree_port", "OTHER_TOPTHREE_PORT", "TOPTHREE_TEST_WEIGHTS"])
+def test_variables_of_others_are_left_alone(variable: str):
+    assert Settings.from_environment({variable: "nonsense"}) == Settings.from_environment({})
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"labels": "names.txt"}, "TOPTHREE_WEIGHTS"),
+        ({"weights_sha256": DIGEST}, "TOPTHREE_WEIGHTS"),
+        ({"max_batch_bytes": "1000"}, "TOPTHREE_MAX_BATCH_BYTES"),
+        ({"max_upload_bytes": "100000000"}, "TOPTHREE_MAX_BATCH_BYTES"),
+        ({"engine": "torch", "precision": "int8"}, "TOPTHREE_PRECISION"),
+    ],
+)
+def test_impossible_combinations_are_refused(variables: dict[str, str], named: str):
+    with pytest.raises(SettingsError, match=named):
+        read(**variables)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read().port = 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "cache", "torch_hub"),
+    [
+        ({"XDG_CACHE_HOME": "/c"}, "/c/topthree", "/c/torch/hub/checkpoints"),
+        ({"XDG_CACHE_HOME": "/c", "TORCH_HOME": "/t"}, "/c/topthree", "/t/hub/checkpoints"),
+        ({"XDG_CACHE_HOME": "/c", "TOPTHREE_CACHE": "/o"}, "/o", "/c/torch/hub/checkpoints"),
+        ({"XDG_CACHE_HOME": "/c", "TORCH_HOME": ""}, "/c/topthree", "/c/torch/hub/checkpoints"),
+        ({"TORCH_HOME": "~/t"}, str(HOME / ".cache/topthree"), str(HOME / "t/hub/checkpoints")),
+    ],
+)
+def test_caches_lie_where_people_put_them(environment: dict[str, str], cache: str, torch_hub: str):
+    settings = Settings.from_environment(environment)
+    assert (settings.cache, settings.torch_hub) == (Path(cache), Path(torch_hub))
+
+
+def test_a_user_without_a_home_is_told_what_to_set():
+    with pytest.raises(SettingsError, match="set XDG_CACHE_HOME to a folder"):
+        Settings.from_environment({"XDG_CACHE_HOME": "~nobody-of-this-name"})
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("127.photos.example", False),
+    ],
+)
+def test_loopback_is_told_from_the_rest(host: str, loopback: bool):
+    assert read(host=host).is_loopback is loopback
+
+
+def test_settings_survive_the_way_to_a_child_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    settings = read(weights="model.pth", cache="cache", host="::1", port="81", log_level="error")
+    child = Settings.from_environment(settings.as_environment())
+    changed = {"weights": tmp_path / "model.pth", "cache": tmp_path / "cache"}
+    assert child == dataclasses.replace(settings, **changed)
+
+
+def test_the_table_has_a_row_for_each_field():
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    assert fields.count("torch_hub") == 1
+    fields.remove("torch_hub")  # PyTorch's own variable, TORCH_HOME, moves it
+    assert [setting.name for setting in SETTINGS] == fields
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_default_is_a_value_that_may_be_given(setting):
+    assert read(**{setting.name: setting.default}) == read()
+
+
+def test_readme_lists_every_variable_with_its_default():
+    rows = re.findall(r"^\| `(TOPTHREE_\w+)` \| (.*?) \| .+ \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = [(variable, default.strip("` ")) for variable, default in rows]
+    assert listed == [(setting.variable, setting.default or "not set") for setting in SETTINGS]
+
+
+def test_help_lists_every_variable_with_its_default():
+    shown = CliRunner().invoke(main, ["serve", "--help"]).output
+    for setting in SETTINGS:
+        assert f"{setting.variable} [{setting.default or 'not set'}]: {setting.help}" in " ".join(shown.split())
