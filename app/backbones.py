@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from efficientnet_lite_pytorch import EfficientNet
@@ -15,6 +18,23 @@ from torchvision.models import resnet18
 from .errors import WeightsError
 from .weights import EFFICIENTNET_LITE0, ModelRecord, Weights
 
+# What reading damaged or hostile bytes raises: a pickle can fail at any of its instructions.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.PickleError,
+    safetensors.SafetensorError,
+    struct.error,
+)
 _HEAD_WEIGHT = {"resnet18": "fc.weight", "efficientnet_lite0": "_fc.weight"}
 
 
@@ -81,7 +101,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
             content = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a pickle of damaged bytes can raise anything, as Python's documentation says
+    except _UNREADABLE as error:
         raise WeightsError(f"{path} is not a weights file: it is damaged, or holds more than weights.") from error
     if isinstance(content, Mapping):  # training scripts put the state dict beside the optimiser's, under one of these
         content = next((content[key] for key in ("state_dict", "model") if key in content), content)
