@@ -1,0 +1,79 @@
+"""One class for each failure, drawn as a tree where they are defined; slugs that never change."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from app import errors
+from app.errors import PROBLEMS, Problem, TopthreeError
+
+# A client may depend on these: a slug is added, never changed or taken away.
+STATUS_OF_SLUG = {
+    "no-photo": 400,
+    "too-many-photos": 400,
+    "bad-parameter": 400,
+    "bad-request": 400,
+    "not-found": 404,
+    "method-not-allowed": 405,
+    "too-large": 413,
+    "unsupported-content-type": 415,
+    "unsupported-image": 415,
+    "broken-image": 422,
+    "too-many-pixels": 422,
+    "internal-error": 500,
+    "overloaded": 503,
+    "model-unavailable": 503,
+    "deadline-exceeded": 504,
+}
+
+
+def descendants(kind: type[Exception]) -> list[type[Exception]]:
+    """List all classes below one, wherever they are defined."""
+    return [each for child in kind.__subclasses__() for each in (child, *descendants(child))]
+
+
+def test_slugs_keep_their_status():
+    assert {problem.slug: problem.status for problem in PROBLEMS} == STATUS_OF_SLUG
+
+
+def test_no_slug_is_used_twice():
+    assert len(PROBLEMS) == len(STATUS_OF_SLUG)
+
+
+def test_the_drawn_tree_is_the_real_one():
+    drawn = re.findall(r"^[│ ]*[├└]── (\w+) +(\d{3})?", errors.__doc__, re.MULTILINE)
+    ours = [kind for kind in descendants(TopthreeError) if kind.__module__ == errors.__name__]
+    assert {(kind.__name__, str(getattr(kind, "status", ""))) for kind in ours} == set(drawn)
+    assert len(drawn) == len(ours)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
+def test_a_problem_is_written_as_rfc_9457_says(problem: type[Problem]):
+    assert problem("The reason.").as_dict() == {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": "The reason.",
+    }
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
+def test_a_problem_is_raised_with_its_detail(problem: type[Problem]):
+    with pytest.raises(TopthreeError, match=r"^The reason\.$") as raised:
+        raise problem("The reason.")
+    assert raised.value.detail == "The reason."
+
+
+def test_slugs_follow_from_the_names_of_their_classes():
+    words = {problem: re.sub(r"(?<!^)(?=[A-Z])", "-", problem.__name__).lower() for problem in PROBLEMS}
+    assert {problem: problem.slug for problem in PROBLEMS} == words
+
+
+def test_titles_differ():
+    assert len({problem.title for problem in PROBLEMS}) == len(PROBLEMS)
+
+
+def test_what_passes_by_itself_says_when_to_try_again():
+    assert {problem.slug for problem in PROBLEMS if problem.retry_after_seconds} == {"overloaded", "model-unavailable"}
