@@ -13,10 +13,10 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint coverage clean
+.PHONY: help serve test lint coverage lock image-check clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.installed ## Install what is missing, get the model, serve http://HOST:PORT.
 	@exec $(BIN)/topthree serve
@@ -31,6 +31,13 @@ lint: $(VENV)/.installed-test ## Check style, formatting and types.
 
 coverage: $(VENV)/.installed-test ## Run the tests and require 95% of branches.
 	$(BIN)/pytest -n auto --cov --cov-report=term
+
+lock: $(VENV)/.installed ## Write requirements-serve.txt, what the container serves with, from pyproject.toml.
+	@$(PIP) install --quiet uv
+	$(BIN)/python scripts/lock.py
+
+image-check: $(VENV)/.installed-test ## Build the container image without a container engine, run it, try it (root, Debian).
+	scripts/image_check.sh
 
 clean: ## Remove the virtual environment and all caches of the tools.
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,106 @@
+# topthree in a container: torch prepares the model in one stage, the last stage serves it without torch.
+# docs/container.md explains the arguments, and how to run the image.
+
+# Any Debian-like image; where it has no Python, Debian's is installed, which must be 3.11 or newer.
+ARG BASE=python:3.11-slim
+# "built" prepares the model here, with torch; "ready" takes PREPARED, a cache folder that `topthree prepare` filled.
+ARG MODEL=built
+# "none" serves the official ResNet-18, downloaded and checked, or WEIGHTS; "efficientnet_lite0" the packaged model.
+ARG FALLBACK=none
+# WEIGHTS (with WEIGHTS_SHA256 and LABELS, if wanted) and PREPARED are paths below weights/ in the build context.
+
+FROM ${BASE} AS base
+RUN command -v python3 >/dev/null || { apt-get update \
+    && apt-get install --yes --no-install-recommends python3 \
+    && rm -rf /var/cache/apt/* /var/cache/debconf/*-old /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; }
+
+FROM base AS tools
+RUN python3 -c 'import ensurepip' 2>/dev/null || { apt-get update \
+    && apt-get install --yes --no-install-recommends python3-venv ca-certificates; }
+RUN python3 -m venv /tools
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /source
+
+FROM tools AS model-built
+# The CPU builds of torch are a tenth of the size; where their index does not answer, the ordinary ones serve as well.
+ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+COPY pyproject.toml requirements-serve.txt ./
+# A prepared model serves only with the OpenVINO that made it, so both stages have the versions of the lock.
+RUN /tools/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    > /tools/requirements.txt \
+    && sed -nE 's/^([^ #]+==[^\\]*).*/\1/p' requirements-serve.txt > /tools/constraints.txt \
+    && if /tools/bin/python -c "import urllib.request as r; r.urlopen('${TORCH_CPU_INDEX}/torch/', timeout=3)" 2>/dev/null; \
+    then /tools/bin/pip install --index-url "${TORCH_CPU_INDEX}" torch torchvision; fi \
+    && /tools/bin/pip install --requirement /tools/requirements.txt --constraint /tools/constraints.txt
+COPY . .
+ARG FALLBACK
+ARG WEIGHTS=
+ARG WEIGHTS_SHA256=
+ARG LABELS=
+ENV TOPTHREE_CACHE=/opt/topthree/cache
+# The file in the cache says why the fallback serves; with it there, nothing is downloaded.
+RUN /tools/bin/pip install --no-deps . && mkdir -p "$TOPTHREE_CACHE" && export TOPTHREE_FALLBACK="$FALLBACK" \
+    TOPTHREE_WEIGHTS="$WEIGHTS" TOPTHREE_WEIGHTS_SHA256="$WEIGHTS_SHA256" TOPTHREE_LABELS="$LABELS" \
+    && if [ "$FALLBACK" != none ]; then printf "The image was built to serve it." > "$TOPTHREE_CACHE/fallback-in-use"; \
+    elif [ -z "$WEIGHTS" ]; then /tools/bin/topthree weights --fetch; fi \
+    && /tools/bin/topthree prepare && rm -rf "$TOPTHREE_CACHE/weights"
+
+FROM tools AS model-ready
+ARG PREPARED=weights/prepared
+COPY . .
+RUN mkdir -p /opt/topthree && cp -r "$PREPARED" /opt/topthree/cache
+
+FROM model-${MODEL} AS model
+ARG WEIGHTS=
+ARG LABELS=
+RUN mkdir -p /opt/topthree/weights && for file in $WEIGHTS $LABELS; do cp "$file" "/opt/topthree/$file"; done \
+    && chmod -R u=rwX,go=rX /opt/topthree
+
+FROM tools AS serve
+COPY requirements-serve.txt ./
+RUN /tools/bin/python -m venv --without-pip /opt/topthree/venv \
+    && /tools/bin/pip --python /opt/topthree/venv/bin/python install --no-compile --no-deps --require-hashes -r requirements-serve.txt
+# Of OpenVINO, serving needs the CPU plugin, the reader of its own format, and the threads' libraries.
+RUN cd /opt/topthree/venv/lib/python3.*/site-packages \
+    && rm -rf openvino/cmake openvino/include && find openvino/libs -type f \
+    ! -name 'libopenvino.so*' ! -name 'libopenvino_*_cpu_plugin.so' ! -name 'libopenvino_ir_frontend.so*' \
+    ! -name 'libtbb.so*' ! -name 'libtbbbind*' ! -name 'libhwloc*' -delete \
+    && find . -type d -name tests -prune -exec rm -r {} +
+COPY . .
+# --target keeps the package beside templates/ and static/, where it looks for them.
+RUN /tools/bin/pip --python /opt/topthree/venv/bin/python install --no-compile --no-deps --target /opt/topthree . \
+    && cp -r templates static gunicorn.conf.py /opt/topthree/ \
+    && /opt/topthree/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/topthree \
+    && chmod -R u=rwX,go=rX /opt/topthree
+
+FROM base
+LABEL org.opencontainers.image.title="topthree" \
+      org.opencontainers.image.description="A photo in, the three most likely of ImageNet's 1000 classes out." \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Nothing is installed from here on.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/ensurepip /usr/local/lib/python3.*/site-packages/pip*
+COPY --from=serve /opt/topthree /opt/topthree
+COPY --from=model /opt/topthree /opt/topthree
+ARG FALLBACK
+ARG WEIGHTS=
+ARG WEIGHTS_SHA256=
+ARG LABELS=
+# HOME is where libraries look for their settings; the user has no home, and /tmp is the one place to write.
+ENV PATH=/opt/topthree/venv/bin:/opt/topthree/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONPATH=/opt/topthree \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    TOPTHREE_HOST=0.0.0.0 \
+    TOPTHREE_PORT=8000 \
+    TOPTHREE_CACHE=/opt/topthree/cache \
+    TOPTHREE_FALLBACK=${FALLBACK} \
+    TOPTHREE_WEIGHTS=${WEIGHTS:+/opt/topthree/${WEIGHTS}} \
+    TOPTHREE_WEIGHTS_SHA256=${WEIGHTS_SHA256} \
+    TOPTHREE_LABELS=${LABELS:+/opt/topthree/${LABELS}}
+WORKDIR /opt/topthree
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", \
+    "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['TOPTHREE_PORT']), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+CMD ["gunicorn", "--config", "/opt/topthree/gunicorn.conf.py"]

@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Build the container image without a container engine, run it as strictly as an operator would, and send it a photo.
+# `make image-check` runs this, as root on Debian or Ubuntu. Settings, all optional:
+#
+#   WEIGHTS=FILE            weights to build in, instead of the packaged fallback
+#   PHOTO=FILE EXPECT=WORD  photo to send, and a word of the label that must come first
+#   TORCH=1                 prepare the model in the build, with torch, instead of by this folder's .venv
+#   SUITE=bookworm MIRROR=  Debian release of the base image, and where to get it
+#   IMAGE_BUILD_OPTIONS=    more options for `buildah build`, such as --volume or --build-arg
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/.venv/bin
+suite=${SUITE:-bookworm}
+most_megabytes=450
+container=topthree-check-$$
+image=localhost/$container
+
+say() { echo "image-check: $*"; }
+fail() { say "$*" >&2; exit 1; }
+
+need_tools() {
+  local missing=() tool
+  for tool in buildah debootstrap runc jq curl; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+  [ "$(id -u)" = 0 ] || fail "it must run as root, to make a base image and to start a container."
+  [ ${#missing[@]} = 0 ] && return
+  { apt-get update && apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"; } \
+    >"$work/apt.log" 2>&1 || fail "the Debian packages ${missing[*]} are missing and could not be installed."
+}
+
+clean_up() {
+  runc delete --force "$container" 2>/dev/null || true
+  rm -rf "$work"
+}
+
+build_with() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
+
+make_base() {
+  say "making a Debian $suite base image"
+  debootstrap --variant=minbase "$suite" "$work/base" ${MIRROR:+"$MIRROR"} >"$work/debootstrap.log" 2>&1 \
+    || { tail -5 "$work/debootstrap.log"; fail "debootstrap could not make the base image."; }
+  # What Debian's own slim images leave out.
+  rm -rf "$work"/base/var/cache/apt/* "$work"/base/var/lib/apt/lists/* "$work"/base/usr/share/{doc,info,locale,man}/*
+  local scratch
+  scratch=$(build_with from scratch)
+  build_with add --quiet "$scratch" "$work/base" / >/dev/null
+  build_with commit --quiet --rm "$scratch" localhost/base >/dev/null
+  rm -rf "$work/base"
+}
+
+# Fill the build context: the working tree, and what goes into its weights/.
+make_context() {
+  mkdir -p "$work/context/weights"
+  tar --create --exclude=./.git --exclude=./.venv --exclude=./weights . | tar --extract --directory "$work/context"
+  local cache=$work/context/weights/prepared
+  if [ -n "${WEIGHTS:-}" ]; then
+    cp "$WEIGHTS" "$work/context/weights/"
+    build_arguments+=(--build-arg "WEIGHTS=weights/$(basename "$WEIGHTS")")
+  else
+    mkdir -p "$cache"
+    printf "The image was built to serve it." >"$cache/fallback-in-use"
+    build_arguments+=(--build-arg FALLBACK=efficientnet_lite0)
+  fi
+  [ -n "${TORCH:-}" ] && return
+  local version
+  version=$("$bin/python" -c 'import importlib.metadata as m; print(m.version("openvino"))')
+  grep -q "^openvino==$version\b" requirements-serve.txt \
+    || fail ".venv has OpenVINO $version, and requirements-serve.txt another; run 'make lock', or use TORCH=1."
+  say "preparing the model"
+  TOPTHREE_CACHE=$cache TOPTHREE_WEIGHTS=${WEIGHTS:-} "$bin/topthree" prepare
+  build_arguments+=(--build-arg MODEL=ready)
+}
+
+# Let pip reach its index from the build as it does from here: the same configuration, the same certificates.
+share_pip_configuration() {
+  local list authorities
+  list=$("$bin/pip" config list | sed -nE "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" | sort --unique --key=1,1)
+  authorities=$(sed -n 's/^cert = //p' <<<"$list")
+  { echo "[global]"; grep -E '^(index-url|extra-index-url|trusted-host|proxy|default-timeout) ' <<<"$list" || true; \
+    [ -z "$authorities" ] || echo "cert = /etc/pip-cert.pem"; } >"$work/pip.conf"
+  build_arguments+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
+  [ -z "$authorities" ] || build_arguments+=(--volume "$authorities:/etc/pip-cert.pem:ro")
+}
+
+build_image() {
+  say "building the image"
+  # shellcheck disable=SC2086 # options are words
+  build_with build --isolation chroot --format docker --build-arg BASE=localhost/base "${build_arguments[@]}" \
+    ${IMAGE_BUILD_OPTIONS:-} --tag "$image" "$work/context" >"$work/build.log" 2>&1 \
+    || { tail -30 "$work/build.log"; fail "the image could not be built."; }
+  root=$(build_with mount "$(build_with from "$image")")
+}
+
+check_contents() {
+  local unwanted megabytes
+  unwanted=$(find "$root" -xdev \( -path '*-packages/torch*' -o -path '*-packages/efficientnet*' -o -name pip \
+    -o -path '*/bin/*gcc*' -o -path '*/bin/cc' -o -path '*/bin/make' -o -path '*/.cache/*' -o -name '*.whl' \
+    -o -name '*_gpu_plugin*' -o -name '*_npu_plugin*' \) -print -prune)
+  [ -z "$unwanted" ] || fail "the image holds what it should not:"$'\n'"$unwanted"
+  megabytes=$(du --summarize --one-file-system --block-size=1000000 "$root" | cut -f1)
+  say "$megabytes MB unpacked, of which $(du -sx --block-size=1000000 "$root/opt/topthree" | cut -f1) MB are ours"
+  [ "$megabytes" -le "$most_megabytes" ] || fail "that is more than $most_megabytes MB."
+}
+
+# Run the image as its configuration says: read-only root, tmpfs on /tmp, no capability, no network but loopback.
+start_container() {
+  mkdir -p "$work/bundle"
+  build_with inspect --type image "$image" | jq .Docker.config >"$work/image.json"
+  (cd "$work/bundle" && runc spec)
+  jq --slurpfile images "$work/image.json" --arg root "$root" '$images[0] as $image
+    | ($image.User | split(":") | map(tonumber)) as [$uid, $gid]
+    | .root = {path: $root, readonly: true}
+    | .process += {terminal: false, user: {uid: $uid, gid: $gid}, capabilities: {}, args: $image.Cmd,
+                   env: $image.Env, cwd: $image.WorkingDir}
+    | .mounts += [{destination: "/tmp", type: "tmpfs", source: "tmpfs",
+                   options: ["nosuid", "nodev", "noexec", "size=64m", "mode=1777"]}]' \
+    "$work/bundle/config.json" >"$work/config.json"
+  mv "$work/config.json" "$work/bundle/config.json"
+  runc run --detach --bundle "$work/bundle" "$container" </dev/null >"$work/serve.log" 2>&1
+  process=$(runc state "$container" | jq .pid)
+}
+
+inside() { nsenter --target "$process" --net "$@"; }
+
+check_service() {
+  local started ready label
+  started=$(date +%s%3N)
+  start_container
+  until inside curl --silent --fail --output /dev/null http://127.0.0.1:8000/readyz; do
+    [ $(($(date +%s%3N) - started)) -lt 60000 ] || { cat "$work/serve.log"; fail "it was not ready after 60 s."; }
+    sleep 0.05
+  done
+  say "ready after $(($(date +%s%3N) - started)) ms, as user $(ps -o uid= -p "$process" | tr -d ' ')"
+  mapfile -t probe < <(jq -r '.Healthcheck.Test[1:][]' "$work/image.json")
+  runc exec "$container" "${probe[@]}" || fail "the health check fails."
+  ready=$(inside curl --silent --fail-with-body -F "file=@$photo" http://127.0.0.1:8000/api/v1/predict) || fail "$ready"
+  label=$(jq -r '.predictions[0] | "\(.label) \(.confidence)"' <<<"$ready")
+  say "$(basename "$photo"): $label, by $(jq -r '.model | "\(.name), \(.engine)"' <<<"$ready")"
+  [[ $label == *${EXPECT:-}* ]] || fail "'$EXPECT' was to come first."
+  inside curl --silent --fail --output /dev/null http://127.0.0.1:8000/ || fail "the page does not answer."
+  runc kill "$container" "$(jq -r .StopSignal "$work/image.json")"
+  timeout 20 tail --pid="$process" --follow /dev/null || { cat "$work/serve.log"; fail "it does not stop."; }
+}
+
+work=$(mktemp --directory /var/tmp/topthree-image.XXXXXX)
+trap clean_up EXIT
+build_arguments=()
+need_tools
+photo=${PHOTO:-}
+if [ -z "$photo" ]; then
+  photo=$work/coffee.png EXPECT=${EXPECT-espresso}
+  "$bin/python" -c 'import sys, skimage; skimage.io.imsave(sys.argv[1], skimage.data.coffee())' "$photo"
+fi
+make_base
+make_context
+share_pip_configuration
+build_image
+check_contents
+check_service
+say "passed"
