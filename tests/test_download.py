@@ -295,6 +295,5 @@ def test_second_process_waits_for_the_first_and_downloads_nothing(server: FileSe
             assert any("not acquired" in line for line in second.stdout)  # filelock says so when it has to wait
             release.set()
             second.stdout.read()
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert server.starts == [0]
+    assert (first.returncode, second.returncode, server.starts) == (0, 0, [0])
     assert target.read_bytes() == CONTENT
