@@ -19,7 +19,7 @@ from rich.console import Console
 from app import weights
 from app.cli import main
 from app.offline import weights as offline_weights
-from app.offline.weights import announce, fetch_with_progress, find_with_progress
+from app.offline.weights import announce, fetch_with_progress, find_with_progress, make_ready
 from app.settings import Settings
 from app.weights import EFFICIENTNET_LITE0, FALLBACK_MARKER, RESNET18, Weights
 
@@ -176,6 +176,25 @@ def test_start_says_which_model_serves(
     announce(find_with_progress(make_settings()))
     file = cache / "weights" / RESNET18.file_name
     assert capsys.readouterr().err == f"Model: resnet18, download ({file})\n"
+
+
+def test_torch_starts_from_the_weights_themselves(make_settings: Callable[..., Settings], cache: Path) -> None:
+    assert make_ready(make_settings(engine="torch")).path == cache / "weights" / RESNET18.file_name
+    assert not (cache / "prepared").exists()
+
+
+def test_openvino_starts_from_a_model_prepared_once(
+    make_settings: Callable[..., Settings], cache: Path, server: FileServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cache / FALLBACK_MARKER).write_text("No network.")
+    settings = make_settings(engine="openvino")
+    first = make_ready(settings)
+    (artifact,) = (cache / "prepared").glob("efficientnet_lite0-*")
+    made = (artifact / "manifest.json").stat().st_mtime_ns
+    second = make_ready(settings)
+    assert (artifact / "manifest.json").stat().st_mtime_ns == made
+    assert (first.sha256, first.reason) == (second.sha256, second.reason) == (EFFICIENTNET_LITE0.sha256, "No network.")
+    assert (server.starts, capsys.readouterr().err) == ([], "")
 
 
 def test_start_says_loudly_that_the_fallback_serves(capsys: pytest.CaptureFixture[str]) -> None:
