@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +114,41 @@ def serving(cache: Path, log_file: Path, *, command: Sequence[str] = GUNICORN, *
         yield Server(port, process, log_file, time.monotonic())
     finally:
         _end(process)
+
+
+def send_with_httpx(url: str, body: bytes, content_type: str, *, chunked: bool) -> tuple[int, str]:
+    """Send a body with a client that reads while it sends, and return status and text."""
+    content = _pieces(body) if chunked else body
+    answer = httpx.post(url, content=content, headers={"Content-Type": content_type}, timeout=PATIENCE_SECONDS)
+    return answer.status_code, answer.text
+
+
+def send_with_http_client(url: str, body: bytes, content_type: str, *, chunked: bool) -> tuple[int, str]:
+    """Send a body with a client that, as browsers do, reads nothing before all is sent."""
+    address = httpx.URL(url)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=PATIENCE_SECONDS)
+    headers = {"Content-Type": content_type} | ({"Transfer-Encoding": "chunked"} if chunked else {})
+    with closing(connection):
+        connection.request("POST", address.path, _pieces(body) if chunked else body, headers, encode_chunked=chunked)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def send_with_curl(url: str, body: bytes, content_type: str, *, chunked: bool) -> tuple[int, str]:
+    """Send a body with curl, which stops sending when it is refused."""
+    headers = [f"Content-Type: {content_type}", *(["Transfer-Encoding: chunked"] if chunked else [])]
+    options = [option for header in headers for option in ("-H", header)]
+    command = ["curl", "-sS", "-w", "%{stderr}%{http_code}", *options, "--data-binary", "@-", url]
+    curl = subprocess.run(command, input=body, capture_output=True, check=True)
+    return int(curl.stderr), curl.stdout.decode()
+
+
+CLIENTS = [send_with_httpx, send_with_http_client, *([send_with_curl] if shutil.which("curl") else [])]
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    for start in range(0, len(body), 1 << 16):
+        yield body[start : start + (1 << 16)]
 
 
 def group_is_empty(server: Server) -> bool:

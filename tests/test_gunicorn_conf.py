@@ -51,7 +51,7 @@ def test_every_value_has_its_reason() -> None:
         paragraph = node.lineno - 1
         while lines[paragraph - 1] and not lines[paragraph - 1].startswith("#"):
             paragraph -= 1
-        name = node.targets[0].id  # type: ignore[attr-defined]
+        name = node.targets[0].id
         assert name.startswith("_") or lines[paragraph - 1].startswith("#"), f"{name} has no comment above it"
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from bad_photos import png
-from servers import GUNICORN, PATIENCE_SECONDS, TOPTHREE_SERVE, Server, environment, group_is_empty, serving
-from shapes import assert_problem
+from servers import CLIENTS, GUNICORN, PATIENCE_SECONDS, TOPTHREE_SERVE, Server, environment, group_is_empty, serving
+from shapes import assert_problem, assert_problem_document, form
 
 pytestmark = pytest.mark.live
 
+MEBI = 1024 * 1024
+Client = Callable[..., tuple[int, str]]
 CATS = range(281, 286)
 HEAD = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n%s\r\n"
 
@@ -27,7 +30,10 @@ HEAD = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder where the fallback is in use, so that no network is touched; parallel workers share it."""
-    folder = tmp_path_factory.getbasetemp().parent / f"live-cache-{os.environ.get('PYTEST_XDIST_TESTRUNUID', 'alone')}"
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "live-cache"
     folder.mkdir(exist_ok=True)
     (folder / "fallback-in-use").write_text("A test asked for it.")
     return folder
@@ -48,9 +54,9 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def ask(server: Server, photo: bytes, **options: object) -> httpx.Response:
-    """Send a photo as curl does, and return the answer."""
-    return httpx.post(f"{server.url}/api/v1/predict", files={"file": photo}, timeout=PATIENCE_SECONDS, **options)  # type: ignore[arg-type]
+def ask(server: Server, photo: bytes) -> httpx.Response:
+    """Send a photo as a form and return the answer."""
+    return httpx.post(f"{server.url}/api/v1/predict", files={"file": photo}, timeout=PATIENCE_SECONDS)
 
 
 def test_cat_is_a_cat(server: Server, real_photos: dict[str, bytes]) -> None:
@@ -96,7 +102,7 @@ def test_batch_of_huge_pictures_holds_few_of_them(server: Server) -> None:
 def peak_bytes(pid: int) -> int:
     """Read the most memory that a process has held."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 @pytest.mark.parametrize("sent", [b"POST /api/v1/pre", HEAD % (9999, b"") + b"\xff\xd8\xff", HEAD % (9999, b"")])
@@ -115,6 +121,29 @@ def test_upload_cut_short_is_told_so(server: Server, real_photos: dict[str, byte
         connection.sendall(HEAD % (len(photo), b"") + photo[:5000])
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(100).startswith(b"HTTP/1.1 422 ")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("size", [10 * MEBI + 1, 12 * MEBI, 30 * MEBI, 80 * MEBI])
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
+def test_too_large_body_is_told_so_and_not_reset(server: Server, client: Client, size: int, chunked: bool) -> None:
+    status, text = client(f"{server.url}/api/v1/predict", bytes(size), "image/jpeg", chunked=chunked)
+    assert status == 413
+    assert "10,485,760 bytes (10 MiB)" in assert_problem_document(json.loads(text), 413, "too-large")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(
+    ("path", "mebibytes", "text"),
+    [("/", 30, "10 MiB"), ("/api/v1/predict", 12, "10 MiB"), ("/api/v1/predict/batch", 80, "64 MiB")],
+)
+def test_too_large_form_is_told_so_and_not_reset(
+    server: Server, client: Client, path: str, mebibytes: int, text: str
+) -> None:
+    body = form(bytes(mebibytes * MEBI))
+    status, answer = client(server.url + path, body["data"], body["content_type"], chunked=False)
+    assert status == 413
+    assert text in answer
 
 
 def test_prefix_behind_a_proxy_works(server: Server) -> None:
