@@ -151,13 +151,14 @@ def _pieces(body: bytes) -> Iterator[bytes]:
         yield body[start : start + (1 << 16)]
 
 
-def group_is_empty(server: Server) -> bool:
-    """Tell whether no process is left of a server that has ended."""
-    try:
-        os.killpg(server.process.pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+def assert_nothing_is_left(server: Server) -> None:
+    """Assert that no process is left of a server that has ended, a moment for the system's reaper granted."""
+    deadline = time.monotonic() + 5
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(server.process.pid, 0)
+            time.sleep(POLL_SECONDS)
+        raise AssertionError(f"A process of the server lives on:\n{server.log}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,16 @@ from pathlib import Path
 import httpx
 import pytest
 from bad_photos import png
-from servers import CLIENTS, GUNICORN, PATIENCE_SECONDS, TOPTHREE_SERVE, Server, environment, group_is_empty, serving
+from servers import (
+    CLIENTS,
+    GUNICORN,
+    PATIENCE_SECONDS,
+    TOPTHREE_SERVE,
+    Server,
+    assert_nothing_is_left,
+    environment,
+    serving,
+)
 from shapes import assert_problem, assert_problem_document, form
 
 pytestmark = pytest.mark.live
@@ -168,7 +177,7 @@ def test_termination_answers_what_is_in_flight(cache: Path, log: Path, real_phot
             connection.sendall(photo)
             assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
         assert server.process.wait(PATIENCE_SECONDS) == 0
-        assert group_is_empty(server)
+        assert_nothing_is_left(server)
 
 
 def test_two_workers_are_ready_together_and_after_one_is_lost(cache: Path, log: Path) -> None:
@@ -192,7 +201,7 @@ def test_second_start_accepts_at_once_and_interrupt_ends_it(
         second.wait_until_ready()
         os.killpg(second.process.pid, signal.SIGINT)
         assert second.process.wait(PATIENCE_SECONDS) == 0
-        assert group_is_empty(second)
+        assert_nothing_is_left(second)
         assert "Traceback" not in second.log
 
 
@@ -211,6 +220,6 @@ def test_bad_explicit_weights_stop_the_service(cache: Path, log: Path, tmp_path:
     weights.write_text("These are no weights.\n")
     with serving(cache, log, command=command, weights=weights) as server:
         assert server.process.wait(PATIENCE_SECONDS) != 0
-        assert group_is_empty(server)
+        assert_nothing_is_left(server)
         assert f"{weights}" in server.log
         assert "Traceback" not in server.log
