@@ -152,7 +152,7 @@ def test_the_thinnest_photos_work(mode: str, size: tuple[int, int]):
     assert max(opened(photo.thumbnail(640)).size) == min(640, max(size))
 
 
-@pytest.mark.parametrize("size", [(20_000_001, 1), (1, 2_000_001)])
+@pytest.mark.parametrize("size", [(999_999, 1), (1, 999_999)])
 def test_the_longest_photos_are_cropped_at_their_very_centre(size: tuple[int, int]):
     width, height = size
     pixels = np.zeros((height, width + 1), np.uint8)  # each row of a PNG begins with its filter

@@ -128,6 +128,12 @@ def test_a_small_tiff_may_not_hold_an_enormous_tile():
         decode(tiled_tiff(size=16, tile=1040), max_pixels=1024**2)
 
 
+@pytest.mark.parametrize("size", [(1_000_001, 1), (1, 64_000_000)])
+def test_a_side_of_millions_of_pixels_is_refused_by_the_header(size: tuple[int, int]):
+    with pytest.raises(TooManyPixels, match="a side of more than 1,000,000 pixels"):
+        decode(png(size, b""), max_pixels=MAX_PIXELS)
+
+
 def test_the_limit_is_exact():
     data = encode(Image.new("L", (20, 30)))
     assert decode(data, max_pixels=600).width == 20
