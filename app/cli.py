@@ -8,13 +8,15 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from .errors import TopthreeError
 from .settings import SETTINGS, Settings, SettingsError
 from .version import __version__
+
+Number = TypeVar("Number", int, float)
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERRUPTED = 130  # what a shell expects after Ctrl-C: 128 and the number of SIGINT
@@ -136,6 +138,39 @@ def prepare(precision: str, calibrate: Path | None, max_drop: float, rebuild: bo
 
 
 @main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--url", help="A running server; without it one is started, measured and stopped.")
+@click.option("--in-process", is_flag=True, help="No server: measure the classifier in this process.")
+@click.option("--clients", default="1,8,32", show_default=True, help="Closed loop: so many photos in flight.")
+@click.option("--rates", default="", help="Open loop: so many photos a second, for example 20,40,80.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=6.0, show_default=True, help="Length of each load.")
+@click.option(
+    "--warm-up", type=click.FloatRange(0), default=3.0, show_default=True, help="Seconds before, not counted."
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw latency against load into a file.")
+def bench(
+    folder: Path,
+    *,
+    url: str | None,
+    in_process: bool,
+    clients: str,
+    rates: str,
+    seconds: float,
+    warm_up: float,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Measure latency, throughput, memory and start-up time with the photos of FOLDER."""
+    if url and in_process:
+        raise click.UsageError("--url and --in-process exclude each other.")
+    from .offline.bench import Options, run
+
+    options = Options(tuple(_numbers(clients, int)), tuple(_numbers(rates, float)), seconds, warm_up)
+    run(_read_settings(), folder, options, url=url, in_process=in_process, as_json=as_json, plot=plot)
+
+
+@main.command()
 def plan() -> None:
     """Print how this machine's processors and memory would be used."""
     from .plan import describe_plan, make_plan
@@ -161,6 +196,16 @@ def labels(query: str, as_json: bool) -> None:
             )
     if not found:
         raise click.ClickException(f"No class matches {query!r}.")
+
+
+def _numbers(text: str, kind: type[Number]) -> list[Number]:
+    try:
+        numbers = [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is not a list of numbers such as 1,8,32.") from error
+    if any(number <= 0 for number in numbers):
+        raise click.UsageError(f"The numbers in {text!r} must be more than zero.")
+    return numbers
 
 
 def _read_settings() -> Settings:

@@ -1,0 +1,171 @@
+"""Load on a target, closed or open loop, and what it measured.
+
+In a closed loop each of n clients sends its next photo when its last one is answered. In an open loop photos
+are sent at random moments at a mean rate, answered or not; latency then counts from the moment a photo should
+have been sent, so that a stalled target cannot hide its stall (Schroeder et al., NSDI 2006).
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import re
+import statistics
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+
+Send = Callable[[bytes], dict[str, float]]
+"""Have one photo classified; return the stages of its Server-Timing in milliseconds; raise if it failed."""
+
+OPEN_LOOP_CLIENTS = 256
+TIMEOUT_SECONDS = 60.0
+
+
+class RequestFailed(Exception):
+    """The target answered with something other than 200."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one load measured. Times in milliseconds; `level` is clients (closed) or photos a second (open)."""
+
+    loop: str
+    level: float
+    requests: int
+    errors: int
+    throughput: float
+    p50: float
+    p90: float
+    p99: float
+    slowest: float
+    stages: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    finished: float
+    milliseconds: float
+    stages: dict[str, float] | None
+
+
+def http_sender(url: str) -> Callable[[], Send]:
+    """Return a maker of senders to `url`; each sender keeps a connection of its own."""
+    parts = urllib.parse.urlsplit(url)
+    path = parts.path.rstrip("/") + "/api/v1/predict"
+    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+
+    def make() -> Send:
+        connection = connect(parts.netloc, timeout=TIMEOUT_SECONDS)
+
+        def send(photo: bytes) -> dict[str, float]:
+            connection.request("POST", path, photo, {"Content-Type": "application/octet-stream"})
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                raise RequestFailed(f"status {response.status}")
+            return parse_server_timing(response.headers.get("Server-Timing", ""))
+
+        return send
+
+    return make
+
+
+def parse_server_timing(header: str) -> dict[str, float]:
+    """Read the durations of a `Server-Timing` header, by name."""
+    return {name: float(value) for name, value in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
+
+
+def closed_loop(make_sender: Callable[[], Send], photos: list[bytes], *, clients: int, seconds: float) -> Load:
+    """Keep `clients` photos in flight for some seconds."""
+    begin = time.monotonic()
+    end = begin + seconds
+    source = _Shared(cycle(photos))
+
+    def client(_: int) -> list[_Sample]:
+        send, samples = make_sender(), []
+        while (started := time.monotonic()) < end:
+            samples.append(_measure(send, next(source), started))
+        return samples
+
+    with ThreadPoolExecutor(clients) as pool:
+        samples = [sample for found in pool.map(client, range(clients)) for sample in found]
+    return _summarise("closed", clients, samples, begin)
+
+
+def open_loop(make_sender: Callable[[], Send], photos: list[bytes], *, rate: float, seconds: float) -> Load:
+    """Send photos at random moments, `rate` a second on average, for some seconds."""
+    moments = list(_arrivals(rate, seconds))
+    local = threading.local()
+    begin = time.monotonic()
+
+    def send_at(moment: float, photo: bytes) -> _Sample:
+        if not hasattr(local, "send"):
+            local.send = make_sender()
+        return _measure(local.send, photo, begin + moment)
+
+    with ThreadPoolExecutor(OPEN_LOOP_CLIENTS) as pool:
+        futures = []
+        for moment, photo in zip(moments, cycle(photos), strict=False):
+            time.sleep(max(0.0, begin + moment - time.monotonic()))
+            futures.append(pool.submit(send_at, moment, photo))
+        samples = [future.result() for future in futures]
+    return _summarise("open", rate, samples, begin)
+
+
+def _arrivals(rate: float, seconds: float) -> Iterator[float]:
+    """Draw the moments of a Poisson process, the same for every run."""
+    draw = random.Random(0)
+    moment = draw.expovariate(rate)
+    while moment < seconds:
+        yield moment
+        moment += draw.expovariate(rate)
+
+
+class _Shared(Iterator[bytes]):
+    """An iterator that threads take turns with."""
+
+    def __init__(self, source: Iterable[bytes]) -> None:
+        self._source = iter(source)
+        self._lock = threading.Lock()
+
+    def __next__(self) -> bytes:
+        with self._lock:
+            return next(self._source)
+
+
+def _measure(send: Send, photo: bytes, started: float) -> _Sample:
+    try:
+        stages: dict[str, float] | None = send(photo)
+    except (RequestFailed, http.client.HTTPException, OSError):
+        stages = None  # counted as an error; what matters here is how many
+    finished = time.monotonic()
+    return _Sample(finished, 1000 * (finished - started), stages)
+
+
+def _summarise(loop: str, level: float, samples: list[_Sample], begin: float) -> Load:
+    good = [sample for sample in samples if sample.stages is not None]
+    times = sorted(sample.milliseconds for sample in good) or [0.0]
+    names = good[0].stages or {} if good else {}
+    stages = {name: statistics.median((sample.stages or {}).get(name, 0.0) for sample in good) for name in names}
+    seconds = max((sample.finished for sample in samples), default=begin) - begin
+    return Load(
+        loop=loop,
+        level=level,
+        requests=len(samples),
+        errors=len(samples) - len(good),
+        throughput=round(len(good) / seconds, 2) if seconds else 0.0,
+        p50=_quantile(times, 0.5),
+        p90=_quantile(times, 0.9),
+        p99=_quantile(times, 0.99),
+        slowest=round(times[-1], 2),
+        stages={name: round(value, 2) for name, value in stages.items()},
+    )
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
