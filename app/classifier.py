@@ -219,6 +219,10 @@ class Classifier:
         with ThreadPoolExecutor(LARGEST_BATCH if batches else self._cpus, thread_name_prefix="classify") as pool:
             return list(pool.map(classify, photos))
 
+    def close(self) -> None:
+        """Answer what waits and end the batcher's thread, if it runs."""
+        self._batcher.close()
+
     def _infer_batch(self, crops: Sequence[Pixels]) -> list[Inference]:
         inference = self.model.engine.infer(np.stack(crops))
         rows = range(len(crops))

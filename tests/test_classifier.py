@@ -1,0 +1,181 @@
+"""The classifier loads once, forgets failures, and turns logits into named predictions."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model
+
+from app.classifier import Classifier, Model, class_activation_map, softmax
+from app.engines import Inference, Pixels
+from app.errors import BrokenImage, ModelUnavailable, Overloaded, UnsupportedImage, WeightsError
+
+PIXELS = 10**7
+PATIENCE_SECONDS = 20
+
+
+def test_two_first_requests_load_once() -> None:
+    loads, both_are_here = [], threading.Barrier(2)
+
+    def load() -> Model:
+        loads.append(1)
+        return fake_model()
+
+    classifier = Classifier(load)
+
+    def ask(_: int) -> Model:
+        both_are_here.wait(PATIENCE_SECONDS)
+        return classifier.model
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(ask, range(2))
+    assert first is second
+    assert len(loads) == 1
+
+
+def test_a_failed_load_is_told_and_tried_again() -> None:
+    outcomes = [WeightsError("The disk is gone."), fake_model()]
+
+    def load() -> Model:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    classifier = Classifier(load)
+    with pytest.raises(ModelUnavailable, match="The disk is gone"):
+        classifier.classify(colour_png(1), max_pixels=PIXELS)
+    assert classifier.failure == "The disk is gone."
+    assert classifier.classify(colour_png(7), max_pixels=PIXELS).predictions[0].class_id == 7
+    assert classifier.failure is None
+
+
+def test_nothing_is_loaded_before_the_first_use() -> None:
+    classifier = fake_classifier()
+    assert classifier.loaded_model is None
+    assert not classifier.is_warm
+    classifier.warm_up()
+    assert classifier.loaded_model is not None
+    assert classifier.is_warm
+
+
+def test_predictions_are_ranked_named_and_rounded() -> None:
+    answer = fake_classifier().classify(colour_png(134, 517, 281 % 256), max_pixels=PIXELS, top=2)
+    first, second = answer.predictions
+    assert (first.rank, first.class_id, first.wnid, first.label, first.label_zh) == (
+        1,
+        134,
+        "n02012849",
+        "crane bird",
+        "鹤",
+    )
+    assert second.rank == 2
+    assert first.confidence > second.confidence
+    assert first.confidence == round(first.confidence, 6)
+
+
+def test_all_probabilities_add_up_to_one() -> None:
+    answer = fake_classifier().classify(colour_png(3), max_pixels=PIXELS, top=CLASSES)
+    assert [prediction.rank for prediction in answer.predictions] == list(range(1, CLASSES + 1))
+    assert sum(prediction.confidence for prediction in answer.predictions) == pytest.approx(1, abs=1e-3)
+
+
+def test_softmax_survives_large_logits() -> None:
+    probabilities = softmax(np.array([1000.0, 999.0, -1000.0], np.float32))
+    assert probabilities == pytest.approx([0.731059, 0.268941, 0.0], abs=1e-6)
+
+
+def test_a_class_activation_map_is_the_weighted_sum_without_its_negative_part() -> None:
+    features = np.zeros((2, 7, 7), np.float32)
+    features[0, 1, 2], features[1, 5, 5] = 4.0, 8.0
+    grid = class_activation_map(features, np.array([0.5, -1.0], np.float32))
+    assert grid[1, 2] == 1.0
+    assert grid[5, 5] == 0.0
+    assert grid.sum() == 1.0
+    assert class_activation_map(features, np.array([-1.0, -1.0], np.float32)).max() == 0.0
+
+
+def test_heat_maps_come_with_the_crop_they_cover() -> None:
+    answer = fake_classifier().classify(colour_png(5, size=(512, 256)), max_pixels=PIXELS, heatmap=True)
+    assert answer.heatmaps is not None
+    assert np.asarray(answer.heatmaps).shape == (3, 7, 7)
+    assert answer.image["crop"] == {"left": 0.28125, "top": 0.0625, "right": 0.71875, "bottom": 0.9375}
+
+
+def test_a_batch_keeps_its_order_and_its_failures() -> None:
+    photos = [colour_png(10), b"text", colour_png(20), b"\xff\xd8\xff broken", colour_png(30)]
+    answers = fake_classifier().classify_many(photos, max_pixels=PIXELS)
+    assert [type(answers[index]) for index in (1, 3)] == [UnsupportedImage, BrokenImage]
+    assert [answers[index].predictions[0].class_id for index in (0, 2, 4)] == [10, 20, 30]
+
+
+class RecordingEngine(FakeEngine):
+    """Remembers for each inference whether it could use the whole machine, and can be held."""
+
+    def __init__(self) -> None:
+        self.alone: list[bool] = []
+        self.started, self.go_on = threading.Event(), threading.Event()
+
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+        self.alone.append(alone)
+        self.started.set()
+        assert self.go_on.wait(PATIENCE_SECONDS)
+        return super().infer(batch)
+
+
+def test_a_lone_photo_may_use_the_whole_machine_and_the_next_ones_may_not() -> None:
+    engine = RecordingEngine()
+    classifier = Classifier(lambda: fake_model(engine), cpus=2)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(classifier.classify, colour_png(1), max_pixels=PIXELS)
+        assert engine.started.wait(PATIENCE_SECONDS)
+        engine.started.clear()
+        second = pool.submit(classifier.classify, colour_png(2), max_pixels=PIXELS)
+        assert engine.started.wait(PATIENCE_SECONDS)
+        engine.go_on.set()
+        assert [future.result().predictions[0].class_id for future in (first, second)] == [1, 2]
+    assert engine.alone == [True, False]
+
+
+def test_more_than_may_wait_are_refused() -> None:
+    engine = RecordingEngine()
+    classifier = Classifier(lambda: fake_model(engine), cpus=1, most_waiting=0)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(classifier.classify, colour_png(1), max_pixels=PIXELS)
+        assert engine.started.wait(PATIENCE_SECONDS)
+        with pytest.raises(Overloaded):
+            classifier.classify(colour_png(2), max_pixels=PIXELS)
+        engine.go_on.set()
+        assert running.result().predictions[0].class_id == 1
+
+
+class BatchingEngine(FakeEngine):
+    """An engine for which many photos at once pay."""
+
+    batches = True
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+        self.sizes.append(len(batch))
+        return super().infer(batch)
+
+
+def test_a_batching_engine_gets_batches_and_every_photo_its_own_answer() -> None:
+    engine = BatchingEngine()
+    classifier = Classifier(lambda: fake_model(engine), cpus=1)
+    answers = classifier.classify_many([colour_png(number) for number in range(40)], max_pixels=PIXELS)
+    assert [answer.predictions[0].class_id for answer in answers] == list(range(40))
+    assert sum(engine.sizes) == 40
+    classifier.close()
+
+
+def test_times_are_measured_for_each_stage() -> None:
+    answer = fake_classifier().classify(colour_png(1), max_pixels=PIXELS)
+    assert answer.decode_seconds > 0
+    assert answer.infer_seconds > 0
+    assert answer.queue_seconds >= 0

@@ -1,0 +1,186 @@
+"""Slots hand over in order and know who is alone; the batcher takes what waits and never mixes items up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from app.errors import Overloaded
+from app.scheduling import Batcher, Slots
+
+PATIENCE_SECONDS = 20
+
+
+def wait_until_waiting(slots: Slots, in_flight: int) -> None:
+    """Wait, by the count itself, until so many hold or await a slot."""
+    deadline = threading.Event()
+    for _ in range(PATIENCE_SECONDS * 1000):
+        if slots.in_flight == in_flight:
+            return
+        deadline.wait(0.001)
+    raise AssertionError(f"{slots.in_flight} in flight, not {in_flight}")
+
+
+def test_a_lone_turn_is_alone_until_another_comes() -> None:
+    slots = Slots(2, most_waiting=1)
+    with slots.take() as first:
+        assert first.alone
+        with slots.take() as second:
+            assert not first.alone
+            assert not second.alone
+        assert first.alone
+    assert slots.in_flight == 0
+
+
+def test_those_who_wait_make_a_turn_not_alone() -> None:
+    slots = Slots(1, most_waiting=1)
+    with ThreadPoolExecutor(1) as pool:
+        with slots.take() as turn:
+            waiting = pool.submit(take_and_leave, slots)
+            wait_until_waiting(slots, 2)
+            assert not turn.alone
+        assert waiting.result(PATIENCE_SECONDS) > 0
+
+
+def take_and_leave(slots: Slots) -> float:
+    with slots.take() as turn:
+        return turn.waited_seconds
+
+
+def test_slots_are_granted_in_the_order_of_arrival() -> None:
+    slots = Slots(1, most_waiting=10)
+    served: list[int] = []
+
+    def serve(number: int) -> None:
+        with slots.take():
+            served.append(number)
+
+    with ThreadPoolExecutor(10) as pool, slots.take():
+        for number in range(10):
+            pool.submit(serve, number)
+            wait_until_waiting(slots, number + 2)
+    assert served == list(range(10))
+
+
+def test_no_more_run_at_once_than_there_are_slots() -> None:
+    slots = Slots(3, most_waiting=100)
+    barrier = threading.Barrier(3)
+    running, most, lock = [0], [0], threading.Lock()
+
+    def work(_: int) -> None:
+        with slots.take():
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            barrier.wait(PATIENCE_SECONDS)
+            with lock:
+                running[0] -= 1
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(12)))
+    assert most[0] == 3
+    assert slots.in_flight == 0
+
+
+def test_too_many_waiting_are_refused_at_once() -> None:
+    slots = Slots(1, most_waiting=0)
+    with slots.take(), pytest.raises(Overloaded, match="waiting already"):
+        slots.take().__enter__()
+    assert slots.in_flight == 0
+
+
+def test_a_slot_is_returned_when_the_work_fails() -> None:
+    slots = Slots(1, most_waiting=0)
+    with pytest.raises(ZeroDivisionError), slots.take():
+        raise ZeroDivisionError
+    with slots.take() as turn:
+        assert turn.alone
+
+
+class HeldCompute:
+    """Doubles numbers; holds its first batch until it is let go, and fails batches that hold a bad number."""
+
+    def __init__(self, bad: int | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self.started, self.go_on = threading.Event(), threading.Event()
+        self._bad = bad
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.started.set()
+        assert self.go_on.wait(PATIENCE_SECONDS)
+        if self._bad in items:
+            raise ValueError(f"{self._bad} is bad")
+        return [2 * item for item in items]
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    """Closes batchers at the end of a test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def batcher_of(compute: HeldCompute, closing: ExitStack, **limits: int) -> Batcher[int, int]:
+    batcher = Batcher(compute, **{"largest_batch": 4, "most_waiting": 100} | limits)
+    closing.callback(batcher.close)
+    closing.callback(compute.go_on.set)
+    return batcher
+
+
+def test_what_waits_is_the_next_batch(closing: ExitStack) -> None:
+    compute = HeldCompute()
+    batcher = batcher_of(compute, closing)
+    futures = [batcher.submit(0)]
+    assert compute.started.wait(PATIENCE_SECONDS)
+    futures += [batcher.submit(number) for number in range(1, 8)]
+    compute.go_on.set()
+    assert [future.result(PATIENCE_SECONDS) for future in futures] == [2 * number for number in range(8)]
+    assert compute.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+
+def test_a_bad_item_fails_alone(closing: ExitStack) -> None:
+    compute = HeldCompute(bad=2)
+    batcher = batcher_of(compute, closing)
+    first = batcher.submit(0)
+    assert compute.started.wait(PATIENCE_SECONDS)
+    futures = {number: batcher.submit(number) for number in (1, 2, 3)}
+    compute.go_on.set()
+    assert first.result(PATIENCE_SECONDS) == 0
+    assert [futures[1].result(PATIENCE_SECONDS), futures[3].result(PATIENCE_SECONDS)] == [2, 6]
+    with pytest.raises(ValueError, match="2 is bad"):
+        futures[2].result(PATIENCE_SECONDS)
+
+
+def test_a_wrong_number_of_results_is_an_error_of_its_items() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda items: [1, 2, 3], largest_batch=1, most_waiting=1)
+    with pytest.raises(RuntimeError, match="3 results came back for 1 items"):
+        batcher.submit(1).result(PATIENCE_SECONDS)
+    batcher.close()
+
+
+def test_a_full_queue_refuses(closing: ExitStack) -> None:
+    compute = HeldCompute()
+    batcher = batcher_of(compute, closing, most_waiting=2)
+    batcher.submit(0)
+    assert compute.started.wait(PATIENCE_SECONDS)
+    batcher.submit(1)
+    batcher.submit(2)
+    with pytest.raises(Overloaded):
+        batcher.submit(3)
+
+
+def test_closing_computes_what_waits_and_ends_the_thread() -> None:
+    compute = HeldCompute()
+    compute.go_on.set()
+    batcher: Batcher[int, int] = Batcher(compute, largest_batch=4, most_waiting=4)
+    future = batcher.submit(5)
+    batcher.close()
+    assert future.result(0) == 10
+    assert "batcher" not in [thread.name for thread in threading.enumerate()]
+    with pytest.raises(Overloaded):
+        batcher.submit(6)
