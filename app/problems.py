@@ -44,8 +44,6 @@ def _answer(problem: Problem) -> flask.Response:
 
 
 def _answer_framework(error: HTTPException) -> flask.Response:
-    if error.code is not None and error.code < 400:
-        return flask.make_response(error.get_response())
     response = _answer(_as_problem(error))
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):
