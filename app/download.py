@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
+from .digests import file_sha256
 from .errors import WeightsError
 
 Progress = Callable[[int, int], None]
@@ -27,12 +28,6 @@ _UNREACHABLE = (
     httpx.UnsupportedProtocol,
     UnicodeError,
 )
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file's content, as lower-case hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(url: str, target: Path, *, sha256: str, size_bytes: int, progress: Progress | None = None) -> None:

@@ -17,21 +17,24 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .download import Progress, file_sha256
+from .digests import file_sha256
 from .errors import WeightsError
 from .settings import Settings
 from .weights import (
     EFFICIENTNET_LITE0,
-    FALLBACK_MARKER,
     PACKAGED,
     RESNET18,
     ModelRecord,
     Weights,
     cached_candidates,
+    fallback_in_use,
     find_weights,
 )
+
+if TYPE_CHECKING:
+    from .download import Progress
 
 log = logging.getLogger(__name__)
 
@@ -77,18 +80,21 @@ def precision_family(precision: str) -> str:
 
 def identify_weights(settings: Settings, *, progress: Progress | None = None) -> Weights:
     """Find which weights serve, as `find_weights` does, but content with their artifact where they are gone."""
-    if settings.weights is None:
-        family = precision_family(settings.precision)
-        folder = artifact_folder(settings.cache, RESNET18, RESNET18.sha256, family)
-        if (folder / MANIFEST).is_file():
-            return Weights(folder, RESNET18.sha256, RESNET18, "prepared model")
-        folder = artifact_folder(settings.cache, EFFICIENTNET_LITE0, EFFICIENTNET_LITE0.sha256, family)
-        marker = settings.cache / FALLBACK_MARKER
-        if settings.fallback != "none" and marker.is_file() and (folder / MANIFEST).is_file():
-            newer = next((found.weights for found in cached_candidates(settings) if found.weights), None)
-            reason = marker.read_text(encoding="utf-8")
-            return newer or Weights(folder, EFFICIENTNET_LITE0.sha256, EFFICIENTNET_LITE0, PACKAGED, reason)
-    return find_weights(settings, progress=progress)
+    if settings.weights is not None:
+        return find_weights(settings, progress=progress)
+    artifact = prepared_weights(settings, RESNET18, "prepared model")
+    if artifact is not None:
+        return artifact
+    reason = fallback_in_use(settings)
+    if reason is not None and not any(found.weights for found in cached_candidates(settings)):
+        artifact = prepared_weights(settings, EFFICIENTNET_LITE0, PACKAGED, reason)
+    return artifact or find_weights(settings, progress=progress)
+
+
+def prepared_weights(settings: Settings, record: ModelRecord, source: str, reason: str = "") -> Weights | None:
+    """Take a published model's artifact in the place of its weights, or return None where it is not prepared."""
+    folder = artifact_folder(settings.cache, record, record.sha256, precision_family(settings.precision))
+    return Weights(folder, record.sha256, record, source, reason) if (folder / MANIFEST).is_file() else None
 
 
 def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:

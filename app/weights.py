@@ -7,11 +7,15 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .download import Progress, fetch, file_sha256
+from .digests import file_sha256
 from .errors import WeightsError
 from .images import Geometry
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .download import Progress
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +170,8 @@ def _candidate(source: str, path: Path) -> Candidate:
 
 def download_weights(settings: Settings, *, progress: Progress | None = None) -> Weights:
     """Download the ResNet-18 file into our cache; from then on it replaces a fallback in use."""
+    from .download import fetch  # the HTTP client takes 45 ms to import, and serving never downloads
+
     target = settings.cache / "weights" / RESNET18.file_name
     url = settings.weights_url or RESNET18_URL
     fetch(url, target, sha256=RESNET18.sha256, size_bytes=RESNET18.size_bytes, progress=progress)

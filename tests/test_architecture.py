@@ -25,13 +25,14 @@ ROWS: dict[int, str] = {
     4: "api assets health pages problems translations uploads offline",
     3: "classifier",
     2: "backbones engines prepared",
-    1: "download heatmaps images plan scheduling weights",
-    0: "errors labels metrics settings version words",
+    1: "digests download heatmaps images plan scheduling weights",
+    0: "digests errors labels metrics settings version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}
 MAY_READ_THE_ENVIRONMENT = {
     "__init__.py",
     "cli.py",
+    "offline/bench.py",
     "settings.py",
     "prepared.py",  # hands its own environment on to the child process that prepares
 }

@@ -17,7 +17,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torchvision.models import resnet18
 
 from app.backbones import Backbone, load_backbone
-from app.download import file_sha256
+from app.digests import file_sha256
 from app.errors import WeightsError
 from app.weights import EFFICIENTNET_LITE0, RESNET18, Weights, packaged_weights
 

@@ -18,7 +18,8 @@ import pytest
 from file_server import CONTENT, SHA256, FileServer, serving
 
 from app import download
-from app.download import fetch, file_sha256
+from app.digests import file_sha256
+from app.download import fetch
 from app.errors import WeightsError
 
 HALF = len(CONTENT) // 2

@@ -12,7 +12,7 @@ import pytest
 from file_server import CONTENT, SHA256, FileServer, serving
 
 from app import weights
-from app.download import file_sha256
+from app.digests import file_sha256
 from app.errors import WeightsError
 from app.settings import Settings, SettingsError
 from app.weights import (

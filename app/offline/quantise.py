@@ -18,9 +18,9 @@ from ..errors import Problem, TopthreeError
 from ..images import decode
 from ..labels import imagenet_labels
 from ..prepared import Manifest, Prepared
+from .artifacts import describe
 from .evaluate import class_names, true_class
 from .photos import FileProblem, list_photos
-from .prepare import describe
 
 MOST_CALIBRATION_PHOTOS = 300
 FEWEST_PHOTOS = 20

@@ -19,7 +19,7 @@ from rich.progress import (
 from ..download import Progress as Report
 from ..engines import choose_engine
 from ..errors import WeightsError
-from ..prepared import ensure_prepared, identify_weights, open_prepared
+from ..prepared import ensure_prepared, identify_weights, open_prepared, prepared_weights
 from ..settings import Settings
 from ..weights import (
     RESNET18,
@@ -99,6 +99,13 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
         yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, explicit, settings.weights_sha256)
         return
     yield "TOPTHREE_WEIGHTS", "", partial(_raise, "not set")
+    artifact = prepared_weights(settings, RESNET18, "prepared model")
+    if artifact is not None and choose_engine(settings.engine) == "openvino":
+        yield (
+            "prepared model",
+            str(artifact.path),
+            partial(_take, Candidate("prepared model", artifact.path, None, artifact)),
+        )
     for candidate in cached_candidates(settings):
         yield candidate.source, str(candidate.path), partial(_take, candidate)
     yield "download", settings.weights_url or RESNET18_URL, partial(_raise, _download_state(settings))
