@@ -168,7 +168,7 @@ def test_memory_is_back_after_all_of_it(client: FlaskClient) -> None:
 
     send_all(client)
     before = resident_bytes()
-    for _ in range(3):
+    for _ in range(6):
         send_all(client)
-    # Three rounds carry 30 MB of bodies and decode 60 MB of pixels; a leak of either would show.
-    assert resident_bytes() - before < 16 * 1024 * 1024
+    # The allocator may keep two large bodies for later; one leaked in each round would be 60 MiB.
+    assert resident_bytes() - before < 30 * 1024 * 1024
