@@ -128,12 +128,12 @@ def test_named_settings_exist(document: Path) -> None:
     assert {name for name in named if "_TEST_" not in name} <= {row.variable for row in SETTINGS}
 
 
-def test_every_dependency_is_explained_and_no_other() -> None:
+def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     explained = [re.split(r" \| ", line.strip("| ")) for line in text.splitlines() if re.match(r"\| [a-z]", line)]
-    assert [row[0] for row in explained] == [re.match(r"[a-z0-9-]+", name)[0] for name in wanted]
+    assert {re.match(r"[a-z0-9-]+", name)[0] for name in wanted} <= {row[0] for row in explained}
     assert all(len(row) == 4 for row in explained)
 
 
