@@ -6,7 +6,7 @@ import socket
 import struct
 
 from app.health import Readiness, warm_up_in_background
-from app.plan import make_plan
+from app.plan import describe_plan, make_plan
 from app.settings import Settings
 
 _settings = Settings.from_environment(os.environ)
@@ -53,9 +53,11 @@ loglevel = _settings.log_level
 
 
 def on_starting(server):
-    """Send our own log where gunicorn's goes, and warn of what is open to everyone."""
+    """Send our own log where gunicorn's goes, say the plan, and warn of what is open to everyone."""
     logging.getLogger("app").handlers = server.log.error_log.handlers
     logging.getLogger("app").setLevel(loglevel.upper())
+    for line in describe_plan(_plan).splitlines():
+        server.log.info("Plan: %s", line)
     if not _settings.is_loopback:
         server.log.warning("Listening on %s: anyone who can reach this address can use the service.", _settings.host)
 

@@ -56,14 +56,16 @@ def heatmap() -> flask.Response:
     classifier = current_classifier()
     classes = len(classifier.model.labels)
     class_id = integer_parameter("class_id", default=-1, low=0, high=classes - 1)
+    likeliest = class_id < 0
     answer = classifier.classify(
         read_photo(),
         max_pixels=settings_of_app().max_pixels,
-        top=1 if class_id < 0 else classes,
+        top=1,
         heatmap=True,
+        heatmap_class=None if likeliest else class_id,
         thumbnail_side=heatmaps.LONGEST_SIDE,
     )
-    picture, mimetype = _draw_heatmap(answer, class_id)
+    picture, mimetype = _draw_heatmap(answer)
     response = flask.Response(picture, mimetype=mimetype)
     response.headers["Server-Timing"] = server_timing(answer)
     response.vary.add("Accept")
@@ -117,12 +119,11 @@ def _as_dict(answer: Answer) -> dict[str, object]:
     return {"predictions": predictions, "image": answer.image}
 
 
-def _draw_heatmap(answer: Answer, class_id: int) -> tuple[bytes, str]:
-    """Draw the answer's heat map for a class as PNG or, where the client prefers that, WebP."""
-    ids = [prediction.class_id for prediction in answer.predictions]
+def _draw_heatmap(answer: Answer) -> tuple[bytes, str]:
+    """Draw the answer's one heat map as PNG or, where the client prefers that, WebP."""
     assert answer.heatmaps is not None
     assert answer.thumbnail is not None
-    grid = answer.heatmaps[ids.index(class_id) if class_id >= 0 else 0]
+    grid = answer.heatmaps[0]
     mimetype = flask.request.accept_mimetypes.best_match(["image/png", "image/webp"], default="image/png")
     kind = mimetype.removeprefix("image/").upper()
     return heatmaps.draw(answer.thumbnail, grid, answer.image["crop"], kind), mimetype  # type: ignore[arg-type]
@@ -136,7 +137,8 @@ def server_timing(answer: Answer) -> str:
         "infer": answer.infer_seconds,
         "total": time.monotonic() - flask.g.arrived,
     }
-    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items())
+    times = [f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items()]
+    return ", ".join([*times, f'batch;desc="{answer.batch_size}"'])
 
 
 def _checked(data: bytes) -> bytes | Problem:

@@ -23,7 +23,7 @@ from .engines import (
     choose_engine,
     choose_precision,
 )
-from .errors import LabelsError, ModelUnavailable, Problem, TopthreeError, WeightsError
+from .errors import ModelUnavailable, Problem, TopthreeError
 from .images import Geometry, Photo, decode
 from .labels import Label, imagenet_labels, read_labels
 from .plan import make_plan
@@ -61,6 +61,7 @@ class Answer:
     `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
     `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each prediction, and `image` the crop that they cover.
     `thumbnail` is a JPEG, if one was asked for. The decoded photo itself is not kept: it may be large.
+    `batch_size` tells how many photos were computed together.
     """
 
     predictions: list[Prediction]
@@ -70,6 +71,7 @@ class Answer:
     decode_seconds: float
     queue_seconds: float
     infer_seconds: float
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Classifier:
     def _try_load(self) -> Model:
         try:
             model = self._load()
-        except (WeightsError, LabelsError) as error:
+        except (TopthreeError, RuntimeError, OSError) as error:  # OpenVINO and torch raise RuntimeError
             self.failure = str(error)
             raise ModelUnavailable(str(error)) from error
         self.failure = None
@@ -167,10 +169,18 @@ class Classifier:
         self.is_warm = True
 
     def classify(
-        self, data: bytes, *, max_pixels: int, top: int = 3, heatmap: bool = False, thumbnail_side: int | None = None
+        self,
+        data: bytes,
+        *,
+        max_pixels: int,
+        top: int = 3,
+        heatmap: bool = False,
+        heatmap_class: int | None = None,
+        thumbnail_side: int | None = None,
     ) -> Answer:
         """Decode a photo and return its `top` likeliest classes.
 
+        With `heatmap` there is a heat map of each of them, or of `heatmap_class` alone where that is given.
         Raises what `images.decode` raises, Overloaded, or ModelUnavailable.
         """
         model = self.model
@@ -184,19 +194,21 @@ class Classifier:
             del photo
             decoded = time.monotonic()
             if not model.engine.batches:
-                inference = model.engine.infer(crop[None], alone=turn.alone)
+                inference, batch_size = model.engine.infer(crop[None], alone=turn.alone), 1
         if model.engine.batches:
-            inference = self._batcher.submit(crop).result()
+            inference, batch_size = self._batcher.submit(crop).result()
         finished = time.monotonic()
         predictions = _predictions(inference.logits[0], model.labels, top)
+        ids = [row.class_id for row in predictions] if heatmap_class is None else [heatmap_class]
         return Answer(
             predictions,
             image,
-            heatmaps=_heatmaps(inference, model.engine.class_weights, predictions) if heatmap else None,
+            heatmaps=_heatmaps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
             thumbnail=thumbnail,
             decode_seconds=decoded - started,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,
+            batch_size=batch_size,
         )
 
     def classify_many(
@@ -204,7 +216,7 @@ class Classifier:
     ) -> list[Answer | Problem | Failure]:
         """Classify photos side by side; a bad one becomes its problem, the others their answer, in order.
 
-        What is a failure already stays where it is.
+        What is a failure already stays where it is. Raises Overloaded or ModelUnavailable for all of them.
         """
         batches = self.model.engine.batches
 
@@ -214,6 +226,8 @@ class Classifier:
             try:
                 return self.classify(photo, max_pixels=max_pixels, top=top, heatmap=heatmap)
             except Problem as problem:
+                if problem.status >= 500:  # our fault, not the photo's
+                    raise
                 return problem
 
         with ThreadPoolExecutor(LARGEST_BATCH if batches else self._cpus, thread_name_prefix="classify") as pool:
@@ -223,10 +237,9 @@ class Classifier:
         """Answer what waits and end the batcher's thread, if it runs."""
         self._batcher.close()
 
-    def _infer_batch(self, crops: Sequence[Pixels]) -> list[Inference]:
-        inference = self.model.engine.infer(np.stack(crops))
-        rows = range(len(crops))
-        return [Inference(inference.logits[i : i + 1], inference.features[i : i + 1]) for i in rows]
+    def _infer_batch(self, crops: Sequence[Pixels]) -> list[tuple[Inference, int]]:
+        inference, size = self.model.engine.infer(np.stack(crops)), len(crops)
+        return [(Inference(inference.logits[i : i + 1], inference.features[i : i + 1]), size) for i in range(size)]
 
 
 def softmax(logits: Floats) -> Floats:
@@ -245,8 +258,8 @@ def class_activation_map(features: Floats, class_weights: Floats) -> Floats:
     return np.asarray(activation / (activation.max() or 1), dtype=np.float32)
 
 
-def _heatmaps(inference: Inference, class_weights: Floats, predictions: Sequence[Prediction]) -> list[Grid]:
-    maps = [class_activation_map(inference.features[0], class_weights[row.class_id]) for row in predictions]
+def _heatmaps(features: Floats, rows: Floats) -> list[Grid]:
+    maps = [class_activation_map(features, row) for row in rows]
     return [[[round(float(value), 4) for value in line] for line in grid] for grid in maps]
 
 

@@ -7,6 +7,7 @@ and features out, normalisation folded in), the classifier's weight matrix (`cla
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -142,11 +143,15 @@ def _prepare_in_subprocess(settings: Settings, weights: Weights) -> None:
         )
     log.info("Preparing %s; this is done once.", weights.record.name)
     command = [sys.executable, "-m", "app", "prepare", "--quiet"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | settings.as_environment(), stderr=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise WeightsError(done.stderr.strip().removeprefix("Error: ") or "The model could not be prepared.")
+    environment = os.environ | settings.as_environment()
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        atexit.register(process.terminate)  # a worker that is told to stop takes its child along
+        _, errors = process.communicate()
+        atexit.unregister(process.terminate)
+    if process.returncode != 0:
+        log.debug("Preparing failed: %s", errors)
+        last = (errors.strip().splitlines() or ["it was stopped"])[-1].removeprefix("Error: ")
+        raise WeightsError(f"{weights.record.name} could not be prepared: {last}")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
-from app.classifier import Classifier, load_model
+from app.classifier import Classifier
 from app.settings import Settings
 
 TEST_WEIGHTS = os.environ.get("TOPTHREE_TEST_WEIGHTS")
@@ -66,12 +66,19 @@ def runner() -> CliRunner:
 
 
 @pytest.fixture(scope="session")
-def packaged_classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    """The real packaged model, loaded once."""
-    cache = tmp_path_factory.mktemp("packaged")
+def packaged_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings under which the packaged model serves; all test processes share its cache and prepare it once."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "packaged-cache"
+    cache.mkdir(exist_ok=True)
     (cache / "fallback-in-use").write_text("A test asked for it.")
-    settings = Settings.from_environment({"TOPTHREE_CACHE": str(cache), "XDG_CACHE_HOME": str(cache)})
-    classifier = Classifier(lambda: load_model(settings))
+    return Settings.from_environment({"TOPTHREE_CACHE": str(cache), "XDG_CACHE_HOME": str(cache)})
+
+
+@pytest.fixture(scope="session")
+def packaged_classifier(packaged_settings: Settings) -> Classifier:
+    """The real packaged model, loaded once."""
+    classifier = Classifier.from_settings(packaged_settings)
     classifier.warm_up()
     return classifier
 

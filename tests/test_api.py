@@ -117,8 +117,10 @@ def test_bad_heatmap_is_refused(client: FlaskClient, value: str) -> None:
 
 def test_times_are_in_a_header_of_their_own(client: FlaskClient) -> None:
     header = upload(client, COCK).headers["Server-Timing"]
-    stages = [re.fullmatch(r"(\w+);dur=\d+\.\d\d", stage) for stage in header.split(", ")]
-    assert [stage and stage[1] for stage in stages] == ["decode", "queue", "infer", "total"]
+    *stages, batch = header.split(", ")
+    matches = [re.fullmatch(r"(\w+);dur=\d+\.\d\d", stage) for stage in stages]
+    assert [match and match[1] for match in matches] == ["decode", "queue", "infer", "total"]
+    assert batch == 'batch;desc="1"'
 
 
 def test_unknown_query_names_are_ignored(client: FlaskClient) -> None:
