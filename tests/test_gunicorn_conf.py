@@ -86,7 +86,7 @@ def test_open_address_is_warned_of(
     log = logging.getLogger("server")
     try:
         runpy.run_path(str(PATH))["on_starting"](
-            SimpleNamespace(log=SimpleNamespace(error_log=log, warning=log.warning))
+            SimpleNamespace(log=SimpleNamespace(error_log=log, warning=log.warning, info=log.info))
         )
     finally:
         ours.handlers, ours.level = before[0], before[1]

@@ -175,12 +175,12 @@ def test_a_full_queue_refuses(closing: ExitStack) -> None:
 
 
 def test_closing_computes_what_waits_and_ends_the_thread() -> None:
-    compute = HeldCompute()
+    compute, before = HeldCompute(), threading.enumerate()
     compute.go_on.set()
     batcher: Batcher[int, int] = Batcher(compute, largest_batch=4, most_waiting=4)
     future = batcher.submit(5)
     batcher.close()
     assert future.result(0) == 10
-    assert "batcher" not in [thread.name for thread in threading.enumerate()]
+    assert threading.enumerate() == before
     with pytest.raises(Overloaded):
         batcher.submit(6)
