@@ -1,12 +1,9 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
+import { encodeScaled, SHORT_SIDE } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp } from './strip.js';
 import { Failure } from './upload.js';
 import { limitBytes } from './words.js';
-
-// Twice the side of what the model sees, so that nothing it could see is lost.
-const SHORT_SIDE = 512;
-const QUALITY = 0.95;
 
 const KINDS = [
   ['JPEG', /^\xff\xd8\xff/],
@@ -37,7 +34,7 @@ export async function prepare(file) {
     return checked({ original, way: 'stripped', blob, preview: bitmap && blob });
   }
   if (!bitmap) return checked({ original, way: 'original', blob: file, preview: null });
-  const blob = await scale(bitmap);
+  const blob = await scale(bitmap); // which takes the bitmap over
   return checked({ original, way: 'scaled', blob, preview: blob });
 }
 
@@ -47,11 +44,21 @@ function checked(prepared) {
 }
 
 async function kindOf(file) {
-  const head = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
+  const head = String.fromCharCode(...(await readHead(file)));
   if (!head) throw new Failure('no-photo');
   const found = KINDS.find(([, signature]) => signature.test(head));
   if (!found) throw new Failure('unsupported-image');
   return found[0];
+}
+
+// A folder, or a file that has gone since it was chosen, cannot be read: it is as good as empty.
+async function readHead(file) {
+  try {
+    return new Uint8Array(await file.slice(0, 16).arrayBuffer());
+  } catch (error) {
+    console.info(`${file.name} cannot be read.`, error);
+    return new Uint8Array();
+  }
 }
 
 // Pixel values as they are stored: the model was trained on photos read that way.
@@ -64,18 +71,34 @@ async function decode(file) {
   }
 }
 
-async function scale(bitmap) {
-  const factor = Math.min(1, SHORT_SIDE / Math.min(bitmap.width, bitmap.height));
-  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * factor)));
-  const small = await createImageBitmap(bitmap, { resizeWidth: width, resizeHeight: height, resizeQuality: 'high' });
-  bitmap.close();
-  const canvas = Object.assign(document.createElement('canvas'), { width, height });
-  const context = canvas.getContext('2d', { alpha: false });
-  context.fillStyle = '#fff'; // what is transparent is white, as on the server
-  context.fillRect(0, 0, width, height);
-  context.drawImage(small, 0, 0);
-  small.close();
+let worker = null;
+let latestId = 0;
+const waiting = new Map();
+
+// In the worker where there is one that can draw, else here.
+function scale(bitmap) {
+  if (typeof OffscreenCanvas === 'undefined') return encodeScaled(bitmap);
+  worker ??= startWorker();
+  latestId += 1;
+  const id = latestId;
   return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Failure('broken-image'))), 'image/jpeg', QUALITY);
+    waiting.set(id, { resolve, reject });
+    worker.postMessage({ id, bitmap }, [bitmap]);
   });
+}
+
+function startWorker() {
+  const started = new Worker(new URL('scaler.js', import.meta.url), { type: 'module' });
+  started.onmessage = ({ data: { id, blob, reason } }) => {
+    const { resolve, reject } = waiting.get(id);
+    waiting.delete(id);
+    if (blob) resolve(blob);
+    else reject(new Error(reason));
+  };
+  started.onerror = () => {
+    for (const { reject } of waiting.values()) reject(new Error('The scaling script could not be loaded.'));
+    waiting.clear();
+    worker = null;
+  };
+  return started;
 }

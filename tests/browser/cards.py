@@ -1,0 +1,97 @@
+"""What a visitor does with the page and sees on it, in a few words."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Locator, Page, Route, expect
+
+MAKE_TRANSFER = """(files) => {
+  const transfer = new DataTransfer();
+  for (const { name, type, base64 } of files) {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, { type }));
+  }
+  return transfer;
+}"""
+
+
+class Cards:
+    """The cards of a page."""
+
+    def __init__(self, page: Page, photos: dict[str, bytes]) -> None:
+        self.page = page
+        self.photos = photos
+        self.all = page.locator("#cards > li")
+
+    def choose(self, *names: str) -> Locator:
+        """Choose photos by the file dialog; returns the first card."""
+        return self.choose_files(*[payload(f"{name}.jpg", self.photos[name]) for name in names])
+
+    def choose_files(self, *files: dict[str, object]) -> Locator:
+        """Choose files by the file dialog; returns the first card."""
+        self.page.locator("#file").set_input_files(list(files))
+        return self.all.first
+
+    def drop(self, *files: dict[str, object]) -> None:
+        """Drop files on the page."""
+        handle = self.page.evaluate_handle(MAKE_TRANSFER, [_encoded(file) for file in files])
+        for event in ("dragenter", "dragover", "drop"):
+            self.page.locator("h1").dispatch_event(event, {"dataTransfer": handle})
+
+    def names(self) -> list[str]:
+        """Read the file names of the cards, from the top."""
+        return self.all.locator("[data-part=file]").all_inner_texts()
+
+
+def payload(name: str, data: bytes, mimetype: str = "image/jpeg") -> dict[str, object]:
+    """Describe a file for the file dialog."""
+    return {"name": name, "mimeType": mimetype, "buffer": data}
+
+
+def _encoded(file: dict[str, object]) -> dict[str, str]:
+    data = file["buffer"]
+    assert isinstance(data, bytes)
+    return {"name": str(file["name"]), "type": str(file["mimeType"]), "base64": base64.b64encode(data).decode()}
+
+
+def expect_state(card: Locator, state: str, timeout: float = 15_000) -> None:
+    """Wait until a card is in a state."""
+    expect(card).to_have_attribute("data-state", state, timeout=timeout)
+
+
+class Held(list[Route]):
+    """Requests that are kept on their way."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self._page = page
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many are held."""
+        deadline = time.monotonic() + 10
+        while len(self) < count and time.monotonic() < deadline:
+            self._page.wait_for_timeout(20)  # lets the driver tell of more
+        assert len(self) == count
+
+
+@contextmanager
+def held_requests(page: Page) -> Iterator[Held]:
+    """Keep all predictions on their way until the block ends or the test lets one go on."""
+    held = Held(page)
+    is_open = False
+
+    def hold(route: Route) -> None:
+        if is_open:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/api/v1/predict*", hold)
+    yield held
+    is_open = True
+    for route in held:
+        route.continue_()

@@ -1,0 +1,36 @@
+"""The application with a model that loads when a file appears, for the states before that.
+
+`TOPTHREE_TEST_GATE` names the file. Until it exists loading waits; with `TOPTHREE_TEST_REFUSES` it fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import flask
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fakes import fake_model
+
+from app import create_app
+from app.classifier import Classifier, Model
+from app.errors import WeightsError
+
+
+def load() -> Model:
+    """Load a fake model once the gate is open."""
+    gate = Path(os.environ["TOPTHREE_TEST_GATE"])
+    while not gate.exists():
+        if os.environ.get("TOPTHREE_TEST_REFUSES"):
+            raise WeightsError("The weights have not been fetched yet.")
+        time.sleep(0.05)
+    return fake_model()
+
+
+def create() -> flask.Flask:
+    """Build the application; only the model is not the real one."""
+    return create_app(classifier=Classifier(load))

@@ -1,0 +1,161 @@
+"""What a card says: names, doubt, details, copies, and what the model looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from cards import Cards, expect_state, payload
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+WHERE_IS_IT = "(canvas) => Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data)"
+
+
+@pytest.fixture
+def coffee(cards: Cards) -> Locator:
+    """A finished card of a cup of coffee."""
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    return card
+
+
+def test_an_answer_has_two_names_a_bar_and_a_number(coffee: Locator) -> None:
+    best = coffee.locator(".answers > li").first
+    expect(best.locator(".name")).to_have_text("espresso 意式浓缩咖啡")
+    share = float(best.locator("meter").get_attribute("value") or 0)
+    expect(best.locator(".percent")).to_have_text(f"{100 * share:.1f}%")
+    expect(best.get_by_role("meter", name="espresso")).to_be_visible()
+
+
+def test_in_chinese_the_chinese_name_comes_first(page: Page, cards: Cards) -> None:
+    page.get_by_role("link", name="中文").click()
+    page.locator("html[lang=zh-Hans][data-alive]").wait_for()
+    card = cards.choose("coffee")
+    expect(card.locator("h3")).to_have_text("这看起来是：意式浓缩咖啡")
+    expect(card.locator(".name").first).to_have_text("意式浓缩咖啡 espresso")
+
+
+def answer_with(page: Page, *confidences: float) -> None:
+    """Let the server answer as it does, but for the confidences, so that doubt can be chosen."""
+
+    def change(route) -> None:
+        response = route.fetch()
+        body = response.json()
+        for prediction, confidence in zip(body["predictions"], confidences, strict=True):
+            prediction["confidence"] = confidence
+        route.fulfill(response=response, json=body)
+
+    page.route("**/api/v1/predict*", change)
+
+
+@pytest.mark.parametrize(
+    ("confidences", "sentence"),
+    [
+        ((0.9, 0.05, 0.01), "This looks like: espresso"),
+        ((0.45, 0.4, 0.1), "Hard to tell: espresso, or "),
+        ((0.45, 0.2, 0.1), "This looks like: espresso"),
+        ((0.39, 0.1, 0.1), "It is not sure. Its best guess: espresso"),
+    ],
+)
+def test_doubt_is_said_plainly(cards: Cards, confidences: tuple[float, ...], sentence: str) -> None:
+    answer_with(cards.page, *confidences)
+    expect(cards.choose("coffee").locator("h3")).to_contain_text(sentence)
+
+
+def test_details_are_folded_away_until_asked_for(coffee: Locator) -> None:
+    expect(coffee.locator("dl")).to_be_hidden()
+    coffee.locator("summary").click()
+    expect(coffee.locator("dl")).to_be_visible()
+    details = coffee.locator("dl")
+    for fact in ("600 × 400 pixels, JPEG", "n07920052", "efficientnet_lite0, fp32", "reading", "model"):
+        expect(details).to_contain_text(fact)
+
+
+def test_the_answer_can_be_copied_as_json(context: BrowserContext, page: Page, coffee: Locator) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    coffee.locator("summary").click()
+    coffee.get_by_role("button", name="Copy as JSON").click()
+    expect(coffee.locator("[data-part=copyJson]")).to_have_text("Copied")
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert copied["predictions"][0]["label"] == "espresso"
+    expect(coffee.locator("[data-part=copyJson]")).to_have_text("Copy as JSON")
+
+
+@pytest.mark.parametrize("name", ["cup.jpg", 'it\'s a "cup"; $(touch x) .jpg', "-咖啡,杯.jpg", "back\\slash.jpg"])
+def test_the_curl_line_gives_the_same_answer_in_a_shell(cards: Cards, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(cards.photos["coffee"])
+    card = cards.choose_files(payload(name, cards.photos["coffee"]))
+    expect_state(card, "done")
+    line = card.locator("[data-part=curl]").text_content() or ""
+    done = subprocess.run(["sh", "-c", f"{line} --silent --show-error"], cwd=tmp_path, capture_output=True, check=True)
+    predictions = json.loads(done.stdout)["predictions"]
+    assert [prediction["label"] for prediction in predictions[:1]] == ["espresso"]
+    assert all("heatmap" in prediction for prediction in predictions)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_one_tap_shows_what_it_looked_at_and_another_hides_it(coffee: Locator) -> None:
+    eye = coffee.locator(".eye").first
+    expect(eye).to_have_attribute("aria-pressed", "false")
+    eye.click()
+    expect(eye).to_have_attribute("aria-pressed", "true")
+    expect(coffee.locator("canvas")).to_be_visible()
+    expect(coffee.locator("canvas")).to_have_attribute("aria-label", "Heat map for espresso. Strongest in the middle.")
+    eye.click()
+    expect(coffee.locator("canvas")).to_be_hidden()
+
+
+def test_each_answer_has_a_map_of_its_own_and_needs_no_request(page: Page, coffee: Locator) -> None:
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    drawn = []
+    for index in range(3):
+        coffee.locator(".eye").nth(index).click()
+        expect(coffee.locator("[aria-pressed=true]")).to_have_count(1)
+        drawn.append(coffee.locator("canvas").evaluate(WHERE_IS_IT))
+    assert requests == []
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
+def test_the_map_is_warm_in_the_middle_and_dark_outside_the_crop(coffee: Locator) -> None:
+    coffee.locator(".eye").first.click()
+    width = coffee.locator("canvas").evaluate("(canvas) => canvas.width")
+    height = coffee.locator("canvas").evaluate("(canvas) => canvas.height")
+    data = coffee.locator("canvas").evaluate(WHERE_IS_IT)
+
+    def at(x: float, y: float) -> list[int]:
+        start = 4 * (int(y * height) * width + int(x * width))
+        return data[start : start + 4]
+
+    red, green, blue, _ = at(0.5, 0.45)
+    assert min(red, green) > blue
+    assert at(0.02, 0.5) == at(0.98, 0.5) == [0, 0, 0, 158]
+    expect(coffee.locator("[data-part=outside]")).to_contain_text("never saw the edges")
+
+
+def test_the_overlay_lies_exactly_on_the_photo(coffee: Locator) -> None:
+    coffee.locator(".eye").first.click()
+    assert coffee.locator("canvas").bounding_box() == coffee.locator(".photo img").bounding_box()
+    ratios = [
+        coffee.locator("canvas").evaluate("(canvas) => canvas.width / canvas.height"),
+        coffee.locator(".photo img").evaluate("(image) => image.naturalWidth / image.naturalHeight"),
+    ]
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.005)
+
+
+def test_the_strength_of_the_colours_can_be_set(coffee: Locator) -> None:
+    coffee.locator(".eye").first.click()
+    strong = coffee.locator("canvas").evaluate(WHERE_IS_IT)
+    coffee.get_by_label("Strength of the colours").fill("10")
+    weak = coffee.locator("canvas").evaluate(WHERE_IS_IT)
+    assert sum(weak[3::4]) < sum(strong[3::4])
+
+
+def test_a_hostile_file_name_is_shown_as_text(cards: Cards) -> None:
+    name = "<img src=x onerror=alert(1)>.jpg"
+    card = cards.choose_files(payload(name, cards.photos["cat"]))
+    expect_state(card, "done")
+    assert cards.names() == [name]
+    assert cards.page.locator("img[src=x]").count() == 0

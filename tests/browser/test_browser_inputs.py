@@ -1,0 +1,142 @@
+"""Every way to give the page a photo, alone and several at once."""
+
+from __future__ import annotations
+
+import pytest
+from cards import Cards, expect_state, held_requests, payload
+from playwright.sync_api import BrowserContext, Page, expect
+
+
+def test_a_chosen_photo_becomes_a_card_with_three_answers(cards: Cards) -> None:
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    expect(card.locator(".answers > li")).to_have_count(3)
+    expect(card.locator("h3")).to_have_text("This looks like: espresso")
+    expect(card.get_by_role("img", name="Your photo coffee.jpg")).to_be_visible()
+
+
+def test_the_same_photo_can_be_chosen_twice(cards: Cards) -> None:
+    cards.choose("cat")
+    cards.choose("cat")
+    expect(cards.all).to_have_count(2)
+
+
+def test_a_photo_can_be_dropped_anywhere(cards: Cards) -> None:
+    cards.drop(payload("dropped.jpg", cards.photos["cat"]))
+    expect_state(cards.all.first, "done")
+    expect(cards.page.locator("#drop-now")).to_be_hidden()
+
+
+def test_the_page_says_drop_while_a_photo_hovers(page: Page) -> None:
+    page.locator("h1").dispatch_event("dragenter")
+    expect(page.locator("#drop-now")).to_be_visible()
+    page.locator("h1").dispatch_event("dragleave")
+    expect(page.locator("#drop-now")).to_be_hidden()
+
+
+def test_what_is_dropped_without_a_file_is_answered_with_a_sentence(cards: Cards) -> None:
+    cards.drop()
+    expect(cards.page.locator("#message")).to_contain_text("There was no photo in that")
+    cards.choose("cat")
+    expect(cards.page.locator("#message")).to_be_hidden()
+
+
+COPY_PICTURE = """async () => {
+  const canvas = Object.assign(document.createElement('canvas'), { width: 80, height: 60 });
+  canvas.getContext('2d').fillRect(0, 0, 40, 60);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
+  await navigator.clipboard.write([new ClipboardItem({ 'image/png': blob })]);
+}"""
+
+
+def test_a_picture_on_the_clipboard_can_be_pasted(context: BrowserContext, cards: Cards) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    cards.page.evaluate(COPY_PICTURE)
+    cards.page.keyboard.press("Control+V")
+    expect_state(cards.all.first, "done")
+    expect(cards.all.first.locator("[data-part=file]")).to_have_text("image.png")
+
+
+@pytest.mark.parametrize(("name", "answer"), [("cat", "Egyptian cat"), ("coffee", "espresso"), ("rocket", "missile")])
+def test_a_sample_is_one_tap_away(cards: Cards, name: str, answer: str) -> None:
+    cards.page.locator(f"[data-name='{name}.webp']").click()
+    expect_state(cards.all.first, "done")
+    expect(cards.all.first.locator(".name").first).to_contain_text(answer)
+
+
+def test_the_samples_are_credited(page: Page) -> None:
+    expect(page.locator("footer")).to_contain_text("Stéfan van der Walt")
+
+
+def test_several_photos_become_cards_in_their_order_the_newest_on_top(cards: Cards) -> None:
+    cards.choose("rocket")
+    cards.choose("cat", "coffee")
+    assert cards.names() == ["cat.jpg", "coffee.jpg", "rocket.jpg"]
+    for index in range(3):
+        expect_state(cards.all.nth(index), "done")
+
+
+def test_at_most_three_requests_are_in_flight(cards: Cards) -> None:
+    with held_requests(cards.page) as held:
+        cards.choose("cat", "coffee", "rocket", "cat", "coffee")
+        expect(cards.page.locator("[data-state=thinking], [data-state=sending]")).to_have_count(3)
+        expect(cards.page.locator("[data-state=waiting]")).to_have_count(2)
+        held.wait_for(3)
+        held.pop(0).continue_()
+        expect_state(cards.all.first, "done")
+        expect(cards.page.locator("[data-state=waiting]")).to_have_count(1)
+    expect(cards.page.locator("[data-state=done]")).to_have_count(5)
+
+
+def test_a_card_can_be_cancelled_and_tried_again(cards: Cards) -> None:
+    with held_requests(cards.page):
+        card = cards.choose("cat")
+        card.get_by_role("button", name="Cancel").click()
+        expect_state(card, "cancelled")
+    card.get_by_role("button", name="Try again").click()
+    expect_state(card, "done")
+
+
+def test_cancelling_a_waiting_card_sends_nothing_for_it(cards: Cards) -> None:
+    with held_requests(cards.page) as held:
+        cards.choose("cat", "coffee", "rocket", "coffee")
+        expect(cards.page.locator("[data-state=thinking], [data-state=sending]")).to_have_count(3)
+        held.wait_for(3)
+        last = cards.all.nth(3)
+        last.get_by_role("button", name="Cancel").click()
+    assert len(held) == 3
+    expect(cards.page.locator("[data-state=done]")).to_have_count(3)
+    expect_state(last, "cancelled")
+
+
+def test_a_removed_card_leaves_the_page(cards: Cards) -> None:
+    cards.choose("cat", "coffee")
+    expect(cards.page.locator("[data-state=done]")).to_have_count(2)
+    cards.all.first.get_by_role("button", name="Remove").click()
+    assert cards.names() == ["coffee.jpg"]
+    expect(cards.all.first).to_be_focused()
+
+
+def test_a_slow_upload_shows_how_far_it_is(cards: Cards, context: BrowserContext) -> None:
+    slow = context.new_cdp_session(cards.page)
+    speed = {"offline": False, "latency": 20, "downloadThroughput": -1, "uploadThroughput": 30_000}
+    slow.send("Network.emulateNetworkConditions", speed)
+    card = cards.choose("coffee")
+    expect(card.locator("h3")).to_have_text("Sending, 0%.")
+    expect(card.locator("progress")).to_be_visible()
+    expect_state(card, "done", timeout=30_000)
+    expect(card.locator("progress")).to_be_hidden()
+
+
+@pytest.mark.parametrize(("has_touch", "shown"), [(True, True), (False, False)])
+def test_a_phone_has_a_camera_button_beside_the_gallery(
+    context: BrowserContext, page: Page, has_touch: bool, shown: bool
+) -> None:
+    if has_touch:
+        touch = context.new_cdp_session(page)
+        features = [{"name": "any-pointer", "value": "coarse"}]
+        touch.send("Emulation.setEmulatedMedia", {"features": features})
+        touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    expect(page.get_by_text("Take a photo")).to_be_visible(visible=shown)
+    expect(page.locator("#camera")).to_have_attribute("capture", "environment")
+    assert page.locator("#file").get_attribute("capture") is None
