@@ -3,11 +3,6 @@
 
 # Any Debian-like image; where it has no Python, Debian's is installed, which must be 3.11 or newer.
 ARG BASE=python:3.11-slim
-# "built" prepares the model here, with torch; "ready" takes PREPARED, a cache folder that `topthree prepare` filled.
-ARG MODEL=built
-# "none" serves the official ResNet-18, downloaded and checked, or WEIGHTS; "efficientnet_lite0" the packaged model.
-ARG FALLBACK=none
-# WEIGHTS (with WEIGHTS_SHA256 and LABELS, if wanted) and PREPARED are paths below weights/ in the build context.
 
 FROM ${BASE} AS base
 RUN command -v python3 >/dev/null || { apt-get update \
@@ -21,40 +16,37 @@ RUN python3 -m venv /tools
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
 
-FROM tools AS model-built
+FROM tools AS model
+# A folder below weights/ in the build context: a model that was prepared elsewhere, so that torch is not needed here.
+ARG PREPARED=
 # The CPU builds of torch are a tenth of the size; where their index does not answer, the ordinary ones serve as well.
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 COPY pyproject.toml requirements-serve.txt ./
 # A prepared model serves only with the OpenVINO that made it, so both stages have the versions of the lock.
-RUN /tools/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+RUN test -n "${PREPARED}" || { \
+    /tools/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     > /tools/requirements.txt \
     && sed -nE 's/^([^ #]+==[^\\]*).*/\1/p' requirements-serve.txt > /tools/constraints.txt \
     && if /tools/bin/python -c "import urllib.request as r; r.urlopen('${TORCH_CPU_INDEX}/torch/', timeout=3)" 2>/dev/null; \
     then /tools/bin/pip install --index-url "${TORCH_CPU_INDEX}" torch torchvision; fi \
-    && /tools/bin/pip install --requirement /tools/requirements.txt --constraint /tools/constraints.txt
+    && /tools/bin/pip install --requirement /tools/requirements.txt --constraint /tools/constraints.txt; }
 COPY . .
-ARG FALLBACK
+# "efficientnet_lite0" builds in the model that a package carries; "none" the official ResNet-18, or WEIGHTS.
+ARG FALLBACK=none
+# A file below weights/ in the build context, the SHA-256 that it must have, and the names of its classes.
 ARG WEIGHTS=
 ARG WEIGHTS_SHA256=
 ARG LABELS=
 ENV TOPTHREE_CACHE=/opt/topthree/cache
-# The file in the cache says why the fallback serves; with it there, nothing is downloaded.
-RUN /tools/bin/pip install --no-deps . && mkdir -p "$TOPTHREE_CACHE" && export TOPTHREE_FALLBACK="$FALLBACK" \
-    TOPTHREE_WEIGHTS="$WEIGHTS" TOPTHREE_WEIGHTS_SHA256="$WEIGHTS_SHA256" TOPTHREE_LABELS="$LABELS" \
+RUN mkdir -p /opt/topthree/cache /opt/topthree/weights \
+    && for file in $WEIGHTS $LABELS; do cp "$file" "/opt/topthree/$file"; done
+# The file fallback-in-use says why the fallback serves; with it there, nothing is downloaded.
+RUN if [ -n "$PREPARED" ]; then cp -r "$PREPARED/." "$TOPTHREE_CACHE"; else /tools/bin/pip install --no-deps . \
+    && export TOPTHREE_FALLBACK="$FALLBACK" TOPTHREE_WEIGHTS="$WEIGHTS" TOPTHREE_WEIGHTS_SHA256="$WEIGHTS_SHA256" TOPTHREE_LABELS="$LABELS" \
     && if [ "$FALLBACK" != none ]; then printf "The image was built to serve it." > "$TOPTHREE_CACHE/fallback-in-use"; \
     elif [ -z "$WEIGHTS" ]; then /tools/bin/topthree weights --fetch; fi \
-    && /tools/bin/topthree prepare && rm -rf "$TOPTHREE_CACHE/weights"
-
-FROM tools AS model-ready
-ARG PREPARED=weights/prepared
-COPY . .
-RUN mkdir -p /opt/topthree && cp -r "$PREPARED" /opt/topthree/cache
-
-FROM model-${MODEL} AS model
-ARG WEIGHTS=
-ARG LABELS=
-RUN mkdir -p /opt/topthree/weights && for file in $WEIGHTS $LABELS; do cp "$file" "/opt/topthree/$file"; done \
-    && chmod -R u=rwX,go=rX /opt/topthree
+    && /tools/bin/topthree prepare && rm -rf "$TOPTHREE_CACHE/weights"; fi
+RUN chmod -R u=rwX,go=rX /opt/topthree
 
 FROM tools AS serve
 COPY requirements-serve.txt ./
@@ -81,7 +73,7 @@ LABEL org.opencontainers.image.title="topthree" \
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/ensurepip /usr/local/lib/python3.*/site-packages/pip*
 COPY --from=serve /opt/topthree /opt/topthree
 COPY --from=model /opt/topthree /opt/topthree
-ARG FALLBACK
+ARG FALLBACK=none
 ARG WEIGHTS=
 ARG WEIGHTS_SHA256=
 ARG LABELS=

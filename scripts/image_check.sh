@@ -9,9 +9,7 @@
 #   IMAGE_BUILD_OPTIONS=    more options for `buildah build`, such as --volume or --build-arg
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=$PWD/.venv/bin
-suite=${SUITE:-bookworm}
-most_megabytes=450
+bin=$PWD/.venv/bin suite=${SUITE:-bookworm} most_megabytes=450 build_arguments=()
 container=topthree-check-$$
 image=localhost/$container
 
@@ -21,17 +19,12 @@ fail() { say "$*" >&2; exit 1; }
 need_tools() {
   local missing=() tool
   for tool in buildah debootstrap runc jq curl; do command -v "$tool" >/dev/null || missing+=("$tool"); done
-  [ "$(id -u)" = 0 ] || fail "it must run as root, to make a base image and to start a container."
   [ ${#missing[@]} = 0 ] && return
   { apt-get update && apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"; } \
     >"$work/apt.log" 2>&1 || fail "the Debian packages ${missing[*]} are missing and could not be installed."
 }
 
-clean_up() {
-  runc delete --force "$container" 2>/dev/null || true
-  rm -rf "$work"
-}
-
+clean_up() { runc delete --force "$container" 2>/dev/null || true; rm -rf --one-file-system "$work"; }
 build_with() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
 
 make_base() {
@@ -40,8 +33,7 @@ make_base() {
     || { tail -5 "$work/debootstrap.log"; fail "debootstrap could not make the base image."; }
   # What Debian's own slim images leave out.
   rm -rf "$work"/base/var/cache/apt/* "$work"/base/var/lib/apt/lists/* "$work"/base/usr/share/{doc,info,locale,man}/*
-  local scratch
-  scratch=$(build_with from scratch)
+  local scratch; scratch=$(build_with from scratch)
   build_with add --quiet "$scratch" "$work/base" / >/dev/null
   build_with commit --quiet --rm "$scratch" localhost/base >/dev/null
   rm -rf "$work/base"
@@ -50,7 +42,8 @@ make_base() {
 # Fill the build context: the working tree, and what goes into its weights/.
 make_context() {
   mkdir -p "$work/context/weights"
-  tar --create --exclude=./.git --exclude=./.venv --exclude=./weights . | tar --extract --directory "$work/context"
+  tar --create --exclude=./.git --exclude=./.venv --exclude='./.*_cache' --exclude=./weights . \
+    | tar --extract --directory "$work/context"
   local cache=$work/context/weights/prepared
   if [ -n "${WEIGHTS:-}" ]; then
     cp "$WEIGHTS" "$work/context/weights/"
@@ -61,24 +54,23 @@ make_context() {
     build_arguments+=(--build-arg FALLBACK=efficientnet_lite0)
   fi
   [ -n "${TORCH:-}" ] && return
-  local version
-  version=$("$bin/python" -c 'import importlib.metadata as m; print(m.version("openvino"))')
+  local version; version=$("$bin/python" -c 'import importlib.metadata as m; print(m.version("openvino"))')
   grep -q "^openvino==$version\b" requirements-serve.txt \
     || fail ".venv has OpenVINO $version, and requirements-serve.txt another; run 'make lock', or use TORCH=1."
   say "preparing the model"
   TOPTHREE_CACHE=$cache TOPTHREE_WEIGHTS=${WEIGHTS:-} "$bin/topthree" prepare
-  build_arguments+=(--build-arg MODEL=ready)
+  build_arguments+=(--build-arg PREPARED=weights/prepared)
 }
 
 # Let pip reach its index from the build as it does from here: the same configuration, the same certificates.
 share_pip_configuration() {
-  local list authorities
-  list=$("$bin/pip" config list | sed -nE "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" | sort --unique --key=1,1)
-  authorities=$(sed -n 's/^cert = //p' <<<"$list")
-  { echo "[global]"; grep -E '^(index-url|extra-index-url|trusted-host|proxy|default-timeout) ' <<<"$list" || true; \
-    [ -z "$authorities" ] || echo "cert = /etc/pip-cert.pem"; } >"$work/pip.conf"
+  local certificates settings='index-url|extra-index-url|trusted-host|proxy|timeout|find-links'
+  "$bin/pip" config list | sed -nE "1i [global]
+    s/^(global|:env:)\.($settings)='(.*)'$/\2 = \3/p; s/^(global|:env:)\.cert='.*'$/cert = \/etc\/pip-cert.pem/p" \
+    | awk '!seen[$1]++' >"$work/pip.conf"
+  certificates=$("$bin/pip" config list | sed -nE "s/^(global|:env:)\.cert='(.*)'$/\2/p" | head -1)
   build_arguments+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
-  [ -z "$authorities" ] || build_arguments+=(--volume "$authorities:/etc/pip-cert.pem:ro")
+  [ -z "$certificates" ] || build_arguments+=(--volume "$certificates:/etc/pip-cert.pem:ro")
 }
 
 build_image() {
@@ -105,24 +97,23 @@ check_contents() {
 start_container() {
   mkdir -p "$work/bundle"
   build_with inspect --type image "$image" | jq .Docker.config >"$work/image.json"
-  (cd "$work/bundle" && runc spec)
-  jq --slurpfile images "$work/image.json" --arg root "$root" '$images[0] as $image
-    | ($image.User | split(":") | map(tonumber)) as [$uid, $gid]
-    | .root = {path: $root, readonly: true}
-    | .process += {terminal: false, user: {uid: $uid, gid: $gid}, capabilities: {}, args: $image.Cmd,
-                   env: $image.Env, cwd: $image.WorkingDir}
-    | .mounts += [{destination: "/tmp", type: "tmpfs", source: "tmpfs",
-                   options: ["nosuid", "nodev", "noexec", "size=64m", "mode=1777"]}]' \
-    "$work/bundle/config.json" >"$work/config.json"
-  mv "$work/config.json" "$work/bundle/config.json"
+  runc spec --bundle "$work"
+  jq --slurpfile images "$work/image.json" --arg root "$root" --from-file scripts/image_check.jq \
+    "$work/config.json" >"$work/bundle/config.json"
   runc run --detach --bundle "$work/bundle" "$container" </dev/null >"$work/serve.log" 2>&1
   process=$(runc state "$container" | jq .pid)
+}
+
+# The memory of all its processes in MB, each shared page counted once.
+memory() {
+  runc ps --format json "$container" | jq -r '.[] | "/proc/\(.)/smaps_rollup"' | xargs cat \
+    | awk '/^Pss:/ {sum += $2} END {printf "%d", sum * 1024 / 1e6}'
 }
 
 inside() { nsenter --target "$process" --net "$@"; }
 
 check_service() {
-  local started ready label
+  local started answer label
   started=$(date +%s%3N)
   start_container
   until inside curl --silent --fail --output /dev/null http://127.0.0.1:8000/readyz; do
@@ -132,18 +123,18 @@ check_service() {
   say "ready after $(($(date +%s%3N) - started)) ms, as user $(ps -o uid= -p "$process" | tr -d ' ')"
   mapfile -t probe < <(jq -r '.Healthcheck.Test[1:][]' "$work/image.json")
   runc exec "$container" "${probe[@]}" || fail "the health check fails."
-  ready=$(inside curl --silent --fail-with-body -F "file=@$photo" http://127.0.0.1:8000/api/v1/predict) || fail "$ready"
-  label=$(jq -r '.predictions[0] | "\(.label) \(.confidence)"' <<<"$ready")
-  say "$(basename "$photo"): $label, by $(jq -r '.model | "\(.name), \(.engine)"' <<<"$ready")"
+  answer=$(inside curl --silent --fail-with-body -F "file=@$photo" http://127.0.0.1:8000/api/v1/predict) || fail "$answer"
+  label=$(jq -r '.predictions[0] | "\(.label) \(.confidence)"' <<<"$answer")
+  say "$(basename "$photo"): $label, by $(jq -r '.model | "\(.name), \(.engine)"' <<<"$answer"), in $(memory) MB of memory"
   [[ $label == *${EXPECT:-}* ]] || fail "'$EXPECT' was to come first."
   inside curl --silent --fail --output /dev/null http://127.0.0.1:8000/ || fail "the page does not answer."
   runc kill "$container" "$(jq -r .StopSignal "$work/image.json")"
   timeout 20 tail --pid="$process" --follow /dev/null || { cat "$work/serve.log"; fail "it does not stop."; }
 }
 
+[ "$(id -u)" = 0 ] || fail "it must run as root, to make a base image and run a container."
 work=$(mktemp --directory /var/tmp/topthree-image.XXXXXX)
 trap clean_up EXIT
-build_arguments=()
 need_tools
 photo=${PHOTO:-}
 if [ -z "$photo" ]; then
