@@ -4,7 +4,7 @@ import { scaleDown } from './resample.js';
 
 // Twice the side of what the model sees, so that nothing it could see is lost.
 export const SHORT_SIDE = 640;
-const QUALITY = 0.95;
+const QUALITY = 0.98;
 
 const isWorker = typeof WorkerGlobalScope !== 'undefined';
 

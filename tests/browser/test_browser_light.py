@@ -1,0 +1,215 @@
+"""What leaves the device: small, upright, and without metadata."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from cards import Cards, expect_state, payload
+from PIL import ExifTags, Image, PngImagePlugin
+from playwright.sync_api import expect
+
+SECRET = b"SECRET-PLACE"
+
+
+# The browser's protocol does not tell what a blob holds; the digest in the answer proves that this is what arrived.
+KEEP_SENT = """() => {
+  const { send } = XMLHttpRequest.prototype;
+  XMLHttpRequest.prototype.send = function keep(body) {
+    window.sentBody = body;
+    return send.call(this, body);
+  };
+}"""
+READ_SENT = """async () => {
+  const bytes = new Uint8Array(await window.sentBody.arrayBuffer());
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
+}"""
+
+
+@pytest.fixture
+def sent(cards: Cards) -> Callable[..., bytes]:
+    """Give the page a photo; returns the bytes that it sends."""
+    cards.page.evaluate(KEEP_SENT)
+
+    def send(data: bytes, name: str = "photo.jpg") -> bytes:
+        with cards.page.expect_response("**/api/v1/predict*") as response:
+            card = cards.choose_files(payload(name, data))
+        expect_state(card, "done")
+        body = base64.b64decode(cards.page.evaluate(READ_SENT))
+        assert response.value.json()["image"]["sha256"] == hashlib.sha256(body).hexdigest()
+        return body
+
+    return send
+
+
+def exif(orientation: int = 1) -> Image.Exif:
+    data = Image.Exif()
+    data[ExifTags.Base.Orientation] = orientation
+    data[ExifTags.Base.Artist] = SECRET.decode()
+    data.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSMapDatum] = SECRET.decode()
+    return data
+
+
+def two_halves(width: int = 400, height: int = 300) -> Image.Image:
+    """Draw a picture with a red left and a blue right half."""
+    image = Image.new("RGB", (width, height), (220, 30, 30))
+    image.paste((30, 30, 220), (width // 2, 0, width, height))
+    return image
+
+
+def saved(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
+    out = io.BytesIO()
+    (image or two_halves()).save(out, kind, **options)
+    return out.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def png_with_text() -> bytes:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", SECRET.decode())
+    text.add_itxt("Author", SECRET.decode(), zip=False)
+    return saved("PNG", pnginfo=text, exif=exif())
+
+
+FILES = {
+    "JPEG with EXIF": lambda: saved("JPEG", exif=exif(), comment=SECRET, quality=90),
+    "JPEG with XMP and a profile": lambda: saved("JPEG", xmp=b"<x>" + SECRET + b"</x>", icc_profile=SECRET * 9),
+    "progressive JPEG": lambda: saved("JPEG", exif=exif(), progressive=True),
+    "grey JPEG": lambda: saved("JPEG", two_halves().convert("L"), exif=exif()),
+    "CMYK JPEG": lambda: saved("JPEG", two_halves().convert("CMYK"), exif=exif()),
+    "JPEG with something after its end": lambda: saved("JPEG") + b"ftypmp42" + SECRET,
+    "PNG with text": png_with_text,
+    "palette PNG": lambda: saved("PNG", two_halves().convert("P"), exif=exif()),
+    "WebP": lambda: saved("WEBP", exif=exif(), xmp=SECRET, icc_profile=SECRET * 9),
+    "lossless WebP": lambda: saved("WEBP", lossless=True, exif=exif()),
+}
+
+
+@pytest.mark.parametrize("make", FILES.values(), ids=FILES)
+def test_a_small_photo_is_sent_as_it_is_without_its_metadata(sent: Callable[..., bytes], make: Callable) -> None:
+    original = make()
+    assert SECRET in original
+    data = sent(original)
+    assert SECRET not in data
+    assert len(data) < len(original)
+    assert np.array_equal(pixels(data), pixels(original))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_all_that_stays(sent: Callable[..., bytes], kind: str, orientation: int) -> None:
+    data = sent(saved(kind, exif=exif(orientation)))
+    with Image.open(io.BytesIO(data)) as image:
+        left = dict(image.getexif())
+    assert left == ({} if orientation == 1 else {ExifTags.Base.Orientation: orientation})
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_photo_is_scaled_down_upright(sent: Callable[..., bytes], orientation: int) -> None:
+    upright = two_halves(1600, 1200)
+    turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # each undoes its orientation
+    stored = upright.transpose(Image.Transpose(turned[orientation])) if orientation > 1 else upright
+    data = sent(saved("JPEG", stored, exif=exif(orientation)))
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size, dict(image.getexif())) == ("JPEG", (853, 640), {})
+    red, blue = pixels(data)[320, 100], pixels(data)[320, 750]
+    assert red[0] > 180 > blue[0]
+    assert blue[2] > 180 > red[2]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((4000, 3000), (853, 640)), ((700, 2800), (640, 2560)), ((641, 641), (640, 640))]
+)
+def test_the_short_side_is_what_the_model_needs(
+    sent: Callable[..., bytes], size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    with Image.open(io.BytesIO(sent(saved("JPEG", two_halves(*size))))) as image:
+        assert image.size == expected
+
+
+def test_colours_are_not_converted(sent: Callable[..., bytes]) -> None:
+    # A profile that swaps red and blue: who honours it sends other numbers than the server would have read.
+    swapping = rgb_profile(primaries=[(0.15, 0.06), (0.30, 0.60), (0.64, 0.33)])
+    image = Image.new("RGB", (1400, 1000), (200, 60, 20))
+    data = sent(saved("PNG", image, icc_profile=swapping), "photo.png")
+    assert np.abs(pixels(data)[300, 300] - (200, 60, 20)).max() <= 3
+
+
+def test_what_is_transparent_becomes_white_as_on_the_server(sent: Callable[..., bytes]) -> None:
+    data = sent(saved("PNG", Image.new("RGBA", (900, 700), (255, 0, 0, 0))), "photo.png")
+    assert pixels(data).min() >= 253
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "AVIF"])
+def test_other_kinds_that_the_browser_can_read_are_sent_as_jpeg(sent: Callable[..., bytes], kind: str) -> None:
+    assert sent(saved(kind), f"photo.{kind.lower()}").startswith(b"\xff\xd8\xff")
+
+
+def test_details_name_the_original_and_what_was_sent(cards: Cards) -> None:
+    data = saved("JPEG", two_halves(1600, 1200), quality=95)
+    card = cards.choose_files(payload("large.jpg", data))
+    expect_state(card, "done")
+    expect(card.locator("[data-part=original]")).to_contain_text("1600 × 1200 pixels, JPEG")
+    expect(card.locator("[data-part=sent]")).to_contain_text("853 × 640 pixels")
+
+
+@pytest.fixture
+def tiff() -> bytes:
+    """A photo of a kind that this browser cannot read."""
+    return saved("TIFF", compression="tiff_lzw")
+
+
+def test_what_the_browser_cannot_read_is_asked_about_before_it_is_sent(cards: Cards, tiff: bytes) -> None:
+    requests: list[str] = []
+    cards.page.on("request", lambda request: requests.append(request.url))
+    card = cards.choose_files(payload("scan.tiff", tiff, "image/tiff"))
+    expect_state(card, "asking")
+    expect(card.locator("[data-part=advice]")).to_contain_text(re.compile("TIFF photo.*metadata.*Send the whole file"))
+    assert not [url for url in requests if "predict" in url]
+    card.get_by_role("button", name="Send it as it is").click()
+    expect_state(card, "done")
+    expect(card.get_by_text("This browser cannot show this photo.")).to_be_visible()
+    expect(card.locator("[data-part=original]")).to_contain_text("400 × 300 pixels, TIFF")
+    expect(card.locator("[data-part=sent]")).to_contain_text("the whole file")
+
+
+def test_a_photo_that_may_not_be_sent_is_not(cards: Cards, tiff: bytes) -> None:
+    requests: list[str] = []
+    cards.page.on("request", lambda request: requests.append(request.url))
+    card = cards.choose_files(payload("scan.tiff", tiff, "image/tiff"))
+    card.get_by_role("button", name="Remove").click()
+    expect(cards.all).to_have_count(0)
+    assert not [url for url in requests if "predict" in url]
+
+
+def rgb_profile(primaries: list[tuple[float, float]]) -> bytes:
+    """Write a minimal ICC matrix profile (ICC.1:2010) with these chromaticities and a gamma of 2.2."""
+
+    def fixed(value: float) -> bytes:
+        return round(value * 65536).to_bytes(4, "big", signed=True)
+
+    white = np.array([0.9642, 1.0, 0.8249])
+    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries]).T
+    matrix = columns * np.linalg.solve(columns, white)
+    points = [white, *matrix.T]
+    xyz = [b"XYZ \0\0\0\0" + b"".join(fixed(value) for value in point) for point in points]
+    curve = b"curv\0\0\0\0\0\0\0\x01" + round(2.2 * 256).to_bytes(2, "big") + b"\0\0"
+    tags = dict(zip([b"wtpt", b"rXYZ", b"gXYZ", b"bXYZ"], xyz, strict=True)) | {b"rTRC": curve}
+    tags |= {b"gTRC": curve, b"bTRC": curve}
+    start = 128 + 4 + 12 * len(tags)
+    table, body = len(tags).to_bytes(4, "big"), b""
+    for name, data in tags.items():
+        table += name + (start + len(body)).to_bytes(4, "big") + len(data).to_bytes(4, "big")
+        body += data
+    header = (start + len(body)).to_bytes(4, "big") + b"\0\0\0\0\x02\x40\0\0mntrRGB XYZ " + bytes(12) + b"acsp"
+    header += bytes(28) + b"".join(fixed(value) for value in white)
+    return header.ljust(128, b"\0") + table + body
