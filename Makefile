@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint coverage lock image-check clean
+.PHONY: help serve test lint coverage soak lock image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-test ## Check style, formatting and types.
 
 coverage: $(VENV)/.installed-test ## Run the tests and require 95% of branches.
 	$(BIN)/pytest -n auto --cov --cov-report=term
+
+soak: $(VENV)/.installed ## Send 20,000 mixed requests and require flat memory; SECONDS=60 makes it a minute.
+	$(BIN)/python scripts/soak.py $(if $(SECONDS),--seconds $(SECONDS))
 
 lock: $(VENV)/.installed ## Write requirements-serve.txt, what the container serves with, from pyproject.toml.
 	@$(PIP) install --quiet uv

@@ -100,7 +100,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "js.preparing": ("Making it ready.", "正在准备。"),
     "js.sending": ("Sending, {percent}.", "正在发送，{percent}。"),
     "js.thinking": ("Looking at it.", "正在识别。"),
-    "js.slow": ("The connection is slow. It goes on; nothing is lost.", "网络较慢，仍在继续，不会丢失。"),
+    "js.slow": ("This takes longer than usual. It goes on; nothing is lost.", "比平时慢一些，仍在继续，不会丢失。"),
     "js.loading": (
         "The model is still loading. The answer comes by itself as soon as it is ready.",
         "模型仍在加载，加载完成后会自动给出答案。",

@@ -16,17 +16,23 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 
+from ..errors import TopthreeError
+
 Send = Callable[[bytes], dict[str, float]]
 """Have one photo classified; return the stages of its Server-Timing in milliseconds; raise if it failed."""
+
+MakeSender = Callable[[], AbstractContextManager[Send]]
+"""Open a connection, or whatever one client needs of its own, for as long as the context lasts."""
 
 OPEN_LOOP_CLIENTS = 256
 TIMEOUT_SECONDS = 60.0
 
 
-class RequestFailed(Exception):
+class RequestFailed(TopthreeError):
     """The target answered with something other than 200."""
 
 
@@ -53,13 +59,14 @@ class _Sample:
     stages: dict[str, float] | None
 
 
-def http_sender(url: str) -> Callable[[], Send]:
-    """Return a maker of senders to `url`; each sender keeps a connection of its own."""
+def http_sender(url: str) -> MakeSender:
+    """Return a maker of senders to the server at `url`."""
     parts = urllib.parse.urlsplit(url)
     path = parts.path.rstrip("/") + "/api/v1/predict"
     connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
 
-    def make() -> Send:
+    @contextmanager
+    def make() -> Iterator[Send]:
         connection = connect(parts.netloc, timeout=TIMEOUT_SECONDS)
 
         def send(photo: bytes) -> dict[str, float]:
@@ -70,7 +77,8 @@ def http_sender(url: str) -> Callable[[], Send]:
                 raise RequestFailed(f"status {response.status}")
             return parse_server_timing(response.headers.get("Server-Timing", ""))
 
-        return send
+        with closing(connection):
+            yield send
 
     return make
 
@@ -80,16 +88,17 @@ def parse_server_timing(header: str) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
 
 
-def closed_loop(make_sender: Callable[[], Send], photos: list[bytes], *, clients: int, seconds: float) -> Load:
+def closed_loop(make_sender: MakeSender, photos: list[bytes], *, clients: int, seconds: float) -> Load:
     """Keep `clients` photos in flight for some seconds."""
     begin = time.monotonic()
     end = begin + seconds
     source = _Shared(cycle(photos))
 
     def client(_: int) -> list[_Sample]:
-        send, samples = make_sender(), []
-        while (started := time.monotonic()) < end:
-            samples.append(_measure(send, next(source), started))
+        samples = []
+        with make_sender() as send:
+            while (started := time.monotonic()) < end:
+                samples.append(_measure(send, next(source), started))
         return samples
 
     with ThreadPoolExecutor(clients) as pool:
@@ -97,7 +106,7 @@ def closed_loop(make_sender: Callable[[], Send], photos: list[bytes], *, clients
     return _summarise("closed", clients, samples, begin)
 
 
-def open_loop(make_sender: Callable[[], Send], photos: list[bytes], *, rate: float, seconds: float) -> Load:
+def open_loop(make_sender: MakeSender, photos: list[bytes], *, rate: float, seconds: float) -> Load:
     """Send photos at random moments, `rate` a second on average, for some seconds."""
     moments = list(_arrivals(rate, seconds))
     local = threading.local()
@@ -105,10 +114,10 @@ def open_loop(make_sender: Callable[[], Send], photos: list[bytes], *, rate: flo
 
     def send_at(moment: float, photo: bytes) -> _Sample:
         if not hasattr(local, "send"):
-            local.send = make_sender()
+            local.send = connections.enter_context(make_sender())
         return _measure(local.send, photo, begin + moment)
 
-    with ThreadPoolExecutor(OPEN_LOOP_CLIENTS) as pool:
+    with ExitStack() as connections, ThreadPoolExecutor(OPEN_LOOP_CLIENTS) as pool:
         futures = []
         for moment, photo in zip(moments, cycle(photos), strict=False):
             time.sleep(max(0.0, begin + moment - time.monotonic()))
@@ -141,7 +150,7 @@ class _Shared(Iterator[bytes]):
 def _measure(send: Send, photo: bytes, started: float) -> _Sample:
     try:
         stages: dict[str, float] | None = send(photo)
-    except (RequestFailed, http.client.HTTPException, OSError):
+    except (TopthreeError, http.client.HTTPException, OSError):
         stages = None  # counted as an error; what matters here is how many
     finished = time.monotonic()
     return _Sample(finished, 1000 * (finished - started), stages)

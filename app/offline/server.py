@@ -1,0 +1,115 @@
+"""A server of our own to measure: started on a free port, always stopped with all its processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ..errors import TopthreeError
+from ..settings import Settings
+from .load import RequestFailed, http_sender
+
+START_SECONDS = 300.0
+STOP_SECONDS = 30.0
+POLL_SECONDS = 0.02
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class ServerFailed(TopthreeError):
+    """The server ended, or did not answer in time."""
+
+
+@dataclass(frozen=True)
+class OwnServer:
+    """A running `topthree serve` in a process group of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    started: float
+
+    def wait_for_answer(self, photo: bytes) -> float:
+        """Send one photo again and again until it is answered; return the seconds since the start."""
+        make_sender = http_sender(self.url)
+        while time.monotonic() - self.started < START_SECONDS:
+            try:
+                with make_sender() as send:
+                    send(photo)
+            except (OSError, RequestFailed):
+                if self.process.poll() is not None:
+                    raise ServerFailed("The server ended before it answered.") from None
+                time.sleep(POLL_SECONDS)
+            else:
+                return time.monotonic() - self.started
+        raise ServerFailed(f"The server did not answer within {START_SECONDS:.0f} seconds.")
+
+    def memory_mb(self) -> float:
+        """Add up the memory of all its processes."""
+        return round(sum(process_memory_mb(pid) for pid in _process_group(self.process.pid)), 1)
+
+
+@contextmanager
+def own_server(settings: Settings) -> Iterator[OwnServer]:
+    """Run `topthree serve` on a free port of the loopback address, and stop all of it in the end."""
+    port = _free_port()
+    environment = os.environ | settings.as_environment() | {"TOPTHREE_HOST": "127.0.0.1", "TOPTHREE_PORT": str(port)}
+    command = [sys.executable, "-m", "app", "serve"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log, start_new_session=True)
+        try:
+            yield OwnServer(f"http://127.0.0.1:{port}", process, time.monotonic())
+        except ServerFailed as error:
+            raise ServerFailed(f"{error} Its last words: {_last_line(log)}") from error
+        finally:
+            _stop(process)
+
+
+def process_memory_mb(pid: int) -> float:
+    """Read a process's proportional set size: its own memory and its share of what it shares, in 2^20 bytes."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return round(int(found[1]) / 1024, 1) if found else 0.0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    return (log.read().decode(errors="replace").strip().splitlines() or ["none"])[-1]
+
+
+def _process_group(group: int) -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(folder.name)) == group:
+                yield int(folder.name)
+        except ProcessLookupError:
+            continue

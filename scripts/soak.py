@@ -1,0 +1,148 @@
+"""Send many mixed requests to a server of its own and fail if its memory does not stay flat.
+
+usage: python scripts/soak.py [--requests 20000] [--seconds S] [--clients 4]
+
+Nine in ten requests are good photos, from 0.01 to 12 megapixels, in five formats; a tenth are bad in eight ways.
+Memory (PSS of all processes) after the first tenth of the run is compared with memory at its end: growth over
+5% fails, and so does any answer with a status other than the one that is due. With --seconds the run ends after
+that time, whatever was sent by then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import os
+import random
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from app.offline.server import OwnServer, own_server
+from app.settings import Settings
+
+LARGEST_GROWTH_PERCENT = 5.0
+BAD_SHARE = 0.1
+# (width, height, format, how often): most photos are small, a few are as large as phones make them.
+GOOD = (
+    (120, 90, "PNG", 10),
+    (500, 375, "JPEG", 50),
+    (640, 480, "WEBP", 10),
+    (800, 600, "GIF", 4),
+    (1280, 960, "JPEG", 20),
+    (1600, 1200, "TIFF", 2),
+    (4032, 3024, "JPEG", 4),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A body and the status that it is due."""
+
+    body: bytes
+    status: int
+
+
+def good_requests() -> list[Request]:
+    """Draw photos of all sizes and formats, each as often in the list as it is to be sent."""
+    requests = []
+    for width, height, kind, times in GOOD:
+        noise = np.random.default_rng(width).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        encoded = io.BytesIO()
+        Image.fromarray(noise).resize((width, height)).save(encoded, kind)
+        requests += [Request(encoded.getvalue(), 200)] * times
+    return requests
+
+
+def bad_requests() -> list[Request]:
+    """Make bodies that are wrong in every way that costs the server something different."""
+    jpeg = good_requests()[20].body
+    bomb = io.BytesIO()
+    Image.new("1", (12_000, 9_000)).save(bomb, "PNG")
+    return [
+        Request(b"", 400),
+        Request(b"only text", 415),
+        Request(b"%PDF-1.7 " + bytes(2000), 415),
+        Request(jpeg[: len(jpeg) // 2], 422),
+        Request(jpeg[:300] + os.urandom(3000), 422),
+        Request(b"\x89PNG\r\n\x1a\n" + os.urandom(4000), 422),
+        Request(bomb.getvalue(), 422),
+        Request(jpeg + bytes(11 * 2**20), 413),
+    ]
+
+
+class Soak:
+    """The run: what was sent, what went wrong, and the memory at its beginning and its end."""
+
+    def __init__(self, server: OwnServer, requests: int, seconds: float | None) -> None:
+        self._server = server
+        self._requests = requests
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._draw = random.Random(0)
+        self._good, self._bad = good_requests(), bad_requests()
+        self.sent = 0
+        self.wrong: list[str] = []
+        self.memory_after_a_tenth = 0.0
+
+    def client(self, _: int) -> None:
+        """Send requests until the run is over."""
+        connection = http.client.HTTPConnection(urlsplit(self._server.url).netloc, timeout=60)
+        while request := self._next():
+            try:
+                connection.request("POST", "/api/v1/predict", request.body, {"Content-Type": "image/jpeg"})
+                response = connection.getresponse()
+                response.read()
+                status = response.status
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                status = repr(error)
+            if status != request.status:
+                self.wrong.append(f"{status} where {request.status} was due")
+
+    def _next(self) -> Request | None:
+        with self._lock:
+            share = self.sent / self._requests
+            if self._seconds is not None:
+                share = max(share, (time.monotonic() - self._began) / self._seconds)
+            if share >= 0.1 and not self.memory_after_a_tenth:
+                self.memory_after_a_tenth = self._server.memory_mb()
+            if share >= 1:
+                return None
+            self.sent += 1
+            return self._draw.choice(self._bad if self._draw.random() < BAD_SHARE else self._good)
+
+
+def main() -> int:
+    """Run the soak and print one line; return 0 if memory stayed flat and every answer was right."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--clients", type=int, default=4)
+    options = parser.parse_args()
+    with own_server(Settings.from_environment(os.environ)) as server:
+        server.wait_for_answer(good_requests()[0].body)
+        soak = Soak(server, options.requests, options.seconds)
+        with ThreadPoolExecutor(options.clients) as pool:
+            list(pool.map(soak.client, range(options.clients)))
+        memory = server.memory_mb()
+    growth = 100 * (memory / soak.memory_after_a_tenth - 1)
+    print(
+        f"{soak.sent} requests, {len(soak.wrong)} wrong answers; memory {soak.memory_after_a_tenth} MB after a tenth, "
+        f"{memory} MB at the end ({growth:+.1f}%)"
+    )
+    for line in sorted(set(soak.wrong)):
+        print(f"wrong: {line}")
+    return int(bool(soak.wrong) or growth > LARGEST_GROWTH_PERCENT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
