@@ -85,8 +85,8 @@ build_image() {
 check_contents() {
   local unwanted megabytes
   unwanted=$(find "$root" -xdev \( -path '*-packages/torch*' -o -path '*-packages/efficientnet*' \
-    -o -path '*-packages/pip' -o -path '*/bin/*gcc*' -o -path '*/bin/cc' -o -path '*/bin/make' -o -path '*/.cache/*' -o -name '*.whl' \
-    -o -name '*_gpu_plugin*' -o -name '*_npu_plugin*' \) -print -prune)
+    -o -path '*-packages/pip' -o -path '*/bin/*gcc*' -o -path '*/bin/cc' -o -path '*/bin/make' -o -path '*/.cache/*' \
+    -o -name '*.whl' -o -name '*_gpu_plugin*' -o -name '*_npu_plugin*' \) -print -prune)
   [ -z "$unwanted" ] || fail "the image holds what it should not:"$'\n'"$unwanted"
   megabytes=$(du --summarize --one-file-system --block-size=1000000 "$root" | cut -f1)
   say "$megabytes MB unpacked, of which $(du -sx --block-size=1000000 "$root/opt/topthree" | cut -f1) MB are ours"
