@@ -101,6 +101,7 @@ def describe(model: Model) -> dict[str, object]:
         "input": dataclasses.asdict(record.geometry),
         "published_accuracy": {"top1": record.top1, "top5": record.top5} if published else None,
         "licence": record.licence if published else None,
+        "measured_accuracy": model.manifest.accuracy if model.manifest else None,
     }
 
 

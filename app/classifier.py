@@ -98,16 +98,15 @@ class Model:
 def load_model(settings: Settings) -> Model:
     """Find the weights or their prepared model, check them against the labels, and load them into an engine."""
     labels = read_labels(settings.labels) if settings.labels else imagenet_labels()
-    precision = choose_precision(settings.precision)
     cpus = make_plan(settings).cpus_per_worker
     if choose_engine(settings.engine) == "torch":
         weights = find_weights(settings)
-        engine: Engine = TorchEngine(weights, classes=len(labels), precision=precision, cpus=cpus)
+        engine: Engine = TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus)
         model = Model(engine, labels, weights)
     else:
         prepared = ensure_prepared(settings)
         check_classes(prepared, len(labels))
-        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus)
+        engine = OpenVINOEngine(prepared, precision=choose_precision(settings.precision), cpus=cpus)
         model = Model(engine, labels, prepared.weights, prepared.manifest)
     weights = model.weights
     log.info("Serving %s from %s (%s).", weights.record.name, weights.path, weights.source)

@@ -125,6 +125,8 @@ class TorchEngine:
         torch.set_num_threads(cpus)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.precision = precision
+        if precision == "auto":
+            self.precision = "bf16" if self.device == "cuda" else "fp32"
         backbone = load_backbone(weights, classes)
         self.class_weights: Floats = backbone.head.weight.detach().numpy().copy()
         self._torch = torch

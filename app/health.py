@@ -14,6 +14,7 @@ import flask
 from .api import current_classifier
 from .classifier import Classifier
 from .errors import ModelUnavailable
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +75,17 @@ def warm_up_in_background(
 ) -> None:
     """Load the model in a thread, so that the worker answers probes meanwhile; mark it ready when it answers.
 
-    An explicit weights file that cannot serve stops the whole service. For any other reason it stays alive and
-    not ready, and tries again from time to time: a balancer that asks `/readyz` sends no request that would.
+    Weights or an int8 model that were asked for by name and cannot serve stop the whole service. For any other
+    reason it stays alive and not ready, and tries again from time to time: a balancer that asks `/readyz` sends
+    no request that would.
     """
     app.extensions["topthree_readiness"] = readiness
     classifier: Classifier = app.extensions["topthree"]
+    settings: Settings = app.config["TOPTHREE"]
 
     def warm_up() -> None:
         while not _is_warm(classifier):
-            if app.config["TOPTHREE"].weights is not None:
+            if settings.weights is not None or settings.precision == "int8":
                 halt(HALT_SERVICE)
                 return
             pause(RETRY_SECONDS)

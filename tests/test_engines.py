@@ -61,6 +61,13 @@ def test_both_engines_agree_on_resnet18(make_settings: Callable[..., Settings], 
     assert np.abs(ours.features - theirs.features).max() < TOLERANCE
 
 
+@pytest.mark.parametrize(("asked", "computed"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])
+def test_torch_halves_its_precision_only_when_asked(batch: np.ndarray, asked: str, computed: str) -> None:
+    engine = TorchEngine(packaged_weights(""), classes=1000, precision=asked, cpus=1)
+    assert (engine.device, engine.precision) == ("cpu", computed)
+    assert engine.infer(batch[:1]).logits.dtype == np.float32
+
+
 def test_a_photo_has_the_same_answer_alone_and_under_load(engine: OpenVINOEngine, batch: np.ndarray) -> None:
     alone, loaded = engine.infer(batch[:1], alone=True), engine.infer(batch[:1])
     assert np.abs(alone.logits - loaded.logits).max() < TOLERANCE

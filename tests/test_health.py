@@ -110,9 +110,12 @@ def test_ready_needs_every_planned_worker(app: flask.Flask, client: FlaskClient)
     assert_problem(client.get("/readyz"), 503, "model-unavailable")
 
 
-def test_explicit_weights_that_fail_stop_the_service(make_settings: Callable[..., Settings]) -> None:
+@pytest.mark.parametrize("asked", [{"weights": "own.pth"}, {"precision": "int8"}])
+def test_what_was_asked_for_by_name_and_fails_stops_the_service(
+    make_settings: Callable[..., Settings], asked: dict[str, str]
+) -> None:
     halts: list[int] = []
-    app = create_app(make_settings(weights="own.pth"), Classifier(refuse))
+    app = create_app(make_settings(**asked), Classifier(refuse))
     warm_up_in_background(app, Readiness(planned=1), slot=0, halt=halts.append)
     join_warm_up()
     assert halts == [HALT_SERVICE]

@@ -76,6 +76,12 @@ def test_cat_is_a_cat(server: Server, real_photos: dict[str, bytes]) -> None:
     assert answer.headers["Server-Timing"]
 
 
+def test_a_live_worker_has_no_torch_in_its_memory(server: Server) -> None:
+    maps = Path(f"/proc/{server.workers[-1]}/maps").read_text(encoding="utf-8")
+    assert "libopenvino" in maps
+    assert "libtorch" not in maps
+
+
 @pytest.mark.parametrize(("photo", "label"), [("coffee", "espresso"), ("rocket", "missile")])
 def test_page_names_what_it_sees(server: Server, real_photos: dict[str, bytes], photo: str, label: str) -> None:
     page = httpx.post(f"{server.url}/", files={"file": real_photos[photo]})

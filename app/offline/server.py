@@ -61,7 +61,7 @@ class OwnServer:
 @contextmanager
 def own_server(settings: Settings) -> Iterator[OwnServer]:
     """Run `topthree serve` on a free port of the loopback address, and stop all of it in the end."""
-    port = _free_port()
+    port = free_port()
     environment = os.environ | settings.as_environment() | {"TOPTHREE_HOST": "127.0.0.1", "TOPTHREE_PORT": str(port)}
     command = [sys.executable, "-m", "app", "serve"]
     with tempfile.TemporaryFile() as log:
@@ -84,7 +84,8 @@ def process_memory_mb(pid: int) -> float:
     return round(int(found[1]) / 1024, 1) if found else 0.0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

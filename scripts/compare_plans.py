@@ -1,0 +1,77 @@
+"""Compare our plan with both fixed ones, in this process: a lone client, and eight.
+
+usage: python scripts/compare_plans.py PHOTOS [--seconds 6] [--rounds 3]
+
+'whole machine' gives every photo all processors, one after the other; 'streams' gives every photo one; 'both' is
+what serves: a lone photo gets all processors, photos that come together get one each. The plans take turns round
+by round, so that a drift of the machine's speed hits all alike; medians over rounds are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from contextlib import nullcontext
+from pathlib import Path
+
+from app.classifier import Classifier, Model, load_model
+from app.engines import OpenVINOEngine
+from app.offline.load import Load, closed_loop
+from app.plan import make_plan
+from app.settings import Settings
+
+CLIENTS = (1, 2, 8)
+
+
+def classifier_for(plan: str, model: Model, cpus: int) -> Classifier:
+    """Make a classifier whose engine has only the graphs that the plan allows."""
+    engine = model.engine
+    assert isinstance(engine, OpenVINOEngine)
+    copy = object.__new__(OpenVINOEngine)
+    copy.__dict__.update(engine.__dict__)
+    if plan != "both":
+        only = engine.compiled[plan == "whole machine"]
+        copy.compiled = {False: only, True: only}
+    return Classifier(
+        lambda: Model(copy, model.labels, model.weights, model.manifest), cpus=1 if plan == "whole machine" else cpus
+    )
+
+
+def measure(classifier: Classifier, photos: list[bytes], settings: Settings, clients: int, seconds: float) -> Load:
+    """Keep some photos in flight for some seconds, after a short warm-up."""
+
+    def send(photo: bytes) -> dict[str, float]:
+        classifier.classify(photo, max_pixels=settings.max_pixels)
+        return {}
+
+    closed_loop(lambda: nullcontext(send), photos, clients=clients, seconds=1)
+    return closed_loop(lambda: nullcontext(send), photos, clients=clients, seconds=seconds)
+
+
+def main() -> None:
+    """Measure and print a line for each plan and number of clients."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    settings = Settings.from_environment(os.environ)
+    photos = [path.read_bytes() for path in sorted(options.photos.iterdir())]
+    model, cpus = load_model(settings), make_plan(settings).cpus_per_worker
+    plans = {name: classifier_for(name, model, cpus) for name in ("whole machine", "streams", "both")}
+    found: dict[tuple[str, int], list[Load]] = {}
+    for _ in range(options.rounds):
+        for clients in CLIENTS:
+            for name, classifier in plans.items():
+                load = measure(classifier, photos, settings, clients, options.seconds)
+                found.setdefault((name, clients), []).append(load)
+    for (name, clients), loads in found.items():
+        throughput, p50, p99 = (
+            statistics.median(getattr(load, key) for load in loads) for key in ("throughput", "p50", "p99")
+        )
+        print(f"{name:14} {clients} clients {throughput:7.1f} photos/s  p50 {p50:6.1f} ms  p99 {p99:6.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
