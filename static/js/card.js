@@ -161,7 +161,7 @@ export class Card {
   #set(state, title, advice = '') {
     const { parts, element } = this;
     const hadFocus = element.contains(document.activeElement);
-    if (state !== 'sending') clearTimeout(this.#slowTimer);
+    if (state !== 'sending' && state !== 'thinking') clearTimeout(this.#slowTimer);
     element.dataset.state = state;
     parts.title.textContent = title;
     say(parts.advice, advice);
@@ -170,7 +170,8 @@ export class Card {
     const isDone = state === 'done';
     for (const name of ['answers', 'details']) show(parts[name], isDone);
     show(parts.hint, isDone && this.previewUrl !== null && Boolean(this.eyes?.some((eye) => !eye.hidden)));
-    if (hadFocus && document.activeElement?.closest('[hidden]')) element.focus();
+    const active = document.activeElement;
+    if (hadFocus && (!element.contains(active) || active.closest('[hidden]'))) element.focus();
     this.onChange(this);
   }
 

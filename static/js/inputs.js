@@ -21,6 +21,12 @@ function listenToChooser(input, give) {
     input.value = ''; // so that the same photo can be chosen again
     if (files.length > 0) give(files);
   });
+  // It looks like a button, so Enter opens it as it would a button; browsers only let Space do so.
+  input.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter') return;
+    event.preventDefault();
+    input.click();
+  });
 }
 
 function listenToDrops(give) {

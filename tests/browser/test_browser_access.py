@@ -1,0 +1,235 @@
+"""For everybody: keyboard, screen reader, any size, either theme, less motion, paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cards import Cards, expect_state, held_requests, payload
+from conftest import open_page
+from playwright.sync_api import Browser, BrowserContext, FileChooser, Page, expect
+
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
+FIND_PROBLEMS = """async () => {
+  const { violations } = await axe.run(document, { resultTypes: ['violations'] });
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' | ')}`);
+}"""
+BREAKS = """new Promise((resolve) => {
+  let total = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) total += entry.value;
+  }).observe({ type: 'layout-shift', buffered: true });
+  setTimeout(() => resolve(total), 500);
+})"""
+
+
+def problems(page: Page) -> list[str]:
+    """Let axe look at the page as it is."""
+    page.evaluate(AXE)
+    return page.evaluate(FIND_PROBLEMS)
+
+
+def show_nothing(cards: Cards) -> None:
+    expect(cards.page.locator("h1")).to_be_visible()
+
+
+def show_answers(cards: Cards) -> None:
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    card.locator(".eye").first.click()
+    card.locator("summary").click()
+
+
+def show_several(cards: Cards) -> None:
+    cards.choose("coffee", "cat")
+    expect(cards.page.locator("[data-state=done]")).to_have_count(2)
+
+
+def show_failure(cards: Cards) -> None:
+    expect_state(cards.choose_files(payload("notes.txt", b"words")), "failed")
+
+
+def show_question(cards: Cards) -> None:
+    expect_state(cards.choose_files(payload("scan.tiff", b"II*\0" + bytes(100))), "asking")
+
+
+def show_cancelled(cards: Cards) -> None:
+    with held_requests(cards.page):
+        cards.choose("cat").locator("[data-part=cancel]").click()
+    expect_state(cards.all.first, "cancelled")
+
+
+def show_offline(cards: Cards) -> None:
+    cards.page.context.set_offline(True)
+    expect(cards.page.locator("#connection")).to_be_visible()
+    expect_state(cards.choose("cat"), "paused")
+
+
+STATES = [show_nothing, show_answers, show_several, show_failure, show_question, show_cancelled, show_offline]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize("show", STATES)
+def test_axe_finds_nothing(
+    browser: Browser, server, real_photos: dict[str, bytes], show: Callable[[Cards], None], locale: str, scheme: str
+) -> None:
+    with browser.new_context(base_url=server.url, locale=locale, color_scheme=scheme) as context:
+        cards = Cards(open_page(context), real_photos)
+        show(cards)
+        assert problems(cards.page) == []
+
+
+def test_axe_finds_nothing_while_a_photo_is_on_its_way(cards: Cards) -> None:
+    with held_requests(cards.page) as held:
+        cards.choose("cat", "coffee", "rocket", "cat")
+        held.wait_for(3)
+        assert problems(cards.page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_axe_finds_nothing_on_the_plain_pages(
+    browser: Browser, server, real_photos: dict[str, bytes], locale: str, scheme: str
+) -> None:
+    with browser.new_context(base_url=server.url, locale=locale, color_scheme=scheme) as context:
+        page = context.new_page()
+        for address in ("problems/too-large", "nothing/here"):
+            page.goto(address)
+            assert problems(page) == []
+        page.locator("#file").set_input_files([payload("cat.jpg", real_photos["cat"])])
+        page.locator(".submit").click()
+        page.locator(".answers").wait_for()
+        assert problems(page) == []
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"Tab never reaches {selector}.")
+
+
+def test_everything_can_be_done_with_the_keyboard(cards: Cards) -> None:
+    page = cards.page
+    tab_to(page, "[data-name='coffee.webp']")
+    page.keyboard.press("Enter")
+    expect_state(cards.all.first, "done")
+    tab_to(page, ".eye")
+    page.keyboard.press("Space")
+    expect(cards.all.first.locator("canvas")).to_be_visible()
+    tab_to(page, "summary")
+    page.keyboard.press("Enter")
+    expect(cards.all.first.locator("dl")).to_be_visible()
+    page.locator("#clear").focus()
+    page.keyboard.press("Enter")
+    expect(cards.all).to_have_count(0)
+    expect(page.locator("#file")).to_be_focused()
+
+
+def test_the_file_dialog_opens_from_the_keyboard(page: Page) -> None:
+    choosers: list[FileChooser] = []
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
+    for key in ("Enter", "Space"):
+        page.locator("#file").focus()
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+    assert [chooser.is_multiple() for chooser in choosers] == [True, True]
+
+
+def test_the_first_tab_leads_past_the_header(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the photo")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#file")).to_be_focused()
+
+
+def test_focus_is_not_lost_when_a_button_goes(cards: Cards) -> None:
+    with held_requests(cards.page):
+        card = cards.choose("cat")
+        card.locator("[data-part=cancel]").focus()
+        cards.page.keyboard.press("Enter")
+    expect_state(card, "cancelled")
+    expect(card).to_be_focused()
+
+
+def test_answers_and_failures_are_read_out(cards: Cards) -> None:
+    expect_state(cards.choose("coffee"), "done")
+    expect(cards.page.get_by_role("status").filter(has_text=re.compile(r"coffee\.jpg: espresso, \d"))).to_have_count(1)
+    expect_state(cards.choose_files(payload("notes.txt", b"words")), "failed")
+    expect(cards.page.get_by_role("status").filter(has_text="not a photo we can read")).to_have_count(1)
+
+
+def test_history_is_a_strip_of_thumbnails_that_one_button_clears(cards: Cards) -> None:
+    cards.choose("cat", "coffee")
+    expect(cards.page.locator("[data-state=done]")).to_have_count(2)
+    cards.page.get_by_role("button", name="coffee.jpg").click()
+    expect(cards.all.nth(1)).to_be_focused()
+    cards.page.get_by_role("button", name="Clear all").click()
+    expect(cards.page.locator("#visit")).to_be_hidden()
+    assert cards.page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
+
+
+def test_the_theme_follows_the_system_until_it_is_switched(page: Page) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(ground)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(ground)
+    assert light != dark
+    page.get_by_role("button", name="Use light colours").click()
+    assert page.evaluate(ground) == light
+    page.reload()
+    assert page.evaluate(ground) == light
+    expect(page.get_by_role("button", name="Use dark colours")).to_be_visible()
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 568), (360, 740), (768, 1024), (1280, 800), (3840, 2160)])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_nothing_sticks_out_at_any_size(cards: Cards, width: int, height: int, language: str) -> None:
+    cards.page.set_viewport_size({"width": width, "height": height})
+    cards.page.goto(f"./?lang={language}")
+    cards.page.locator("html[data-alive]").wait_for()
+    show_answers(cards)
+    assert cards.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_what_is_touched_is_large_enough(cards: Cards) -> None:
+    cards.page.set_viewport_size({"width": 360, "height": 740})
+    show_several(cards)
+    for control in cards.page.locator("button:visible, nav a, label.button:visible, summary").all():
+        box = control.bounding_box()
+        assert box
+        assert min(box["width"], box["height"]) >= 40, control.evaluate("(element) => element.outerHTML")
+
+
+def test_less_motion_means_none(page: Page, cards: Cards) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    with held_requests(page) as held:
+        cards.choose("cat")
+        held.wait_for(1)
+        running = "document.getAnimations().filter(({ playState }) => playState === 'running').length"
+        assert page.evaluate(running) == 0
+
+
+def test_paper_shows_photos_and_answers_only(cards: Cards) -> None:
+    show_several(cards)
+    cards.page.emulate_media(media="print")
+    expect(cards.page.locator(".answers").first).to_be_visible()
+    expect(cards.page.locator(".photo img").first).to_be_visible()
+    expect(cards.page.locator("button:visible")).to_have_count(0)
+    expect(cards.page.locator("#pick")).to_be_hidden()
+
+
+def test_nothing_moves_while_the_page_appears_or_a_card_fills_in(context: BrowserContext, cards: Cards) -> None:
+    assert cards.page.evaluate(BREAKS) < 0.01
+    with held_requests(cards.page) as held:
+        cards.choose("cat", "coffee")
+        held.wait_for(2)
+        cards.page.wait_for_timeout(700)  # what follows input at once would not count
+    expect(cards.page.locator("[data-state=done]")).to_have_count(2)
+    assert cards.page.evaluate(BREAKS) < 0.05

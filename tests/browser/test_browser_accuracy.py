@@ -1,0 +1,81 @@
+"""Scaling a photo down before it is sent does not change its answer."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from cards import Cards, payload
+from PIL import Image
+from playwright.sync_api import expect
+from server import Server
+
+PHOTOS = os.environ.get("TOPTHREE_TEST_PHOTOS")
+LONG_SIDE = 2400
+AT_ONCE = 10
+
+
+class Pair(NamedTuple):
+    """One photo's likeliest class in full, and the same class's confidence when the page scaled the photo."""
+
+    name: str
+    is_same: bool
+    full: float
+    scaled: float
+
+    @property
+    def difference(self) -> float:
+        return abs(self.full - self.scaled)
+
+
+def enlarged(path: Path) -> bytes:
+    """Make a large photo, as a camera would, out of a labelled one."""
+    with Image.open(path) as image:
+        scale = LONG_SIDE / max(image.size)
+        size = round(image.width * scale), round(image.height * scale)
+        large = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    large.save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+def ask_in_full(server: Server, data: bytes) -> dict[str, float]:
+    response = httpx.post(f"{server.url}api/v1/predict", content=data, headers={"Content-Type": "image/jpeg"})
+    return {prediction["wnid"]: prediction["confidence"] for prediction in response.json()["predictions"]}
+
+
+def answers_of_page(cards: Cards, files: dict[str, bytes]) -> dict[str, dict[str, float]]:
+    """Give the page photos and read the cards: confidences by WordNet id, by file name."""
+    cards.choose_files(*[payload(name, data) for name, data in files.items()])
+    expect(cards.page.locator("[data-state=done]")).to_have_count(len(files), timeout=120_000)
+    found = {}
+    for card in cards.all.all():
+        wnids = (card.locator("[data-part=wnids]").text_content() or "").split(", ")
+        values = [float(meter.get_attribute("value") or 0) for meter in card.locator("meter").all()]
+        found[card.locator("[data-part=file]").inner_text()] = dict(zip(wnids, values, strict=True))
+    cards.page.locator("#clear").click()
+    return found
+
+
+def compare(name: str, full: dict[str, float], scaled: dict[str, float]) -> Pair:
+    best = next(iter(full))
+    return Pair(name, best == next(iter(scaled)), full[best], scaled.get(best, 0.0))
+
+
+@pytest.mark.skipif(not PHOTOS, reason="needs TOPTHREE_TEST_PHOTOS, labelled photos")
+def test_scaled_photos_get_the_answers_of_full_ones(server: Server, cards: Cards) -> None:
+    paths = sorted(Path(PHOTOS or "").glob("n*.jpg"))
+    pairs: list[Pair] = []
+    for start in range(0, len(paths), AT_ONCE):
+        files = {path.name: enlarged(path) for path in paths[start : start + AT_ONCE]}
+        scaled = answers_of_page(cards, files)
+        pairs += [compare(name, ask_in_full(server, data), scaled[name]) for name, data in files.items()]
+    differing = [pair for pair in pairs if not pair.is_same]
+    worst = max(pairs, key=lambda pair: pair.difference)
+    assert len(differing) <= 0.02 * len(pairs), differing
+    assert sum(pair.difference for pair in pairs) / len(pairs) <= 0.01
+    assert worst.difference <= 0.05, worst

@@ -1,0 +1,216 @@
+"""What can go wrong, each with a card that says so and, where it can, goes on by itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cards import Cards, expect_state, held_requests, payload
+from conftest import open_page
+from fakes import colour_png
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, expect
+from server import Server
+
+PHOTO = payload("red.png", colour_png(8), "image/png")
+
+
+@pytest.fixture
+def gated(tmp_path: Path, gate: Path) -> Iterator[Callable[..., Server]]:
+    """Start a server whose model loads when the gate opens."""
+    started: list[Server] = []
+
+    def start(**settings: object) -> Server:
+        server = Server(tmp_path, "gated_app:create()", test_gate=gate, **settings)
+        started.append(server)
+        server.start(until="healthz")
+        return server
+
+    yield start
+    gate.touch()
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[[Server], Cards]]:
+    """Open the page of a server."""
+    contexts: list[BrowserContext] = []
+
+    def open_at(server: Server) -> Cards:
+        contexts.append(browser.new_context(base_url=server.url, locale="en-GB"))
+        return Cards(open_page(contexts[-1]), {})
+
+    yield open_at
+    for context in contexts:
+        context.close()
+
+
+def test_while_the_model_loads_the_page_says_so_and_goes_on_by_itself(
+    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
+) -> None:
+    cards = visit(gated())
+    expect(cards.page.locator("#loading")).to_contain_text("still loading")
+    card = cards.choose_files(PHOTO)
+    expect(card.locator("[data-part=advice]")).to_contain_text("The model is still loading")
+    gate.touch()
+    expect_state(card, "done")
+    expect(cards.page.locator("#loading")).to_have_count(0)
+
+
+def test_a_model_that_cannot_load_yet_is_asked_again(
+    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
+) -> None:
+    cards = visit(gated(test_refuses=1))
+    card = cards.choose_files(PHOTO)
+    expect_state(card, "paused")
+    expect(card.locator("h3")).to_contain_text("The model is still loading")
+    gate.touch()
+    expect_state(card, "done", timeout=30_000)
+
+
+def test_a_server_that_goes_and_comes_back_is_waited_for(
+    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
+) -> None:
+    gate.touch()
+    server = gated()
+    cards = visit(server)
+    server.stop()
+    card = cards.choose_files(PHOTO)
+    expect_state(card, "paused")
+    expect(cards.page.locator("#connection")).to_contain_text("The server does not answer")
+    server.start()
+    expect_state(card, "done", timeout=30_000)
+    expect(cards.page.locator("#connection")).to_be_hidden()
+
+
+def test_a_visitor_who_is_offline_is_told_and_waited_for(context: BrowserContext, cards: Cards) -> None:
+    context.set_offline(True)
+    expect(cards.page.locator("#connection")).to_contain_text("You are offline")
+    card = cards.choose("cat")
+    expect_state(card, "paused")
+    context.set_offline(False)
+    expect_state(card, "done")
+    expect(cards.page.locator("#connection")).to_be_hidden()
+
+
+def test_a_server_with_too_much_to_do_is_asked_again(cards: Cards) -> None:
+    problem = {"type": "/problems/overloaded", "title": "Overloaded", "status": 503, "detail": "…"}
+    refusals = iter([True])
+
+    def refuse_once(route) -> None:
+        if next(refusals, False):
+            route.fulfill(status=503, json=problem, headers={"Retry-After": "1"})
+        else:
+            route.continue_()
+
+    cards.page.route("**/api/v1/predict*", refuse_once)
+    card = cards.choose("cat")
+    expect(card.locator("h3")).to_contain_text("tries again by itself")
+    expect_state(card, "done")
+
+
+def test_a_proxy_that_answers_with_its_own_page_is_not_taken_for_an_answer(cards: Cards) -> None:
+    cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=500, body="<h1>Oops</h1>"))
+    card = cards.choose("cat")
+    expect(card.locator("h3")).to_have_text("Something went wrong on our side.")
+    cards.page.unroute("**/api/v1/predict*")
+    card.get_by_role("button", name="Try again").click()
+    expect_state(card, "done")
+
+
+def noise_tiff() -> bytes:
+    """Make a file over the limit that the browser cannot make smaller."""
+    out = io.BytesIO()
+    Image.effect_noise((3400, 3300), 80).save(out, "TIFF")
+    return out.getvalue()
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_sent(cards: Cards) -> None:
+    card = cards.choose_files(payload("scan.tiff", noise_tiff(), "image/tiff"))
+    expect(card.locator("h3")).to_have_text("The photo is too large.")
+    expect(card.locator("[data-part=advice]")).to_contain_text("The limit is 10 MiB")
+
+
+def test_the_servers_413_is_explained(gated: Callable[..., Server], browser: Browser, gate: Path) -> None:
+    gate.touch()
+    server = gated(max_upload_bytes=100)
+    context = browser.new_context(base_url=server.url)
+    # The page knows the limit and would not even send; one from before the limit was lowered does.
+    context.route(
+        "**/", lambda route: route.fulfill(response=route.fetch(), body=with_old_limit(route.fetch().text()))
+    )
+    cards = Cards(open_page(context), {})
+    with cards.page.expect_response("**/api/v1/predict*") as response:
+        card = cards.choose_files(PHOTO)
+    assert response.value.status == 413
+    expect(card.locator("h3")).to_have_text("The photo is too large.")
+    context.close()
+
+
+def with_old_limit(page: str) -> str:
+    assert 'data-limit-bytes="100"' in page
+    return page.replace('data-limit-bytes="100"', 'data-limit-bytes="10485760"')
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "title"),
+    [
+        ("notes.jpg", b"These are words, not a photo.", "That is not a photo we can read."),
+        ("paper.pdf", b"%PDF-1.7 and so on", "That is not a photo we can read."),
+        ("empty.jpg", b"", "There was no photo in that."),
+    ],
+)
+def test_what_is_no_photo_is_not_even_sent(cards: Cards, name: str, data: bytes, title: str) -> None:
+    with held_requests(cards.page) as held:
+        card = cards.choose_files(payload(name, data))
+        expect_state(card, "failed")
+        assert list(held) == []
+    expect(card.locator("h3")).to_have_text(title)
+    expect(card.get_by_role("button", name="Try again")).to_be_hidden()
+    expect(card.get_by_role("button", name="Remove")).to_be_visible()
+
+
+def test_the_servers_415_is_explained(cards: Cards) -> None:
+    # Its first bytes could be a bitmap's; only the server looks further.
+    card = cards.choose_files(payload("odd.bmp", b"BM\x01\x02\x03\x04\0\0\0\0\x36\0\0\0 and no header", "image/bmp"))
+    with cards.page.expect_response("**/api/v1/predict*") as response:
+        card.get_by_role("button", name="Send it as it is").click()
+    assert response.value.status == 415
+    expect(card.locator("h3")).to_have_text("That is not a photo we can read.")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_photo_that_was_cut_short_is_explained(cards: Cards, share: float) -> None:
+    data = cards.photos["coffee"][: int(len(cards.photos["coffee"]) * share)]
+    card = cards.choose_files(payload("cut.jpg", data))
+    expect(card.locator("h3")).to_have_text("The photo is damaged.")
+
+
+def test_a_slow_connection_is_named(cards: Cards, context: BrowserContext) -> None:
+    cards.page.clock.install()
+    with held_requests(cards.page) as held:
+        card = cards.choose("cat")
+        held.wait_for(1)
+        cards.page.clock.run_for(7000)
+        expect(card.locator("[data-part=advice]")).to_have_text(
+            "This takes longer than usual. It goes on; nothing is lost."
+        )
+
+
+def test_one_bad_photo_does_not_hold_up_the_others(cards: Cards) -> None:
+    cards.choose_files(
+        payload("notes.txt", b"words"),
+        payload("cat.jpg", cards.photos["cat"]),
+        payload("cut.jpg", cards.photos["cat"][:3000]),
+    )
+    for index, state in enumerate(["failed", "done", "failed"]):
+        expect_state(cards.all.nth(index), state)
+
+
+def test_nothing_turns_once_all_is_settled(cards: Cards) -> None:
+    cards.choose_files(payload("notes.txt", b"words"), payload("cat.jpg", cards.photos["cat"]))
+    expect_state(cards.all.nth(1), "done")
+    expect(cards.page.locator("progress:visible")).to_have_count(0)
