@@ -118,10 +118,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "js.back": ("The connection is back.", "连接已恢复。"),
     "js.ready": ("The model is ready.", "模型已就绪。"),
     "js.cancelled": ("Cancelled.", "已取消。"),
+    "js.question": ("Send this photo?", "要发送这张照片吗？"),
     "js.ask": (
         "This browser cannot make this {kind} photo smaller or take out its metadata, such as the place "
-        "where it was taken. Send the whole file ({size})?",
-        "此浏览器无法缩小这张 {kind} 照片，也无法去除其中的元数据（例如拍摄地点）。要发送整个文件（{size}）吗？",
+        "where it was taken. It would be sent as a whole, {size}.",
+        "此浏览器无法缩小这张 {kind} 照片，也无法去除其中的元数据（例如拍摄地点）。如果发送，将是整个文件（{size}）。",
     ),
     "js.verdict": ("This looks like: {name}", "这看起来是：{name}"),
     "js.unsure_low": ("It is not sure. Its best guess: {name}", "它没有把握，最可能是：{name}"),

@@ -101,7 +101,7 @@ export class Card {
   #ask() {
     const { kind, bytes } = this.#prepared.original;
     const question = t('js.ask', { kind, size: size(bytes) });
-    this.#set('asking', this.file.name, question);
+    this.#set('asking', t('js.question'), question);
     announce(question);
   }
 

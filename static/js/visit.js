@@ -62,7 +62,10 @@ export class Visit {
 
   #update(card) {
     const { image } = this.#thumbnails.get(card) ?? {};
-    if (image && card.previewUrl && !image.src) image.src = card.previewUrl;
+    if (image && card.previewUrl && !image.src) {
+      image.src = card.previewUrl;
+      show(image);
+    }
     this.#refresh();
   }
 
@@ -78,7 +81,8 @@ export class Visit {
 function thumbnail(card) {
   const item = document.createElement('li');
   const button = Object.assign(document.createElement('button'), { type: 'button', title: card.file.name });
-  const image = Object.assign(document.createElement('img'), { alt: card.file.name, width: 56, height: 56 });
+  const image = Object.assign(document.createElement('img'), { alt: '', hidden: true });
+  button.setAttribute('aria-label', card.file.name);
   button.append(image);
   button.addEventListener('click', () => {
     card.element.scrollIntoView({ block: 'start' });

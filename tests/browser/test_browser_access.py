@@ -167,7 +167,7 @@ def test_answers_and_failures_are_read_out(cards: Cards) -> None:
 def test_history_is_a_strip_of_thumbnails_that_one_button_clears(cards: Cards) -> None:
     cards.choose("cat", "coffee")
     expect(cards.page.locator("[data-state=done]")).to_have_count(2)
-    cards.page.get_by_role("button", name="coffee.jpg").click()
+    cards.page.get_by_role("button", name="coffee.jpg", exact=True).click()
     expect(cards.all.nth(1)).to_be_focused()
     cards.page.get_by_role("button", name="Clear all").click()
     expect(cards.page.locator("#visit")).to_be_hidden()

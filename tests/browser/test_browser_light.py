@@ -176,7 +176,7 @@ def test_what_the_browser_cannot_read_is_asked_about_before_it_is_sent(cards: Ca
     cards.page.on("request", lambda request: requests.append(request.url))
     card = cards.choose_files(payload("scan.tiff", tiff, "image/tiff"))
     expect_state(card, "asking")
-    expect(card.locator("[data-part=advice]")).to_contain_text(re.compile("TIFF photo.*metadata.*Send the whole file"))
+    expect(card.locator("[data-part=advice]")).to_contain_text(re.compile("TIFF photo.*metadata.*sent as a whole"))
     assert not [url for url in requests if "predict" in url]
     card.get_by_role("button", name="Send it as it is").click()
     expect_state(card, "done")

@@ -1,0 +1,156 @@
+"""Screenshots of the page's main states for docs/screens; run by make screens.
+
+With TOPTHREE_TEST_WEIGHTS the pictures show ResNet-18, else the packaged model and its notice.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import skimage.data
+from cards import Cards, expect_state, payload
+from conftest import ARGUMENTS, CHROMIUM, open_page
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from server import ROOT, Server
+
+FOLDER = ROOT / "docs" / "screens"
+SIZES = {"phone": (360, 740), "desktop": (1280, 800)}
+LARGEST_BYTES = 150 * 1024
+
+
+def first_view(cards: Cards) -> None:
+    """The page before anything is given."""
+
+
+def answers(cards: Cards) -> None:
+    """One photo and its answers."""
+    expect_state(cards.choose("coffee"), "done")
+
+
+def heat_map(cards: Cards) -> None:
+    """What the model looked at."""
+    answers(cards)
+    cards.all.first.locator(".eye").first.click()
+
+
+def details(cards: Cards) -> None:
+    """The details unfolded."""
+    answers(cards)
+    cards.all.first.locator("summary").click()
+
+
+def history(cards: Cards) -> None:
+    """Several photos, one still on its way."""
+    cards.choose("rocket")
+    cards.choose("cat", "coffee")
+    expect(cards.page.locator("[data-state=done]")).to_have_count(3)
+
+
+def on_its_way(cards: Cards) -> None:
+    """A photo that is being looked at, and one waiting."""
+    speed = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 5_000}
+    cards.page.context.new_cdp_session(cards.page).send("Network.emulateNetworkConditions", speed)
+    cards.choose("cat", "coffee", "rocket", "cat")
+    expect(cards.page.locator("[data-state=waiting]")).to_have_count(1)
+
+
+def question(cards: Cards) -> None:
+    """A photo that the browser cannot make smaller."""
+    photo = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(2_000_000)
+    expect_state(cards.choose_files(payload("IMG_2041.HEIC", photo, "image/heic")), "asking")
+
+
+def not_a_photo(cards: Cards) -> None:
+    """A file that is no photo."""
+    expect_state(cards.choose_files(payload("report.pdf", b"%PDF-1.7")), "failed")
+
+
+def offline(cards: Cards) -> None:
+    """No connection."""
+    cards.page.context.set_offline(True)
+    expect(cards.page.locator("#connection")).to_be_visible()
+    expect_state(cards.choose("cat"), "paused")
+
+
+STATES: list[Callable[[Cards], None]] = [
+    first_view,
+    answers,
+    heat_map,
+    details,
+    history,
+    on_its_way,
+    question,
+    not_a_photo,
+    offline,
+]
+
+
+def photos() -> dict[str, bytes]:
+    """Read the CC0 photos that scikit-image ships."""
+    found = {}
+    for name, load in {
+        "cat": skimage.data.chelsea,
+        "coffee": skimage.data.coffee,
+        "rocket": skimage.data.rocket,
+    }.items():
+        out = io.BytesIO()
+        Image.fromarray(load()).save(out, "JPEG", quality=95)
+        found[name] = out.getvalue()
+    return found
+
+
+def save(page: Page, name: str) -> None:
+    """Write what is in the window as a small file."""
+    with Image.open(io.BytesIO(page.screenshot(animations="disabled"))) as image:
+        image.convert("RGB").save(FOLDER / f"{name}.webp", quality=86, method=6)
+    size = (FOLDER / f"{name}.webp").stat().st_size
+    if size > LARGEST_BYTES:
+        raise SystemExit(f"{name}.webp has {size} bytes; the most is {LARGEST_BYTES}.")
+
+
+def take(browser: Browser, server: Server, state: Callable[[Cards], None], options: dict[str, str]) -> None:
+    """Photograph one state in one theme and language, at both sizes."""
+    scheme, locale = options["color_scheme"], options["locale"]
+    suffix = "" if locale == "en-GB" else "-chinese"
+    for size_name, (width, height) in SIZES.items():
+        window = {"width": width, "height": height}
+        with browser.new_context(
+            base_url=server.url, viewport=window, has_touch=size_name == "phone", **options
+        ) as context:
+            cards = Cards(open_page(context), photos())
+            state(cards)
+            cards.page.wait_for_timeout(400)
+            if cards.all.count():
+                place = cards.page.locator("#connection:visible, #visit").first
+                place.evaluate("(element) => scrollTo({ top: element.offsetTop - 12, behavior: 'instant' })")
+            save(cards.page, f"{state.__name__.replace('_', '-')}-{size_name}-{scheme}{suffix}")
+
+
+def main() -> None:
+    """Take all pictures."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    weights = os.environ.get("TOPTHREE_TEST_WEIGHTS")
+    with tempfile.TemporaryDirectory() as cache, sync_playwright() as playwright:
+        (Path(cache) / "fallback-in-use").write_text("For screenshots.")
+        server = Server(Path(cache), cache=cache, **({"weights": weights} if weights else {}))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        try:
+            server.start()
+            for scheme in ("light", "dark"):
+                for state in STATES:
+                    take(browser, server, state, {"color_scheme": scheme, "locale": "en-GB"})
+                take(browser, server, heat_map, {"color_scheme": scheme, "locale": "zh-CN"})
+        finally:
+            browser.close()
+            server.stop()
+    print(f"{len(list(FOLDER.glob('*.webp')))} pictures in {FOLDER.relative_to(ROOT)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
