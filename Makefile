@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint coverage soak lock image-check clean
+.PHONY: help serve test test-browser screens lint coverage soak lock image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ serve: $(VENV)/.installed ## Install what is missing, get the model, serve http:
 
 test: $(VENV)/.installed-test ## Run every test that needs no extra system package.
 	$(BIN)/pytest -n auto
+
+test-browser: $(VENV)/.installed-browser ## Run the tests of the page in a real browser; installs Chromium where it may.
+	$(BIN)/pytest tests/browser -n 2 --dist loadfile
+
+screens: $(VENV)/.installed-browser ## Take the screenshots of docs/screens.
+	PYTHONPATH=tests $(BIN)/python tests/browser/screens.py
 
 lint: $(VENV)/.installed-test ## Check style, formatting and types.
 	$(BIN)/ruff check .
@@ -62,4 +68,9 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "Installing the tools for tests and checks into $(VENV)."
 	@$(PIP) install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-test
+	@tests/browser/install_chromium.sh
+	@$(PIP) install --quiet --editable '.[browser]'
 	@touch $@
