@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 from cards import Cards, payload
+from conftest import open_page
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from server import Server
 
 PHOTOS = os.environ.get("TOPTHREE_TEST_PHOTOS")
+WEIGHTS = os.environ.get("TOPTHREE_TEST_WEIGHTS")
 LONG_SIDE = 2400
 AT_ONCE = 10
 
@@ -66,14 +69,35 @@ def compare(name: str, full: dict[str, float], scaled: dict[str, float]) -> Pair
     return Pair(name, best == next(iter(scaled)), full[best], scaled.get(best, 0.0))
 
 
+@pytest.fixture(params=["packaged", "resnet18"])
+def model_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server with the packaged model, and one with ResNet-18 where its weights are given."""
+    if request.param == "packaged":
+        yield request.getfixturevalue("server")
+        return
+    if not WEIGHTS:
+        pytest.skip("needs TOPTHREE_TEST_WEIGHTS, a ResNet-18 file")
+    server = Server(tmp_path, cache=tmp_path, weights=WEIGHTS)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def model_cards(browser: Browser, model_server: Server) -> Iterator[Cards]:
+    """The cards on the page of that server."""
+    with browser.new_context(base_url=model_server.url) as context:
+        yield Cards(open_page(context), {})
+
+
 @pytest.mark.skipif(not PHOTOS, reason="needs TOPTHREE_TEST_PHOTOS, labelled photos")
-def test_scaled_photos_get_the_answers_of_full_ones(server: Server, cards: Cards) -> None:
+def test_scaled_photos_get_the_answers_of_full_ones(model_server: Server, model_cards: Cards) -> None:
     paths = sorted(Path(PHOTOS or "").glob("n*.jpg"))
     pairs: list[Pair] = []
     for start in range(0, len(paths), AT_ONCE):
         files = {path.name: enlarged(path) for path in paths[start : start + AT_ONCE]}
-        scaled = answers_of_page(cards, files)
-        pairs += [compare(name, ask_in_full(server, data), scaled[name]) for name, data in files.items()]
+        scaled = answers_of_page(model_cards, files)
+        pairs += [compare(name, ask_in_full(model_server, data), scaled[name]) for name, data in files.items()]
     differing = [pair for pair in pairs if not pair.is_same]
     worst = max(pairs, key=lambda pair: pair.difference)
     assert len(differing) <= 0.02 * len(pairs), differing
