@@ -127,8 +127,11 @@ def take(browser: Browser, server: Server, state: Callable[[Cards], None], optio
             state(cards)
             cards.page.wait_for_timeout(400)
             if cards.all.count():
-                place = cards.page.locator("#connection:visible, #visit").first
-                place.evaluate("(element) => scrollTo({ top: element.offsetTop - 12, behavior: 'instant' })")
+                target = ".answers" if state is details else "#connection:visible, #visit"
+                place = cards.page.locator(target).first
+                place.evaluate(
+                    "(element) => scrollTo({ top: element.getBoundingClientRect().top + scrollY - 12, behavior: 'instant' })"
+                )
             save(cards.page, f"{state.__name__.replace('_', '-')}-{size_name}-{scheme}{suffix}")
 
 
