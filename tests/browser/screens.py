@@ -22,6 +22,9 @@ from server import ROOT, Server
 FOLDER = ROOT / "docs" / "screens"
 SIZES = {"phone": (360, 740), "desktop": (1280, 800)}
 LARGEST_BYTES = 150 * 1024
+SCROLL_TO = """(element) => {
+  scrollTo({ top: element.getBoundingClientRect().top + scrollY - 12, behavior: 'instant' });
+}"""
 
 
 def first_view(cards: Cards) -> None:
@@ -129,9 +132,7 @@ def take(browser: Browser, server: Server, state: Callable[[Cards], None], optio
             if cards.all.count():
                 target = ".answers" if state is details else "#connection:visible, #visit"
                 place = cards.page.locator(target).first
-                place.evaluate(
-                    "(element) => scrollTo({ top: element.getBoundingClientRect().top + scrollY - 12, behavior: 'instant' })"
-                )
+                place.evaluate(SCROLL_TO)
             save(cards.page, f"{state.__name__.replace('_', '-')}-{size_name}-{scheme}{suffix}")
 
 
