@@ -35,6 +35,9 @@ from .weights import Weights, find_weights
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 32
+# One photo more than there are processors is decoded or answered while the others compute: it fills the pauses in
+# which a result is handed over, and no processor waits for one. Two more only make each other slower.
+SPARE_SLOTS = 1
 
 Failure = TypeVar("Failure", bound=TopthreeError)
 
@@ -123,7 +126,7 @@ class Classifier:
         self._loading = threading.Lock()
         self._model: Model | None = None
         self._cpus = cpus
-        self._slots = Slots(cpus, most_waiting)
+        self._slots = Slots(cpus + SPARE_SLOTS, most_waiting)
         self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH, most_waiting=most_waiting)
         self.is_warm = False
         self.failure: str | None = None

@@ -2,8 +2,8 @@
 
 Two disciplines, by what computes:
 
-- On a CPU, `Slots`. Decoding and inference of one photo hold one of as many slots as there are processors, so
-  that the work of two requests is never interleaved on one core. Waiting requests are served strictly in the
+- On a CPU, `Slots`. Decoding and inference of one photo hold one of about as many slots as there are processors,
+  so that the work of many requests is not interleaved on one core. Waiting requests are served strictly in the
   order they came, which keeps the slowest answer near the median. A request that is alone may use the whole
   machine, and `Turn.alone` says so at the moment it matters.
 - On a GPU, `Batcher`. One thread feeds the device; whatever waits when the device becomes free is the next
@@ -43,7 +43,7 @@ class Turn:
 
 
 class Slots:
-    """As many slots as there are processors, handed over in the order of arrival."""
+    """A number of slots, handed over in the order of arrival."""
 
     def __init__(self, count: int, most_waiting: int) -> None:
         self._free = count

@@ -31,8 +31,8 @@ def classifier_for(plan: str, model: Model, cpus: int) -> Classifier:
     copy = object.__new__(OpenVINOEngine)
     copy.__dict__.update(engine.__dict__)
     if plan != "both":
-        only = engine.compiled[plan == "whole machine"]
-        copy.compiled = {False: only, True: only}
+        only = engine._idle[plan == "whole machine"]
+        copy._idle = {False: only, True: only}
     return Classifier(
         lambda: Model(copy, model.labels, model.weights, model.manifest), cpus=1 if plan == "whole machine" else cpus
     )

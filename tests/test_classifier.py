@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model
 
-from app.classifier import Classifier, Model, class_activation_map, softmax
+from app.classifier import SPARE_SLOTS, Classifier, Model, class_activation_map, softmax
 from app.engines import Inference, Pixels
 from app.errors import BrokenImage, ModelUnavailable, Overloaded, UnsupportedImage, WeightsError
 
@@ -143,13 +143,16 @@ def test_a_lone_photo_may_use_the_whole_machine_and_the_next_ones_may_not() -> N
 def test_more_than_may_wait_are_refused() -> None:
     engine = RecordingEngine()
     classifier = Classifier(lambda: fake_model(engine), cpus=1, most_waiting=0)
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(classifier.classify, colour_png(1), max_pixels=PIXELS)
-        assert engine.started.wait(PATIENCE_SECONDS)
+    with ThreadPoolExecutor(2) as pool:
+        running = []
+        for number in range(1 + SPARE_SLOTS):
+            engine.started.clear()
+            running.append(pool.submit(classifier.classify, colour_png(number), max_pixels=PIXELS))
+            assert engine.started.wait(PATIENCE_SECONDS)
         with pytest.raises(Overloaded):
-            classifier.classify(colour_png(2), max_pixels=PIXELS)
+            classifier.classify(colour_png(9), max_pixels=PIXELS)
         engine.go_on.set()
-        assert running.result().predictions[0].class_id == 1
+        assert [future.result().predictions[0].class_id for future in running] == [0, 1]
 
 
 class BatchingEngine(FakeEngine):

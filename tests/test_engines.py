@@ -85,11 +85,12 @@ def test_the_precision_asked_for_is_what_openvino_computes_in(
     prepared: Prepared, precision: str, element: str
 ) -> None:
     engine = OpenVINOEngine(prepared, precision=precision, cpus=2)
-    for compiled in engine.compiled.values():
-        assert element in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
-        assert compiled.get_property("ENABLE_CPU_PINNING") is False
-    assert engine.compiled[False].get_property("NUM_STREAMS") == 2
-    assert engine.compiled[True].get_property("NUM_STREAMS") == 1
+    assert {alone: len(graphs) for alone, graphs in engine.compiled.items()} == {False: 2, True: 1}
+    for alone, graphs in engine.compiled.items():
+        for graph in graphs:
+            assert element in str(graph.get_property("INFERENCE_PRECISION_HINT"))
+            assert graph.get_property("ENABLE_CPU_PINNING") is False
+            assert graph.get_property("INFERENCE_NUM_THREADS") == (2 if alone else 1)
 
 
 def test_logits_follow_from_features_and_class_weights(engine: OpenVINOEngine, batch: np.ndarray) -> None:
