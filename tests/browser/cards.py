@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 MAKE_TRANSFER = """(files) => {
   const transfer = new DataTransfer();
@@ -63,6 +63,32 @@ def expect_state(card: Locator, state: str, timeout: float = 15_000) -> None:
     expect(card).to_have_attribute("data-state", state, timeout=timeout)
 
 
+def show_answers(cards: Cards) -> None:
+    """Bring up one photo's answers, with all that can be unfolded."""
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    card.locator(".eye").first.click()
+    card.locator("summary").click()
+
+
+def show_several(cards: Cards) -> None:
+    """Bring up the answers of two photos."""
+    cards.choose("coffee", "cat")
+    expect(cards.page.locator("[data-state=done]")).to_have_count(2)
+
+
+def serve_old_limit(context: BrowserContext) -> None:
+    """Give out a page from before the server's limit was lowered to 100 bytes, which would not send otherwise."""
+
+    def rewrite(route: Route) -> None:
+        response = route.fetch()
+        page = response.text()
+        assert 'data-limit-bytes="100"' in page
+        route.fulfill(response=response, body=page.replace('data-limit-bytes="100"', 'data-limit-bytes="10485760"'))
+
+    context.route("**/", rewrite)
+
+
 class Held(list[Route]):
     """Requests that are kept on their way."""
 
@@ -79,8 +105,8 @@ class Held(list[Route]):
 
 
 @contextmanager
-def held_requests(page: Page) -> Iterator[Held]:
-    """Keep all predictions on their way until the block ends or the test lets one go on."""
+def held_requests(page: Page, address: str = "**/api/v1/predict*") -> Iterator[Held]:
+    """Keep all predictions, or other requests, on their way until the block ends or the test lets one go on."""
     held = Held(page)
     is_open = False
 
@@ -90,7 +116,7 @@ def held_requests(page: Page) -> Iterator[Held]:
         else:
             held.append(route)
 
-    page.route("**/api/v1/predict*", hold)
+    page.route(address, hold)
     yield held
     is_open = True
     for route in held:

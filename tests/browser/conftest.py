@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,3 +102,20 @@ def open_page(context: BrowserContext, address: str = "./") -> Page:
 def gate(tmp_path: Path) -> Path:
     """The file that lets the model of a gated server load."""
     return tmp_path / "gate"
+
+
+@pytest.fixture
+def gated(tmp_path: Path, gate: Path) -> Iterator[Callable[..., Server]]:
+    """Start a server whose model loads when the gate opens."""
+    started: list[Server] = []
+
+    def start(**settings: object) -> Server:
+        server = Server(tmp_path, "gated_app:create()", test_gate=gate, **settings)
+        started.append(server)
+        server.start(until="healthz")
+        return server
+
+    yield start
+    gate.touch()
+    for server in started:
+        server.stop()

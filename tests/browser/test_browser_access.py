@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from cards import Cards, expect_state, held_requests, payload
-from conftest import open_page
-from playwright.sync_api import Browser, BrowserContext, FileChooser, Page, expect
+from cards import Cards, expect_state, held_requests, payload, show_answers, show_several
+from playwright.sync_api import BrowserContext, FileChooser, Page, expect
 
-AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
-FIND_PROBLEMS = """async () => {
-  const { violations } = await axe.run(document, { resultTypes: ['violations'] });
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' | ')}`);
-}"""
 BREAKS = """new Promise((resolve) => {
   let total = 0;
   new PerformanceObserver((list) => {
@@ -23,86 +15,6 @@ BREAKS = """new Promise((resolve) => {
   }).observe({ type: 'layout-shift', buffered: true });
   setTimeout(() => resolve(total), 500);
 })"""
-
-
-def problems(page: Page) -> list[str]:
-    """Let axe look at the page as it is."""
-    page.evaluate(AXE)
-    return page.evaluate(FIND_PROBLEMS)
-
-
-def show_nothing(cards: Cards) -> None:
-    expect(cards.page.locator("h1")).to_be_visible()
-
-
-def show_answers(cards: Cards) -> None:
-    card = cards.choose("coffee")
-    expect_state(card, "done")
-    card.locator(".eye").first.click()
-    card.locator("summary").click()
-
-
-def show_several(cards: Cards) -> None:
-    cards.choose("coffee", "cat")
-    expect(cards.page.locator("[data-state=done]")).to_have_count(2)
-
-
-def show_failure(cards: Cards) -> None:
-    expect_state(cards.choose_files(payload("notes.txt", b"words")), "failed")
-
-
-def show_question(cards: Cards) -> None:
-    expect_state(cards.choose_files(payload("scan.tiff", b"II*\0" + bytes(100))), "asking")
-
-
-def show_cancelled(cards: Cards) -> None:
-    with held_requests(cards.page):
-        cards.choose("cat").locator("[data-part=cancel]").click()
-    expect_state(cards.all.first, "cancelled")
-
-
-def show_offline(cards: Cards) -> None:
-    cards.page.context.set_offline(True)
-    expect(cards.page.locator("#connection")).to_be_visible()
-    expect_state(cards.choose("cat"), "paused")
-
-
-STATES = [show_nothing, show_answers, show_several, show_failure, show_question, show_cancelled, show_offline]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
-@pytest.mark.parametrize("show", STATES)
-def test_axe_finds_nothing(
-    browser: Browser, server, real_photos: dict[str, bytes], show: Callable[[Cards], None], locale: str, scheme: str
-) -> None:
-    with browser.new_context(base_url=server.url, locale=locale, color_scheme=scheme) as context:
-        cards = Cards(open_page(context), real_photos)
-        show(cards)
-        assert problems(cards.page) == []
-
-
-def test_axe_finds_nothing_while_a_photo_is_on_its_way(cards: Cards) -> None:
-    with held_requests(cards.page) as held:
-        cards.choose("cat", "coffee", "rocket", "cat")
-        held.wait_for(3)
-        assert problems(cards.page) == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
-def test_axe_finds_nothing_on_the_plain_pages(
-    browser: Browser, server, real_photos: dict[str, bytes], locale: str, scheme: str
-) -> None:
-    with browser.new_context(base_url=server.url, locale=locale, color_scheme=scheme) as context:
-        page = context.new_page()
-        for address in ("problems/too-large", "nothing/here"):
-            page.goto(address)
-            assert problems(page) == []
-        page.locator("#file").set_input_files([payload("cat.jpg", real_photos["cat"])])
-        page.locator(".submit").click()
-        page.locator(".answers").wait_for()
-        assert problems(page) == []
 
 
 def tab_to(page: Page, selector: str) -> None:

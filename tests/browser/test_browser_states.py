@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cards import Cards, expect_state, held_requests, payload
+from cards import Cards, expect_state, held_requests, payload, serve_old_limit
 from conftest import open_page
 from fakes import colour_png
 from PIL import Image
@@ -15,23 +15,6 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from server import Server
 
 PHOTO = payload("red.png", colour_png(8), "image/png")
-
-
-@pytest.fixture
-def gated(tmp_path: Path, gate: Path) -> Iterator[Callable[..., Server]]:
-    """Start a server whose model loads when the gate opens."""
-    started: list[Server] = []
-
-    def start(**settings: object) -> Server:
-        server = Server(tmp_path, "gated_app:create()", test_gate=gate, **settings)
-        started.append(server)
-        server.start(until="healthz")
-        return server
-
-    yield start
-    gate.touch()
-    for server in started:
-        server.stop()
 
 
 @pytest.fixture
@@ -138,21 +121,13 @@ def test_the_servers_413_is_explained(gated: Callable[..., Server], browser: Bro
     gate.touch()
     server = gated(max_upload_bytes=100)
     context = browser.new_context(base_url=server.url)
-    # The page knows the limit and would not even send; one from before the limit was lowered does.
-    context.route(
-        "**/", lambda route: route.fulfill(response=route.fetch(), body=with_old_limit(route.fetch().text()))
-    )
+    serve_old_limit(context)
     cards = Cards(open_page(context), {})
     with cards.page.expect_response("**/api/v1/predict*") as response:
         card = cards.choose_files(PHOTO)
     assert response.value.status == 413
     expect(card.locator("h3")).to_have_text("The photo is too large.")
     context.close()
-
-
-def with_old_limit(page: str) -> str:
-    assert 'data-limit-bytes="100"' in page
-    return page.replace('data-limit-bytes="100"', 'data-limit-bytes="10485760"')
 
 
 @pytest.mark.parametrize(
