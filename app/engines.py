@@ -77,6 +77,7 @@ class OpenVINOEngine:
         self.class_weights: Floats = np.load(prepared.folder / "classifier.npy", mmap_mode="r")
         self.compiled = {False: singles, True: [whole]}
         self._idle = {alone: _requests(graphs) for alone, graphs in self.compiled.items()}
+        self._compute_first(prepared.weights.record.geometry.crop)
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
         """Compute a batch of shape (n, 224, 224, 3); `alone` allows it to use every processor."""
@@ -87,6 +88,17 @@ class OpenVINOEngine:
         finally:
             idle.put(request)
         return Inference(np.stack(logits), np.stack(features))
+
+    def _compute_first(self, side: int) -> None:
+        """Use every graph once, while no other thread can.
+
+        OpenVINO's Python binding initialises itself at its first use without giving up Python's lock: two
+        threads that are first together wait for each other for ever.
+        """
+        black = np.zeros((1, side, side, 3), np.uint8)
+        for alone, graphs in self.compiled.items():
+            for _ in graphs:
+                self.infer(black, alone=alone)
 
 
 def _requests(graphs: Sequence[Any]) -> SimpleQueue[openvino.InferRequest]:

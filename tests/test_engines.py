@@ -135,6 +135,32 @@ def test_auto_takes_bf16_where_matrices_are_multiplied_in_it(
     assert choose_precision("auto", tmp_path / "missing") == "fp32"
 
 
+ALL_AT_ONCE = """
+import os, threading
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from app.engines import OpenVINOEngine
+from app.prepared import ensure_prepared
+from app.settings import Settings
+engine = OpenVINOEngine(ensure_prepared(Settings.from_environment(os.environ)), precision="fp32", cpus=2)
+together = threading.Barrier(8)
+def infer(number):
+    together.wait()
+    return engine.infer(np.full((1, 224, 224, 3), number, np.uint8), alone=number % 2 == 0).logits.shape
+with ThreadPoolExecutor(8) as pool:
+    print(set(pool.map(infer, range(8))))
+"""
+
+
+def test_threads_that_come_first_together_do_not_wait_for_ever(
+    prepared: Prepared, packaged_settings: Settings
+) -> None:
+    command = [sys.executable, "-c", ALL_AT_ONCE]
+    environment = os.environ | packaged_settings.as_environment()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "{(1, 1000)}"
+
+
 SERVE_ONE = """
 import json, socket, sys
 opened = []
