@@ -96,6 +96,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "detail.time": ("Time", "用时"),
     "detail.curl": ("For a script", "脚本命令"),
     "no_preview": ("This browser cannot show this photo.", "此浏览器无法显示这张照片。"),
+    "progress": ("Progress of this photo", "这张照片的进度"),
     "js.waiting": ("Waiting for its turn.", "排队等待中。"),
     "js.preparing": ("Making it ready.", "正在准备。"),
     "js.sending": ("Sending, {percent}.", "正在发送，{percent}。"),
