@@ -42,6 +42,8 @@ class _Group(click.Group):
             raise click.UsageError(str(error)) from error
         except TopthreeError as error:
             raise click.ClickException(str(error)) from error
+        finally:
+            sys.stdout.flush()  # where nobody reads any more, click ends quietly here; at the interpreter's end it is loud
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
