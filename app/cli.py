@@ -43,7 +43,8 @@ class _Group(click.Group):
         except TopthreeError as error:
             raise click.ClickException(str(error)) from error
         finally:
-            sys.stdout.flush()  # where nobody reads any more, click ends quietly here; at the interpreter's end it is loud
+            # Where nobody reads any more, click ends quietly here; at the interpreter's end it would be loud.
+            sys.stdout.flush()
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
