@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import api, health, pages, problems, uploads
 from .classifier import Classifier
-from .settings import Settings
+from .settings import ROOT, Settings
 from .version import __version__
 
 __all__ = ["__version__", "create_app"]
 
-ROOT = Path(__file__).resolve().parent.parent
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "

@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 import click
 
 from .errors import TopthreeError
-from .settings import SETTINGS, Settings, SettingsError
+from .settings import ROOT, SETTINGS, Settings, SettingsError
 from .version import __version__
 
 Number = TypeVar("Number", int, float)
 
-ROOT = Path(__file__).resolve().parent.parent
 INTERRUPTED = 130  # what a shell expects after Ctrl-C: 128 and the number of SIGINT
 
 

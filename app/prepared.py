@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .digests import file_sha256
 from .errors import WeightsError
-from .settings import Settings
+from .settings import ROOT, Settings
 from .weights import (
     EFFICIENTNET_LITE0,
     PACKAGED,
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 PREPARE_VERSION = 1
 MANIFEST = "manifest.json"
 FILES = ("model.xml", "model.bin", "classifier.npy")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 MEBI = 1024 * 1024
+# The folder that holds templates, static files and gunicorn.conf.py beside the package.
+ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("host", "127.0.0.1", _host, "address to listen on"),

@@ -13,13 +13,12 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
-from .settings import Settings
+from .settings import MEBI, Settings
 
 log = logging.getLogger(__name__)
 
 FIELD = "file"
 FRAMING_BYTES = 64 * 1024
-MEBI = 1024 * 1024
 MOST_PARTS = 1024
 # What is read, and for how long at most, so that a client still sending can read why it was refused.
 DRAIN_BYTES = 256 * MEBI

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import TopthreeError
-from ..settings import Settings
+from ..settings import ROOT, Settings
 from .load import RequestFailed, http_sender
 
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.02
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class ServerFailed(TopthreeError):
