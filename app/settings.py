@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from . import parsers
 
 PREFIX = "TOPTHREE_"
 
@@ -31,99 +31,59 @@ class Setting:
         return PREFIX + self.name.upper()
 
 
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError("one of " + ", ".join(choices))
-        return text
-
-    return parse
-
-
-def _path(text: str) -> Path | None:
-    try:
-        return Path(text).expanduser() if text else None
-    except RuntimeError as error:
-        raise ValueError("a path whose home folder exists") from error
-
-
-def _sha256(text: str) -> str | None:
-    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise ValueError("64 hexadecimal digits")
-    return text.lower() or None
-
-
-def _url(text: str) -> str | None:
-    if text and not re.match(r"https?://[^/\s]+", text):
-        raise ValueError("an http:// or https:// address")
-    return text or None
-
-
-def _host(text: str) -> str:
-    address = _address(text)
-    if address is None and not re.fullmatch(r"[^\s/:\[\]]+", text):
-        raise ValueError("a host name or an IP address, without a port")
-    # gunicorn and URLs want an IPv6 address in brackets; people write it with and without.
-    return f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else text
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host[1:-1] if re.fullmatch(r"\[.*:.*\]", host) else host)
-    except ValueError:
-        return None
-
-
 MEBI = 1024 * 1024
 # The folder that holds templates, static files and gunicorn.conf.py beside the package.
 ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("host", "127.0.0.1", _host, "address to listen on"),
-    Setting("port", "8000", _integer(1, 65535), "port to listen on"),
+    Setting("host", "127.0.0.1", parsers.host, "address to listen on"),
+    Setting("port", "8000", parsers.integer(1, 65535), "port to listen on"),
     Setting(
         "weights",
         "",
-        _path,
+        parsers.path,
         "weights file to serve, .pth or .safetensors; if it fails, nothing else is tried",
     ),
-    Setting("weights_sha256", "", _sha256, "SHA-256 that the weights file of TOPTHREE_WEIGHTS must have"),
-    Setting("weights_url", "", _url, "mirror to download the ResNet-18 weights from"),
-    Setting("labels", "", _path, "names of a custom model's classes: one a line, or CSV with a column 'label'"),
+    Setting("weights_sha256", "", parsers.sha256, "SHA-256 that the weights file of TOPTHREE_WEIGHTS must have"),
+    Setting("weights_url", "", parsers.url, "mirror to download the ResNet-18 weights from"),
+    Setting("labels", "", parsers.path, "names of a custom model's classes: one a line, or CSV with a column 'label'"),
     Setting(
         "fallback",
         "efficientnet_lite0",
-        _one_of("efficientnet_lite0", "none"),
+        parsers.one_of("efficientnet_lite0", "none"),
         "model that serves where the ResNet-18 weights cannot be had; 'none' refuses to become ready",
     ),
-    Setting("cache", "", _path, "folder for weights; empty means topthree in the user's cache folder"),
+    Setting("cache", "", parsers.path, "folder for weights; empty means topthree in the user's cache folder"),
     Setting(
-        "engine", "auto", _one_of("auto", "openvino", "torch"), "what computes; auto is OpenVINO, or torch on a GPU"
+        "engine",
+        "auto",
+        parsers.one_of("auto", "openvino", "torch"),
+        "what computes; auto is OpenVINO, or torch on a GPU",
     ),
     Setting(
         "precision",
         "fp32",
-        _one_of("fp32", "bf16", "int8", "auto"),
+        parsers.one_of("fp32", "bf16", "int8", "auto"),
         "number format; auto is bf16 where the processor has it in hardware, else fp32; int8 needs 'topthree prepare'",
     ),
-    Setting("max_upload_bytes", str(10 * MEBI), _integer(1, 1024 * MEBI), "largest photo, in bytes"),
-    Setting("max_batch_bytes", str(64 * MEBI), _integer(1, 4096 * MEBI), "largest batch request, in bytes"),
-    Setting("max_batch_items", "64", _integer(1, 1000), "most photos in one batch request"),
-    Setting("max_pixels", "64000000", _integer(1, 1_000_000_000), "most pixels in a photo, width times height"),
-    Setting("max_waiting", "64", _integer(1, 100_000), "most photos waiting in one process; more are refused at once"),
-    Setting("workers", "1", _integer(1, 64), "server processes; each holds a model of its own"),
-    Setting("threads", "0", _integer(0, 512), "request threads in each process; 0 takes them from the CPU plan"),
-    Setting("trusted_proxies", "0", _integer(0, 10), "proxies in front whose X-Forwarded-* headers are believed"),
-    Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "least serious message to log"),
+    Setting("max_upload_bytes", str(10 * MEBI), parsers.integer(1, 1024 * MEBI), "largest photo, in bytes"),
+    Setting("max_batch_bytes", str(64 * MEBI), parsers.integer(1, 4096 * MEBI), "largest batch request, in bytes"),
+    Setting("max_batch_items", "64", parsers.integer(1, 1000), "most photos in one batch request"),
+    Setting("max_pixels", "64000000", parsers.integer(1, 1_000_000_000), "most pixels in a photo, width times height"),
+    Setting(
+        "max_waiting",
+        "64",
+        parsers.integer(1, 100_000),
+        "most photos waiting in one process; more are refused at once",
+    ),
+    Setting("workers", "1", parsers.integer(1, 64), "server processes; each holds a model of its own"),
+    Setting(
+        "threads", "0", parsers.integer(0, 512), "request threads in each process; 0 takes them from the CPU plan"
+    ),
+    Setting(
+        "trusted_proxies", "0", parsers.integer(0, 10), "proxies in front whose X-Forwarded-* headers are believed"
+    ),
+    Setting("log_level", "info", parsers.one_of("debug", "info", "warning", "error"), "least serious message to log"),
 )
 
 
@@ -177,7 +137,7 @@ class Settings:
     @property
     def is_loopback(self) -> bool:
         """Tell whether only this machine can reach the service."""
-        address = _address(self.host)
+        address = parsers.ip_address(self.host)
         return self.host == "localhost" if address is None else address.is_loopback
 
 

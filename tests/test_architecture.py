@@ -26,7 +26,7 @@ ROWS: dict[int, str] = {
     3: "classifier",
     2: "backbones engines prepared",
     1: "digests download heatmaps images plan scheduling weights",
-    0: "digests errors labels metrics settings version words",
+    0: "digests errors parsers labels metrics settings version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}
 MAY_READ_THE_ENVIRONMENT = {"__init__.py", "cli.py", "settings.py"}
