@@ -8,7 +8,10 @@ import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import api, health, pages, problems, uploads
+from .cache import ResultCache
 from .classifier import Classifier
+from .plan import make_plan
+from .scheduling import Admission
 from .settings import ROOT, Settings
 from .version import __version__
 
@@ -40,8 +43,12 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
     _keep_json_as_written(app)
     app.extensions["topthree"] = classifier or Classifier.from_settings(settings)
+    app.extensions["topthree_admission"] = Admission(make_plan(settings).most_requests, settings.max_waiting_bytes)
+    app.extensions["topthree_results"] = ResultCache(settings.result_cache_bytes)
     app.extensions["topthree_readiness"] = health.Readiness(planned=1)
     problems.init_app(app)
+    app.before_request(uploads.note_arrival)
+    app.teardown_request(uploads.leave)
     for module in (api, health, pages):
         app.register_blueprint(module.blueprint)
     app.after_request(uploads.drain_refused)

@@ -10,14 +10,9 @@ import flask
 from . import heatmaps
 from .classifier import Answer, Classifier, Model
 from .errors import Problem
-from .uploads import check_size, integer_parameter, read_photo, read_photos, settings_of_app
+from .uploads import check_size, integer_parameter, read_photo, read_photos, request_deadline, settings_of_app
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")
-
-
-@blueprint.before_request
-def _note_arrival() -> None:
-    flask.g.arrived = time.monotonic()
 
 
 @blueprint.after_request
@@ -30,9 +25,9 @@ def _forbid_storing(response: flask.Response) -> flask.Response:
 def predict() -> flask.Response:
     """Answer with the most likely classes of one photo."""
     top, heatmap = _top(), _heatmap()
-    max_pixels = settings_of_app().max_pixels
+    max_pixels, deadline = settings_of_app().max_pixels, request_deadline()
     classifier = current_classifier()
-    answer = classifier.classify(read_photo(), max_pixels=max_pixels, top=top, heatmap=heatmap)
+    answer = classifier.classify(read_photo(), max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
     response = flask.jsonify(_as_dict(answer) | {"model": classifier.model.identity})
     response.headers["Server-Timing"] = server_timing(answer)
     return response
@@ -41,11 +36,11 @@ def predict() -> flask.Response:
 @blueprint.post("/predict/batch")
 def predict_batch() -> flask.Response:
     """Answer for each photo of a batch, in order; a bad one carries its problem, the others their answer."""
-    top, heatmap = _top(), _heatmap()
+    top, heatmap, deadline = _top(), _heatmap(), request_deadline()
     photos = [_checked(data) for data in read_photos()]
     max_pixels = settings_of_app().max_pixels
     classifier = current_classifier()
-    answers = classifier.classify_many(photos, max_pixels=max_pixels, top=top, heatmap=heatmap)
+    answers = classifier.classify_many(photos, max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
     results = [answer.as_dict() if isinstance(answer, Problem) else _as_dict(answer) for answer in answers]
     return flask.jsonify({"results": results, "model": classifier.model.identity})
 
@@ -64,6 +59,7 @@ def heatmap() -> flask.Response:
         heatmap=True,
         heatmap_class=None if likeliest else class_id,
         thumbnail_side=heatmaps.LONGEST_SIDE,
+        deadline=request_deadline(),
     )
     picture, mimetype = _draw_heatmap(answer)
     response = flask.Response(picture, mimetype=mimetype)

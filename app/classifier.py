@@ -24,20 +24,18 @@ from .engines import (
     choose_precision,
 )
 from .errors import ModelUnavailable, Problem, TopthreeError
+from .heatmaps import Grid, activation_maps
 from .images import Geometry, Photo, decode
 from .labels import Label, imagenet_labels, read_labels
-from .plan import make_plan
+from .plan import SPARE_SLOTS, make_plan
 from .prepared import Manifest, ensure_prepared
-from .scheduling import Batcher, Slots
+from .scheduling import NO_DEADLINE, Batcher, Deadline, Slots
 from .settings import Settings
 from .weights import Weights, find_weights
 
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 32
-# One photo more than there are processors is decoded or answered while the others compute: it fills the pauses in
-# which a result is handed over, and no processor waits for one. Two more only make each other slower.
-SPARE_SLOTS = 1
 
 Failure = TypeVar("Failure", bound=TopthreeError)
 
@@ -52,9 +50,6 @@ class Prediction:
     label: str
     label_zh: str | None
     confidence: float
-
-
-Grid = list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -121,21 +116,20 @@ def load_model(settings: Settings) -> Model:
 class Classifier:
     """The one model of a process. `load` builds it on first use; a load that fails is tried again at the next."""
 
-    def __init__(self, load: Callable[[], Model], *, cpus: int = 1, most_waiting: int = 64) -> None:
+    def __init__(self, load: Callable[[], Model], *, cpus: int = 1) -> None:
         self._load = load
         self._loading = threading.Lock()
         self._model: Model | None = None
         self._cpus = cpus
-        self._slots = Slots(cpus + SPARE_SLOTS, most_waiting)
-        self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH, most_waiting=most_waiting)
+        self.slots = Slots(cpus + SPARE_SLOTS)
+        self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH)
         self.is_warm = False
         self.failure: str | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Classifier:
         """Make the classifier that the settings describe; its model is loaded on first use."""
-        plan = make_plan(settings)
-        return cls(lambda: load_model(settings), cpus=plan.cpus_per_worker, most_waiting=settings.max_waiting)
+        return cls(lambda: load_model(settings), cpus=make_plan(settings).cpus_per_worker)
 
     @property
     def model(self) -> Model:
@@ -179,15 +173,17 @@ class Classifier:
         heatmap: bool = False,
         heatmap_class: int | None = None,
         thumbnail_side: int | None = None,
+        deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
         """Decode a photo and return its `top` likeliest classes.
 
         With `heatmap` there is a heat map of each of them, or of `heatmap_class` alone where that is given.
-        Raises what `images.decode` raises, Overloaded, or ModelUnavailable.
+        Raises what `images.decode` raises, ModelUnavailable, or, where its turn comes too late, DeadlineExceeded or
+        ClientClosedRequest.
         """
         model = self.model
         geometry = model.weights.record.geometry
-        with self._slots.take() as turn:
+        with self.slots.take(deadline) as turn:
             started = time.monotonic()
             photo = decode(data, max_pixels=max_pixels)
             crop = photo.crop(geometry)
@@ -195,17 +191,18 @@ class Classifier:
             image = _image_facts(photo, geometry if heatmap else None)
             del photo
             decoded = time.monotonic()
+            deadline.check()
             if not model.engine.batches:
                 inference, batch_size = model.engine.infer(crop[None], alone=turn.alone), 1
         if model.engine.batches:
-            inference, batch_size = self._batcher.submit(crop).result()
+            inference, batch_size = self._batcher.submit(crop, deadline).result()
         finished = time.monotonic()
         predictions = _predictions(inference.logits[0], model.labels, top)
         ids = [row.class_id for row in predictions] if heatmap_class is None else [heatmap_class]
         return Answer(
             predictions,
             image,
-            heatmaps=_heatmaps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
+            heatmaps=activation_maps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
             thumbnail=thumbnail,
             decode_seconds=decoded - started,
             queue_seconds=turn.waited_seconds,
@@ -214,11 +211,18 @@ class Classifier:
         )
 
     def classify_many(
-        self, photos: Sequence[bytes | Failure], *, max_pixels: int, top: int = 3, heatmap: bool = False
+        self,
+        photos: Sequence[bytes | Failure],
+        *,
+        max_pixels: int,
+        top: int = 3,
+        heatmap: bool = False,
+        deadline: Deadline = NO_DEADLINE,
     ) -> list[Answer | Problem | Failure]:
-        """Classify photos side by side; a bad one becomes its problem, the others their answer, in order.
+        """Classify photos side by side; one that fails becomes its problem, the others their answer, in order.
 
-        What is a failure already stays where it is. Raises Overloaded or ModelUnavailable for all of them.
+        What is a failure already stays where it is, and what the deadline comes before carries that. Raises
+        ModelUnavailable for all of them.
         """
         batches = self.model.engine.batches
 
@@ -226,10 +230,10 @@ class Classifier:
             if isinstance(photo, TopthreeError):
                 return photo
             try:
-                return self.classify(photo, max_pixels=max_pixels, top=top, heatmap=heatmap)
+                return self.classify(photo, max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
+            except ModelUnavailable:  # not this photo's fault, and the next one's fate
+                raise
             except Problem as problem:
-                if problem.status >= 500:  # our fault, not the photo's
-                    raise
                 return problem
 
         with ThreadPoolExecutor(LARGEST_BATCH if batches else self._cpus, thread_name_prefix="classify") as pool:
@@ -248,21 +252,6 @@ def softmax(logits: Floats) -> Floats:
     """Turn the logits of one photo into probabilities that add up to 1."""
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum(), dtype=np.float32)
-
-
-def class_activation_map(features: Floats, class_weights: Floats) -> Floats:
-    """Show where a class was seen: features (C, h, w) weighted by the class's row (C), from 0 to 1.
-
-    That is max(0, Σ_k w_k · features_k) divided by its maximum, without the bias (Zhou et al., "Learning Deep
-    Features for Discriminative Localization", CVPR 2016); all zeros where nothing speaks for the class.
-    """
-    activation = np.maximum(np.tensordot(class_weights, features, axes=1), 0)
-    return np.asarray(activation / (activation.max() or 1), dtype=np.float32)
-
-
-def _heatmaps(features: Floats, rows: Floats) -> list[Grid]:
-    maps = [class_activation_map(features, row) for row in rows]
-    return [[[round(float(value), 4) for value in line] for line in grid] for grid in maps]
 
 
 def _image_facts(photo: Photo, geometry: Geometry | None) -> dict[str, object]:

@@ -15,6 +15,7 @@ TopthreeError
     ├── UnsupportedImage        415
     ├── BrokenImage             422
     ├── TooManyPixels           422
+    ├── ClientClosedRequest     499
     ├── InternalError           500
     ├── Overloaded              503
     ├── ModelUnavailable        503
@@ -44,7 +45,7 @@ class Problem(TopthreeError):
     status: ClassVar[int]
     slug: ClassVar[str]
     title: ClassVar[str]
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -126,6 +127,12 @@ class TooManyPixels(Problem):
     status, slug, title = 422, "too-many-pixels", "Too many pixels"
 
 
+class ClientClosedRequest(Problem):
+    """The client closed its connection before its turn came; seen in logs and metrics only."""
+
+    status, slug, title = 499, "client-closed-request", "Client closed request"
+
+
 class InternalError(Problem):
     """Something failed on our side; the cause is in the log only."""
 
@@ -137,6 +144,10 @@ class Overloaded(Problem):
 
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
+
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ModelUnavailable(Problem):

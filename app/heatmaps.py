@@ -1,4 +1,4 @@
-"""A heat map drawn over its photo, for those who want a picture instead of numbers; the page draws its own."""
+"""What the model looked at: class activation maps, as numbers and drawn over their photo."""
 
 from __future__ import annotations
 
@@ -20,6 +20,23 @@ _OUTSIDE = 0.62
 STOPS = np.array([(38, 20, 90), (44, 82, 150), (32, 145, 140), (128, 196, 84), (253, 231, 60)], np.float32)
 
 Floats = npt.NDArray[np.float32]
+Grid = list[list[float]]
+
+
+def class_activation_map(features: Floats, class_weights: Floats) -> Floats:
+    """Show where a class was seen: features (C, h, w) weighted by the class's row (C), from 0 to 1.
+
+    That is max(0, Σ_k w_k · features_k) divided by its maximum, without the bias (Zhou et al., "Learning Deep
+    Features for Discriminative Localization", CVPR 2016); all zeros where nothing speaks for the class.
+    """
+    activation = np.maximum(np.tensordot(class_weights, features, axes=1), 0)
+    return np.asarray(activation / (activation.max() or 1), dtype=np.float32)
+
+
+def activation_maps(features: Floats, rows: Floats) -> list[Grid]:
+    """Return the class activation maps of several classes as lists of numbers, rounded to 4 digits."""
+    maps = [class_activation_map(features, row) for row in rows]
+    return [[[round(float(value), 4) for value in line] for line in grid] for grid in maps]
 
 
 def draw(photo: bytes, grid: Sequence[Sequence[float]], crop: Mapping[str, float], kind: str) -> bytes:

@@ -11,7 +11,7 @@ from .assets import asset_response, compress_page, page_assets
 from .errors import NotFound
 from .problems import problem_class
 from .translations import LANGUAGES, render_page
-from .uploads import read_photo, settings_of_app
+from .uploads import read_photo, request_deadline, settings_of_app
 
 blueprint = flask.Blueprint("pages", __name__)
 
@@ -39,8 +39,12 @@ def index() -> flask.Response:
 @blueprint.post("/")
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
-    max_pixels = settings_of_app().max_pixels
-    answer = current_classifier().classify(read_photo(), max_pixels=max_pixels, thumbnail_side=THUMBNAIL_SIDE)
+    answer = current_classifier().classify(
+        read_photo(),
+        max_pixels=settings_of_app().max_pixels,
+        thumbnail_side=THUMBNAIL_SIDE,
+        deadline=request_deadline(),
+    )
     thumbnail = base64.b64encode(answer.thumbnail or b"").decode("ascii")
     doubt = _doubt([prediction.confidence for prediction in answer.predictions])
     return _page("result.html", photo=answer.image, predictions=answer.predictions, thumbnail=thumbnail, doubt=doubt)

@@ -13,6 +13,12 @@ from .settings import Settings
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
+# One photo more than there are processors is decoded or answered while the others compute: it fills the pauses in
+# which a result is handed over, and no processor waits for one. Two more only make each other slower.
+SPARE_SLOTS = 1
+# Threads beyond all admitted requests: they answer probes and pages, and refuse what is too much.
+SPARE_THREADS = 16
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,21 +33,23 @@ class Plan:
     threads: int
     cpus_per_worker: int
     max_waiting: int
+    most_requests: int
 
 
 def make_plan(settings: Settings) -> Plan:
     """Share the processors out, so that the model's threads of all workers together do not exceed them."""
     cpus = available_cpus()
-    # Request threads mostly wait: for a slow client's bytes, or for their turn. There are more than may wait for
-    # a turn, so that what is refused is refused at once and probes are answered under any load.
-    threads = settings.threads or settings.max_waiting + cpus + 16
+    cpus_per_worker = max(1, cpus // settings.workers)
+    most_requests = settings.max_waiting + cpus_per_worker + SPARE_SLOTS
     return Plan(
         cpus=cpus,
         memory_bytes=memory_limit(),
         workers=settings.workers,
-        threads=threads,
-        cpus_per_worker=max(1, cpus // settings.workers),
+        # Request threads mostly wait for their turn.
+        threads=most_requests + SPARE_THREADS,
+        cpus_per_worker=cpus_per_worker,
         max_waiting=settings.max_waiting,
+        most_requests=most_requests,
     )
 
 
@@ -53,7 +61,7 @@ def describe_plan(plan: Plan) -> str:
         f"{plan.workers} process(es) with {plan.threads} request threads each\n"
         f"up to {plan.cpus_per_worker} photos at once in each, one thread a photo; "
         f"a lone photo uses {plan.cpus_per_worker}\n"
-        f"{plan.max_waiting} photos may wait in each, more are refused at once"
+        f"{plan.max_waiting} requests may wait in each, more are refused at once"
     )
 
 

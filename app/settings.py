@@ -74,12 +74,27 @@ SETTINGS: tuple[Setting, ...] = (
         "max_waiting",
         "64",
         parsers.integer(1, 100_000),
-        "most photos waiting in one process; more are refused at once",
+        "most requests that wait in one process; more are refused at once",
+    ),
+    Setting(
+        "max_waiting_bytes",
+        str(256 * MEBI),
+        parsers.integer(1, 64 * 1024 * MEBI),
+        "most bytes of uploads in one process at once; more are refused at once",
+    ),
+    Setting(
+        "deadline_ms",
+        "30000",
+        parsers.integer(1, 600_000),
+        "longest wait of a request for its turn, in milliseconds; the header X-Request-Timeout-Ms can shorten it",
+    ),
+    Setting(
+        "result_cache_bytes",
+        str(16 * MEBI),
+        parsers.integer(0, 64 * 1024 * MEBI),
+        "most bytes of answers kept in one process for photos that come again; 0 keeps none",
     ),
     Setting("workers", "1", parsers.integer(1, 64), "server processes; each holds a model of its own"),
-    Setting(
-        "threads", "0", parsers.integer(0, 512), "request threads in each process; 0 takes them from the CPU plan"
-    ),
     Setting(
         "trusted_proxies", "0", parsers.integer(0, 10), "proxies in front whose X-Forwarded-* headers are believed"
     ),
@@ -107,8 +122,10 @@ class Settings:
     max_batch_items: int
     max_pixels: int
     max_waiting: int
+    max_waiting_bytes: int
+    deadline_ms: int
+    result_cache_bytes: int
     workers: int
-    threads: int
     trusted_proxies: int
     log_level: str
 
@@ -175,3 +192,5 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_PRECISION=int8 needs TOPTHREE_ENGINE=openvino; torch computes in fp32 or bf16.")
     if settings.max_batch_bytes < settings.max_upload_bytes:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")
+    if settings.max_waiting_bytes < settings.max_batch_bytes:
+        raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")

@@ -13,11 +13,13 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
+from .scheduling import Admission, Deadline
 from .settings import MEBI, Settings
 
 log = logging.getLogger(__name__)
 
 FIELD = "file"
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 FRAMING_BYTES = 64 * 1024
 MOST_PARTS = 1024
 # What is read, and for how long at most, so that a client still sending can read why it was refused.
@@ -50,9 +52,8 @@ def settings_of_app() -> Settings:
 def read_photo() -> bytes:
     """Read the one photo of the current request, from the form field `file` or as the raw body."""
     limit = settings_of_app().max_upload_bytes
-    request = flask.request
-    request.max_content_length = limit + FRAMING_BYTES
-    if request.mimetype == "multipart/form-data":
+    admit_body(limit)
+    if flask.request.mimetype == "multipart/form-data":
         parts = _parts(limit)
         if len(parts) > 1:
             raise TooManyPhotos(f"{len(parts)} parts are named 'file'. Send many photos to predict/batch.")
@@ -67,11 +68,57 @@ def read_photos() -> list[bytes]:
     settings = settings_of_app()
     if flask.request.mimetype != "multipart/form-data":
         raise UnsupportedContentType(f"A batch is multipart/form-data: {EXAMPLE} -F file=@other.jpg …")
-    flask.request.max_content_length = settings.max_batch_bytes + FRAMING_BYTES
+    admit_body(settings.max_batch_bytes)
     parts = _parts(settings.max_batch_bytes, advice="Send fewer photos at a time.")
     if len(parts) > settings.max_batch_items:
         raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
     return [part.stream.read() for part in parts]
+
+
+def note_arrival() -> None:
+    """Remember when the current request began, before anything else is done for it."""
+    flask.g.arrived = time.monotonic()
+
+
+def admit_body(limit: int) -> None:
+    """Let the current request in with a body of `limit` bytes and its framing; it leaves when it ends.
+
+    Raises Overloaded, before anything is read, where it is one too many or its bytes are.
+    """
+    flask.request.max_content_length = most = limit + FRAMING_BYTES
+    declared = flask.request.content_length
+    admission: Admission = flask.current_app.extensions["topthree_admission"]
+    flask.g.leave = admission.enter(most if declared is None else min(declared, most))
+
+
+def leave(_: BaseException | None = None) -> None:
+    """Make room for others at the end of the current request."""
+    flask.g.pop("leave", lambda: None)()
+
+
+def request_deadline() -> Deadline:
+    """Return until when the current request's answer is of use: the setting's time, or the client's if shorter.
+
+    Raises BadParameter for a header `X-Request-Timeout-Ms` that is not a whole number from 1.
+    """
+    milliseconds = settings_of_app().deadline_ms
+    asked = flask.request.headers.get(TIMEOUT_HEADER)
+    if asked is not None:
+        if not (asked.isascii() and asked.isdigit() and int(asked[:10])):
+            raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
+        milliseconds = min(milliseconds, int(asked[:10]))
+    connection = flask.request.environ.get("gunicorn.socket")
+    return Deadline(flask.g.arrived + milliseconds / 1000, (lambda: has_left(connection)) if connection else bool)
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Tell whether the client has closed its end of a connection; it may have sent its next request already."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def check_size(data: bytes, limit: int) -> bytes:

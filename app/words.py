@@ -199,6 +199,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Try again; if it stays so, tell whoever runs this.",
         "请再试一次；如仍不行，请联系管理员。",
     ),
+    "problem.client-closed-request": ("The connection was closed before the answer.", "连接在得到结果之前就关闭了。"),
+    "advice.client-closed-request": ("Send the photo again and wait for the answer.", "请重新发送照片并等待结果。"),
     "problem.overloaded": ("Too many photos are waiting.", "排队的照片太多了。"),
     "advice.overloaded": ("Try again in a moment.", "请稍后再试。"),
     "problem.model-unavailable": ("No model is ready yet.", "模型还没有准备好。"),

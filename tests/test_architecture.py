@@ -25,7 +25,7 @@ ROWS: dict[int, str] = {
     4: "api assets health pages problems translations uploads offline",
     3: "classifier",
     2: "backbones engines prepared",
-    1: "digests download heatmaps images plan scheduling weights",
+    1: "cache digests download heatmaps images plan scheduling weights",
     0: "digests errors parsers labels metrics settings version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}

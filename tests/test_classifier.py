@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model
 
-from app.classifier import SPARE_SLOTS, Classifier, Model, class_activation_map, softmax
+from app.classifier import Classifier, Model, softmax
 from app.engines import Inference, Pixels
-from app.errors import BrokenImage, ModelUnavailable, Overloaded, UnsupportedImage, WeightsError
+from app.errors import (
+    BrokenImage,
+    ClientClosedRequest,
+    DeadlineExceeded,
+    ModelUnavailable,
+    UnsupportedImage,
+    WeightsError,
+)
+from app.scheduling import Deadline
 
 PIXELS = 10**7
 PATIENCE_SECONDS = 20
@@ -88,16 +96,6 @@ def test_softmax_survives_large_logits() -> None:
     assert probabilities == pytest.approx([0.731059, 0.268941, 0.0], abs=1e-6)
 
 
-def test_a_class_activation_map_is_the_weighted_sum_without_its_negative_part() -> None:
-    features = np.zeros((2, 7, 7), np.float32)
-    features[0, 1, 2], features[1, 5, 5] = 4.0, 8.0
-    grid = class_activation_map(features, np.array([0.5, -1.0], np.float32))
-    assert grid[1, 2] == 1.0
-    assert grid[5, 5] == 0.0
-    assert grid.sum() == 1.0
-    assert class_activation_map(features, np.array([-1.0, -1.0], np.float32)).max() == 0.0
-
-
 def test_heat_maps_come_with_the_crop_they_cover() -> None:
     answer = fake_classifier().classify(colour_png(5, size=(512, 256)), max_pixels=PIXELS, heatmap=True)
     assert answer.heatmaps is not None
@@ -140,19 +138,23 @@ def test_a_lone_photo_may_use_the_whole_machine_and_the_next_ones_may_not() -> N
     assert engine.alone == [True, False]
 
 
-def test_more_than_may_wait_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("deadline", "failure"),
+    [(Deadline(expires=0), DeadlineExceeded), (Deadline(is_abandoned=lambda: True), ClientClosedRequest)],
+)
+def test_what_nobody_waits_for_is_not_computed(deadline: Deadline, failure: type[Exception]) -> None:
     engine = RecordingEngine()
-    classifier = Classifier(lambda: fake_model(engine), cpus=1, most_waiting=0)
-    with ThreadPoolExecutor(2) as pool:
-        running = []
-        for number in range(1 + SPARE_SLOTS):
-            engine.started.clear()
-            running.append(pool.submit(classifier.classify, colour_png(number), max_pixels=PIXELS))
-            assert engine.started.wait(PATIENCE_SECONDS)
-        with pytest.raises(Overloaded):
-            classifier.classify(colour_png(9), max_pixels=PIXELS)
-        engine.go_on.set()
-        assert [future.result().predictions[0].class_id for future in running] == [0, 1]
+    with pytest.raises(failure):
+        Classifier(lambda: fake_model(engine)).classify(colour_png(1), max_pixels=PIXELS, deadline=deadline)
+    assert engine.alone == []
+
+
+def test_what_a_deadline_comes_before_in_a_batch_is_told_in_its_place() -> None:
+    turns = iter([False, False, True, True])  # asked before and after a photo is decoded
+    deadline = Deadline(is_abandoned=lambda: next(turns))
+    answers = fake_classifier().classify_many([colour_png(10), colour_png(20)], max_pixels=PIXELS, deadline=deadline)
+    assert answers[0].predictions[0].class_id == 10
+    assert isinstance(answers[1], ClientClosedRequest)
 
 
 class BatchingEngine(FakeEngine):

@@ -23,6 +23,7 @@ STATUS_OF_SLUG = {
     "broken-image": 422,
     "too-many-pixels": 422,
     "internal-error": 500,
+    "client-closed-request": 499,
     "overloaded": 503,
     "model-unavailable": 503,
     "deadline-exceeded": 504,

@@ -14,11 +14,21 @@ from PIL import Image
 
 from app import create_app
 from app.classifier import Classifier
-from app.heatmaps import STOPS, colours, draw
+from app.heatmaps import STOPS, class_activation_map, colours, draw
 
 WHOLE = {"left": 0.0, "top": 0.0, "right": 1.0, "bottom": 1.0}
 PEAK_TOP_LEFT = [[1.0 if (x, y) == (0, 0) else 0.0 for x in range(7)] for y in range(7)]
 SCRIPT = Path(__file__).resolve().parent.parent / "static" / "js" / "colours.js"
+
+
+def test_a_class_activation_map_is_the_weighted_sum_without_its_negative_part() -> None:
+    features = np.zeros((2, 7, 7), np.float32)
+    features[0, 1, 2], features[1, 5, 5] = 4.0, 8.0
+    grid = class_activation_map(features, np.array([0.5, -1.0], np.float32))
+    assert grid[1, 2] == 1.0
+    assert grid[5, 5] == 0.0
+    assert grid.sum() == 1.0
+    assert class_activation_map(features, np.array([-1.0, -1.0], np.float32)).max() == 0.0
 
 
 def grey(width: int = 70, height: int = 70) -> bytes:

@@ -8,12 +8,23 @@ from collections.abc import Callable
 
 import flask
 import pytest
+from fakes import colour_png, fake_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, form
 
+from app import create_app
 from app.errors import BadParameter, NoPhoto, TooLarge
 from app.settings import Settings
-from app.uploads import DRAIN_BYTES, MemoryRequest, check_size, drain_refused, integer_parameter
+from app.uploads import (
+    DRAIN_BYTES,
+    MemoryRequest,
+    check_size,
+    drain_refused,
+    has_left,
+    integer_parameter,
+    note_arrival,
+    request_deadline,
+)
 
 FIVE_MB = 5_000_000
 
@@ -124,3 +135,47 @@ def test_chunked_body_is_limited_as_it_arrives(make_settings: Callable[..., Sett
     assert_problem(answer, 413, "too-large")
     limit = make_settings().max_upload_bytes
     assert limit < body.taken < limit + 1_000_000
+
+
+def test_a_deadline_is_the_settings_or_the_clients_if_that_is_shorter(make_settings: Callable[..., Settings]) -> None:
+    app = create_app(make_settings(deadline_ms=5000), fake_classifier())
+    for asked, most in ((None, 5), ("2000", 2), ("60000", 5), ("9" * 12, 5)):
+        with app.test_request_context("/", headers={"X-Request-Timeout-Ms": asked} if asked else {}):
+            note_arrival()
+            assert request_deadline().remaining_seconds == pytest.approx(most, abs=0.5)
+
+
+@pytest.mark.parametrize("asked", ["0", "-5", "1.5", "soon", "", "٣"])
+def test_a_deadline_that_is_no_number_is_refused(client: FlaskClient, asked: str) -> None:
+    headers = {"X-Request-Timeout-Ms": asked}
+    answer = client.post("/api/v1/predict", **form(colour_png(1)), headers=headers)
+    assert "X-Request-Timeout-Ms" in assert_problem(answer, 400, "bad-parameter")
+
+
+def test_a_client_that_has_left_is_noticed() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not has_left(ours)
+        theirs.send(b"the next request")
+        assert not has_left(ours)
+        assert ours.recv(100) == b"the next request"
+        theirs.close()
+        assert has_left(ours)
+    assert has_left(ours)
+
+
+def test_a_request_leaves_whatever_becomes_of_it(app: flask.Flask, client: FlaskClient) -> None:
+    for body, status in ((form(colour_png(1)), 200), (form(b"text"), 415), ({"data": b"x"}, 415)):
+        assert client.post("/api/v1/predict", **body).status_code == status
+    admission = app.extensions["topthree_admission"]
+    assert (admission.requests, admission.bytes) == (0, 0)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_read(app: flask.Flask, client: FlaskClient) -> None:
+    admission = app.extensions["topthree_admission"]
+    leave = admission.enter(256 * 2**20)
+    answer = client.post("/api/v1/predict", **form(colour_png(1)))
+    assert_problem(answer, 503, "overloaded")
+    assert answer.headers["Retry-After"] == "1"
+    leave()
+    assert client.post("/api/v1/predict", **form(colour_png(1))).status_code == 200
