@@ -84,6 +84,13 @@ def test_failures_are_counted_and_not_timed() -> None:
     assert load.errors == load.requests // 2
 
 
+def test_answers_from_memory_are_counted_and_belong_to_no_stage() -> None:
+    answers = iter([{"infer": 4.0, "total": 6.0}] + [{"cache": 0.0, "total": 1.0}] * 10**6)
+    load = closed_loop(lambda: nullcontext(lambda photo: next(answers)), PHOTOS, clients=1, seconds=0.02)
+    assert load.hits == load.requests - 1
+    assert load.stages == {"infer": 4.0, "total": 1.0}
+
+
 def test_nothing_answered_is_no_crash() -> None:
     def send(photo: bytes) -> dict[str, float]:
         raise OSError("refused")
@@ -96,6 +103,7 @@ def test_nothing_answered_is_no_crash() -> None:
     ("header", "stages"),
     [
         ('decode;dur=1.25, infer;dur=10, batch;desc="1"', {"decode": 1.25, "infer": 10.0}),
+        ("cache;desc=hit, total;dur=0.5", {"cache": 0.0, "total": 0.5}),
         ("", {}),
     ],
 )
@@ -104,7 +112,7 @@ def test_server_timing_is_read(header: str, stages: dict[str, float]) -> None:
 
 
 def load_of(loop: str, level: float) -> Load:
-    return Load(loop, level, 100, 0, 10 * level, 5, 6, 7, 8, {})
+    return Load(loop, level, 100, 0, 0, 10 * level, 5, 6, 7, 8, {})
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -118,7 +126,9 @@ def test_a_running_server_is_measured_and_left_running(
     make_settings: Callable[..., Settings], runner: CliRunner, tmp_path: Path
 ) -> None:
     (tmp_path / "red.png").write_bytes(colour_png(9))
-    server = make_server("127.0.0.1", 0, create_app(make_settings(), fake_classifier()), threaded=True)
+    server = make_server(
+        "127.0.0.1", 0, create_app(make_settings(result_cache_bytes=0), fake_classifier()), threaded=True
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -85,7 +85,8 @@ def _bench_in_process(settings: Settings, photos: list[bytes], options: Options)
 
 
 def _bench_own_server(settings: Settings, photos: list[bytes], options: Options) -> Report:
-    with own_server(settings) as server:
+    # The photos repeat, and an answer from memory would measure nothing.
+    with own_server(replace(settings, result_cache_bytes=0)) as server:
         started = server.wait_for_answer(photos[0])
         loads = _measure(http_sender(server.url), photos, options)
         memory = server.memory_mb()
@@ -119,5 +120,7 @@ def _print_report(report: Report) -> None:
         row = [load.loop, f"{load.level:g} {unit}", *(f"{figure:.1f}" for figure in figures), str(load.errors)]
         table.add_row(*row, *(f"{load.stages.get(name, 0):.1f}" for name in stages))
     Console(width=None if console.is_terminal else 160).print(table)
+    if any(load.hits for load in report.loads):
+        console.print("Some answers came from the server's memory; TOPTHREE_RESULT_CACHE_BYTES=0 turns that off.")
     if stages:
         console.print("The last columns are the medians of Server-Timing, in milliseconds.")

@@ -23,13 +23,17 @@ from itertools import cycle
 from ..errors import TopthreeError
 
 Send = Callable[[bytes], dict[str, float]]
-"""Have one photo classified; return the stages of its Server-Timing in milliseconds; raise if it failed."""
+"""Have one photo classified; return the stages of its Server-Timing in milliseconds; raise if it failed.
+
+The stage `cache` tells, in the place of its time, that the answer was kept or computed for another request.
+"""
 
 MakeSender = Callable[[], AbstractContextManager[Send]]
 """Open a connection, or whatever one client needs of its own, for as long as the context lasts."""
 
 OPEN_LOOP_CLIENTS = 256
 TIMEOUT_SECONDS = 60.0
+CACHE = "cache"
 
 
 class RequestFailed(TopthreeError):
@@ -44,6 +48,7 @@ class Load:
     level: float
     requests: int
     errors: int
+    hits: int
     throughput: float
     p50: float
     p90: float
@@ -84,8 +89,9 @@ def http_sender(url: str) -> MakeSender:
 
 
 def parse_server_timing(header: str) -> dict[str, float]:
-    """Read the durations of a `Server-Timing` header, by name."""
-    return {name: float(value) for name, value in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
+    """Read the durations of a `Server-Timing` header, by name, and whether `cache` is among its entries."""
+    stages = {name: float(value) for name, value in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
+    return stages | ({CACHE: 0.0} if re.search(rf"\b{CACHE};desc=", header) else {})
 
 
 def closed_loop(make_sender: MakeSender, photos: list[bytes], *, clients: int, seconds: float) -> Load:
@@ -159,14 +165,16 @@ def _measure(send: Send, photo: bytes, started: float) -> _Sample:
 def _summarise(loop: str, level: float, samples: list[_Sample], begin: float) -> Load:
     good = [sample for sample in samples if sample.stages is not None]
     times = sorted(sample.milliseconds for sample in good) or [0.0]
-    names = good[0].stages or {} if good else {}
-    stages = {name: statistics.median((sample.stages or {}).get(name, 0.0) for sample in good) for name in names}
+    timed = [sample.stages for sample in good if sample.stages]
+    names = dict.fromkeys(name for stages in timed for name in stages if name != CACHE)
+    stages = {name: statistics.median(found[name] for found in timed if name in found) for name in names}
     seconds = max((sample.finished for sample in samples), default=begin) - begin
     return Load(
         loop=loop,
         level=level,
         requests=len(samples),
         errors=len(samples) - len(good),
+        hits=sum(CACHE in found for found in timed),
         throughput=round(len(good) / seconds, 2) if seconds else 0.0,
         p50=_quantile(times, 0.5),
         p90=_quantile(times, 0.9),
