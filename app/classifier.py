@@ -26,11 +26,12 @@ from .engines import (
 from .errors import ModelUnavailable, Problem, TopthreeError
 from .heatmaps import Grid, activation_maps
 from .images import Geometry, Photo, decode
-from .labels import Label, imagenet_labels, read_labels
+from .labels import Label, load_labels
 from .plan import SPARE_SLOTS, make_plan
-from .prepared import Manifest, ensure_prepared
+from .prepared import Manifest
 from .scheduling import NO_DEADLINE, Batcher, Deadline, Slots
 from .settings import Settings
+from .unpacking import open_serving
 from .weights import Weights, find_weights
 
 log = logging.getLogger(__name__)
@@ -95,16 +96,18 @@ class Model:
 
 def load_model(settings: Settings) -> Model:
     """Find the weights or their prepared model, check them against the labels, and load them into an engine."""
-    labels = read_labels(settings.labels) if settings.labels else imagenet_labels()
     cpus = make_plan(settings).cpus_per_worker
     if choose_engine(settings.engine) == "torch":
+        labels = load_labels(settings.labels)
         weights = find_weights(settings)
         engine: Engine = TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus)
         model = Model(engine, labels, weights)
     else:
-        prepared = ensure_prepared(settings)
+        prepared = open_serving(settings)
+        labels = load_labels(prepared.labels)
         check_classes(prepared, len(labels))
-        engine = OpenVINOEngine(prepared, precision=choose_precision(settings.precision), cpus=cpus)
+        precision = choose_precision(settings.precision or prepared.manifest.precision)
+        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus)
         model = Model(engine, labels, prepared.weights, prepared.manifest)
     weights = model.weights
     log.info("Serving %s from %s (%s).", weights.record.name, weights.path, weights.source)

@@ -140,6 +140,37 @@ def prepare(precision: str, calibrate: Path | None, max_drop: float, rebuild: bo
 
 
 @main.command()
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where to; named after the model if not given."
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "int8"]), help="Which model; TOPTHREE_PRECISION's if not given."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+@click.option(
+    "--check",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Verify and describe a bundle instead.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --check: JSON instead of lines.")
+def bundle(output: Path | None, precision: str | None, force: bool, check: Path | None, as_json: bool) -> None:
+    """Write one archive that serves without a network: prepared model, labels, manifest and checksums.
+
+    TOPTHREE_BUNDLE=FILE serves from it. With --check nothing is written, and the status is 1 where the bundle is
+    damaged or does not serve with this installation.
+    """
+    if (check and (output or precision or force)) or (as_json and not check):
+        raise click.UsageError("--check takes a bundle that is there, with --json or alone.")
+    from .offline import bundle as job
+
+    settings = _read_settings()
+    if check:
+        job.check(check, sha256=settings.bundle_sha256, as_json=as_json)
+    else:
+        job.run(settings, output=output, precision=precision, force=force)
+
+
+@main.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--url", help="A running server; without it one is started, measured and stopped.")
 @click.option("--in-process", is_flag=True, help="No server: measure the classifier in this process.")
@@ -185,10 +216,12 @@ def plan() -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 def labels(query: str, as_json: bool) -> None:
     """Find classes by number, WordNet id, or part of a name in English or Chinese."""
-    from .labels import imagenet_labels, read_labels, search_labels
+    from .labels import load_labels, search_labels
+    from .unpacking import open_bundle
 
-    own = _read_settings().labels
-    found = search_labels(read_labels(own) if own else imagenet_labels(), query)
+    settings = _read_settings()
+    own = open_bundle(settings.bundle, settings).labels if settings.bundle else settings.labels
+    found = search_labels(load_labels(own), query)
     if as_json:
         click.echo(json.dumps([vars(label) for label in found], ensure_ascii=False))
     else:

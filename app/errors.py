@@ -3,6 +3,7 @@
 TopthreeError
 ├── LabelsError                 a labels file cannot be used
 ├── WeightsError                a weights file cannot be used, or none can be had
+├── BundleError                 a bundle cannot be used
 └── Problem                     what an HTTP answer says, as RFC 9457 describes
     ├── NoPhoto                 400
     ├── TooManyPhotos           400
@@ -37,6 +38,10 @@ class LabelsError(TopthreeError):
 
 class WeightsError(TopthreeError):
     """A weights file is missing, damaged, of another shape, or cannot be downloaded."""
+
+
+class BundleError(TopthreeError):
+    """A bundle is missing, damaged, not for this installation, or cannot be unpacked."""
 
 
 class Problem(TopthreeError):

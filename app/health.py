@@ -75,9 +75,9 @@ def warm_up_in_background(
 ) -> None:
     """Load the model in a thread, so that the worker answers probes meanwhile; mark it ready when it answers.
 
-    Weights or an int8 model that were asked for by name and cannot serve stop the whole service. For any other
-    reason it stays alive and not ready, and tries again from time to time: a balancer that asks `/readyz` sends
-    no request that would.
+    Weights, a bundle or an int8 model that were asked for by name and cannot serve stop the whole service. For
+    any other reason it stays alive and not ready, and tries again from time to time: a balancer that asks
+    `/readyz` sends no request that would.
     """
     app.extensions["topthree_readiness"] = readiness
     classifier: Classifier = app.extensions["topthree"]
@@ -85,7 +85,7 @@ def warm_up_in_background(
 
     def warm_up() -> None:
         while not _is_warm(classifier):
-            if settings.weights is not None or settings.precision == "int8":
+            if settings.weights or settings.bundle or settings.precision == "int8":
                 halt(HALT_SERVICE)
                 return
             pause(RETRY_SECONDS)

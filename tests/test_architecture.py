@@ -24,7 +24,7 @@ ROWS: dict[int, str] = {
     5: "__init__ cli __main__",
     4: "api assets health pages problems translations uploads offline",
     3: "classifier",
-    2: "backbones engines prepared",
+    2: "backbones bundles engines prepared unpacking",
     1: "cache digests download heatmaps images plan scheduling weights",
     0: "digests errors parsers labels metrics settings version words",
 }

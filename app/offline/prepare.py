@@ -10,9 +10,11 @@ import click
 import numpy as np
 
 from ..engines import import_openvino
-from ..labels import imagenet_labels, read_labels
+from ..errors import BundleError
+from ..labels import load_labels
 from ..prepared import Manifest, ensure_prepared
 from ..settings import Settings
+from ..unpacking import open_bundle
 from ..weights import Weights, find_weights
 from .artifacts import describe, publish
 from .weights import find_with_progress
@@ -22,6 +24,9 @@ def run(
     settings: Settings, *, precision: str, calibrate: Path | None, max_drop: float, rebuild: bool, quiet: bool
 ) -> None:
     """Prepare the model that would serve, and say where it is."""
+    if settings.bundle:
+        _unpack(settings, settings.bundle, calibrate, quiet=quiet)
+        return
     settings = dataclasses.replace(settings, precision=precision)
     weights = find_weights(settings) if quiet else find_with_progress(settings)
 
@@ -37,6 +42,14 @@ def run(
         click.echo(f"Prepared: {prepared.folder}")
 
 
+def _unpack(settings: Settings, bundle: Path, calibrate: Path | None, *, quiet: bool) -> None:
+    if calibrate:
+        raise BundleError("TOPTHREE_BUNDLE names a model that is prepared already; unset it to prepare another.")
+    prepared = open_bundle(bundle, settings)
+    if not quiet:
+        click.echo(f"Unpacked: {prepared.folder}")
+
+
 def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
     """Trace the torch model and save it as a float32 OpenVINO graph."""
     openvino = import_openvino()
@@ -44,7 +57,7 @@ def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
 
     from ..backbones import load_backbone
 
-    classes = len(read_labels(settings.labels) if settings.labels else imagenet_labels())
+    classes = len(load_labels(settings.labels))
     backbone = load_backbone(weights, classes)
     side = weights.record.geometry.crop
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be taken for a constant

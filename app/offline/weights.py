@@ -18,10 +18,13 @@ from rich.progress import (
 
 from ..download import Progress as Report
 from ..engines import choose_engine
-from ..errors import WeightsError
+from ..errors import BundleError, WeightsError
 from ..prepared import ensure_prepared, identify_weights, open_prepared, prepared_weights
 from ..settings import Settings
+from ..unpacking import open_bundle
 from ..weights import (
+    BUNDLE,
+    PACKAGED,
     RESNET18,
     RESNET18_URL,
     Candidate,
@@ -45,6 +48,8 @@ def find_with_progress(settings: Settings) -> Weights:
 
 def make_ready(settings: Settings) -> Weights:
     """Find the weights and prepare their model where the engine wants that, with progress on the terminal."""
+    if settings.bundle:
+        return open_bundle(settings.bundle, settings).weights
     if choose_engine(settings.engine) == "torch":
         return find_with_progress(settings)
     with _download_bar() as progress:
@@ -65,9 +70,11 @@ def announce(weights: Weights) -> None:
     """Say on standard error which model serves, and loudly if it is only the fallback."""
     console.print(f"Model: {weights.record.name}, {weights.source} ({weights.path})")
     if weights.is_fallback:
+        way_out = "'topthree weights --fetch' tries again; TOPTHREE_WEIGHTS names a file of your own."
+        if weights.source == BUNDLE:
+            way_out = "Where the weights can be had, 'topthree bundle' makes another."
         console.print(
-            f"Note: {weights.reason} {weights.record.name} serves instead of {RESNET18.name}. "
-            "'topthree weights --fetch' tries again; TOPTHREE_WEIGHTS names a file of your own.",
+            f"Note: {weights.reason} {weights.record.name} serves instead of {RESNET18.name}. {way_out}",
             style="yellow",
         )
 
@@ -77,10 +84,10 @@ def report(settings: Settings) -> bool:
     for source, place, look in _steps(settings):
         try:
             weights = look()
-        except WeightsError as error:
+        except (WeightsError, BundleError) as error:
             _print_step(source, str(error), place)
         else:
-            is_sure = not weights.is_fallback or fallback_in_use(settings) is not None
+            is_sure = weights.source != PACKAGED or fallback_in_use(settings) is not None
             verb = "serves" if is_sure else "serves if that fails"
             _print_step(source, f"{verb}: {weights.record.name}, SHA-256 {weights.sha256}", str(weights.path))
             return True
@@ -94,6 +101,9 @@ def _print_step(source: str, state: str, place: str) -> None:
 
 
 def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]]]:
+    if settings.bundle:
+        yield "TOPTHREE_BUNDLE", "", lambda: make_ready(settings)
+        return
     explicit = settings.weights
     if explicit:
         yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, explicit, settings.weights_sha256)
