@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import flask
 
 from . import heatmaps
+from .answers import Answerer, Rendered, current_answerer, server_timing, to_json, with_member
+from .archives import Entry
 from .classifier import Answer, Classifier, Model
 from .errors import Problem
-from .uploads import check_size, integer_parameter, read_photo, read_photos, request_deadline, settings_of_app
+from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
+from .uploads import JSON, read_photo, read_photos, request_deadline, settings_of_app
+
+NDJSON = "application/x-ndjson"
+NPY = "application/x-npy"
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -24,30 +30,51 @@ def _forbid_storing(response: flask.Response) -> flask.Response:
 @blueprint.post("/predict")
 def predict() -> flask.Response:
     """Answer with the most likely classes of one photo."""
-    top, heatmap = _top(), _heatmap()
-    max_pixels, deadline = settings_of_app().max_pixels, request_deadline()
-    classifier = current_classifier()
-    answer = classifier.classify(read_photo(), max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
-    response = flask.jsonify(_as_dict(answer) | {"model": classifier.model.identity})
-    response.headers["Server-Timing"] = server_timing(answer)
+    parameters, answerer = read_parameters(), current_answerer()
+    rendered = answerer.predict(read_photo(), parameters)
+    return _json_of_photo(rendered)
+
+
+@blueprint.post("/embed")
+def embed() -> flask.Response:
+    """Answer with the embedding of one photo, as JSON or, where `Accept` prefers it, as a .npy file."""
+    refuse_unknown("normalize")
+    normalize, as_npy = flag_parameter("normalize"), _prefers(NPY)
+    answerer = current_answerer()
+    rendered = answerer.embed(read_photo(), normalize=normalize, as_npy=as_npy)
+    response = flask.Response(rendered.body, mimetype=NPY) if as_npy else _json_of_photo(rendered)
+    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
+    response.vary.add("Accept")
     return response
 
 
 @blueprint.post("/predict/batch")
 def predict_batch() -> flask.Response:
-    """Answer for each photo of a batch, in order; a bad one carries its problem, the others their answer."""
-    top, heatmap, deadline = _top(), _heatmap(), request_deadline()
-    photos = [_checked(data) for data in read_photos()]
-    max_pixels = settings_of_app().max_pixels
-    classifier = current_classifier()
-    answers = classifier.classify_many(photos, max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
-    results = [answer.as_dict() if isinstance(answer, Problem) else _as_dict(answer) for answer in answers]
-    return flask.jsonify({"results": results, "model": classifier.model.identity})
+    """Answer for each photo of a batch, in order; a bad one carries its problem, the others their answer.
+
+    Where `Accept` prefers NDJSON each answer is a line of its own, sent as soon as it is ready.
+    """
+    parameters, answerer = read_parameters(), current_answerer()
+    as_lines = _prefers(NDJSON)
+    entries = read_photos()
+    answers = answerer.predict_many([entry.photo for entry in entries], parameters)
+    if as_lines:
+        # With the request's context, so that the request counts as present until its last line.
+        lines = flask.stream_with_context(_lines(entries, answers, answerer))
+        response = flask.Response(lines, mimetype=NDJSON)
+    else:
+        body = _batch(entries, dict(answers))
+        response = flask.Response(
+            with_member(body, "model", answerer.classifier.model.identity) + b"\n", mimetype=JSON
+        )
+    response.vary.add("Accept")
+    return response
 
 
 @blueprint.post("/heatmap")
 def heatmap() -> flask.Response:
     """Answer with the photo under the heat map of one class, the likeliest unless `class_id` names another."""
+    refuse_unknown("class_id")
     classifier = current_classifier()
     classes = len(classifier.model.labels)
     class_id = integer_parameter("class_id", default=-1, low=0, high=classes - 1)
@@ -71,12 +98,14 @@ def heatmap() -> flask.Response:
 @blueprint.get("/model")
 def model() -> flask.Response:
     """Describe the model that answers: identity, source, input, accuracy where it is published."""
+    refuse_unknown()
     return flask.jsonify(describe(current_classifier().model))
 
 
 @blueprint.get("/labels")
 def labels() -> flask.Response:
     """List all classes with their names."""
+    refuse_unknown()
     return flask.jsonify({"labels": [vars(label) for label in current_classifier().model.labels]})
 
 
@@ -101,19 +130,41 @@ def describe(model: Model) -> dict[str, object]:
     }
 
 
-def _top() -> int:
-    return integer_parameter("top", default=3, low=1, high=1000)
+def _prefers(mimetype: str) -> bool:
+    return flask.request.accept_mimetypes.best_match([JSON, mimetype], default=JSON) == mimetype
 
 
-def _heatmap() -> bool:
-    return integer_parameter("heatmap", default=0, low=0, high=1) == 1
+def _json_of_photo(rendered: Rendered) -> flask.Response:
+    body = with_member(rendered.body, "model", current_classifier().model.identity) + b"\n"
+    response = flask.Response(body, mimetype=JSON)
+    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
+    return response
 
 
-def _as_dict(answer: Answer) -> dict[str, object]:
-    predictions = [dict(vars(prediction)) for prediction in answer.predictions]
-    for prediction, grid in zip(predictions, answer.heatmaps or (), strict=False):
-        prediction["heatmap"] = grid
-    return {"predictions": predictions, "image": answer.image}
+def _batch(entries: Sequence[Entry], answers: Mapping[int, Rendered | Problem]) -> bytes:
+    """Write all results in their order; where all were refused for the service's reasons, raise the first of these."""
+    problems = [answer for answer in answers.values() if isinstance(answer, Problem) and answer.status >= 500]
+    if len(problems) == len(entries):
+        raise problems[0]
+    results = [_result({}, entry, answers[index]) for index, entry in enumerate(entries)]
+    return b'{"results":[' + b",".join(results) + b"]}"
+
+
+def _lines(
+    entries: Sequence[Entry], answers: Iterable[tuple[int, Rendered | Problem]], answerer: Answerer
+) -> Iterator[bytes]:
+    """Write each result as a line with its `index`, as it comes, and the model as the last."""
+    for index, answer in answers:
+        yield _result({"index": index}, entries[index], answer) + b"\n"
+    yield to_json({"model": answerer.classifier.model.identity}) + b"\n"
+
+
+def _result(members: dict[str, object], entry: Entry, answer: Rendered | Problem) -> bytes:
+    """Write one photo's result, after members of its own and, for a file of an archive, its name."""
+    if entry.name:
+        members = members | {"name": entry.name}
+    body = to_json(answer.as_dict()) if isinstance(answer, Problem) else answer.body
+    return to_json(members)[:-1] + b"," + body[1:] if members else body
 
 
 def _draw_heatmap(answer: Answer) -> tuple[bytes, str]:
@@ -124,22 +175,3 @@ def _draw_heatmap(answer: Answer) -> tuple[bytes, str]:
     mimetype = flask.request.accept_mimetypes.best_match(["image/png", "image/webp"], default="image/png")
     kind = mimetype.removeprefix("image/").upper()
     return heatmaps.draw(answer.thumbnail, grid, answer.image["crop"], kind), mimetype  # type: ignore[arg-type]
-
-
-def server_timing(answer: Answer) -> str:
-    """Write a `Server-Timing` header (W3C): where the time of this answer went, in milliseconds."""
-    stages = {
-        "decode": answer.decode_seconds,
-        "queue": answer.queue_seconds,
-        "infer": answer.infer_seconds,
-        "total": time.monotonic() - flask.g.arrived,
-    }
-    times = [f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items()]
-    return ", ".join([*times, f'batch;desc="{answer.batch_size}"'])
-
-
-def _checked(data: bytes) -> bytes | Problem:
-    try:
-        return check_size(data, settings_of_app().max_upload_bytes)
-    except Problem as problem:
-        return problem

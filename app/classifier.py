@@ -59,7 +59,8 @@ class Answer:
 
     `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
     `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each prediction, and `image` the crop that they cover.
-    `thumbnail` is a JPEG, if one was asked for. The decoded photo itself is not kept: it may be large.
+    `thumbnail` is a JPEG and `embedding` float32 (C), the spatial mean of the features, where they were asked for.
+    The decoded photo itself is not kept: it may be large.
     `batch_size` tells how many photos were computed together.
     """
 
@@ -67,6 +68,7 @@ class Answer:
     image: dict[str, object]
     heatmaps: list[Grid] | None
     thumbnail: bytes | None
+    embedding: Floats | None
     decode_seconds: float
     queue_seconds: float
     infer_seconds: float
@@ -148,6 +150,11 @@ class Classifier:
         """Return the model if it is loaded; never loads it."""
         return self._model
 
+    @property
+    def side_by_side(self) -> int:
+        """Tell how many photos of one request are worked on at once."""
+        return LARGEST_BATCH if self.model.engine.batches else self._cpus
+
     def _try_load(self) -> Model:
         try:
             model = self._load()
@@ -176,6 +183,7 @@ class Classifier:
         heatmap: bool = False,
         heatmap_class: int | None = None,
         thumbnail_side: int | None = None,
+        embedding: bool = False,
         deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
         """Decode a photo and return its `top` likeliest classes.
@@ -207,6 +215,7 @@ class Classifier:
             image,
             heatmaps=activation_maps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
             thumbnail=thumbnail,
+            embedding=inference.features[0].mean(axis=(1, 2)) if embedding else None,
             decode_seconds=decoded - started,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,
@@ -227,7 +236,6 @@ class Classifier:
         What is a failure already stays where it is, and what the deadline comes before carries that. Raises
         ModelUnavailable for all of them.
         """
-        batches = self.model.engine.batches
 
         def classify(photo: bytes | Failure) -> Answer | Problem | Failure:
             if isinstance(photo, TopthreeError):
@@ -239,7 +247,7 @@ class Classifier:
             except Problem as problem:
                 return problem
 
-        with ThreadPoolExecutor(LARGEST_BATCH if batches else self._cpus, thread_name_prefix="classify") as pool:
+        with ThreadPoolExecutor(self.side_by_side, thread_name_prefix="classify") as pool:
             return list(pool.map(classify, photos))
 
     def close(self) -> None:

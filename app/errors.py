@@ -15,6 +15,7 @@ TopthreeError
     ├── UnsupportedContentType  415
     ├── UnsupportedImage        415
     ├── BrokenImage             422
+    ├── UnreadableArchive       422
     ├── TooManyPixels           422
     ├── ClientClosedRequest     499
     ├── InternalError           500
@@ -124,6 +125,12 @@ class BrokenImage(Problem):
     """The bytes are of a known kind, but damaged or cut short."""
 
     status, slug, title = 422, "broken-image", "Photo is damaged"
+
+
+class UnreadableArchive(Problem):
+    """A ZIP archive, or one of its entries, is damaged, encrypted or packed in a way that cannot be read."""
+
+    status, slug, title = 422, "unreadable-archive", "Archive cannot be read"
 
 
 class TooManyPixels(Problem):

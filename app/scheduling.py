@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -107,6 +107,19 @@ class Admission:
         """Tell how long the present requests take to leave, by the measured time between two departures."""
         seconds = min(LONGEST_RETRY_SECONDS, max(1, math.ceil(self.requests * self._seconds_between)))
         return Overloaded(f"{detail} Try again in {seconds} s.", seconds)
+
+
+def side_by_side(
+    work: Callable[[Item], Result], items: Sequence[Item], threads: int
+) -> Iterator[tuple[int, Future[Result]]]:
+    """Yield each item's place and its done future, as soon as it is; where the caller stops, no other is begun."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
+    try:
+        places = {pool.submit(work, item): place for place, item in enumerate(items)}
+        for future in as_completed(places):
+            yield places[future], future
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import binascii
 import io
+import json
 import logging
+import re
 import socket
 import time
 from typing import IO
@@ -12,6 +15,7 @@ import flask
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from .archives import Entry, read_archive
 from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
 from .scheduling import Admission, Deadline
 from .settings import MEBI, Settings
@@ -28,6 +32,11 @@ DRAIN_SECONDS = 30.0
 DRAIN_PAUSE_SECONDS = 5.0
 EXAMPLE = "curl -F file=@photo.jpg"
 SMALLER = "Send a smaller copy."
+FEWER = "Send fewer photos at a time."
+JSON = "application/json"
+# The second is what browsers on Windows say.
+ZIP = ("application/zip", "application/x-zip-compressed")
+_DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 
 
 class MemoryRequest(flask.Request):
@@ -50,8 +59,10 @@ def settings_of_app() -> Settings:
 
 
 def read_photo() -> bytes:
-    """Read the one photo of the current request, from the form field `file` or as the raw body."""
+    """Read the one photo of the current request, from the form field `file`, as the raw body, or as base64 in JSON."""
     limit = settings_of_app().max_upload_bytes
+    if flask.request.mimetype == JSON:
+        return check_size(_read_json_photo(limit), limit)
     admit_body(limit)
     if flask.request.mimetype == "multipart/form-data":
         parts = _parts(limit)
@@ -63,16 +74,24 @@ def read_photo() -> bytes:
     return check_size(data, limit)
 
 
-def read_photos() -> list[bytes]:
-    """Read all parts named `file` of a batch, in order; the size of each is left to `check_size`."""
+def read_photos() -> list[Entry]:
+    """Read all photos of a batch, in order: parts named `file`, which go without a name, or the files of a ZIP.
+
+    Each that is empty or too large carries its problem.
+    """
     settings = settings_of_app()
+    if flask.request.mimetype in ZIP:
+        return [Entry(entry.name, _checked(entry.photo)) for entry in _read_zip(settings)]
     if flask.request.mimetype != "multipart/form-data":
-        raise UnsupportedContentType(f"A batch is multipart/form-data: {EXAMPLE} -F file=@other.jpg …")
+        raise UnsupportedContentType(
+            f"A batch is multipart/form-data, {EXAMPLE} -F file=@other.jpg …, or an archive, "
+            "curl --data-binary @photos.zip -H 'Content-Type: application/zip'."
+        )
     admit_body(settings.max_batch_bytes)
-    parts = _parts(settings.max_batch_bytes, advice="Send fewer photos at a time.")
+    parts = _parts(settings.max_batch_bytes, advice=FEWER)
     if len(parts) > settings.max_batch_items:
         raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
-    return [part.stream.read() for part in parts]
+    return [Entry("", _checked(part.stream.read())) for part in parts]
 
 
 def note_arrival() -> None:
@@ -130,16 +149,6 @@ def check_size(data: bytes, limit: int) -> bytes:
     return data
 
 
-def integer_parameter(name: str, default: int, low: int, high: int) -> int:
-    """Read a whole number from the query string, or raise BadParameter with the range."""
-    text = flask.request.args.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
-        raise BadParameter(f"The parameter '{name}' must be a whole number from {low} to {high}.")
-    return int(text)
-
-
 def drain_refused(response: flask.Response) -> flask.Response:
     """Read on for a while after a refusal has been sent, within bounds of size and time.
 
@@ -188,10 +197,62 @@ def _read_body(limit: int) -> bytes:
     mimetype = flask.request.mimetype
     if mimetype and not (mimetype.startswith("image/") or mimetype == "application/octet-stream"):
         raise _wrong_content_type(mimetype)
+    return _take_body(limit, SMALLER)
+
+
+def _take_body(limit: int, advice: str) -> bytes:
     try:
         return flask.request.get_data(cache=False)
     except RequestEntityTooLarge as error:
-        raise _too_large(limit) from error
+        raise _too_large(limit, advice) from error
+
+
+def _read_zip(settings: Settings) -> list[Entry]:
+    admit_body(settings.max_batch_bytes)
+    return read_archive(
+        _take_body(settings.max_batch_bytes, FEWER),
+        most_entries=settings.max_batch_items,
+        most_bytes=settings.max_batch_bytes,
+        most_entry_bytes=settings.max_upload_bytes,
+    )
+
+
+def _read_json_photo(limit: int) -> bytes:
+    """Read `{"image": "…"}`; the limit is the decoded photo's, so the body may be larger by a third."""
+    admit_body(4 * limit // 3 + 4)
+    body = _take_body(limit, SMALLER)
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest('The body is declared as JSON, but is none. Send {"image": "<base64>"}.') from error
+    if not (isinstance(document, dict) and isinstance(document.get("image"), str)):
+        raise BadRequest('The JSON must be an object with the photo as base64: {"image": "<base64>"}.')
+    if others := sorted(document.keys() - {"image"}):
+        raise BadRequest(f"The JSON has an unknown member '{others[0][:50]}'. Parameters go into the query: ?top=5.")
+    return _from_base64(document["image"])
+
+
+def _from_base64(text: str) -> bytes:
+    """Decode base64 (RFC 4648, section 4), strictly, with or without the beginning of a data: URL."""
+    if text[:5].lower() == "data:":
+        start = _DATA_URL.match(text[:1000])
+        if start is None:
+            raise BadRequest("The data: URL has no ';base64,' before its data.")
+        text = text[start.end() :]
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        advice = "Use A-Z, a-z, 0-9, + and /, padded with =, without line breaks."
+        raise BadRequest(f"The member 'image' is not base64. {advice}") from error
+
+
+def _checked(photo: bytes | Problem) -> bytes | Problem:
+    if isinstance(photo, Problem):
+        return photo
+    try:
+        return check_size(photo, settings_of_app().max_upload_bytes)
+    except Problem as problem:
+        return problem
 
 
 def _wrong_content_type(mimetype: str) -> Problem:
@@ -201,8 +262,8 @@ def _wrong_content_type(mimetype: str) -> Problem:
             f"{EXAMPLE}, or as the body, curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'."
         )
     return UnsupportedContentType(
-        "Send the photo as multipart/form-data, or as the body with Content-Type image/jpeg, another image type, "
-        "or application/octet-stream."
+        "Send the photo as multipart/form-data, as the body with Content-Type image/jpeg, another image type, "
+        "or application/octet-stream, or as base64 in application/json."
     )
 
 

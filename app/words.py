@@ -192,6 +192,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "It may have been cut short on its way. Open it, save it again, and send the copy.",
         "文件可能不完整。请打开后重新保存，再发送新的副本。",
     ),
+    "problem.unreadable-archive": ("The archive cannot be read.", "压缩包无法读取。"),
+    "advice.unreadable-archive": (
+        "It is damaged, encrypted or packed in an unusual way. Pack it again as a plain ZIP, without a password.",
+        "压缩包已损坏、已加密或压缩方式不受支持。请重新打包为不带密码的普通 ZIP。",
+    ),
     "problem.too-many-pixels": ("The photo has too many pixels.", "照片的像素太多了。"),
     "advice.too-many-pixels": ("Save a smaller copy and send that.", "请缩小照片尺寸后再发送。"),
     "problem.internal-error": ("Something went wrong on our side.", "服务器出了点问题。"),

@@ -22,10 +22,10 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # A file may import its own row and those below.
 ROWS: dict[int, str] = {
     5: "__init__ cli __main__",
-    4: "api assets health pages problems translations uploads offline",
+    4: "answers api assets health pages parameters problems translations uploads offline",
     3: "classifier",
     2: "backbones bundles engines prepared unpacking",
-    1: "cache digests download heatmaps images plan scheduling weights",
+    1: "archives cache digests download heatmaps images plan scheduling weights",
     0: "digests errors parsers labels metrics settings version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}

@@ -21,6 +21,7 @@ STATUS_OF_SLUG = {
     "unsupported-content-type": 415,
     "unsupported-image": 415,
     "broken-image": 422,
+    "unreadable-archive": 422,
     "too-many-pixels": 422,
     "internal-error": 500,
     "client-closed-request": 499,

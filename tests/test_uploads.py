@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import socket
 from collections.abc import Callable
 
@@ -13,7 +15,7 @@ from flask.testing import FlaskClient
 from shapes import assert_problem, form
 
 from app import create_app
-from app.errors import BadParameter, NoPhoto, TooLarge
+from app.errors import NoPhoto, TooLarge
 from app.settings import Settings
 from app.uploads import (
     DRAIN_BYTES,
@@ -21,12 +23,12 @@ from app.uploads import (
     check_size,
     drain_refused,
     has_left,
-    integer_parameter,
     note_arrival,
     request_deadline,
 )
 
 FIVE_MB = 5_000_000
+COCK = colour_png(7, 251, 80)
 
 
 class SlowBody:
@@ -62,18 +64,6 @@ def test_upload_stays_in_memory(app: flask.Flask, size: int) -> None:
 @pytest.mark.parametrize("path", ["/api/v1/labels", "/healthz", "/"])
 def test_bodies_nobody_reads_do_no_harm(client: FlaskClient, path: str) -> None:
     assert client.get(path, data=bytes(FIVE_MB)).status_code == 200
-
-
-@pytest.mark.parametrize(("text", "value"), [("", 3), ("?n=1", 1), ("?n=9", 9), ("?n=2&n=99", 2), ("?n=007", 7)])
-def test_integer_parameter_is_read(app: flask.Flask, text: str, value: int) -> None:
-    with app.test_request_context(f"/{text}"):
-        assert integer_parameter("n", default=3, low=1, high=9) == value
-
-
-@pytest.mark.parametrize("text", ["?n=", "?n=0", "?n=10", "?n=%2B3", "?n=%EF%BC%93", "?n=1_0", "?n=0000000003"])
-def test_bad_integer_parameter_names_its_range(app: flask.Flask, text: str) -> None:
-    with app.test_request_context(f"/{text}"), pytest.raises(BadParameter, match="'n' must be .* from 1 to 9"):
-        integer_parameter("n", default=3, low=1, high=9)
 
 
 def test_check_size_gives_back_what_fits() -> None:
@@ -179,3 +169,60 @@ def test_what_does_not_fit_is_refused_before_it_is_read(app: flask.Flask, client
     assert answer.headers["Retry-After"] == "1"
     leave()
     assert client.post("/api/v1/predict", **form(colour_png(1))).status_code == 200
+
+
+def as_json(photo: bytes, **others: object) -> dict[str, object]:
+    """Write a body of base64 in JSON."""
+    document = {"image": base64.b64encode(photo).decode()} | others
+    return {"data": json.dumps(document), "content_type": "application/json"}
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "DATA:;charset=x;Base64,"])
+def test_base64_in_json_is_the_same_photo(client: FlaskClient, prefix: str) -> None:
+    text = prefix + base64.b64encode(COCK).decode()
+    answer = client.post("/api/v1/predict", json={"image": text})
+    assert answer.status_code == 200
+    assert answer.data == client.post("/api/v1/predict", data=COCK).data
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "declared as JSON"),
+        (COCK, "declared as JSON"),
+        (b"[" * 100_000, "declared as JSON"),
+        (b"[]", "must be an object"),
+        (b"null", "must be an object"),
+        (b"{}", "must be an object"),
+        (b'{"image":7}', "must be an object"),
+        (b'{"photo":"AAAA"}', "must be an object"),
+        (b'{"image":"AAAA","top":5}', "unknown member 'top'"),
+        (b'{"image":"AAA"}', "not base64"),
+        (b'{"image":"AA\\nAA"}', "not base64"),
+        (b'{"image":"AA-_"}', "not base64"),
+        (b'{"image":"AAA=AAA="}', "not base64"),
+        ('{"image":"照片"}'.encode(), "not base64"),
+        (b'{"image":"data:image/png,AAAA"}', ";base64,"),
+        (b'{"image":"data:"}', ";base64,"),
+    ],
+)
+def test_bad_json_is_told_what_is_wrong(client: FlaskClient, body: bytes, text: str) -> None:
+    answer = client.post("/api/v1/predict", data=body, content_type="application/json")
+    assert text in assert_problem(answer, 400, "bad-request")
+
+
+def test_empty_base64_is_no_photo(client: FlaskClient) -> None:
+    assert_problem(client.post("/api/v1/predict", **as_json(b"")), 400, "no-photo")
+
+
+def test_the_limit_holds_for_the_decoded_photo(make_settings: Callable[..., Settings]) -> None:
+    client = create_app(make_settings(max_upload_bytes=300_000), fake_classifier()).test_client()
+    assert client.post("/api/v1/predict", **as_json(COCK.ljust(300_000, b"\0"))).status_code == 200
+    for size in (300_001, 600_000):
+        answer = client.post("/api/v1/predict", **as_json(COCK.ljust(size, b"\0")))
+        assert "300,000 bytes" in assert_problem(answer, 413, "too-large")
+
+
+@pytest.mark.parametrize("route", ["heatmap", "embed"])
+def test_every_route_for_one_photo_takes_json(client: FlaskClient, route: str) -> None:
+    assert client.post(f"/api/v1/{route}", **as_json(COCK)).status_code == 200
