@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens lint coverage soak overload lock image-check clean
+.PHONY: help serve test test-browser screens lint coverage fuzz soak overload lock image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(VENV)/.installed-test ## Check style, formatting and types.
 
 coverage: $(VENV)/.installed-test ## Run the tests and require 95% of branches.
 	$(BIN)/pytest -n auto --cov --cov-report=term
+
+fuzz: $(VENV)/.installed-fuzz ## Send damaged files to the decoders for 30 minutes; SECONDS=60 makes it a minute.
+	$(BIN)/python scripts/fuzz_images.py $(if $(SECONDS),--seconds $(SECONDS))
 
 soak: $(VENV)/.installed ## Send 20,000 mixed requests and require flat memory; SECONDS=60 makes it a minute.
 	$(BIN)/python scripts/soak.py $(if $(SECONDS),--seconds $(SECONDS))
@@ -71,6 +74,10 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "Installing the tools for tests and checks into $(VENV)."
 	@$(PIP) install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed
+	@$(PIP) install --quiet --editable '.[fuzz]'
 	@touch $@
 
 $(VENV)/.installed-browser: $(VENV)/.installed-test
