@@ -6,6 +6,8 @@ import os
 import socket
 import struct
 
+from app.access import announce
+from app.errors import KeysError
 from app.health import Readiness, warm_up_in_background
 from app.plan import describe_plan, make_plan
 from app.settings import Settings
@@ -47,6 +49,9 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # Nobody uses gunicorn's control socket, and it would leave a file in the home folder.
 control_socket_disable = True
 
+# Whether a proxy is believed is TOPTHREE_TRUSTED_PROXIES alone; gunicorn would believe any that runs on this machine.
+forwarded_allow_ips = ""
+
 # Request lines carry at most a few query parameters.
 limit_request_line = 4094
 limit_request_fields = 64
@@ -58,13 +63,15 @@ loglevel = _settings.log_level
 
 
 def on_starting(server):
-    """Send our own log where gunicorn's goes, say the plan, and warn of what is open to everyone."""
+    """Send our own log where gunicorn's goes, say the plan and who may call."""
     logging.getLogger("app").handlers = server.log.error_log.handlers
     logging.getLogger("app").setLevel(loglevel.upper())
     for line in describe_plan(_plan).splitlines():
         server.log.info("Plan: %s", line)
-    if not _settings.is_loopback:
-        server.log.warning("Listening on %s: anyone who can reach this address can use the service.", _settings.host)
+    try:
+        announce(_settings)
+    except KeysError as error:
+        raise RuntimeError(str(error)) from error  # gunicorn prints a RuntimeError as one sentence
 
 
 def when_ready(server):

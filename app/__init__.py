@@ -7,7 +7,7 @@ import os
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import api, health, pages, problems, uploads
+from . import access, api, health, pages, problems, uploads
 from .cache import ResultCache
 from .classifier import Classifier
 from .plan import make_plan
@@ -26,6 +26,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "geolocation=(), microphone=(), payment=()",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
@@ -49,8 +50,11 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     problems.init_app(app)
     app.before_request(uploads.note_arrival)
     app.teardown_request(uploads.leave)
+    access.init_app(app, settings)
     for module in (api, health, pages):
         app.register_blueprint(module.blueprint)
+    if settings.page == "on":
+        app.register_blueprint(pages.form_blueprint)
     app.after_request(uploads.drain_refused)
     app.after_request(_add_security_headers)
     if settings.trusted_proxies:

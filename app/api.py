@@ -13,6 +13,7 @@ from .archives import Entry
 from .classifier import Answer, Classifier, Model
 from .errors import Problem
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
+from .ratelimits import count_photos
 from .uploads import JSON, read_photo, read_photos, request_deadline, settings_of_app
 
 NDJSON = "application/x-ndjson"
@@ -57,6 +58,7 @@ def predict_batch() -> flask.Response:
     parameters, answerer = read_parameters(), current_answerer()
     as_lines = _prefers(NDJSON)
     entries = read_photos()
+    count_photos(len(entries))
     answers = answerer.predict_many([entry.photo for entry in entries], parameters)
     if as_lines:
         # With the request's context, so that the request counts as present until its last line.

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from .errors import TopthreeError
+from .key_commands import keys
 from .settings import ROOT, SETTINGS, Settings, SettingsError
 from .version import __version__
 
@@ -231,6 +232,9 @@ def labels(query: str, as_json: bool) -> None:
             )
     if not found:
         raise click.ClickException(f"No class matches {query!r}.")
+
+
+main.add_command(keys)
 
 
 def _numbers(text: str, kind: type[Number]) -> list[Number]:

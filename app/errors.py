@@ -1,6 +1,7 @@
 """Every failure that a caller can meet, one class each.
 
 TopthreeError
+├── KeysError                   a file of API keys cannot be used
 ├── LabelsError                 a labels file cannot be used
 ├── WeightsError                a weights file cannot be used, or none can be had
 ├── BundleError                 a bundle cannot be used
@@ -9,6 +10,8 @@ TopthreeError
     ├── TooManyPhotos           400
     ├── BadParameter            400
     ├── BadRequest              400
+    ├── Unauthorized            401
+    ├── Forbidden               403
     ├── NotFound                404
     ├── MethodNotAllowed        405
     ├── TooLarge                413
@@ -17,6 +20,7 @@ TopthreeError
     ├── BrokenImage             422
     ├── UnreadableArchive       422
     ├── TooManyPixels           422
+    ├── RateLimited             429
     ├── ClientClosedRequest     499
     ├── InternalError           500
     ├── Overloaded              503
@@ -31,6 +35,10 @@ from typing import ClassVar
 
 class TopthreeError(Exception):
     """The base of all failures that are ours; its text is one sentence for a person."""
+
+
+class KeysError(TopthreeError):
+    """A file of API keys is missing, malformed or cannot be written; the message never holds what a line says."""
 
 
 class LabelsError(TopthreeError):
@@ -52,6 +60,7 @@ class Problem(TopthreeError):
     slug: ClassVar[str]
     title: ClassVar[str]
     retry_after_seconds: int | None = None
+    challenge: str | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -89,6 +98,26 @@ class BadRequest(Problem):
     """The request itself is malformed."""
 
     status, slug, title = 400, "bad-request", "Request not understood"
+
+
+class Unauthorized(Problem):
+    """The request carries no API key, or one that is not known here; `challenge` is for `WWW-Authenticate`."""
+
+    status, slug, title = 401, "unauthorized", "A key is needed"
+
+    def __init__(self, detail: str, challenge: str = "Bearer") -> None:
+        super().__init__(detail)
+        self.challenge = challenge
+
+
+class Forbidden(Problem):
+    """The request's API key is known, but disabled."""
+
+    status, slug, title = 403, "forbidden", "The key is disabled"
+
+    def __init__(self, detail: str, challenge: str = "Bearer") -> None:
+        super().__init__(detail)
+        self.challenge = challenge
 
 
 class NotFound(Problem):
@@ -137,6 +166,17 @@ class TooManyPixels(Problem):
     """The photo's width times height is over the limit."""
 
     status, slug, title = 422, "too-many-pixels", "Too many pixels"
+
+
+class RateLimited(Problem):
+    """The caller has used up what one key or one address may ask in this time."""
+
+    status, slug, title = 429, "rate-limited", "Too many requests"
+    retry_after_seconds = 1
+
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ClientClosedRequest(Problem):

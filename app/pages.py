@@ -6,6 +6,7 @@ import base64
 
 import flask
 
+from .access import require_form_key
 from .api import current_classifier
 from .assets import asset_response, compress_page, page_assets
 from .errors import NotFound
@@ -14,6 +15,8 @@ from .translations import LANGUAGES, render_page
 from .uploads import read_photo, request_deadline, settings_of_app
 
 blueprint = flask.Blueprint("pages", __name__)
+# What TOPTHREE_PAGE=off takes away; the rest explains problems to which the API's answers refer.
+form_blueprint = flask.Blueprint("form", __name__)
 
 THUMBNAIL_SIDE = 640
 COOKIE_SECONDS = 365 * 24 * 3600
@@ -25,7 +28,7 @@ blueprint.after_app_request(compress_page)
 blueprint.app_context_processor(lambda: {"unsure_below": UNSURE_BELOW, "close_within": CLOSE_WITHIN})
 
 
-@blueprint.get("/")
+@form_blueprint.get("/")
 def index() -> flask.Response:
     """Show the form; `?lang=` chooses the language and is remembered in a cookie."""
     language = flask.request.args.get("lang")
@@ -36,9 +39,10 @@ def index() -> flask.Response:
     return _page("index.html")
 
 
-@blueprint.post("/")
+@form_blueprint.post("/")
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
+    require_form_key()
     answer = current_classifier().classify(
         read_photo(),
         max_pixels=settings_of_app().max_pixels,

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+_ORIGIN = r"https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+
 
 def integer(low: int, high: int) -> Callable[[str], int]:
     """Make a parser of whole numbers from `low` to `high`."""
@@ -50,6 +52,29 @@ def url(text: str) -> str | None:
     if text and not re.match(r"https?://[^/\s]+", text):
         raise ValueError("an http:// or https:// address")
     return text or None
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Parse web origins (RFC 6454), separated by commas or spaces; empty is none."""
+    found = tuple(dict.fromkeys(part.removesuffix("/") for part in re.split(r"[\s,]+", text) if part))
+    if not all(re.fullmatch(_ORIGIN, origin) for origin in found):
+        raise ValueError("origins such as https://photos.example:8443, in lower case, without a path, never *")
+    return found
+
+
+def rate_limit(text: str) -> str | None:
+    """Parse limits such as `60/minute` or `10/second;1000/day`; empty is None."""
+    limit = r"[1-9][0-9]{0,8}/([1-9][0-9]{0,3} )?(second|minute|hour|day)"
+    if text and not re.fullmatch(f"{limit}(;{limit})*", text):
+        raise ValueError("a number and second, minute, hour or day, such as 60/minute or 10/second;1000/day")
+    return text or None
+
+
+def rate_limit_storage(text: str) -> str:
+    """Parse where counts are kept: memory:// or the address of a Redis."""
+    if text != "memory://" and not re.fullmatch(r"(redis|rediss|redis\+unix)://\S+", text):
+        raise ValueError("memory:// or the address of a Redis, such as redis://127.0.0.1:6379/0")
+    return text
 
 
 def host(text: str) -> str:

@@ -40,6 +40,8 @@ def _answer(problem: Problem) -> flask.Response:
     response.headers["Cache-Control"] = "no-store"
     if problem.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(problem.retry_after_seconds)
+    if problem.challenge is not None:
+        response.headers["WWW-Authenticate"] = problem.challenge
     return response
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,34 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "trusted_proxies", "0", parsers.integer(0, 10), "proxies in front whose X-Forwarded-* headers are believed"
     ),
+    Setting("page", "on", parsers.one_of("on", "off"), "the page for people; off leaves only the API"),
+    Setting(
+        "api_keys_file", "", parsers.path, "file of the keys that callers must show, as 'topthree keys new' writes it"
+    ),
+    Setting(
+        "rate_limit",
+        "",
+        parsers.rate_limit,
+        "requests that each key, or each address without one, may make, such as 60/minute or 10/second;1000/day",
+    ),
+    Setting(
+        "rate_limit_per_address",
+        "",
+        parsers.rate_limit,
+        "requests that each address may make, whatever its keys; written like TOPTHREE_RATE_LIMIT",
+    ),
+    Setting(
+        "rate_limit_storage",
+        "memory://",
+        parsers.rate_limit_storage,
+        "where requests are counted: memory:// in each process by itself, redis://… for all processes together",
+    ),
+    Setting(
+        "cors_origins",
+        "",
+        parsers.origins,
+        "web origins whose pages may call the API, such as https://photos.example, separated by commas",
+    ),
     Setting("log_level", "info", parsers.one_of("debug", "info", "warning", "error"), "least serious message to log"),
 )
 
@@ -137,6 +166,12 @@ class Settings:
     result_cache_bytes: int
     workers: int
     trusted_proxies: int
+    page: str
+    api_keys_file: Path | None
+    rate_limit: str | None
+    rate_limit_per_address: str | None
+    rate_limit_storage: str
+    cors_origins: tuple[str, ...]
     log_level: str
 
     @classmethod
@@ -160,8 +195,7 @@ class Settings:
     def as_environment(self) -> dict[str, str]:
         """Write the settings as variables, paths made absolute, for a child process in any folder."""
         values = {setting.variable: getattr(self, setting.name) for setting in SETTINGS}
-        absolute = {key: value.absolute() if isinstance(value, Path) else value for key, value in values.items()}
-        return {key: "" if value is None else str(value) for key, value in absolute.items()}
+        return {key: _as_text(value) for key, value in values.items()}
 
     @property
     def is_loopback(self) -> bool:
@@ -175,7 +209,15 @@ def _read(setting: Setting, environment: Mapping[str, str]) -> Any:
     try:
         return setting.parse(text or setting.default)
     except ValueError as error:
-        raise SettingsError(f"{setting.variable} is {text!r}; it must be {error}.") from error
+        shown = re.sub(r"//[^/@]*@", "//…@", text)  # the password of an address stays out of logs
+        raise SettingsError(f"{setting.variable} is {shown!r}; it must be {error}.") from error
+
+
+def _as_text(value: object) -> str:
+    """Write a value as it would be given in the environment."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value.absolute() if isinstance(value, Path) else value)
 
 
 def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:
@@ -210,6 +252,9 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")
     if settings.max_waiting_bytes < settings.max_batch_bytes:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
+    is_limited = settings.rate_limit or settings.rate_limit_per_address
+    if settings.rate_limit_storage != "memory://" and not is_limited:
+        raise SettingsError("TOPTHREE_RATE_LIMIT_STORAGE keeps the counts of TOPTHREE_RATE_LIMIT, which is not set.")
 
 
 def _left_to_the_bundle(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:

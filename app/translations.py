@@ -6,6 +6,7 @@ import flask
 
 from .assets import page_assets
 from .classifier import Classifier, Prediction
+from .settings import Settings
 from .words import LANGUAGES, SCRIPT_PREFIXES, WORDS
 
 __all__ = ["LANGUAGES", "WORDS", "reader_language", "render_page"]
@@ -46,7 +47,8 @@ def render_page(template: str, **values: object) -> flask.Response:
     def asset(name: str) -> str:
         return root + page_assets().path(name)
 
-    limit_bytes: int = flask.current_app.config["TOPTHREE"].max_upload_bytes
+    settings: Settings = flask.current_app.config["TOPTHREE"]
+    limit_bytes = settings.max_upload_bytes
     classifier: Classifier = flask.current_app.extensions["topthree"]
     page = flask.render_template(
         template,
@@ -58,6 +60,8 @@ def render_page(template: str, **values: object) -> flask.Response:
         model=classifier.loaded_model,
         limit=f"{limit_bytes / 1024 / 1024:g}",
         limit_bytes=limit_bytes,
+        has_page=settings.page == "on",
+        needs_key=settings.api_keys_file is not None,
         script_words=script_words(language),
         modules=page_assets().names("js/", ".js"),
         **values,

@@ -94,6 +94,16 @@ def read_photos() -> list[Entry]:
     return [Entry("", _checked(part.stream.read())) for part in parts]
 
 
+def read_form_field(name: str) -> str:
+    """Read a text field of a form that carries one photo, empty where there is none; `read_photo` reads the photo."""
+    if flask.request.mimetype != "multipart/form-data":
+        return ""
+    limit = settings_of_app().max_upload_bytes
+    admit_body(limit)
+    _parse_form(limit)
+    return flask.request.form.get(name, "")
+
+
 def note_arrival() -> None:
     """Remember when the current request began, before anything else is done for it."""
     flask.g.arrived = time.monotonic()
@@ -104,6 +114,8 @@ def admit_body(limit: int) -> None:
 
     Raises Overloaded, before anything is read, where it is one too many or its bytes are.
     """
+    if "leave" in flask.g:  # it is in already
+        return
     flask.request.max_content_length = most = limit + FRAMING_BYTES
     declared = flask.request.content_length
     admission: Admission = flask.current_app.extensions["topthree_admission"]
@@ -176,21 +188,27 @@ def _drain(source: IO[bytes], connection: socket.socket | None) -> None:
 
 def _parts(limit: int, *, advice: str = SMALLER) -> list[FileStorage]:
     request = flask.request
-    if not request.mimetype_params.get("boundary"):
-        raise BadRequest("The Content-Type has no boundary. Let your HTTP library write that header itself.")
-    # Text counts towards the body's own limit, so that a photo sent as text is refused for what is wrong with it.
-    request.max_form_parts, request.max_form_memory_size = MOST_PARTS, limit + FRAMING_BYTES
-    try:
-        parts = request.files.getlist(FIELD)
-    except RequestEntityTooLarge as error:
-        if request.content_length and request.content_length <= limit + FRAMING_BYTES:
-            raise TooLarge(f"The request has more than {MOST_PARTS:,} parts.") from error
-        raise _too_large(limit, advice) from error
+    _parse_form(limit, advice)
+    parts = request.files.getlist(FIELD)
     if parts:
         return parts
     if FIELD in request.form:
         raise NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
     raise NoPhoto(f"No file part is named 'file'. Send one, for example with {EXAMPLE}.")
+
+
+def _parse_form(limit: int, advice: str = SMALLER) -> None:
+    request = flask.request
+    if not request.mimetype_params.get("boundary"):
+        raise BadRequest("The Content-Type has no boundary. Let your HTTP library write that header itself.")
+    # Text counts towards the body's own limit, so that a photo sent as text is refused for what is wrong with it.
+    request.max_form_parts, request.max_form_memory_size = MOST_PARTS, limit + FRAMING_BYTES
+    try:
+        request.files  # noqa: B018 - the first look at it parses the form
+    except RequestEntityTooLarge as error:
+        if request.content_length and request.content_length <= limit + FRAMING_BYTES:
+            raise TooLarge(f"The request has more than {MOST_PARTS:,} parts.") from error
+        raise _too_large(limit, advice) from error
 
 
 def _read_body(limit: int) -> bytes:

@@ -15,6 +15,8 @@ STATUS_OF_SLUG = {
     "too-many-photos": 400,
     "bad-parameter": 400,
     "bad-request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "not-found": 404,
     "method-not-allowed": 405,
     "too-large": 413,
@@ -23,6 +25,7 @@ STATUS_OF_SLUG = {
     "broken-image": 422,
     "unreadable-archive": 422,
     "too-many-pixels": 422,
+    "rate-limited": 429,
     "internal-error": 500,
     "client-closed-request": 499,
     "overloaded": 503,
@@ -78,4 +81,8 @@ def test_titles_differ():
 
 
 def test_what_passes_by_itself_says_when_to_try_again():
-    assert {problem.slug for problem in PROBLEMS if problem.retry_after_seconds} == {"overloaded", "model-unavailable"}
+    assert {problem.slug for problem in PROBLEMS if problem.retry_after_seconds} == {
+        "rate-limited",
+        "overloaded",
+        "model-unavailable",
+    }

@@ -1,7 +1,7 @@
 // The answers in a card: names, bars, a plain sentence, and the details for those who want them.
 
 import { announce, build, say, show } from './dom.js';
-import { closeWithin, isChinese, names, percent, size, t, unsureBelow, url } from './words.js';
+import { closeWithin, isChinese, names, needsKey, percent, size, t, unsureBelow, url } from './words.js';
 
 // The card's heading: what it is, or how far the model is from knowing.
 export function verdict(predictions) {
@@ -65,7 +65,9 @@ function describeTime(elapsedMs, timing) {
 export function curlLine(fileName) {
   const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const name = fileName.replace(/["\\]/g, '\\$&');
-  return `curl -F ${shell(`file=@"${name}"`)} ${shell(url('api/v1/predict?heatmap=1'))}`;
+  // The key itself is not shown: it would end up in the history of a shell, and in screenshots.
+  const key = needsKey ? '-H "Authorization: Bearer $KEY" ' : '';
+  return `curl ${key}-F ${shell(`file=@"${name}"`)} ${shell(url('api/v1/predict?heatmap=1'))}`;
 }
 
 async function copy(button, text) {

@@ -1,5 +1,6 @@
 // One photo from the moment it is given to its answers. A card is always in one of the states of `BUTTONS`.
 
+import { currentKey, keyIsMissing, whenKey } from './access.js';
 import { fillAnswers, fillDetails, verdict } from './answers.js';
 import { modelIsReady, readinessKnown, whenBack } from './connection.js';
 import { announce, build, say, show } from './dom.js';
@@ -19,9 +20,10 @@ const BUTTONS = {
   failed: ['remove'],
   cancelled: ['retry', 'remove'],
 };
-const MAY_PASS = ['internal-error', 'overloaded', 'model-unavailable', 'deadline-exceeded', 'gone', 'bad-request'];
+const MAY_PASS = ['internal-error', 'overloaded', 'model-unavailable', 'deadline-exceeded', 'gone', 'bad-request', 'rate-limited'];
 const SLOW_AFTER_MS = 6000;
 const MOST_ATTEMPTS = 6;
+const MOST_PATIENCE_SECONDS = 600;
 
 export class Card {
   #abort = new AbortController();
@@ -106,10 +108,12 @@ export class Card {
   }
 
   #send(signal) {
+    if (keyIsMissing()) throw new Failure('unauthorized');
     this.#attempts += 1;
     this.#progress(0);
     this.#slowTimer = setTimeout(() => say(this.parts.advice, t('js.slow')), SLOW_AFTER_MS);
-    return predict(this.#prepared.blob, { signal, onProgress: (fraction) => this.#progress(fraction) });
+    const onProgress = (fraction) => this.#progress(fraction);
+    return predict(this.#prepared.blob, { key: currentKey(), signal, onProgress });
   }
 
   #progress(fraction) {
@@ -141,7 +145,11 @@ export class Card {
     const seconds = error.retryAfterSeconds;
     if (slug === 'gone' && this.#attempts < MOST_ATTEMPTS) this.#pause(t('js.paused'), whenBack(), signal);
     else if (slug === 'model-unavailable') this.#pause(t('js.loading'), after(seconds ?? 5), signal);
-    else if (slug === 'overloaded' && this.#attempts < MOST_ATTEMPTS) {
+    else if (slug === 'unauthorized' || slug === 'forbidden') {
+      this.#pause(t('js.needs_key'), whenKey(slug, error.key), signal);
+    } else if (slug === 'rate-limited' && (seconds ?? 60) <= MOST_PATIENCE_SECONDS) {
+      this.#pause(t('js.limited', { seconds: seconds ?? 60 }), after(seconds ?? 60), signal);
+    } else if (slug === 'overloaded' && this.#attempts < MOST_ATTEMPTS) {
       this.#pause(t('js.overloaded'), after((seconds ?? 1) * this.#attempts), signal);
     } else this.#giveUp(slug === 'gone' ? 'internal-error' : slug);
   }

@@ -1,5 +1,6 @@
 // The page comes alive: photos that are given become cards of this visit.
 
+import { listenForKey } from './access.js';
 import { watch } from './connection.js';
 import { byId, show } from './dom.js';
 import { listen } from './inputs.js';
@@ -11,4 +12,5 @@ listen((files) => {
   visit.add(files);
 });
 watch();
+listenForKey();
 document.documentElement.dataset.alive = 'true';

@@ -7,6 +7,7 @@ export const isChinese = document.documentElement.lang.startsWith('zh');
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);
+export const needsKey = page.needsKey === 'true';
 export const startsReady = page.ready === 'true';
 
 export function url(path) {

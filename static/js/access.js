@@ -1,0 +1,101 @@
+// The key that the server may ask for: typed once, kept in this module's memory, gone with the page.
+
+import { announce, byId, say, show } from './dom.js';
+import { needsKey, t, url } from './words.js';
+
+// What a bearer token may consist of; anything else is no key, and could not even be sent.
+const TOKEN = /^[\w.~+/-]+=*$/;
+const CHECK_TIMEOUT_MS = 30_000;
+
+let key = '';
+let waiting = [];
+
+export function currentKey() {
+  return key;
+}
+
+// Tell whether a photo need not even be sent.
+export function keyIsMissing() {
+  return needsKey && !key;
+}
+
+// Resolves once there is a key other than `used`, with which the server answered `slug`.
+export function whenKey(slug, used) {
+  if (key && key !== used) return Promise.resolve();
+  ask(used ? reason(slug) : '');
+  return new Promise((resolve) => waiting.push(resolve));
+}
+
+export function listenForKey() {
+  byId('access').addEventListener('submit', (event) => {
+    event.preventDefault();
+    check(byId('access-key').value.trim());
+  });
+  byId('access-forget').addEventListener('click', () => {
+    ask('');
+    announce(t('js.key.forgotten'));
+  });
+}
+
+// Show the field, with what was wrong before.
+function ask(trouble) {
+  key = '';
+  const field = byId('access-key');
+  show(byId('access-used'), false);
+  show(byId('access'));
+  complain(trouble);
+  announce(trouble || t('problem.unauthorized'));
+  field.focus();
+  field.select();
+}
+
+function complain(trouble) {
+  say(byId('access-error'), trouble);
+  byId('access-key').setAttribute('aria-invalid', String(Boolean(trouble)));
+}
+
+async function check(typed) {
+  const button = byId('access-use');
+  if (button.getAttribute('aria-disabled') === 'true') return;
+  const label = button.textContent;
+  button.textContent = t('js.key.checking');
+  button.setAttribute('aria-disabled', 'true');
+  const trouble = await refusal(typed);
+  button.textContent = label;
+  button.removeAttribute('aria-disabled');
+  if (trouble) ask(trouble);
+  else use(typed);
+}
+
+// Ask the server about a key, so that a wrong one is noticed before a photo travels; empty where it is right.
+async function refusal(typed) {
+  if (!TOKEN.test(typed)) return t('js.key.unknown');
+  try {
+    const headers = { Authorization: `Bearer ${typed}` };
+    const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS);
+    const { status } = await fetch(url('api/v1/model'), { headers, cache: 'no-store', signal });
+    if (status === 401) return reason('unauthorized');
+    if (status === 403) return reason('forbidden');
+    return status === 429 ? `${t('problem.rate-limited')} ${t('advice.rate-limited')}` : '';
+  } catch (error) {
+    console.info('The key could not be checked.', error);
+    return t('js.key.gone');
+  }
+}
+
+function reason(slug) {
+  return t(slug === 'forbidden' ? 'js.key.disabled' : 'js.key.unknown');
+}
+
+function use(typed) {
+  key = typed;
+  complain('');
+  byId('access-key').value = '';
+  show(byId('access'), false);
+  show(byId('access-used'));
+  byId('access-forget').focus();
+  announce(t('js.key.accepted'));
+  const resumed = waiting;
+  waiting = [];
+  for (const resume of resumed) resume();
+}
