@@ -89,9 +89,9 @@ def http_sender(url: str) -> MakeSender:
 
 
 def parse_server_timing(header: str) -> dict[str, float]:
-    """Read the durations of a `Server-Timing` header, by name, and whether `cache` is among its entries."""
+    """Read the durations of a `Server-Timing` header, by name, and whether the answer came from the cache."""
     stages = {name: float(value) for name, value in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
-    return stages | ({CACHE: 0.0} if re.search(rf"\b{CACHE};desc=", header) else {})
+    return stages | ({CACHE: 0.0} if re.search(rf"\b{CACHE};desc=\"?(hit|shared)", header) else {})
 
 
 def closed_loop(make_sender: MakeSender, photos: list[bytes], *, clients: int, seconds: float) -> Load:
