@@ -2,6 +2,10 @@
 // notices: answers would move by up to 0.1, here they stay where they are for the full photo.
 
 const LOBES = 3;
+// The server halves what it is sent. Halving with the bilinear filter of ResNet-18 blurs a little more than resizing
+// the whole photo would; with the bicubic one of the packaged model it does not. This much sharpening is the best for
+// both: the least squares of the two filters' responses, with the spectrum of photos.
+const SHARPENING = 0.02;
 const STRIP_ROWS = 128;
 
 function lanczos(x) {
@@ -11,15 +15,20 @@ function lanczos(x) {
   return (LOBES * Math.sin(angle) * Math.sin(angle / LOBES)) / (angle * angle);
 }
 
+function filter(x) {
+  return (1 + 2 * SHARPENING) * lanczos(x) - SHARPENING * (lanczos(x - 1) + lanczos(x + 1));
+}
+
 // For each new position: the first old one that counts, and the weights of it and its followers.
 function kernel(oldLength, newLength) {
   const scale = oldLength / newLength;
   const width = Math.max(scale, 1);
+  const reach = (LOBES + 1) * width;
   return Array.from({ length: newLength }, (_, index) => {
     const centre = (index + 0.5) * scale;
-    const first = Math.max(0, Math.floor(centre - LOBES * width));
-    const last = Math.min(oldLength, Math.ceil(centre + LOBES * width));
-    const weights = Float32Array.from({ length: last - first }, (__, at) => lanczos((first + at + 0.5 - centre) / width));
+    const first = Math.max(0, Math.floor(centre - reach));
+    const last = Math.min(oldLength, Math.ceil(centre + reach));
+    const weights = Float32Array.from({ length: last - first }, (__, at) => filter((first + at + 0.5 - centre) / width));
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     return { first, weights: weights.map((weight) => weight / total) };
   });

@@ -12,16 +12,12 @@ const ENCODING = ['image/webp', 1];
 
 const isWorker = typeof WorkerGlobalScope !== 'undefined';
 
-// The size to send. Rounding must not move the crop: the server's own long side, a whole number too, stays the same.
+// The size to send: twice what the server resizes to, in whole pixels, so that it halves both sides exactly and crops
+// where it would crop the full photo.
 export function scaledSize({ width, height }) {
   const short = Math.min(width, height);
   if (short <= SHORT_SIDE) return [width, height];
-  return [width, height].map((side) => {
-    const resized = Math.floor((RESIZED * side) / short);
-    const least = Math.ceil((resized * SHORT_SIDE) / RESIZED);
-    const most = Math.ceil(((resized + 1) * SHORT_SIDE) / RESIZED) - 1;
-    return Math.min(Math.max(Math.round((SHORT_SIDE * side) / short), least), most);
-  });
+  return [width, height].map((side) => (SHORT_SIDE / RESIZED) * Math.floor((RESIZED * side) / short));
 }
 
 // Encode a bitmap, scaled down; closes it.
