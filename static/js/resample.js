@@ -15,7 +15,7 @@ function lanczos(x) {
   return (LOBES * Math.sin(angle) * Math.sin(angle / LOBES)) / (angle * angle);
 }
 
-function filter(x) {
+function sharpLanczos(x) {
   return (1 + 2 * SHARPENING) * lanczos(x) - SHARPENING * (lanczos(x - 1) + lanczos(x + 1));
 }
 
@@ -23,6 +23,7 @@ function filter(x) {
 function kernel(oldLength, newLength) {
   const scale = oldLength / newLength;
   const width = Math.max(scale, 1);
+  const filter = scale > 1 ? sharpLanczos : lanczos; // a photo of this size already stays as it is
   const reach = (LOBES + 1) * width;
   return Array.from({ length: newLength }, (_, index) => {
     const centre = (index + 0.5) * scale;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,24 @@ from server import Server
 PHOTOS = os.environ.get("TOPTHREE_TEST_PHOTOS")
 WEIGHTS = os.environ.get("TOPTHREE_TEST_WEIGHTS")
 LONG_SIDE = 2400
+# Photos of Debian's lomiri-wallpapers, under Creative Commons licences: all that are no drawings, but for one. Noise
+# of one level in a fifth of the pixels of the clock, greentock, moves the packaged model's answer by 0.04 already.
+WALLPAPERS = Path("/usr/share/backgrounds")
+LARGE_PHOTOS = [
+    "Bridge_by_Sander_Klootwijk",
+    "Dragonfly_by_Bolly",
+    "Kleiber_by_Lukas_Baubkus",
+    "Picture_0B_by_freespace",
+    "Picture_1A_by_freespace",
+    "Wine_by_Jakkub_Mede",
+    "aitzgorri_by_Aitzol_Berasategi",
+    "free_by_Peter_Nerlich",
+    "friends_by_Aitzol_Berasategi",
+    "life_by_Aitzol_Berasategi",
+    "picosdeeuropa_by_Aitzol_Berasategi",
+    "seeding_by_Clements_Engelhardt",
+    "sunset_by_Aitzol_Berasategi",
+]
 AT_ONCE = 10
 
 
@@ -90,16 +108,34 @@ def model_cards(browser: Browser, model_server: Server) -> Iterator[Cards]:
         yield Cards(open_page(context), {})
 
 
+def pairs_of(server: Server, cards: Cards, paths: list[Path], read: Callable[[Path], bytes]) -> list[Pair]:
+    """Classify photos in full and by the page."""
+    pairs: list[Pair] = []
+    for start in range(0, len(paths), AT_ONCE):
+        files = {path.name: read(path) for path in paths[start : start + AT_ONCE]}
+        scaled = answers_of_page(cards, files)
+        pairs += [compare(name, ask_in_full(server, data), scaled[name]) for name, data in files.items()]
+    return pairs
+
+
+def assert_close(pairs: list[Pair]) -> None:
+    differing = [pair for pair in pairs if not pair.is_same]
+    worst = max(pairs, key=lambda pair: pair.difference)
+    mean = sum(pair.difference for pair in pairs) / len(pairs)
+    print(f"{len(pairs)} photos: {len(differing)} differ, mean {mean:.4f}, worst {worst}")
+    assert len(differing) <= 0.02 * len(pairs), differing
+    assert mean <= 0.01
+    assert worst.difference <= 0.05, worst
+
+
 @pytest.mark.skipif(not PHOTOS, reason="needs TOPTHREE_TEST_PHOTOS, labelled photos")
 def test_scaled_photos_get_the_answers_of_full_ones(model_server: Server, model_cards: Cards) -> None:
     paths = sorted(Path(PHOTOS or "").glob("n*.jpg"))
-    pairs: list[Pair] = []
-    for start in range(0, len(paths), AT_ONCE):
-        files = {path.name: enlarged(path) for path in paths[start : start + AT_ONCE]}
-        scaled = answers_of_page(model_cards, files)
-        pairs += [compare(name, ask_in_full(model_server, data), scaled[name]) for name, data in files.items()]
-    differing = [pair for pair in pairs if not pair.is_same]
-    worst = max(pairs, key=lambda pair: pair.difference)
-    assert len(differing) <= 0.02 * len(pairs), differing
-    assert sum(pair.difference for pair in pairs) / len(pairs) <= 0.01
-    assert worst.difference <= 0.05, worst
+    assert_close(pairs_of(model_server, model_cards, paths, enlarged))
+
+
+def test_large_photos_of_cameras_get_the_answers_of_full_ones(model_server: Server, model_cards: Cards) -> None:
+    paths = [WALLPAPERS / f"{name}.jpg" for name in LARGE_PHOTOS]
+    if not all(path.exists() for path in paths):
+        pytest.skip("needs the photos of Debian's lomiri-wallpapers-16.04 and lomiri-wallpapers-20.04")
+    assert_close(pairs_of(model_server, model_cards, paths, Path.read_bytes))
