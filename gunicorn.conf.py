@@ -1,11 +1,14 @@
 """How gunicorn serves the application. Values come from Settings and the CPU plan; each has its reason here."""
 
+import atexit
 import ctypes
-import logging
 import os
+import shutil
 import socket
 import struct
+import tempfile
 
+from app import logs, metrics
 from app.access import announce
 from app.errors import KeysError
 from app.health import Readiness, warm_up_in_background
@@ -15,6 +18,7 @@ from app.settings import Settings
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
+_used_slots = set()
 # Longer than a phone's pause between two cells, shorter than anyone waits.
 _STALLED_SECONDS = 30
 # From glibc's malloc.h.
@@ -27,6 +31,8 @@ wsgi_app = "app:create_app()"
 proc_name = "topthree"
 # Loopback by default: a service without keys is open to whoever can reach it.
 bind = [f"{_settings.host}:{_settings.port}"]
+# What operators see can have an address of its own, which app/observability.py tells from the first.
+bind += [_settings.metrics_address] if _settings.metrics_address else []
 
 # Threads, since decoding and inference leave Python's lock, while one process keeps one model in memory.
 worker_class = "gthread"
@@ -56,22 +62,34 @@ forwarded_allow_ips = ""
 limit_request_line = 4094
 limit_request_fields = 64
 
-# The log goes to standard error; requests are not logged, since they hold addresses of people.
+# The log goes to standard error, gunicorn's own lines in the form of ours. Requests are logged by the application:
+# gunicorn's lines hold addresses of people and the names that they ask for.
+logconfig_dict = logs.configuration(_settings)
 accesslog = None
 errorlog = "-"
 loglevel = _settings.log_level
 
 
 def on_starting(server):
-    """Send our own log where gunicorn's goes, say the plan and who may call."""
-    logging.getLogger("app").handlers = server.log.error_log.handlers
-    logging.getLogger("app").setLevel(loglevel.upper())
+    """Make room for the numbers of all workers, say the plan and who may call."""
+    if _settings.metrics_address:
+        _share_metrics()
     for line in describe_plan(_plan).splitlines():
         server.log.info("Plan: %s", line)
     try:
         announce(_settings)
     except KeysError as error:
         raise RuntimeError(str(error)) from error  # gunicorn prints a RuntimeError as one sentence
+
+
+def _share_metrics():
+    """Keep what all processes count in a private folder in memory, which ends with the master."""
+    folder = tempfile.mkdtemp(prefix="topthree-metrics-", dir=worker_tmp_dir)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    metrics.share("master")
+    master = os.getpid()
+    # Workers are forks that run this at their end too.
+    atexit.register(lambda: os.getpid() == master and shutil.rmtree(folder, ignore_errors=True))
 
 
 def when_ready(server):
@@ -91,16 +109,21 @@ def pre_fork(server, worker):
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     _readiness.mark(worker.slot, False)
+    if worker.slot in _used_slots:
+        metrics.count_restart()
+    _used_slots.add(worker.slot)
 
 
 def post_fork(server, worker):
-    """Have glibc give large blocks back, before threads divide its heap among themselves.
+    """Count under the worker's own name, and have glibc give large blocks back, before threads divide its heap.
 
     Left alone, it keeps a heap for each thread and large freed blocks in it: under mixed photos memory grew by a
     seventh within 1,500 requests (scripts/soak.py). Two heaps, and blocks from 1 MiB given back, stop that; up to
     4 MiB stay free in each for the next photo, which saves most of its page faults. Other C libraries have no
     mallopt and need none.
     """
+    if _settings.metrics_address:
+        metrics.share(str(worker.slot))
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
@@ -114,5 +137,7 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Take a worker that has left off the readiness board."""
+    """Take a worker that has left off the readiness board, and forget what it was doing."""
     _readiness.mark(worker.slot, False)
+    if _settings.metrics_address:
+        metrics.forget_process(str(worker.slot))

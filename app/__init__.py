@@ -7,7 +7,7 @@ import os
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import access, api, health, pages, problems, uploads
+from . import access, api, health, observability, pages, problems, uploads
 from .cache import ResultCache
 from .classifier import Classifier
 from .plan import make_plan
@@ -48,10 +48,11 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     app.extensions["topthree_results"] = ResultCache(settings.result_cache_bytes)
     app.extensions["topthree_readiness"] = health.Readiness(planned=1)
     problems.init_app(app)
+    observability.init_app(app)
     app.before_request(uploads.note_arrival)
     app.teardown_request(uploads.leave)
     access.init_app(app, settings)
-    for module in (api, health, pages):
+    for module in (api, health, observability, pages):
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)

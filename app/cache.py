@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Literal
 
+from . import metrics
 from .errors import ClientClosedRequest, DeadlineExceeded, Problem
 from .scheduling import NO_DEADLINE, Deadline
 
@@ -49,6 +50,7 @@ class ResultCache:
                 kept = self._kept.get(key)
                 if kept is not None:
                     self._kept.move_to_end(key)
+                    metrics.count_cache("hit")
                     return kept, "hit"
                 flight = self._flights.get(key)
                 if flight is None:
@@ -57,8 +59,10 @@ class ResultCache:
                 self.waiting += 1
             shared = self._share(flight, deadline)
             if shared is not None:
+                metrics.count_cache("shared")
                 return shared, "shared"
             deadline.check()
+        metrics.count_cache("miss")
         return self._fly(key, flight, compute), "miss"
 
     def _share(self, flight: _Flight, deadline: Deadline) -> bytes | None:

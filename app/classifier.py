@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from . import metrics
 from .engines import (
     Engine,
     Floats,
@@ -162,6 +163,7 @@ class Classifier:
             self.failure = str(error)
             raise ModelUnavailable(str(error)) from error
         self.failure = None
+        metrics.set_model(model.identity)
         return model
 
     def warm_up(self) -> None:
@@ -196,7 +198,7 @@ class Classifier:
         geometry = model.weights.record.geometry
         with self.slots.take(deadline) as turn:
             started = time.monotonic()
-            photo = decode(data, max_pixels=max_pixels)
+            photo = _decode(data, max_pixels)
             crop = photo.crop(geometry)
             thumbnail = photo.thumbnail(thumbnail_side) if thumbnail_side else None
             image = _image_facts(photo, geometry if heatmap else None)
@@ -210,7 +212,7 @@ class Classifier:
         finished = time.monotonic()
         predictions = _predictions(inference.logits[0], model.labels, top)
         ids = [row.class_id for row in predictions] if heatmap_class is None else [heatmap_class]
-        return Answer(
+        answer = Answer(
             predictions,
             image,
             heatmaps=activation_maps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
@@ -221,6 +223,8 @@ class Classifier:
             infer_seconds=finished - decoded,
             batch_size=batch_size,
         )
+        metrics.photo_computed(answer)
+        return answer
 
     def classify_many(
         self,
@@ -265,6 +269,14 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
+def _decode(data: bytes, max_pixels: int) -> Photo:
+    try:
+        return decode(data, max_pixels=max_pixels)
+    except Problem as problem:
+        metrics.count_decode_failure(problem.slug)
+        raise
+
+
 def _image_facts(photo: Photo, geometry: Geometry | None) -> dict[str, object]:
     facts: dict[str, object] = {
         "width": photo.width,
@@ -283,13 +295,6 @@ def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Pr
     probabilities = softmax(logits)
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [
-        Prediction(
-            rank,
-            label.class_id,
-            label.wnid,
-            label.label,
-            label.label_zh,
-            round(float(probabilities[label.class_id]), 6),
-        )
-        for rank, label in enumerate((labels[index] for index in order), start=1)
+        Prediction(rank, at.class_id, at.wnid, at.label, at.label_zh, round(float(probabilities[at.class_id]), 6))
+        for rank, at in enumerate((labels[index] for index in order), start=1)
     ]

@@ -86,6 +86,15 @@ def host(text: str) -> str:
     return f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else text
 
 
+def address(text: str) -> str | None:
+    """Parse a host and a port; empty is None."""
+    name, separator, port = text.rpartition(":")
+    try:
+        return f"{host(name)}:{integer(1, 65535)(port)}" if text else None
+    except ValueError as error:
+        raise ValueError("a host and a port, such as 127.0.0.1:9100") from error
+
+
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Parse an IP address, an IPv6 one with or without brackets; None where it is none."""
     try:

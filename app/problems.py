@@ -7,6 +7,7 @@ import logging
 import flask
 from werkzeug.exceptions import HTTPException
 
+from . import logs, metrics
 from .errors import (
     PROBLEMS,
     BadRequest,
@@ -21,7 +22,7 @@ from .translations import render_page
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
-_JSON_PATHS = ("/api", "/healthz", "/readyz")
+_JSON_PATHS = ("/api", "/healthz", "/readyz", "/metrics")
 
 
 def init_app(app: flask.Flask) -> None:
@@ -31,8 +32,11 @@ def init_app(app: flask.Flask) -> None:
 
 
 def _answer(problem: Problem) -> flask.Response:
+    metrics.count_problem(problem.slug)
     if flask.request.path.startswith(_JSON_PATHS):
-        response = flask.make_response(flask.jsonify(problem.as_dict()))
+        response = flask.make_response(
+            flask.jsonify(problem.as_dict() | {"instance": logs.as_urn(flask.g.request_id)})
+        )
         response.content_type = PROBLEM_JSON
     else:
         response = render_page("problem.html", problem=problem)

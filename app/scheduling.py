@@ -23,9 +23,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from . import metrics
 from .errors import ClientClosedRequest, DeadlineExceeded, Overloaded
 
 Item = TypeVar("Item")
@@ -91,9 +93,11 @@ class Admission:
                 self._last_left = time.monotonic()  # an idle time tells nothing of how fast work is done
             self.requests += 1
             self.bytes += size
+        metrics.change_upload_bytes(size)
         return lambda: self._leave(size)
 
     def _leave(self, size: int) -> None:
+        metrics.change_upload_bytes(-size)
         with self._lock:
             self.requests -= 1
             self.bytes -= size
@@ -115,7 +119,8 @@ def side_by_side(
     """Yield each item's place and its done future, as soon as it is; where the caller stops, no other is begun."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
     try:
-        places = {pool.submit(work, item): place for place, item in enumerate(items)}
+        # In the caller's context, so that what is logged names its request.
+        places = {pool.submit(copy_context().run, work, item): place for place, item in enumerate(items)}
         for future in as_completed(places):
             yield places[future], future
     finally:
@@ -153,10 +158,12 @@ class Slots:
     def take(self, deadline: Deadline = NO_DEADLINE) -> Iterator[Turn]:
         """Hold a slot; raises DeadlineExceeded or ClientClosedRequest where its turn comes too late."""
         arrived = time.monotonic()
-        self._acquire(deadline)
+        with metrics.counting_waiting():
+            self._acquire(deadline)
         try:
             deadline.check()
-            yield Turn(self, time.monotonic() - arrived)
+            with metrics.counting_in_flight():
+                yield Turn(self, time.monotonic() - arrived)
         finally:
             self._release()
 

@@ -133,6 +133,15 @@ SETTINGS: tuple[Setting, ...] = (
         "web origins whose pages may call the API, such as https://photos.example, separated by commas",
     ),
     Setting("log_level", "info", parsers.one_of("debug", "info", "warning", "error"), "least serious message to log"),
+    Setting("log_format", "text", parsers.one_of("text", "json"), "how a line of the log is written"),
+    Setting("access_log", "off", parsers.one_of("on", "off"), "a line in the log for each request that is answered"),
+    Setting("log_addresses", "off", parsers.one_of("on", "off"), "addresses of clients in the log"),
+    Setting(
+        "metrics_address",
+        "",
+        parsers.address,
+        "host:port where /metrics is served, with the probes and nothing else; /metrics is nowhere else",
+    ),
 )
 
 
@@ -173,6 +182,10 @@ class Settings:
     rate_limit_storage: str
     cors_origins: tuple[str, ...]
     log_level: str
+    log_format: str
+    access_log: str
+    log_addresses: str
+    metrics_address: str | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -255,6 +268,8 @@ def _refuse_impossible(settings: Settings) -> None:
     is_limited = settings.rate_limit or settings.rate_limit_per_address
     if settings.rate_limit_storage != "memory://" and not is_limited:
         raise SettingsError("TOPTHREE_RATE_LIMIT_STORAGE keeps the counts of TOPTHREE_RATE_LIMIT, which is not set.")
+    if settings.metrics_address and settings.metrics_address.rpartition(":")[2] == str(settings.port):
+        raise SettingsError("TOPTHREE_METRICS_ADDRESS must have another port than TOPTHREE_PORT.")
 
 
 def _left_to_the_bundle(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:

@@ -20,12 +20,14 @@ def assert_problem(answer: TestResponse | httpx.Response, status: int, slug: str
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers["Cache-Control"] == "no-store"
-    return assert_problem_document(json.loads(answer.text), status, slug)
+    document = json.loads(answer.text)
+    assert document.pop("instance") == "urn:topthree:request:" + answer.headers["X-Request-ID"]
+    return assert_problem_document(document, status, slug)
 
 
 def assert_problem_document(document: dict[str, Any], status: int, slug: str) -> str:
     """Assert the members of a problem, alone or inside a batch, and return its detail."""
-    assert list(document) == ["type", "title", "status", "detail"]
+    assert [member for member in document if member != "instance"] == ["type", "title", "status", "detail"]
     assert document["type"] == f"/problems/{slug}"
     assert document["status"] == status
     assert document["title"]

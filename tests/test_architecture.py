@@ -22,11 +22,12 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # A file may import its own row and those below.
 ROWS: dict[int, str] = {
     5: "__init__ cli key_commands __main__",
-    4: "access answers api assets cors health pages parameters problems ratelimits translations uploads offline",
+    4: "access answers api assets cors health observability pages parameters problems ratelimits translations "
+    "uploads offline",
     3: "classifier",
     2: "backbones bundles engines prepared unpacking",
     1: "archives cache digests download heatmaps images keys plan scheduling weights",
-    0: "digests errors parsers labels metrics settings version words",
+    0: "digests errors parsers labels logs metrics settings version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}
 MAY_READ_THE_ENVIRONMENT = {"__init__.py", "cli.py", "settings.py"}
