@@ -84,6 +84,7 @@ ENV PATH=/opt/topthree/venv/bin:/opt/topthree/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     TOPTHREE_HOST=0.0.0.0 \
     TOPTHREE_PORT=8000 \
+    TOPTHREE_LOG_FORMAT=json \
     TOPTHREE_CACHE=/opt/topthree/cache \
     TOPTHREE_FALLBACK=${FALLBACK} \
     TOPTHREE_WEIGHTS=${WEIGHTS:+/opt/topthree/${WEIGHTS}} \
