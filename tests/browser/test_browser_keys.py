@@ -1,0 +1,117 @@
+"""The page of a service that asks for keys: a key typed once, kept in memory only, with and without JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cards import Cards, expect_state, held_requests, payload
+from conftest import open_page
+from fakes import colour_png
+from playwright.sync_api import Browser, BrowserContext, expect
+from server import Server
+from test_browser_axe import problems
+
+from app.keys import Key, digest_of
+
+ALICE, MALLORY = "tt_alice-browser", "tt_mallory-browser"
+PHOTO = payload("red.png", colour_png(8), "image/png")
+STORED = "() => [localStorage, sessionStorage].flatMap((storage) => Object.values(storage)).join()"
+
+
+@pytest.fixture
+def server(gated: Callable[..., Server], gate: Path, tmp_path: Path) -> Server:
+    """A server that lets Alice in, and Mallory no more; its model is fake."""
+    gate.touch()
+    keys = [Key("alice", True, digest_of(ALICE)), Key("mallory", False, digest_of(MALLORY))]
+    (tmp_path / "keys.txt").write_text("".join(f"{key.as_line()}\n" for key in keys), encoding="utf-8")
+    return gated(api_keys_file=tmp_path / "keys.txt")
+
+
+@pytest.fixture
+def cards(context: BrowserContext) -> Cards:
+    """The page, without samples of photos."""
+    return Cards(open_page(context), {})
+
+
+def enter(cards: Cards, key: str) -> None:
+    """Type a key and press Enter."""
+    cards.page.locator("#access-key").fill(key)
+    cards.page.keyboard.press("Enter")
+
+
+def test_a_photo_waits_for_a_key_and_goes_on_by_itself(cards: Cards) -> None:
+    with held_requests(cards.page) as held:
+        card = cards.choose_files(PHOTO)
+        expect_state(card, "paused")
+        expect(cards.page.locator("#access-key")).to_be_focused()
+        assert list(held) == []
+    enter(cards, ALICE)
+    expect_state(card, "done")
+    expect(cards.page.locator("#access")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("tt_wrong", "not known"), ("密钥", "not known"), ("", "not known"), (MALLORY, "disabled")],
+)
+def test_a_key_that_does_not_serve_is_explained_and_can_be_replaced(cards: Cards, key: str, said: str) -> None:
+    enter(cards, key)
+    expect(cards.page.locator("#access-error")).to_contain_text(said)
+    expect(cards.page.locator("#access-key")).to_be_focused()
+    expect(cards.page.locator("#live")).to_contain_text(said)
+    enter(cards, ALICE)
+    expect(cards.page.locator("#access-used")).to_be_visible()
+    expect_state(cards.choose_files(PHOTO), "done")
+
+
+def test_a_key_is_kept_nowhere_but_in_memory(cards: Cards, context: BrowserContext) -> None:
+    enter(cards, ALICE)
+    card = cards.choose_files(PHOTO)
+    expect_state(card, "done")
+    card.locator("summary").click()
+    assert ALICE not in cards.page.content()
+    assert ALICE not in str(context.cookies()) + cards.page.url + cards.page.evaluate(STORED)
+    cards.page.reload()
+    expect(cards.page.locator("#access")).to_be_visible()
+
+
+def test_a_key_can_be_forgotten(cards: Cards) -> None:
+    enter(cards, ALICE)
+    cards.page.get_by_role("button", name="Forget it").click()
+    expect(cards.page.locator("#access")).to_be_visible()
+    expect_state(cards.choose_files(PHOTO), "paused")
+
+
+@pytest.fixture
+def plain(browser: Browser, server: Server) -> Iterator[BrowserContext]:
+    """A window that runs no script."""
+    with browser.new_context(base_url=server.url, java_script_enabled=False) as context:
+        yield context
+
+
+@pytest.mark.parametrize(("key", "heading"), [(ALICE, "Most likely"), ("tt_wrong", "A key is needed here.")])
+def test_without_script_the_form_has_a_field_for_the_key(plain: BrowserContext, key: str, heading: str) -> None:
+    page = plain.new_page()
+    page.goto("./")
+    page.locator("#key").fill(key)
+    page.locator("#file").set_input_files([PHOTO])
+    page.get_by_role("button", name="Classify").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+    assert key not in page.content() + page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Browser, server: Server, scheme: str) -> None:
+    with browser.new_context(base_url=server.url, color_scheme=scheme, locale="zh-CN") as context:
+        page = open_page(context)
+        assert problems(page) == []
+        page.locator("#access-key").fill("tt_wrong")
+        page.locator("#access-use").click()
+        expect(page.locator("#access-error")).to_be_visible()
+        assert problems(page) == []
+        page.locator("#access-key").fill(ALICE)
+        page.locator("#access-use").click()
+        expect(page.locator("#access-used")).to_be_visible()
+        assert problems(page) == []
