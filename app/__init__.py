@@ -7,7 +7,7 @@ import os
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import access, api, health, observability, pages, problems, uploads
+from . import access, api, health, observability, openapi, pages, problems, uploads
 from .cache import ResultCache
 from .classifier import Classifier
 from .plan import make_plan
@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     app.before_request(uploads.note_arrival)
     app.teardown_request(uploads.leave)
     access.init_app(app, settings)
-    for module in (api, health, observability, pages):
+    for module in (api, health, observability, openapi, pages):
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)
