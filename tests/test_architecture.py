@@ -22,8 +22,8 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # A file may import its own row and those below.
 ROWS: dict[int, str] = {
     5: "__init__ cli key_commands __main__",
-    4: "access answers api assets cors health observability openapi pages parameters problems ratelimits schemas translations "
-    "uploads offline",
+    4: "access answers api assets cors health observability openapi pages parameters problems ratelimits "
+    "schemas translations uploads offline",
     3: "classifier",
     2: "backbones bundles engines prepared unpacking",
     1: "archives cache digests download heatmaps images keys plan scheduling weights",
