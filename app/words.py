@@ -198,6 +198,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "js.sent.original": ("the whole file, {size}", "整个文件，{size}"),
     "js.model": ("{name}, {precision}, {engine}", "{name}，{precision}，{engine}"),
     "js.time.total": ("{total} from sending to answer", "从发送到得到答案 {total}"),
+    "js.time.cache": ("known from before", "之前已得出"),
     "js.time.decode": ("reading {ms}", "读取 {ms}"),
     "js.time.queue": ("waiting {ms}", "等待 {ms}"),
     "js.time.infer": ("model {ms}", "模型 {ms}"),

@@ -56,7 +56,7 @@ export function fillDetails(parts, fileName, { original, way, blob }, { answer, 
 
 function describeTime(elapsedMs, timing) {
   const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
-  const steps = ['decode', 'queue', 'infer'].filter((step) => step in timing);
+  const steps = ['cache', 'decode', 'queue', 'infer'].filter((step) => step in timing);
   const split = steps.map((step) => t(`js.time.${step}`, { ms: milliseconds(timing[step]) }));
   return [t('js.time.total', { total: milliseconds(elapsedMs) }), ...split].join(' · ');
 }

@@ -65,11 +65,12 @@ function parse(text) {
   }
 }
 
-// `decode;dur=2.1, infer;dur=9` becomes {decode: 2.1, infer: 9}.
+// `decode;dur=2.1, infer;dur=9` becomes {decode: 2.1, infer: 9}; `cache` is 0 where the answer was known already.
 export function timing(header) {
   const found = {};
   for (const [, name, duration] of (header ?? '').matchAll(/([\w-]+)[^,]*?;\s*dur=([\d.]+)/g)) {
     found[name] = Number(duration);
   }
+  if (/\bcache;\s*desc="?(hit|shared)/.test(header ?? '')) found.cache = 0;
   return found;
 }

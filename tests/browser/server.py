@@ -33,6 +33,8 @@ class Server:
         self._application = [application] if application else []
         ours = {f"TOPTHREE_{name.upper()}": str(value) for name, value in settings.items()}
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("TOPTHREE_")}
+        # Tests share a server and its photos; each answer is to be a new one.
+        ours = {"TOPTHREE_RESULT_CACHE_BYTES": "0"} | ours
         ours |= {"TOPTHREE_PORT": str(self.port), "XDG_CACHE_HOME": str(folder)}
         self._environment = inherited | ours | {"PYTHONPATH": str(Path(__file__).parent), "HOST": "", "PORT": ""}
         self._process: subprocess.Popen[bytes] | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cards import Cards, expect_state, payload
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 WHERE_IS_IT = "(canvas) => Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data)"
 
@@ -71,6 +71,18 @@ def test_details_are_folded_away_until_asked_for(coffee: Locator) -> None:
     details = coffee.locator("dl")
     for fact in ("600 × 400 pixels, JPEG", "n07920052", "efficientnet_lite0, fp32", "reading", "model"):
         expect(details).to_contain_text(fact)
+
+
+def test_an_answer_that_was_known_already_says_so(cards: Cards) -> None:
+    def answer_from_memory(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, headers=answer.headers | {"server-timing": "cache;desc=hit, total;dur=0.41"})
+
+    cards.page.route("**/api/v1/predict*", answer_from_memory)
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    card.locator("summary").click()
+    expect(card.locator("dl")).to_contain_text("known from before")
 
 
 def test_the_answer_can_be_copied_as_json(context: BrowserContext, page: Page, coffee: Locator) -> None:
