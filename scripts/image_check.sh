@@ -112,6 +112,19 @@ memory() {
 
 inside() { nsenter --target "$process" --net "$@"; }
 
+# List what the image is made of, from what lies in it, and see that the list names what must be there and nothing else.
+write_sbom() {
+  mkdir -p build
+  "$bin/python" scripts/sbom.py "$root" >"$work/sbom.json" || fail "the bill of materials could not be made."
+  local listed name; listed=$(jq -r '.components[].name' "$work/sbom.json")
+  for name in topthree openvino gunicorn libc6 "$(jq -r .name "$root"/opt/topthree/cache/prepared/*/manifest.json)"; do
+    grep -qix "$name" <<<"$listed" || fail "the bill of materials does not name $name."
+  done
+  ! grep -qiE '^(torch|pip|gcc.*-[0-9]+|g\+\+)$' <<<"$listed" || fail "the bill of materials names what should not be there."
+  cp "$work/sbom.json" build/topthree.cdx.json
+  say "build/topthree.cdx.json lists its $(wc -l <<<"$listed") components"
+}
+
 check_service() {
   local started answer label
   started=$(date +%s%3N)
@@ -146,5 +159,6 @@ make_context
 share_pip_configuration
 build_image
 check_contents
+write_sbom
 check_service
 say "passed"
