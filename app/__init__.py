@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     app.extensions["topthree_results"] = ResultCache(settings.result_cache_bytes)
     app.extensions["topthree_readiness"] = health.Readiness(planned=1)
     problems.init_app(app)
-    observability.init_app(app)
+    observability.init_app(app, settings)
     app.before_request(uploads.note_arrival)
     app.teardown_request(uploads.leave)
     access.init_app(app, settings)

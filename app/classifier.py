@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from . import metrics
+from . import metrics, traces
 from .engines import (
     Engine,
     Floats,
@@ -191,8 +191,7 @@ class Classifier:
         """Decode a photo and return its `top` likeliest classes.
 
         With `heatmap` there is a heat map of each of them, or of `heatmap_class` alone where that is given.
-        Raises what `images.decode` raises, ModelUnavailable, or, where its turn comes too late, DeadlineExceeded or
-        ClientClosedRequest.
+        Raises what `images.decode` raises, ModelUnavailable, or, too late, DeadlineExceeded or ClientClosedRequest.
         """
         model = self.model
         geometry = model.weights.record.geometry
@@ -224,6 +223,7 @@ class Classifier:
             batch_size=batch_size,
         )
         metrics.photo_computed(answer)
+        traces.photo_computed(answer)
         return answer
 
     def classify_many(

@@ -13,8 +13,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 from .settings import Settings
 
-# The request that this thread works on, or nothing.
+# The request that this thread works on, and the trace that it belongs to, or nothing.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 REQUESTS_LOGGER = "app.requests"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -44,6 +45,8 @@ class RequestFilter(logging.Filter):
         """Let every record pass."""
         if request_id.get() and not hasattr(record, "request_id"):
             record.request_id = request_id.get()
+        if trace_id.get():
+            record.trace_id = trace_id.get()
         if not self._addresses and record.name.startswith("gunicorn"):
             record.msg, record.args = _ADDRESS.sub("ip=-", record.getMessage()), None
         return True

@@ -10,8 +10,9 @@ from typing import Any
 
 import flask
 
-from . import logs, metrics
+from . import logs, metrics, traces
 from .errors import NotFound
+from .settings import Settings
 from .uploads import settings_of_app
 
 log = logging.getLogger(logs.REQUESTS_LOGGER)
@@ -25,8 +26,9 @@ PROBES = ("health.healthz", "health.readyz", METRICS)
 _STAGE = re.compile(r"(\w+);dur=([0-9.]+)")
 
 
-def init_app(app: flask.Flask) -> None:
+def init_app(app: flask.Flask, settings: Settings) -> None:
     """Register the hooks; to be called before others add theirs, so that these begin first and end last."""
+    app.extensions["topthree_traces"] = traces.Tracing(settings.traces) if settings.traces else None
     app.before_request(_begin)
     app.after_request(_finish)
     app.teardown_request(_end)
@@ -45,9 +47,29 @@ def _begin() -> None:
     flask.g.request_id = logs.choose_request_id(flask.request.headers.get(ID_HEADER))
     flask.g.began = time.monotonic()
     logs.request_id.set(flask.g.request_id)
+    _begin_trace()
     metrics.request_started()
     flask.g.counted_in = True
     _keep_to_its_address()
+
+
+def _begin_trace() -> None:
+    request = flask.request
+    tracing: traces.Tracing | None = flask.current_app.extensions["topthree_traces"]
+    if tracing is None or request.endpoint in PROBES:
+        flask.g.trace = None
+        logs.trace_id.set(traces.trace_id_of(request.headers.get("traceparent", "")))
+        return
+    method = request.method if request.method in metrics.METHODS else "_OTHER"
+    headers = {name: request.headers[name] for name in traces.HEADERS if name in request.headers}
+    flask.g.trace = trace = tracing.begin(method, _route(), headers, flask.g.request_id)
+    traces.current.set(trace)
+    logs.trace_id.set(trace.trace_id)
+
+
+def _route() -> str:
+    """Return the rule that matched the current request; never its path, of which there are endlessly many."""
+    return flask.request.url_rule.rule if flask.request.url_rule else "unmatched"
 
 
 def _keep_to_its_address() -> None:
@@ -79,11 +101,12 @@ def _facts(response: flask.Response) -> dict[str, Any]:
     facts = {
         "request_id": flask.g.request_id,
         "method": request.method,
-        "route": request.url_rule.rule if request.url_rule else "unmatched",
+        "route": _route(),
         "status": response.status_code,
         "bytes_in": request.content_length or 0,
         "stages_ms": {name: float(value) for name, value in _STAGE.findall(response.headers.get("Server-Timing", ""))},
         "began": flask.g.began,
+        "trace": flask.g.trace,
         "is_probe": request.endpoint in PROBES,
     }
     if settings_of_app().log_addresses == "on":
@@ -105,6 +128,10 @@ def _until_sent(chunks: Iterable[bytes], facts: dict[str, Any]) -> Iterator[byte
 def _report(facts: dict[str, Any], bytes_out: int) -> None:
     seconds = time.monotonic() - facts.pop("began")
     metrics.request_answered(facts["route"], facts["method"], facts["status"], seconds)
+    trace: traces.Trace | None = facts.pop("trace")
+    if trace is not None:
+        trace.end(facts["status"], bytes_out)
+        facts["trace_id"] = trace.trace_id
     level = logging.DEBUG if facts.pop("is_probe") else logging.INFO
     if log.isEnabledFor(level):
         facts |= {"bytes_out": bytes_out, "duration_ms": round(1000 * seconds, 2)}
@@ -116,3 +143,5 @@ def _end(_: BaseException | None = None) -> None:
     if flask.g.pop("counted_in", False):
         metrics.request_ended()
     logs.request_id.set("")
+    logs.trace_id.set("")
+    traces.current.set(None)

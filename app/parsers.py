@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import re
 from collections.abc import Callable
@@ -52,6 +53,18 @@ def url(text: str) -> str | None:
     if text and not re.match(r"https?://[^/\s]+", text):
         raise ValueError("an http:// or https:// address")
     return text or None
+
+
+def otlp_endpoint(text: str) -> str | None:
+    """Parse the address of a collector, whose path is `/v1/traces` unless given; empty is None."""
+    endpoint = url(text)
+    if endpoint is None:
+        return None
+    try:
+        importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError as error:
+        raise ValueError("left unset without the extra 'otel': pip install 'topthree[otel]'") from error
+    return endpoint if re.match(r"https?://[^/]+/.", endpoint) else endpoint.rstrip("/") + "/v1/traces"
 
 
 def origins(text: str) -> tuple[str, ...]:

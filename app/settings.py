@@ -142,6 +142,7 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.address,
         "host:port where /metrics is served, with the probes and nothing else; /metrics is nowhere else",
     ),
+    Setting("traces", "", parsers.otlp_endpoint, "address of an OpenTelemetry collector that takes OTLP over HTTP"),
 )
 
 
@@ -186,6 +187,7 @@ class Settings:
     access_log: str
     log_addresses: str
     metrics_address: str | None
+    traces: str | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

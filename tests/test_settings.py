@@ -72,6 +72,11 @@ def test_defaults(name: str, value: object):
         ("host", "photos.example", "photos.example"),
         ("host", "::1", "[::1]"),
         ("host", "[::]", "[::]"),
+        ("metrics_address", "127.0.0.1:9100", "127.0.0.1:9100"),
+        ("metrics_address", "[::1]:9100", "[::1]:9100"),
+        ("traces", "http://collector:4318", "http://collector:4318/v1/traces"),
+        ("traces", "https://collector.example/", "https://collector.example/v1/traces"),
+        ("traces", "http://collector:4318/other/traces", "http://collector:4318/other/traces"),
     ],
 )
 def test_good_values_are_read(name: str, text: str, value: object):
@@ -115,6 +120,12 @@ def test_a_digest_is_read_in_lower_case():
         ("host", "http://127.0.0.1"),
         ("host", "localhost:8000"),
         ("host", "[127.0.0.1"),
+        ("metrics_address", "9100"),
+        ("metrics_address", "127.0.0.1"),
+        ("metrics_address", ":9100"),
+        ("metrics_address", "127.0.0.1:0"),
+        ("traces", "collector:4318"),
+        ("log_format", "xml"),
     ],
 )
 def test_a_bad_value_names_its_variable(name: str, text: str):
@@ -141,6 +152,7 @@ def test_variables_of_others_are_left_alone(variable: str):
         ({"max_batch_bytes": "1000"}, "TOPTHREE_MAX_BATCH_BYTES"),
         ({"max_upload_bytes": "100000000"}, "TOPTHREE_MAX_BATCH_BYTES"),
         ({"engine": "torch", "precision": "int8"}, "TOPTHREE_PRECISION"),
+        ({"metrics_address": "127.0.0.1:8000"}, "TOPTHREE_METRICS_ADDRESS"),
     ],
 )
 def test_impossible_combinations_are_refused(variables: dict[str, str], named: str):
