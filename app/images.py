@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pi_heif
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from .errors import BrokenImage, TooManyPixels, UnsupportedImage
+from .heif import without_metadata
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 # Pillow's own guard is one for the whole process, so it stands at the most that a setting allows. `decode` holds
 # each photo to its limit itself, after the header and before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = 1_000_000_000
-pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 # ISO/IEC 23008-12 (HEIF) and the AV1 Image File Format name these brands in the file's `ftyp` box.
 _AVIF_BRANDS = (b"avif", b"avis")
@@ -181,7 +180,8 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
 
 
 def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
-    image = Image.open(io.BytesIO(data), formats=["HEIF" if kind == "HEIC" else kind])
+    readable = without_metadata(data) if kind == "HEIC" else data
+    image = Image.open(io.BytesIO(readable), formats=["HEIF" if kind == "HEIC" else kind])
     width, height = image.size
     if max(width * height, _tile_pixels(image)) > max_pixels:
         raise _too_many_pixels(max_pixels)

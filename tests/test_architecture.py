@@ -26,7 +26,7 @@ ROWS: dict[int, str] = {
     "schemas translations uploads offline",
     3: "classifier",
     2: "backbones bundles engines prepared unpacking",
-    1: "archives cache digests download heatmaps images keys plan scheduling weights",
+    1: "archives cache digests download heatmaps heif images keys plan scheduling weights",
     0: "digests errors parsers labels logs metrics settings traces version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}

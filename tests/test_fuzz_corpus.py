@@ -26,15 +26,7 @@ def unchanged(piece: bytes) -> bytes:
     return piece
 
 
-# Reading this HEIC's metadata crashes its decoder, inside pi-heif; SECURITY.md says what that costs.
-UNGUARDED = {"crash-933f2e4d723dad98deaffaf8653a27e0d65e9476"}
-FINDS = [
-    pytest.param(path, id=path.name, marks=[pytest.mark.xfail(reason="crashes pi-heif")] * (path.name in UNGUARDED))
-    for path in CORPUS
-]
-
-
-@pytest.mark.parametrize("path", FINDS)
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
 def test_what_was_found_is_a_photo_or_a_problem_now(path: Path) -> None:
     assert confirm(path) is None
 
