@@ -73,6 +73,7 @@ loglevel = _settings.log_level
 def on_starting(server):
     """Make room for the numbers of all workers, say the plan and who may call."""
     if _settings.metrics_address:
+        server.log.info("Metrics: http://%s/metrics, for whoever can reach it.", _settings.metrics_address)
         _share_metrics()
     for line in describe_plan(_plan).splitlines():
         server.log.info("Plan: %s", line)

@@ -176,7 +176,8 @@ SCHEMAS: dict[str, Schema] = {
             "title": _TEXT,
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": _TEXT | {"description": "A sentence for a person; decide by `type`."},
-            "instance": _TEXT | {"description": "The request's id, as in the header `X-Request-ID`."},
+            "instance": _TEXT
+            | {"description": "A name of this request, at whose end is its id, as in the header `X-Request-ID`."},
         },
         optional="instance",  # a problem within a batch has none
         description="RFC 9457, problem details for HTTP.",

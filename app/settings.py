@@ -133,7 +133,12 @@ SETTINGS: tuple[Setting, ...] = (
         "web origins whose pages may call the API, such as https://photos.example, separated by commas",
     ),
     Setting("log_level", "info", parsers.one_of("debug", "info", "warning", "error"), "least serious message to log"),
-    Setting("log_format", "text", parsers.one_of("text", "json"), "how a line of the log is written"),
+    Setting(
+        "log_format",
+        "text",
+        parsers.one_of("text", "json"),
+        "how the log is written: text, or json for one object a line",
+    ),
     Setting("access_log", "off", parsers.one_of("on", "off"), "a line in the log for each request that is answered"),
     Setting("log_addresses", "off", parsers.one_of("on", "off"), "addresses of clients in the log"),
     Setting(
