@@ -64,6 +64,7 @@ def predict_batch() -> flask.Response:
         # With the request's context, so that the request counts as present until its last line.
         lines = flask.stream_with_context(_lines(entries, answers, answerer))
         response = flask.Response(lines, mimetype=NDJSON)
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would keep the lines until it had them all
     else:
         body = _batch(entries, dict(answers))
         response = flask.Response(

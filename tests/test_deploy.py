@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import runpy
@@ -14,8 +15,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from fakes import colour_png
 
 from app.errors import PROBLEMS
+from app.keys import parse_keys
 from app.settings import MEBI, SETTINGS, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,11 +27,16 @@ KUBERNETES = DEPLOY / "kubernetes"
 NGINX = (DEPLOY / "nginx" / "nginx.conf").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 KUSTOMIZATION = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))
-MANIFESTS = {name: yaml.safe_load((KUBERNETES / name).read_text("utf-8")) for name in KUSTOMIZATION["resources"]}
+# Applied by hand, where there are keys.
+EXAMPLE = "keys.example.yaml"
+MANIFESTS = {
+    name: yaml.safe_load((KUBERNETES / name).read_text("utf-8")) for name in [*KUSTOMIZATION["resources"], EXAMPLE]
+}
 # The oldest Kubernetes that has all that is used, and the newest whose schemas we have.
 RELEASES = ["1.32", kubernetes_validate.latest_version().rpartition(".")[0]]
 POD = MANIFESTS["deployment.yaml"]["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
+PORTS = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
 DEFAULTS = Settings.from_environment({"XDG_CACHE_HOME": "/nowhere"})
 UNITS = {"k": 1024, "m": MEBI, "g": 1024 * MEBI, "Mi": MEBI, "Gi": 1024 * MEBI}
 
@@ -81,7 +89,8 @@ def test_a_misspelt_field_would_be_noticed() -> None:
 
 
 def test_every_manifest_is_applied() -> None:
-    assert {path.name for path in KUBERNETES.glob("*.yaml")} == {*KUSTOMIZATION["resources"], "kustomization.yaml"}
+    others = {"kustomization.yaml", EXAMPLE}
+    assert {path.name for path in KUBERNETES.glob("*.yaml")} == {*KUSTOMIZATION["resources"], *others}
 
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl, which builds without a cluster")
@@ -123,12 +132,12 @@ def test_the_health_check_is_the_image_s_own() -> None:
 def test_probes_ask_what_the_application_answers(app, probe: str) -> None:
     request = CONTAINER[probe]["httpGet"]
     assert app.url_map.bind("localhost").match(request["path"], "GET")
-    assert request["port"] in {port["name"] for port in CONTAINER["ports"]}
+    assert request["port"] in PORTS
 
 
 def test_ports_are_those_of_the_image() -> None:
     exposed = int(re.search(r"^EXPOSE (\d+)", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)[1])
-    assert [port["containerPort"] for port in CONTAINER["ports"]] == [exposed]
+    assert {"http": exposed, "metrics": 9100} == PORTS
     assert f"server app:{exposed};" in NGINX
     published = COMPOSE["services"]["nginx"]["ports"][0].rpartition(":")[2]
     assert f"listen {published};" in NGINX
@@ -145,6 +154,55 @@ def test_the_pod_runs_as_the_image_s_user_and_writes_only_to_memory() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert [volume["emptyDir"]["medium"] for volume in POD["volumes"] if "emptyDir" in volume] == ["Memory"]
+
+
+def test_prometheus_asks_where_the_metrics_are() -> None:
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    assert job["static_configs"][0]["targets"] == ["app:9100"]
+    address = "0.0.0.0:9100"
+    assert COMPOSE["services"]["app"]["environment"]["TOPTHREE_METRICS_ADDRESS"] == address
+    assert variables_of(KUBERNETES / "settings.env")["TOPTHREE_METRICS_ADDRESS"] == address
+    annotations = MANIFESTS["deployment.yaml"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(PORTS["metrics"])
+
+
+def test_nobody_but_monitoring_reaches_the_metrics_and_nothing_goes_out() -> None:
+    policy = MANIFESTS["network.yaml"]["spec"]
+    callers = {
+        rule["ports"][0]["port"]: rule["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for rule in policy["ingress"]
+    }
+    assert callers == {"http": "ingress-nginx", "metrics": "monitoring"}
+    assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
+    assert COMPOSE["services"]["app"]["networks"] == ["inside"]
+    assert COMPOSE["networks"]["inside"]["internal"] is True
+
+
+def test_the_example_of_keys_is_a_keys_file_that_lets_nobody_in() -> None:
+    secret = MANIFESTS[EXAMPLE]
+    (volume,) = [volume["secret"] for volume in POD["volumes"] if "secret" in volume]
+    assert (volume["secretName"], volume["optional"]) == (secret["metadata"]["name"], True)
+    ((name, text),) = secret["stringData"].items()
+    assert [key.enabled for key in parse_keys(text, Path(name)).keys] == [False]
+    (mount,) = [mount["mountPath"] for mount in CONTAINER["volumeMounts"] if mount["name"] == "keys"]
+    assert f"TOPTHREE_API_KEYS_FILE={mount}/{name} " in (KUBERNETES / EXAMPLE).read_text(encoding="utf-8")
+
+
+def test_grafana_finds_the_dashboard_and_its_data() -> None:
+    grafana, folder = COMPOSE["services"]["grafana"], DEPLOY / "grafana" / "provisioning"
+    mounts = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text("utf-8"))["datasources"]
+    (provider,) = yaml.safe_load((folder / "dashboards" / "topthree.yml").read_text("utf-8"))["providers"]
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert mounts["./deploy/grafana/topthree.json"] == home == f"{provider['options']['path']}/topthree.json"
+    assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    assert source["url"].removeprefix("http://").partition(":")[0] in COMPOSE["services"]
+
+
+def test_lines_of_a_batch_ask_nginx_not_to_keep_them(client) -> None:
+    data = {"file": (io.BytesIO(colour_png(1)), "red.png")}
+    answer = client.post("/api/v1/predict/batch", data=data, headers={"Accept": "application/x-ndjson"})
+    assert answer.headers["X-Accel-Buffering"] == "no"
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
@@ -194,5 +252,5 @@ def test_there_is_time_to_answer_what_is_in_flight(gunicorn) -> None:
 def test_nginx_refuses_with_the_service_s_own_problems() -> None:
     documents = [json.loads(text) for text in re.findall(r"^\s+\d+ '(\{.*\})';", NGINX, re.MULTILINE)]
     ours = {(f"/problems/{problem.slug}", problem.title, problem.status) for problem in PROBLEMS}
-    assert len(documents) == 3
+    assert len(documents) == 4
     assert {(document["type"], document["title"], document["status"]) for document in documents} <= ours
