@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -21,6 +22,9 @@ _readiness = Readiness(_plan.workers)
 _used_slots = set()
 # Longer than a phone's pause between two cells, shorter than anyone waits.
 _STALLED_SECONDS = 30
+# Each connection is an open file. Shells allow few unless asked, and some are needed for other things.
+_limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+_files = max(_limits[0], min(_limits[1], 16_384))
 # From glibc's malloc.h.
 _M_ARENA_MAX = -8
 _M_MMAP_THRESHOLD = -3
@@ -34,8 +38,9 @@ bind = [f"{_settings.host}:{_settings.port}"]
 # What operators see can have an address of its own, which app/observability.py tells from the first.
 bind += [_settings.metrics_address] if _settings.metrics_address else []
 
-# Threads, since decoding and inference leave Python's lock, while one process keeps one model in memory.
-worker_class = "gthread"
+# Threads, since decoding and inference leave Python's lock, while one process keeps one model in memory; a worker of
+# our own, in which slow clients wait without one.
+worker_class = "app.worker.PatientWorker"
 workers = _plan.workers
 threads = _plan.threads
 
@@ -57,6 +62,10 @@ control_socket_disable = True
 
 # Whether a proxy is believed is TOPTHREE_TRUSTED_PROXIES alone; gunicorn would believe any that runs on this machine.
 forwarded_allow_ips = ""
+# A file sent by the system would wait for its reader in a thread; as bytes it waits in the worker's loop.
+sendfile = False
+# Connections cost a worker little while they wait; beyond so many, the idle and the slowest go first.
+worker_connections = max(64, min(8_192, _files - 256))
 
 # Request lines carry at most a few query parameters.
 limit_request_line = 4094
@@ -72,6 +81,7 @@ loglevel = _settings.log_level
 
 def on_starting(server):
     """Make room for the numbers of all workers, say the plan and who may call."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _limits[1]))
     if _settings.metrics_address:
         server.log.info("Metrics: http://%s/metrics, for whoever can reach it.", _settings.metrics_address)
         _share_metrics()

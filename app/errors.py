@@ -14,6 +14,7 @@ TopthreeError
     ├── Forbidden               403
     ├── NotFound                404
     ├── MethodNotAllowed        405
+    ├── RequestTimeout          408
     ├── TooLarge                413
     ├── UnsupportedContentType  415
     ├── UnsupportedImage        415
@@ -130,6 +131,12 @@ class MethodNotAllowed(Problem):
     """The path exists, but not for this method."""
 
     status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class RequestTimeout(Problem):
+    """The request came too slowly."""
+
+    status, slug, title = 408, "request-timeout", "Request too slow"
 
 
 class TooLarge(Problem):

@@ -95,6 +95,18 @@ SETTINGS: tuple[Setting, ...] = (
         "longest wait of a request for its turn, in milliseconds; the header X-Request-Timeout-Ms can shorten it",
     ),
     Setting(
+        "stall_seconds",
+        "10",
+        parsers.integer(1, 600),
+        "longest time for a request's head, and in which a body or an answer must move on, in seconds",
+    ),
+    Setting(
+        "min_bytes_per_second",
+        "1000",
+        parsers.integer(1, 1_000_000_000),
+        "slowest pace of a body or an answer, in bytes a second; slower clients are let go",
+    ),
+    Setting(
         "result_cache_bytes",
         str(16 * MEBI),
         parsers.integer(0, 64 * 1024 * MEBI),
@@ -178,6 +190,8 @@ class Settings:
     max_waiting: int
     max_waiting_bytes: int
     deadline_ms: int
+    stall_seconds: int
+    min_bytes_per_second: int
     result_cache_bytes: int
     workers: int
     trusted_proxies: int

@@ -138,7 +138,8 @@ def request_deadline() -> Deadline:
         if not (asked.isascii() and asked.isdigit() and int(asked[:10])):
             raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
         milliseconds = min(milliseconds, int(asked[:10]))
-    connection = flask.request.environ.get("gunicorn.socket")
+    # Who ends an upload too early has closed that side only, and waits to hear what was wrong with it.
+    connection = None if _is_left_to_server() else flask.request.environ.get("gunicorn.socket")
     return Deadline(flask.g.arrived + milliseconds / 1000, (lambda: has_left(connection)) if connection else bool)
 
 
@@ -168,10 +169,18 @@ def drain_refused(response: flask.Response) -> flask.Response:
     connection closes sees a reset and never learns why it was refused.
     """
     environ = flask.request.environ
+    # Our worker reads on by itself after a body that it did not take in, and holds no thread for it.
+    if _is_left_to_server():
+        return response
     # Only where the server ends the body itself (gunicorn does) can reading past it not wait for ever.
     if response.status_code >= 400 and environ.get("wsgi.input_terminated"):
         response.call_on_close(lambda: _drain(environ["wsgi.input"], environ.get("gunicorn.socket")))
     return response
+
+
+def _is_left_to_server() -> bool:
+    """Tell whether our worker has handed on a request whose body it did not take in, or that was cut short."""
+    return getattr(flask.request.environ["wsgi.input"], "is_left_to_server", False)
 
 
 def _drain(source: IO[bytes], connection: socket.socket | None) -> None:

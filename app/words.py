@@ -227,6 +227,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "advice.not-found": ("You can choose a photo right here instead.", "可以直接在这里选择照片。"),
     "problem.method-not-allowed": ("This address does not work that way.", "此网址不支持这种操作。"),
     "advice.method-not-allowed": ("You can choose a photo right here instead.", "可以直接在这里选择照片。"),
+    "problem.request-timeout": ("The photo arrived too slowly.", "照片传输太慢。"),
+    "advice.request-timeout": ("Try again with a better connection.", "请在网络更好时重试。"),
     "problem.too-large": ("The photo is too large.", "照片太大了。"),
     "advice.too-large": (
         "The limit is {limit} MiB. Save a smaller copy, or send a screenshot of it.",

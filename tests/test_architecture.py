@@ -22,11 +22,11 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # A file may import its own row and those below.
 ROWS: dict[int, str] = {
     5: "__init__ cli key_commands __main__",
-    4: "access answers api assets cors health observability openapi pages parameters problems ratelimits "
-    "schemas translations uploads offline",
+    4: "access answers api assets connections cors health observability openapi pages parameters problems ratelimits "
+    "schemas translations uploads worker offline",
     3: "classifier",
     2: "backbones bundles engines prepared unpacking",
-    1: "archives cache digests download heatmaps heif images keys plan scheduling weights",
+    1: "arrivals archives cache digests download heatmaps heif images keys plan scheduling weights",
     0: "digests errors parsers labels logs metrics settings traces version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}

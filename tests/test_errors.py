@@ -19,6 +19,7 @@ STATUS_OF_SLUG = {
     "forbidden": 403,
     "not-found": 404,
     "method-not-allowed": 405,
+    "request-timeout": 408,
     "too-large": 413,
     "unsupported-content-type": 415,
     "unsupported-image": 415,

@@ -76,7 +76,7 @@ def test_values_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_default_is_loopback_and_one_process(conf: dict[str, Any]) -> None:
-    assert (conf["bind"], conf["workers"], conf["worker_class"]) == (["127.0.0.1:8000"], 1, "gthread")
+    assert (conf["bind"], conf["workers"], conf["worker_class"]) == (["127.0.0.1:8000"], 1, "app.worker.PatientWorker")
 
 
 def test_nothing_runs_before_the_fork(conf: dict[str, Any]) -> None:

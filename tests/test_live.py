@@ -130,12 +130,12 @@ def test_clients_that_stop_half_way_cost_nothing(server: Server, real_photos: di
         assert ask(server, real_photos["cat"]).status_code == 200
 
 
-def test_upload_cut_short_is_not_computed(server: Server, real_photos: dict[str, bytes]) -> None:
+def test_upload_cut_short_is_told_so(server: Server, real_photos: dict[str, bytes]) -> None:
     photo = real_photos["cat"]
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(HEAD % (len(photo), b"") + photo[:5000])
         connection.shutdown(socket.SHUT_WR)
-        assert connection.recv(100).startswith(b"HTTP/1.1 499 ")
+        assert connection.recv(100).startswith(b"HTTP/1.1 422 ")
 
 
 @pytest.mark.parametrize("client", CLIENTS)

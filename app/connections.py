@@ -1,0 +1,89 @@
+"""One client's connection to a worker: what it waits for, how it is parsed, its limits, and how it is refused."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Any
+
+from gunicorn.config import Config
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
+from gunicorn.workers.gthread import TConn
+
+from .arrivals import Arrival, ClientSocket, Limits, Received
+from .errors import Problem
+from .settings import Settings
+from .uploads import FRAMING_BYTES
+
+
+class Wait(enum.Enum):
+    """What a connection waits for while no thread has it."""
+
+    REQUEST = "request"
+    HEAD = "head"
+    BODY = "body"
+    READER = "reader"
+    CLOSE = "close"
+
+
+class _Parser(RequestParser):  # type: ignore[misc]
+    """gunicorn's parser, over what has arrived."""
+
+    def __init__(self, cfg: Config, connection: ClientSocket, client: Any) -> None:
+        super().__init__(cfg, connection, client)
+        self.unreader = Received(connection)
+        self.is_whole = True
+
+    def __next__(self) -> Request:
+        request = super().__next__()
+        # The event loop has answered this already, or the body is not wanted.
+        request._expected_100_continue = False
+        # The rest of a request that is refused is read by the event loop, and no other follows it.
+        request.body.is_left_to_server = not self.is_whole
+        if not self.is_whole:
+            request.force_close()
+        return request
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A client's connection, and what it waits for."""
+
+    def __init__(self, cfg: Config, connection: ClientSocket, client: Any, server: Any) -> None:
+        super().__init__(cfg, connection, client, server)
+        self.initialized = True
+        self.parser = _Parser(cfg, connection, client)
+        self.arrival: Arrival | None = None
+        self.wait = Wait.REQUEST
+        self.deadline = 0.0
+        self.since = 0.0
+        self.moved_bytes = 0
+        self.held_bytes = 0
+        self.keep = False
+
+    def pace(self, now: float) -> float:
+        """Tell how many bytes a second moved lately; one that has only begun is given a second."""
+        return self.moved_bytes / (now - self.since + 1)
+
+
+def limits_of(cfg: Config, settings: Settings) -> Limits:
+    """Take the limits of connections from gunicorn's configuration and ours."""
+    largest = max(settings.max_batch_bytes, settings.max_upload_bytes * 4 // 3)  # base64 is a third longer
+    return Limits(
+        head_bytes=cfg.limit_request_line + cfg.limit_request_fields * 1024,
+        body_bytes=largest + 2 * FRAMING_BYTES,
+        all_bytes=settings.max_waiting_bytes + 2 * FRAMING_BYTES,
+        stall_seconds=settings.stall_seconds,
+        bytes_per_second=settings.min_bytes_per_second,
+    )
+
+
+def refusal(problem: Problem) -> bytes:
+    """Write a problem as a whole answer, after which the connection closes."""
+    body = json.dumps(problem.as_dict()).encode()
+    retry = f"Retry-After: {problem.retry_after_seconds}\r\n" if problem.retry_after_seconds else ""
+    head = (
+        f"HTTP/1.1 {problem.status} {problem.title}\r\nConnection: close\r\nCache-Control: no-store\r\n{retry}"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
