@@ -14,7 +14,8 @@ import click
 
 from .errors import TopthreeError
 from .key_commands import keys
-from .settings import ROOT, SETTINGS, Settings, SettingsError
+from .setting_table import SETTINGS
+from .settings import ROOT, Settings, SettingsError
 from .version import __version__
 
 Number = TypeVar("Number", int, float)

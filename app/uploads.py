@@ -18,7 +18,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from .archives import Entry, read_archive
 from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
 from .scheduling import Admission, Deadline
-from .settings import MEBI, Settings
+from .setting_table import MEBI
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 

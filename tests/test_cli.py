@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from fakes import colour_png
 
 from app.cli import main
-from app.settings import SETTINGS
+from app.setting_table import SETTINGS
 from app.version import __version__
 
 COMMANDS = sorted(main.commands)

@@ -19,7 +19,8 @@ from fakes import colour_png
 
 from app.errors import PROBLEMS
 from app.keys import parse_keys
-from app.settings import MEBI, SETTINGS, Settings
+from app.setting_table import MEBI, SETTINGS
+from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"

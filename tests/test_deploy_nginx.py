@@ -22,7 +22,7 @@ from fakes import colour_png
 from servers import CLIENTS, PATIENCE_SECONDS, POLL_SECONDS, Server, free_port, serving
 from werkzeug.serving import make_server
 
-from app.settings import MEBI
+from app.setting_table import MEBI
 
 pytestmark = [
     pytest.mark.live,

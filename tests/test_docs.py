@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from app.cli import main
 from app.errors import PROBLEMS
-from app.settings import SETTINGS
+from app.setting_table import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli import main
-from app.settings import SETTINGS, Settings, SettingsError
+from app.setting_table import SETTINGS
+from app.settings import Settings, SettingsError
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 HOME = Path.home()
