@@ -5,6 +5,7 @@ The bytes are JSON without the model, so that one kept answer serves a single re
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from .cache import ResultCache, Source
 from .classifier import Answer, Classifier
 from .engines import Floats
 from .errors import InternalError, Problem
+from .model import Model
 from .parameters import Parameters
 from .scheduling import Deadline, side_by_side
 from .uploads import request_deadline, settings_of_app
@@ -30,11 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rendered:
-    """One photo's answer in bytes, where it came from, and its stages where it was computed for this caller."""
+    """One photo's answer in bytes, whose it is, where it came from, and its stages where computed for this caller."""
 
     body: bytes
     source: Source
     computed: Answer | None
+    model: Model
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Answerer:
     max_pixels: int
     deadline: Deadline
 
+    @functools.cached_property
+    def model(self) -> Model:
+        """Return the one model of this request: a reload meanwhile is for later ones."""
+        return self.classifier.model
+
     def predict(self, data: bytes, parameters: Parameters) -> Rendered:
         """Answer with the likeliest classes: the members `predictions` and `image` as UTF-8 JSON."""
 
@@ -55,6 +63,7 @@ class Answerer:
                 max_pixels=self.max_pixels,
                 top=parameters.top,
                 heatmap=parameters.heatmap,
+                model=self.model,
                 deadline=self.deadline,
             )
 
@@ -65,7 +74,7 @@ class Answerer:
 
         def classify() -> Answer:
             return self.classifier.classify(
-                data, max_pixels=self.max_pixels, top=1, embedding=True, deadline=self.deadline
+                data, max_pixels=self.max_pixels, top=1, embedding=True, model=self.model, deadline=self.deadline
             )
 
         def write(answer: Answer) -> bytes:
@@ -90,6 +99,7 @@ class Answerer:
                 raise photo
             return self.predict(photo, parameters)
 
+        self.model  # noqa: B018 - chosen before several threads ask for it
         for index, future in side_by_side(predict, photos, self.classifier.side_by_side):
             error = future.exception()
             if error is None:
@@ -109,10 +119,9 @@ class Answerer:
             computed.append(classify())
             return write(computed[0])
 
-        identity = tuple(self.classifier.model.identity.values())
-        key = (hashlib.sha256(data).digest(), identity, parameters, __version__)
+        key = (hashlib.sha256(data).digest(), self.model.fingerprint, parameters, __version__)
         body, source = self.results.get_or_compute(key, compute, self.deadline)
-        return Rendered(body, source, computed[0] if computed else None)
+        return Rendered(body, source, computed[0] if computed else None, self.model)
 
 
 def current_answerer() -> Answerer:

@@ -10,8 +10,9 @@ import flask
 from . import heatmaps
 from .answers import Answerer, Rendered, current_answerer, server_timing, to_json, with_member
 from .archives import Entry
-from .classifier import Answer, Classifier, Model
+from .classifier import Answer, Classifier
 from .errors import Problem
+from .model import Model
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .uploads import JSON, read_photo, read_photos, request_deadline, settings_of_app
@@ -67,9 +68,7 @@ def predict_batch() -> flask.Response:
         response.headers["X-Accel-Buffering"] = "no"  # nginx would keep the lines until it had them all
     else:
         body = _batch(entries, dict(answers))
-        response = flask.Response(
-            with_member(body, "model", answerer.classifier.model.identity) + b"\n", mimetype=JSON
-        )
+        response = flask.Response(with_member(body, "model", answerer.model.identity) + b"\n", mimetype=JSON)
     response.vary.add("Accept")
     return response
 
@@ -79,8 +78,8 @@ def heatmap() -> flask.Response:
     """Answer with the photo under the heat map of one class, the likeliest unless `class_id` names another."""
     refuse_unknown("class_id")
     classifier = current_classifier()
-    classes = len(classifier.model.labels)
-    class_id = integer_parameter("class_id", default=-1, low=0, high=classes - 1)
+    model = classifier.model
+    class_id = integer_parameter("class_id", default=-1, low=0, high=len(model.labels) - 1)
     likeliest = class_id < 0
     answer = classifier.classify(
         read_photo(),
@@ -89,6 +88,7 @@ def heatmap() -> flask.Response:
         heatmap=True,
         heatmap_class=None if likeliest else class_id,
         thumbnail_side=heatmaps.LONGEST_SIDE,
+        model=model,
         deadline=request_deadline(),
     )
     picture, mimetype = _draw_heatmap(answer)
@@ -138,7 +138,7 @@ def _prefers(mimetype: str) -> bool:
 
 
 def _json_of_photo(rendered: Rendered) -> flask.Response:
-    body = with_member(rendered.body, "model", current_classifier().model.identity) + b"\n"
+    body = with_member(rendered.body, "model", rendered.model.identity) + b"\n"
     response = flask.Response(body, mimetype=JSON)
     response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
     return response
@@ -159,7 +159,7 @@ def _lines(
     """Write each result as a line with its `index`, as it comes, and the model as the last."""
     for index, answer in answers:
         yield _result({"index": index}, entries[index], answer) + b"\n"
-    yield to_json({"model": answerer.classifier.model.identity}) + b"\n"
+    yield to_json({"model": answerer.model.identity}) + b"\n"
 
 
 def _result(members: dict[str, object], entry: Entry, answer: Rendered | Problem) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,29 +13,15 @@ from typing import TypeVar
 import numpy as np
 
 from . import metrics, traces
-from .engines import (
-    Engine,
-    Floats,
-    Inference,
-    OpenVINOEngine,
-    Pixels,
-    TorchEngine,
-    check_classes,
-    choose_engine,
-    choose_precision,
-)
+from .engines import Engine, Floats, Inference, Pixels
 from .errors import ModelUnavailable, Problem, TopthreeError
 from .heatmaps import Grid, activation_maps
 from .images import Geometry, Photo, decode
-from .labels import Label, load_labels
+from .labels import Label
+from .model import Model, check_model, load_model
 from .plan import SPARE_SLOTS, make_plan
-from .prepared import Manifest
 from .scheduling import NO_DEADLINE, Batcher, Deadline, Slots
 from .settings import Settings
-from .unpacking import open_serving
-from .weights import Weights, find_weights
-
-log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 32
 
@@ -76,49 +62,6 @@ class Answer:
     batch_size: int
 
 
-@dataclass(frozen=True)
-class Model:
-    """A loaded model with the names of its classes and where its weights came from."""
-
-    engine: Engine
-    labels: tuple[Label, ...]
-    weights: Weights
-    manifest: Manifest | None = None
-
-    @property
-    def identity(self) -> dict[str, object]:
-        """Say which model answered, as every answer does."""
-        return {
-            "name": self.weights.record.name,
-            "weights_sha256": self.weights.sha256,
-            "engine": self.engine.name,
-            "precision": self.engine.precision,
-            "fallback": self.weights.is_fallback,
-        }
-
-
-def load_model(settings: Settings) -> Model:
-    """Find the weights or their prepared model, check them against the labels, and load them into an engine."""
-    cpus = make_plan(settings).cpus_per_worker
-    if choose_engine(settings.engine) == "torch":
-        labels = load_labels(settings.labels)
-        weights = find_weights(settings)
-        engine: Engine = TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus)
-        model = Model(engine, labels, weights)
-    else:
-        prepared = open_serving(settings)
-        labels = load_labels(prepared.labels)
-        check_classes(prepared, len(labels))
-        precision = choose_precision(settings.precision or prepared.manifest.precision)
-        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus)
-        model = Model(engine, labels, prepared.weights, prepared.manifest)
-    weights = model.weights
-    log.info("Serving %s from %s (%s).", weights.record.name, weights.path, weights.source)
-    if weights.is_fallback:
-        log.warning("This is the packaged fallback, not ResNet-18: %s", weights.reason)
-    return model
-
-
 class Classifier:
     """The one model of a process. `load` builds it on first use; a load that fails is tried again at the next."""
 
@@ -143,7 +86,8 @@ class Classifier:
         if self._model is None:
             with self._loading:
                 if self._model is None:  # another thread may have loaded it while this one waited
-                    self._model = self._try_load()
+                    self._load_first()
+        assert self._model is not None
         return self._model
 
     @property
@@ -156,24 +100,47 @@ class Classifier:
         """Tell how many photos of one request are worked on at once."""
         return LARGEST_BATCH if self.model.engine.batches else self._cpus
 
+    def _load_first(self) -> None:
+        try:
+            self._put(self._try_load())
+        except ModelUnavailable as error:
+            self.failure = str(error)
+            raise
+        self.failure = None
+
     def _try_load(self) -> Model:
         try:
-            model = self._load()
+            return self._load()
         except (TopthreeError, RuntimeError, OSError) as error:  # OpenVINO and torch raise RuntimeError
-            self.failure = str(error)
             raise ModelUnavailable(str(error)) from error
-        self.failure = None
+
+    def _put(self, model: Model) -> None:
+        self._model = model
         metrics.set_model(model.identity)
+
+    def build(self) -> Model:
+        """Load and check a model, from what the settings name as it is now, beside the one that answers.
+
+        Raises ModelUnavailable with the reason; whatever happens, the model in use stays in use.
+        """
+        model = self._try_load()
+        check_model(model)
         return model
 
+    def use(self, model: Model) -> None:
+        """Answer with this model from the next request on; those that have begun end with the one they began with."""
+        with self._loading:
+            self._put(model)
+
     def warm_up(self) -> None:
-        """Load the model and classify a drawn picture in every way it can run, so that no visitor waits for it."""
-        engine = self.model.engine
-        side = self.model.weights.record.geometry.crop
-        ramp = np.linspace(0, 255, side, dtype=np.uint8)
-        crop = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.uint8(128)), axis=-1)
-        for alone in (True, False):
-            engine.infer(np.ascontiguousarray(crop[None]), alone=alone)
+        """Load the model and check it, so that no visitor waits for it; raises ModelUnavailable with the reason."""
+        model = self.model
+        try:
+            check_model(model)
+        except ModelUnavailable as error:
+            self.failure = str(error)
+            raise
+        self.failure = None
         self.is_warm = True
 
     def classify(
@@ -186,14 +153,16 @@ class Classifier:
         heatmap_class: int | None = None,
         thumbnail_side: int | None = None,
         embedding: bool = False,
+        model: Model | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
         """Decode a photo and return its `top` likeliest classes.
 
-        With `heatmap` there is a heat map of each of them, or of `heatmap_class` alone where that is given.
+        With `heatmap` there is a heat map of each of them, or of `heatmap_class` alone where that is given. `model`
+        is for callers who have looked at the model before, and want no other where it is replaced meanwhile.
         Raises what `images.decode` raises, ModelUnavailable, or, too late, DeadlineExceeded or ClientClosedRequest.
         """
-        model = self.model
+        model = model or self.model
         geometry = model.weights.record.geometry
         with self.slots.take(deadline) as turn:
             started = time.monotonic()
@@ -207,7 +176,7 @@ class Classifier:
             if not model.engine.batches:
                 inference, batch_size = model.engine.infer(crop[None], alone=turn.alone), 1
         if model.engine.batches:
-            inference, batch_size = self._batcher.submit(crop, deadline).result()
+            inference, batch_size = self._batcher.submit((model.engine, crop), deadline).result()
         finished = time.monotonic()
         predictions = _predictions(inference.logits[0], model.labels, top)
         ids = [row.class_id for row in predictions] if heatmap_class is None else [heatmap_class]
@@ -258,9 +227,16 @@ class Classifier:
         """Answer what waits and end the batcher's thread, if it runs."""
         self._batcher.close()
 
-    def _infer_batch(self, crops: Sequence[Pixels]) -> list[tuple[Inference, int]]:
-        inference, size = self.model.engine.infer(np.stack(crops)), len(crops)
-        return [(Inference(inference.logits[i : i + 1], inference.features[i : i + 1]), size) for i in range(size)]
+    def _infer_batch(self, items: Sequence[tuple[Engine, Pixels]]) -> list[tuple[Inference, int]]:
+        """Compute crops together, those that came before and after a change of the model each with their own."""
+        results: list[tuple[Inference, int]] = []
+        for engine, group in itertools.groupby(items, key=lambda item: item[0]):
+            crops = np.stack([crop for _, crop in group])
+            inference, size = engine.infer(crops), len(crops)
+            results += [
+                (Inference(inference.logits[i : i + 1], inference.features[i : i + 1]), size) for i in range(size)
+            ]
+        return results
 
 
 def softmax(logits: Floats) -> Floats:

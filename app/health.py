@@ -33,7 +33,7 @@ class Readiness:
         self._warm = mmap.mmap(-1, mmap.PAGESIZE)
 
     def mark(self, slot: int, warm: bool) -> None:
-        """Note whether the worker in this slot has answered its warm-up picture."""
+        """Note whether the worker in this slot has named the photo that is known."""
         self._warm[slot] = int(warm)
 
     @property
@@ -56,7 +56,7 @@ def healthz() -> flask.Response:
 
 @blueprint.get("/readyz")
 def readyz() -> flask.Response:
-    """Answer 200 when every planned worker has classified its warm-up picture; loads nothing."""
+    """Answer 200 when every planned worker has named the photo that is known; loads nothing."""
     classifier = current_classifier()
     readiness: Readiness = flask.current_app.extensions["topthree_readiness"]
     warm = readiness.warm_workers
@@ -75,9 +75,9 @@ def warm_up_in_background(
 ) -> None:
     """Load the model in a thread, so that the worker answers probes meanwhile; mark it ready when it answers.
 
-    Weights, a bundle or an int8 model that were asked for by name and cannot serve stop the whole service. For
-    any other reason it stays alive and not ready, and tries again from time to time: a balancer that asks
-    `/readyz` sends no request that would.
+    Weights, a bundle or an int8 model that were asked for by name and cannot serve stop the whole service, unless
+    other workers answer by now. For any other reason it stays alive and not ready, and tries again from time to
+    time: a balancer that asks `/readyz` sends no request that would.
     """
     app.extensions["topthree_readiness"] = readiness
     classifier: Classifier = app.extensions["topthree"]
@@ -85,7 +85,8 @@ def warm_up_in_background(
 
     def warm_up() -> None:
         while not _is_warm(classifier):
-            if settings.weights or settings.bundle or settings.precision == "int8":
+            is_explicit = settings.weights or settings.bundle or settings.precision == "int8"
+            if is_explicit and not readiness.warm_workers:
                 halt(HALT_SERVICE)
                 return
             pause(RETRY_SECONDS)

@@ -43,15 +43,19 @@ def index() -> flask.Response:
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
     require_form_key()
-    answer = current_classifier().classify(
-        read_photo(),
+    classifier, photo = current_classifier(), read_photo()
+    model = classifier.model
+    answer = classifier.classify(
+        photo,
         max_pixels=settings_of_app().max_pixels,
         thumbnail_side=THUMBNAIL_SIDE,
+        model=model,
         deadline=request_deadline(),
     )
     thumbnail = base64.b64encode(answer.thumbnail or b"").decode("ascii")
     doubt = _doubt([prediction.confidence for prediction in answer.predictions])
-    return _page("result.html", photo=answer.image, predictions=answer.predictions, thumbnail=thumbnail, doubt=doubt)
+    values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail, "doubt": doubt}
+    return _page("result.html", model=model, **values)
 
 
 @blueprint.get("/problems/<slug>")

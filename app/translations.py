@@ -57,14 +57,13 @@ def render_page(template: str, **values: object) -> flask.Response:
         asset=asset,
         language=language,
         root=root,
-        model=classifier.loaded_model,
         limit=f"{limit_bytes / 1024 / 1024:g}",
         limit_bytes=limit_bytes,
         has_page=settings.page == "on",
         needs_key=settings.api_keys_file is not None,
         script_words=script_words(language),
         modules=page_assets().names("js/", ".js"),
-        **values,
+        **({"model": classifier.loaded_model} | values),
     )
     response = flask.make_response(page)
     response.headers["Content-Language"] = language

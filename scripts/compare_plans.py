@@ -15,8 +15,9 @@ import statistics
 from contextlib import nullcontext
 from pathlib import Path
 
-from app.classifier import Classifier, Model, load_model
+from app.classifier import Classifier
 from app.engines import OpenVINOEngine
+from app.model import Model, load_model
 from app.offline.load import Load, closed_loop
 from app.plan import make_plan
 from app.settings import Settings

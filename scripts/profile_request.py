@@ -21,8 +21,9 @@ from pathlib import Path
 from PIL import Image
 
 from app import create_app
-from app.classifier import Model, _predictions
+from app.classifier import _predictions
 from app.images import _SHORTEST_DECODED_SIDE, decode
+from app.model import Model
 from app.offline.load import http_sender
 from app.offline.server import own_server
 from app.settings import Settings

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from app.classifier import Classifier, Model
+from app.classifier import Classifier
 from app.engines import Inference, Pixels
+from app.images import decode
 from app.labels import imagenet_labels
+from app.model import KNOWN_CLASS, KNOWN_PHOTO, Model
 from app.weights import RESNET18, Weights
 
 CLASSES = 1000
 
 
+@functools.cache
+def known_crop() -> Pixels:
+    """The photo that every model is checked with, as a model sees it."""
+    return decode(KNOWN_PHOTO.read_bytes(), max_pixels=10**6).crop(RESNET18.geometry)
+
+
 class FakeEngine:
-    """Answer with the colour at a crop's centre: red is the first class, green the second, blue the third."""
+    """Answer with the colour at a crop's centre: red is the first class, green the second, blue the third.
+
+    The known photo is known to it too.
+    """
 
     name = "fake"
     precision = "fp32"
@@ -31,6 +43,8 @@ class FakeEngine:
         for row, crop in zip(logits, batch, strict=True):
             for score, class_id in zip((30, 29, 28), crop[centre, centre], strict=True):
                 row[class_id] = max(row[class_id], score)
+            if np.array_equal(crop, known_crop()):
+                row[KNOWN_CLASS] = 31
         return Inference(logits, np.ones((len(batch), 4, 7, 7), np.float32))
 
 

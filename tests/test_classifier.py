@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model
 
-from app.classifier import Classifier, Model, softmax
+from app.classifier import Classifier, softmax
 from app.engines import Inference, Pixels
 from app.errors import (
     BrokenImage,
@@ -19,6 +19,7 @@ from app.errors import (
     UnsupportedImage,
     WeightsError,
 )
+from app.model import Model
 from app.scheduling import Deadline
 
 PIXELS = 10**7

@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 from shapes import assert_problem
 
 from app import SECURITY_HEADERS, create_app
-from app.classifier import Classifier, Model
+from app.classifier import Classifier
+from app.model import Model
 from app.settings import Settings, SettingsError
 
 

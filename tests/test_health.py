@@ -1,4 +1,4 @@
-"""Probes: alive at once, ready only when every planned worker has answered its warm-up picture."""
+"""Probes: alive at once, ready only when every planned worker has named the known photo."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from flask.testing import FlaskClient
 from shapes import assert_problem
 
 from app import create_app
-from app.classifier import Classifier, Model
+from app.classifier import Classifier
 from app.errors import WeightsError
 from app.health import HALT_SERVICE, Readiness, warm_up_in_background
+from app.model import Model
 from app.settings import Settings
 
 PATIENCE_SECONDS = 10

@@ -17,10 +17,11 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.classifier import Classifier, Model
+from app.classifier import Classifier
 from app.engines import Inference, Pixels
 from app.errors import PROBLEMS
 from app.labels import Label
+from app.model import Model
 from app.settings import Settings
 from app.words import WORDS
 

@@ -17,9 +17,10 @@ from bundling import rewrite, small_bundle
 
 from app.api import describe
 from app.bundles import DESCRIPTION, MEMBERS, read_bundle
-from app.classifier import Classifier, load_model
+from app.classifier import Classifier
 from app.errors import BundleError
 from app.labels import imagenet_labels
+from app.model import load_model
 from app.offline.bundle import write_bundle
 from app.prepared import Prepared, ensure_prepared
 from app.settings import Settings
@@ -161,7 +162,7 @@ def test_serving_a_bundle_needs_neither_torch_nor_weights_nor_a_network(
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "import importlib.util; find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if 'efficientnet' in name else find(name, *rest)\n"
-        "from app.classifier import load_model; from app.settings import Settings\n"
+        "from app.model import load_model; from app.settings import Settings\n"
         "print(load_model(Settings.from_environment(os.environ)).weights.source, 'torch' in sys.modules)"
     )
     environment = os.environ | make_settings(bundle=real_bundle, cache=tmp_path / "fresh").as_environment()

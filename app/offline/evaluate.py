@@ -12,9 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..classifier import Classifier, Model
+from ..classifier import Classifier
 from ..errors import TopthreeError
 from ..labels import Label
+from ..model import Model
 from ..settings import Settings
 from .photos import FileProblem, classify_files, list_photos, printable
 

@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fakes import fake_model
 
 from app import create_app
-from app.classifier import Classifier, Model
+from app.classifier import Classifier
 from app.errors import WeightsError
+from app.model import Model
 
 
 def load() -> Model:
