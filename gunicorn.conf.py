@@ -5,6 +5,7 @@ import ctypes
 import os
 import resource
 import shutil
+import signal
 import socket
 import struct
 import tempfile
@@ -14,11 +15,13 @@ from app.access import announce
 from app.errors import KeysError
 from app.health import Readiness, warm_up_in_background
 from app.plan import describe_plan, make_plan
+from app.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings
 
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
+_reloads = ReloadBoard()
 _used_slots = set()
 # Longer than a phone's pause between two cells, shorter than anyone waits.
 _STALLED_SECONDS = 30
@@ -80,7 +83,8 @@ loglevel = _settings.log_level
 
 
 def on_starting(server):
-    """Make room for the numbers of all workers, say the plan and who may call."""
+    """Make room for the numbers of all workers, say the plan and who may call; SIGHUP replaces models, not workers."""
+    server.handle_hup = lambda: reload_workers(server, _reloads)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _limits[1]))
     if _settings.metrics_address:
         server.log.info("Metrics: http://%s/metrics, for whoever can reach it.", _settings.metrics_address)
@@ -120,6 +124,8 @@ def pre_fork(server, worker):
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     _readiness.mark(worker.slot, False)
+    # gunicorn would give SIGHUP its default while the worker starts, which is to end it; so it keeps the master's.
+    worker.SIGNALS = [each for each in worker.SIGNALS if each != signal.SIGHUP]
     if worker.slot in _used_slots:
         metrics.count_restart()
     _used_slots.add(worker.slot)
@@ -143,7 +149,12 @@ def post_fork(server, worker):
 
 
 def post_worker_init(worker):
-    """Load the model after the fork, without waiting for a first request."""
+    """Load the model after the fork, without waiting for a first request, and reload it when the master says so."""
+    reloader = Reloader(worker.wsgi, _reloads, worker.slot)
+    # A signal may come in the middle of anything; what it asks for is begun in the worker's loop.
+    signal.signal(signal.SIGHUP, lambda *_: worker.method_queue.defer(reloader.follow))
+    signal.siginterrupt(signal.SIGHUP, False)
+    worker.method_queue.defer(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
 
 

@@ -23,8 +23,8 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 ROWS: dict[int, str] = {
     5: "__init__ cli key_commands __main__",
     4: "access answers api assets connections cors health observability openapi pages parameters problems ratelimits "
-    "schemas translations uploads worker offline",
-    3: "classifier",
+    "reload schemas translations uploads worker offline",
+    3: "classifier model",
     2: "backbones bundles engines prepared unpacking",
     1: "arrivals archives cache digests download heatmaps heif images keys plan scheduling weights",
     0: "digests errors parsers labels logs metrics setting_table settings traces version words",

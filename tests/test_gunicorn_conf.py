@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import runpy
+import signal
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,7 +102,7 @@ def test_open_address_is_warned_of(
 
 
 def test_workers_get_free_slots_and_leave_the_board(conf: dict[str, Any]) -> None:
-    first, second, third = (SimpleNamespace(slot=None) for _ in range(3))
+    first, second, third = (SimpleNamespace(slot=None, SIGNALS=[signal.SIGHUP, signal.SIGTERM]) for _ in range(3))
     server = SimpleNamespace(WORKERS={})
     for pid, worker in ((1, first), (2, second)):
         conf["pre_fork"](server, worker)
@@ -110,6 +111,7 @@ def test_workers_get_free_slots_and_leave_the_board(conf: dict[str, Any]) -> Non
     assert (first.slot, second.slot, conf["_readiness"].warm_workers) == (0, 1, 2)
     conf["child_exit"](server, server.WORKERS.pop(1))
     assert conf["_readiness"].warm_workers == 1
+    assert first.SIGNALS == [signal.SIGTERM]  # while it starts, a reload must not end it
     conf["pre_fork"](server, third)
     assert third.slot == 0
 
