@@ -16,7 +16,7 @@ from .errors import PROBLEMS, Problem
 from .parameters import NAMES
 from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
 from .settings import Settings
-from .translations import render_page
+from .translations import remember_language, render_page
 from .uploads import TIMEOUT_HEADER, settings_of_app
 from .version import __version__
 
@@ -158,7 +158,7 @@ def openapi() -> flask.Response:
 @blueprint.get("/docs")
 def docs() -> flask.Response:
     """Show the document as a page, for people."""
-    return render_page("docs.html", document=_current_document())
+    return remember_language() or render_page("docs.html", document=_current_document())
 
 
 def build_document(settings: Settings, served: Iterable[str], root: str = "/") -> dict[str, object]:

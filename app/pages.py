@@ -11,7 +11,7 @@ from .api import current_classifier
 from .assets import asset_response, compress_page, page_assets
 from .errors import NotFound
 from .problems import problem_class
-from .translations import LANGUAGES, render_page
+from .translations import remember_language, render_page
 from .uploads import read_photo, request_deadline, settings_of_app
 
 blueprint = flask.Blueprint("pages", __name__)
@@ -19,7 +19,6 @@ blueprint = flask.Blueprint("pages", __name__)
 form_blueprint = flask.Blueprint("form", __name__)
 
 THUMBNAIL_SIDE = 640
-COOKIE_SECONDS = 365 * 24 * 3600
 # Below this the best answer is wrong about as often as right; the page's script uses the same two numbers.
 UNSURE_BELOW = 0.4
 CLOSE_WITHIN = 0.1
@@ -31,12 +30,7 @@ blueprint.app_context_processor(lambda: {"unsure_below": UNSURE_BELOW, "close_wi
 @form_blueprint.get("/")
 def index() -> flask.Response:
     """Show the form; `?lang=` chooses the language and is remembered in a cookie."""
-    language = flask.request.args.get("lang")
-    if language in LANGUAGES:
-        response = flask.make_response(flask.redirect("./", code=303))
-        response.set_cookie("lang", language, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
-        return response
-    return _page("index.html")
+    return remember_language() or _page("index.html")
 
 
 @form_blueprint.post("/")
@@ -64,7 +58,7 @@ def problem_page(slug: str) -> flask.Response:
     problem = problem_class(slug)
     if problem is None:
         raise NotFound(f"There is no problem named {slug}.")
-    return _page("problem.html", problem=problem(""))
+    return remember_language() or _page("problem.html", problem=problem(""))
 
 
 @blueprint.get("/static/<digest>/<path:name>")

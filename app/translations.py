@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import flask
+from markupsafe import Markup
 
 from .assets import page_assets
 from .classifier import Classifier, Prediction
 from .settings import Settings
 from .words import LANGUAGES, SCRIPT_PREFIXES, WORDS
 
-__all__ = ["LANGUAGES", "WORDS", "reader_language", "render_page"]
+__all__ = ["LANGUAGES", "WORDS", "reader_language", "remember_language", "render_page"]
+
+COOKIE_SECONDS = 365 * 24 * 3600
+# Their views call `remember_language`.
+_PAGES_WITH_SWITCH = ("form.index", "openapi.docs", "pages.problem_page")
 
 
 def reader_language() -> str:
@@ -18,6 +23,16 @@ def reader_language() -> str:
     if chosen in LANGUAGES:
         return chosen
     return flask.request.accept_languages.best_match(LANGUAGES, default="en")
+
+
+def remember_language() -> flask.Response | None:
+    """Keep the language that `?lang=` asks for in a cookie, and lead back to the page; None where it asks for none."""
+    language = flask.request.args.get("lang")
+    if language not in LANGUAGES:
+        return None
+    response = flask.make_response(flask.redirect("./" + flask.request.path.rpartition("/")[2], code=303))
+    response.set_cookie("lang", language, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
+    return response
 
 
 def script_words(language: str) -> dict[str, str]:
@@ -29,15 +44,19 @@ def script_words(language: str) -> dict[str, str]:
 def render_page(template: str, **values: object) -> flask.Response:
     """Render a template in the reader's language.
 
-    The template gets `t(key, …)` for words, `names(label)` for a class's two names, the reader's first, `root`,
-    the relative path to the first page, so that any prefix in front of the service works, and `asset(name)`, the
-    relative path of a static file.
+    The template gets `t(key, …)` for words, `word(key, …)` for the same in an element that the page's script finds
+    again to change the language, `names(label)` for a class's two names, the reader's first, `root`, the relative
+    path to the first page, so that any prefix in front of the service works, `asset(name)`, the relative path of a
+    static file, and `switch`, the page that the language switch leads to, or None.
     """
     language = reader_language()
     root = "../" * (flask.request.path.count("/") - 1) or "./"
 
     def t(key: str, **parameters: object) -> str:
         return WORDS[key][LANGUAGES.index(language)].format(**parameters)
+
+    def word(key: str, **parameters: object) -> Markup:
+        return Markup('<span data-word="{}">{}</span>').format(key, t(key, **parameters))
 
     def names(label: Prediction) -> tuple[str, str | None]:
         if language == "zh" and label.label_zh:
@@ -53,10 +72,12 @@ def render_page(template: str, **values: object) -> flask.Response:
     page = flask.render_template(
         template,
         t=t,
+        word=word,
         names=names,
         asset=asset,
         language=language,
         root=root,
+        switch=_switch_address(root, has_page=settings.page == "on"),
         limit=f"{limit_bytes / 1024 / 1024:g}",
         limit_bytes=limit_bytes,
         has_page=settings.page == "on",
@@ -69,3 +90,10 @@ def render_page(template: str, **values: object) -> flask.Response:
     response.headers["Content-Language"] = language
     response.headers["Vary"] = "Accept-Language, Cookie"
     return response
+
+
+def _switch_address(root: str, *, has_page: bool) -> str | None:
+    """Find the page to show in the other language: this one where it can be asked for again, else the first."""
+    if flask.request.method == "GET" and flask.request.endpoint in _PAGES_WITH_SWITCH:
+        return root + flask.request.path[1:]
+    return root if has_page else None

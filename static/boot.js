@@ -32,6 +32,7 @@
       relabel();
     });
     systemDark.addEventListener('change', relabel);
+    addEventListener('languagechange', relabel); // also told by the switch
     relabel();
   });
 })();

@@ -73,7 +73,7 @@ def test_the_form_needs_no_script(client: FlaskClient) -> None:
     assert re.search(r'<form[^>]* method="post" action="\./" enctype="multipart/form-data"', page)
     assert re.search(r'<label[^>]* for="file">', page)
     assert re.search(r'<input id="file" type="file" name="file" required', page)
-    assert '<button class="submit">Classify</button>' in page
+    assert re.search(r'<button class="submit"><span[^>]*>Classify</span></button>', page)
 
 
 def test_the_page_says_what_it_knows_and_that_photos_are_not_stored(client: FlaskClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from flask.testing import FlaskClient
@@ -51,7 +52,7 @@ def is_used(key: str, written: set[str]) -> bool:
 
 
 def test_every_word_is_used_by_a_template_or_the_script() -> None:
-    templates = used_keys(r"t\('([\w.-]+)'", "templates")
+    templates = used_keys(r"\b(?:t|word)\('([\w.-]+)'", "templates")
     scripts = used_keys(r"[`']((?:js|problem|advice)\.[\w.-]*)", "static/js")
     assert [key for key in WORDS if not is_used(key, templates | scripts)] == []
 
@@ -101,6 +102,23 @@ def test_the_switch_is_remembered_for_a_year_and_closed_to_scripts(client: Flask
     assert "Max-Age=31536000" in cookie
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
+
+
+@pytest.mark.parametrize("address", ["/docs", "/problems/too-large"])
+def test_the_switch_leads_back_to_the_page_it_is_on(client: FlaskClient, address: str) -> None:
+    page = client.get(address)
+    link = re.search(r'href="([^"]+)\?lang=zh"', page.text)
+    assert link
+    response = client.get(urljoin(address, f"{link[1]}?lang=zh"))
+    assert urljoin(address, response.headers["Location"]) == address
+    assert client.get(address).headers["Content-Language"] == "zh"
+
+
+@pytest.mark.parametrize("address", ["/nothing/here", "/docs/"])
+def test_from_a_page_that_does_not_exist_the_switch_leads_to_the_first(client: FlaskClient, address: str) -> None:
+    link = re.search(r'href="([^"]+)\?lang=zh"', client.get(address).text)
+    assert link
+    assert urljoin(address, link[1]) == "/"
 
 
 @pytest.mark.parametrize("language", ["de", "", "en%0d%0aX: y", "ZH"])

@@ -1,6 +1,6 @@
 // The key that the server may ask for: typed once, kept in this module's memory, gone with the page.
 
-import { announce, byId, say, show } from './dom.js';
+import { announce, byId, say, show, write } from './dom.js';
 import { needsKey, t, url } from './words.js';
 
 // What a bearer token may consist of; anything else is no key, and could not even be sent.
@@ -22,7 +22,7 @@ export function keyIsMissing() {
 // Resolves once there is a key other than `used`, with which the server answered `slug`.
 export function whenKey(slug, used) {
   if (key && key !== used) return Promise.resolve();
-  ask(used ? reason(slug) : '');
+  ask(used ? reason(slug) : undefined);
   return new Promise((resolve) => waiting.push(resolve));
 }
 
@@ -32,19 +32,19 @@ export function listenForKey() {
     check(byId('access-key').value.trim());
   });
   byId('access-forget').addEventListener('click', () => {
-    ask('');
+    ask();
     announce(t('js.key.forgotten'));
   });
 }
 
-// Show the field, with what was wrong before.
+// Show the field; `trouble()` says what was wrong before.
 function ask(trouble) {
   key = '';
   const field = byId('access-key');
   show(byId('access-used'), false);
   show(byId('access'));
   complain(trouble);
-  announce(trouble || t('problem.unauthorized'));
+  announce(trouble?.() ?? t('problem.unauthorized'));
   field.focus();
   field.select();
 }
@@ -57,39 +57,39 @@ function complain(trouble) {
 async function check(typed) {
   const button = byId('access-use');
   if (button.getAttribute('aria-disabled') === 'true') return;
-  const label = button.textContent;
-  button.textContent = t('js.key.checking');
+  const label = button.firstElementChild;
+  write(label, () => t('js.key.checking'));
   button.setAttribute('aria-disabled', 'true');
   const trouble = await refusal(typed);
-  button.textContent = label;
+  write(label, () => t(label.dataset.word));
   button.removeAttribute('aria-disabled');
   if (trouble) ask(trouble);
   else use(typed);
 }
 
-// Ask the server about a key, so that a wrong one is noticed before a photo travels; empty where it is right.
+// Ask the server about a key, so that a wrong one is noticed before a photo travels; nothing is said where it is right.
 async function refusal(typed) {
-  if (!TOKEN.test(typed)) return t('js.key.unknown');
+  if (!TOKEN.test(typed)) return reason('unauthorized');
   try {
     const headers = { Authorization: `Bearer ${typed}` };
     const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS);
     const { status } = await fetch(url('api/v1/model'), { headers, cache: 'no-store', signal });
     if (status === 401) return reason('unauthorized');
     if (status === 403) return reason('forbidden');
-    return status === 429 ? `${t('problem.rate-limited')} ${t('advice.rate-limited')}` : '';
+    return status === 429 ? () => `${t('problem.rate-limited')} ${t('advice.rate-limited')}` : null;
   } catch (error) {
     console.info('The key could not be checked.', error);
-    return t('js.key.gone');
+    return () => t('js.key.gone');
   }
 }
 
 function reason(slug) {
-  return t(slug === 'forbidden' ? 'js.key.disabled' : 'js.key.unknown');
+  return () => t(slug === 'forbidden' ? 'js.key.disabled' : 'js.key.unknown');
 }
 
 function use(typed) {
   key = typed;
-  complain('');
+  complain();
   byId('access-key').value = '';
   show(byId('access'), false);
   show(byId('access-used'));

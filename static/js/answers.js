@@ -1,6 +1,6 @@
 // The answers in a card: names, bars, a plain sentence, and the details for those who want them.
 
-import { announce, build, say, show } from './dom.js';
+import { announce, build, show, write } from './dom.js';
 import { closeWithin, isChinese, names, needsKey, percent, size, t, unsureBelow, url } from './words.js';
 
 // The card's heading: what it is, or how far the model is from knowing.
@@ -23,19 +23,21 @@ export function fillAnswers(list, predictions, onLook) {
 
 function row(prediction, onLook) {
   const built = build('answer');
-  const [name, other] = names(prediction);
+  const { name, other, bar, percent: number, eye } = built.parts;
   const shown = percent(prediction.confidence);
-  built.parts.name.textContent = name;
-  built.parts.other.textContent = other ?? '';
-  built.parts.other.lang = isChinese ? 'en' : 'zh-Hans';
-  built.parts.bar.value = prediction.confidence;
-  built.parts.bar.setAttribute('aria-label', name);
-  built.parts.bar.setAttribute('aria-valuetext', shown);
-  built.parts.percent.textContent = shown;
-  built.parts.eye.setAttribute('aria-label', t('js.look_at', { name }));
-  built.parts.eye.title = t('js.look_at', { name });
-  built.parts.eye.addEventListener('click', () => onLook(prediction));
-  show(built.parts.eye, Boolean(prediction.heatmap));
+  const ofReader = () => names(prediction)[0];
+  const lookAt = () => t('js.look_at', { name: ofReader() });
+  write(name, ofReader);
+  write(other, () => names(prediction)[1] ?? '');
+  write(other, () => (isChinese() ? 'en' : 'zh-Hans'), 'lang');
+  bar.value = prediction.confidence;
+  write(bar, ofReader, 'aria-label');
+  bar.setAttribute('aria-valuetext', shown);
+  number.textContent = shown;
+  write(eye, lookAt, 'aria-label');
+  write(eye, lookAt, 'title');
+  eye.addEventListener('click', () => onLook(prediction));
+  show(eye, Boolean(prediction.heatmap));
   return built;
 }
 
@@ -44,11 +46,12 @@ export function fillDetails(parts, fileName, { original, way, blob }, { answer, 
   const facts = { ...original, size: size(original.bytes) };
   const isSame = way === 'original';
   if (isSame) Object.assign(facts, { width: image.width, height: image.height });
-  parts.original.textContent = t('js.original', facts);
-  parts.sent.textContent = t(`js.sent.${way}`, { width: image.width, height: image.height, size: size(blob.size) });
+  write(parts.original, () => t('js.original', facts));
+  const sent = { width: image.width, height: image.height, size: size(blob.size) };
+  write(parts.sent, () => t(`js.sent.${way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
-  parts.model.textContent = t('js.model', model);
-  parts.time.textContent = describeTime(elapsedMs, timing);
+  write(parts.model, () => t('js.model', model));
+  write(parts.time, () => describeTime(elapsedMs, timing));
   parts.curl.textContent = curlLine(fileName);
   parts.copyCurl.onclick = () => copy(parts.copyCurl, curlLine(fileName));
   parts.copyJson.onclick = () => copy(parts.copyJson, JSON.stringify(answer, null, 2));
@@ -71,13 +74,13 @@ export function curlLine(fileName) {
 }
 
 async function copy(button, text) {
-  const label = button.textContent;
-  const outcome = t((await copied(text)) ? 'js.copied' : 'js.copy_failed');
-  say(button, outcome);
-  announce(outcome);
+  const label = button.firstElementChild;
+  const outcome = (await copied(text)) ? 'js.copied' : 'js.copy_failed';
+  write(label, () => t(outcome));
+  announce(t(outcome));
   button.disabled = true;
   setTimeout(() => {
-    button.textContent = label;
+    write(label, () => t(label.dataset.word));
     button.disabled = false;
   }, 1600);
 }

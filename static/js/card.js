@@ -3,7 +3,7 @@
 import { currentKey, keyIsMissing, whenKey } from './access.js';
 import { fillAnswers, fillDetails, verdict } from './answers.js';
 import { modelIsReady, readinessKnown, whenBack } from './connection.js';
-import { announce, build, say, show } from './dom.js';
+import { announce, build, say, show, write } from './dom.js';
 import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
 import { prepare } from './prepare.js';
 import { Failure, predict } from './upload.js';
@@ -58,7 +58,7 @@ export class Card {
 
   cancel() {
     this.#abort.abort();
-    this.#set('cancelled', t('js.cancelled'));
+    this.#set('cancelled', () => t('js.cancelled'));
     announce(`${this.file.name}: ${t('js.cancelled')}`);
   }
 
@@ -72,7 +72,7 @@ export class Card {
   #enqueue() {
     this.#abort = new AbortController();
     const { signal } = this.#abort;
-    this.#set('waiting', t('js.waiting'));
+    this.#set('waiting', () => t('js.waiting'));
     this.queue.add(() => this.#run(signal), signal);
   }
 
@@ -88,41 +88,42 @@ export class Card {
   }
 
   async #prepare() {
-    this.#set('preparing', t('js.preparing'));
+    this.#set('preparing', () => t('js.preparing'));
     this.#prepared = await prepare(this.file);
     const { preview } = this.#prepared;
     show(this.parts.placeholder, !preview);
     if (!preview) return;
     this.previewUrl = URL.createObjectURL(preview);
     this.parts.image.src = this.previewUrl;
-    this.parts.image.alt = t('js.photo_of', { file: this.file.name });
+    write(this.parts.image, () => t('js.photo_of', { file: this.file.name }), 'alt');
     show(this.parts.image);
     this.onChange(this);
   }
 
   #ask() {
     const { kind, bytes } = this.#prepared.original;
-    const question = t('js.ask', { kind, size: size(bytes) });
-    this.#set('asking', t('js.question'), question);
-    announce(question);
+    const question = () => t('js.ask', { kind, size: size(bytes) });
+    this.#set('asking', () => t('js.question'), question);
+    announce(question());
   }
 
   #send(signal) {
     if (keyIsMissing()) throw new Failure('unauthorized');
     this.#attempts += 1;
     this.#progress(0);
-    this.#slowTimer = setTimeout(() => say(this.parts.advice, t('js.slow')), SLOW_AFTER_MS);
+    this.#slowTimer = setTimeout(() => say(this.parts.advice, () => t('js.slow')), SLOW_AFTER_MS);
     const onProgress = (fraction) => this.#progress(fraction);
     return predict(this.#prepared.blob, { key: currentKey(), signal, onProgress });
   }
 
   #progress(fraction) {
     if (fraction < 1) {
-      if (this.state !== 'sending') this.#set('sending', '');
-      this.parts.title.textContent = t('js.sending', { percent: percent(fraction, 0) });
+      const title = () => t('js.sending', { percent: percent(fraction, 0) });
+      if (this.state === 'sending') write(this.parts.title, title);
+      else this.#set('sending', title);
       this.parts.progress.value = fraction;
     } else {
-      this.#set('thinking', t('js.thinking'), modelIsReady() ? '' : t('js.loading'));
+      this.#set('thinking', () => t('js.thinking'), modelIsReady() ? undefined : () => t('js.loading'));
       this.parts.progress.removeAttribute('value');
     }
   }
@@ -134,7 +135,7 @@ export class Card {
     this.result = result;
     this.eyes = fillAnswers(parts.answers, predictions, (prediction) => this.#look(prediction));
     fillDetails(parts, this.file.name, this.#prepared, result);
-    this.#set('done', verdict(predictions));
+    this.#set('done', () => verdict(predictions));
     const [name] = names(predictions[0]);
     announce(t('js.announce', { file: this.file.name, name, percent: percent(predictions[0].confidence) }));
   }
@@ -143,35 +144,36 @@ export class Card {
     if (!(error instanceof Failure)) console.error(error);
     const slug = error instanceof Failure ? error.slug : 'internal-error';
     const seconds = error.retryAfterSeconds;
-    if (slug === 'gone' && this.#attempts < MOST_ATTEMPTS) this.#pause(t('js.paused'), whenBack(), signal);
-    else if (slug === 'model-unavailable') this.#pause(t('js.loading'), after(seconds ?? 5), signal);
+    if (slug === 'gone' && this.#attempts < MOST_ATTEMPTS) this.#pause('js.paused', whenBack(), signal);
+    else if (slug === 'model-unavailable') this.#pause('js.loading', after(seconds ?? 5), signal);
     else if (slug === 'unauthorized' || slug === 'forbidden') {
-      this.#pause(t('js.needs_key'), whenKey(slug, error.key), signal);
+      this.#pause('js.needs_key', whenKey(slug, error.key), signal);
     } else if (slug === 'rate-limited' && (seconds ?? 60) <= MOST_PATIENCE_SECONDS) {
-      this.#pause(t('js.limited', { seconds: seconds ?? 60 }), after(seconds ?? 60), signal);
+      this.#pause('js.limited', after(seconds ?? 60), signal, { seconds: seconds ?? 60 });
     } else if (slug === 'overloaded' && this.#attempts < MOST_ATTEMPTS) {
-      this.#pause(t('js.overloaded'), after((seconds ?? 1) * this.#attempts), signal);
+      this.#pause('js.overloaded', after((seconds ?? 1) * this.#attempts), signal);
     } else this.#giveUp(slug === 'gone' ? 'internal-error' : slug);
   }
 
-  async #pause(text, until, signal) {
-    this.#set('paused', text);
+  async #pause(key, until, signal, values) {
+    this.#set('paused', () => t(key, values));
     await until;
     if (!signal.aborted) this.#enqueue();
   }
 
   #giveUp(slug) {
-    this.#set('failed', t(`problem.${slug}`), t(`advice.${slug}`));
+    this.#set('failed', () => t(`problem.${slug}`), () => t(`advice.${slug}`));
     show(this.parts.retry, MAY_PASS.includes(slug));
     announce(`${this.file.name}: ${t(`problem.${slug}`)} ${t(`advice.${slug}`)}`);
   }
 
-  #set(state, title, advice = '') {
+  // `title()` and `advice()` say it in the language of the moment.
+  #set(state, title, advice) {
     const { parts, element } = this;
     const hadFocus = element.contains(document.activeElement);
     if (state !== 'sending' && state !== 'thinking') clearTimeout(this.#slowTimer);
     element.dataset.state = state;
-    parts.title.textContent = title;
+    write(parts.title, title);
     say(parts.advice, advice);
     for (const name of ['cancel', 'retry', 'send', 'remove']) show(parts[name], BUTTONS[state].includes(name));
     show(parts.progress, state === 'sending' || state === 'thinking');
@@ -199,8 +201,9 @@ export class Card {
     const { overlay, opacity, outside } = this.parts;
     const { heatmap } = this.#looking;
     drawOverlay(overlay, image, heatmap, image.crop, opacity.valueAsNumber / 100);
-    const place = t(`js.place.${strongestPlace(heatmap)}`);
-    overlay.setAttribute('aria-label', t('js.heatmap', { name: names(this.#looking)[0], place }));
+    const looking = this.#looking;
+    const place = strongestPlace(heatmap);
+    write(overlay, () => t('js.heatmap', { name: names(looking)[0], place: t(`js.place.${place}`) }), 'aria-label');
     show(outside, hasOutside(image.crop));
   }
 }

@@ -22,6 +22,19 @@ export function whenBack() {
   return back;
 }
 
+// Fetch, and again until an answer can be read; `read(response)` reads it.
+export async function fetchInTime(address, read) {
+  for (;;) {
+    try {
+      const response = await fetch(address);
+      if (response.ok) return await read(response);
+    } catch (error) {
+      console.info(`${address} could not be fetched.`, error);
+    }
+    await whenBack();
+  }
+}
+
 export function watch() {
   addEventListener('offline', loseIfSilent);
   if (!navigator.onLine) loseIfSilent();
@@ -40,15 +53,15 @@ async function lose() {
   await pause(FIRST_PAUSE_MS);
   await untilAnswered('healthz', tell);
   isLost = false;
-  say(byId('connection'), '');
+  say(byId('connection'));
   announce(t('js.back'));
   for (const resume of waiting.splice(0)) resume();
 }
 
 function tell() {
-  const text = t(navigator.onLine ? 'js.gone' : 'js.offline');
-  if (byId('connection').textContent !== text) say(byId('connection'), text);
-  return text;
+  const text = () => t(navigator.onLine ? 'js.gone' : 'js.offline');
+  if (byId('connection').textContent !== text()) say(byId('connection'), text);
+  return text();
 }
 
 async function pollReadiness() {

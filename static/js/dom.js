@@ -16,10 +16,30 @@ export function show(element, visible = true) {
   element.hidden = !visible;
 }
 
-// Set an element's text, and show it only when there is some.
-export function say(element, text) {
-  element.textContent = text;
-  show(element, Boolean(text));
+const writings = new WeakMap();
+
+// Write what `text()` returns into an element, or into one of its attributes; again whenever the language changes.
+export function write(element, text, attribute = '') {
+  const ofElement = writings.get(element) ?? new Map();
+  writings.set(element, ofElement.set(attribute, text));
+  put(element, text(), attribute);
+}
+
+export function rewrite() {
+  for (const element of document.body.querySelectorAll('*')) {
+    writings.get(element)?.forEach((text, attribute) => put(element, text(), attribute));
+  }
+}
+
+function put(element, text, attribute) {
+  if (attribute) element.setAttribute(attribute, text);
+  else element.textContent = text;
+}
+
+// Write a text, and show it only when there is some.
+export function say(element, text = () => '') {
+  write(element, text);
+  show(element, Boolean(element.textContent));
 }
 
 let pending = [];

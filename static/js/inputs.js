@@ -1,6 +1,6 @@
 // The ways to give the page a photo: choose, camera, drop, paste, samples. All end in `give(files)`.
 
-import { whenBack } from './connection.js';
+import { fetchInTime } from './connection.js';
 import { announce, byId, say, show } from './dom.js';
 import { t } from './words.js';
 
@@ -48,19 +48,12 @@ function listenToDrops(give) {
 // Take the files of a drop or of the clipboard; what holds none is answered with a sentence.
 function take(transfer, give) {
   const files = [...(transfer?.files ?? [])];
-  say(byId('message'), files.length > 0 ? '' : t('js.no_files'));
+  say(byId('message'), () => (files.length > 0 ? '' : t('js.no_files')));
   if (files.length > 0) give(files);
   else announce(t('js.no_files'));
 }
 
 async function fetchSample({ sample, name }) {
-  for (;;) {
-    try {
-      const response = await fetch(sample);
-      if (response.ok) return new File([await response.blob()], name, { type: 'image/webp' });
-    } catch (error) {
-      console.info('The sample could not be fetched.', error);
-    }
-    await whenBack();
-  }
+  const blob = await fetchInTime(sample, (response) => response.blob());
+  return new File([blob], name, { type: 'image/webp' });
 }

@@ -4,6 +4,7 @@ import { listenForKey } from './access.js';
 import { watch } from './connection.js';
 import { byId, show } from './dom.js';
 import { listen } from './inputs.js';
+import { listenForLanguage } from './language.js';
 import { Visit } from './visit.js';
 
 const visit = new Visit();
@@ -13,4 +14,5 @@ listen((files) => {
 });
 watch();
 listenForKey();
+listenForLanguage();
 document.documentElement.dataset.alive = 'true';

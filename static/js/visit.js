@@ -1,7 +1,7 @@
 // All photos of this visit: the cards, newest first, the strip of thumbnails, and clearing them. Memory only.
 
 import { Card } from './card.js';
-import { announce, byId, show } from './dom.js';
+import { announce, byId, show, write } from './dom.js';
 import { Queue } from './queue.js';
 import { t } from './words.js';
 
@@ -74,7 +74,7 @@ export class Visit {
     const done = this.#cards.filter(({ state }) => state === 'done').length;
     show(byId('visit'), count > 0);
     show(byId('strip'), count > 1);
-    byId('count').textContent = t('js.count', { done, count });
+    write(byId('count'), () => t('js.count', { done, count }));
   }
 }
 

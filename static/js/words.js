@@ -1,14 +1,22 @@
 // The page's words, in its language, and what the server tells its script.
 
 const page = document.getElementById('page').dataset;
-const words = JSON.parse(page.words);
+let words = JSON.parse(page.words);
 
-export const isChinese = document.documentElement.lang.startsWith('zh');
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);
 export const needsKey = page.needsKey === 'true';
 export const startsReady = page.ready === 'true';
+
+export function isChinese() {
+  return document.documentElement.lang.startsWith('zh');
+}
+
+// Take the words of the same page in another language, which may come from a newer server.
+export function learn({ words: others }) {
+  words = { ...words, ...JSON.parse(others) };
+}
 
 export function url(path) {
   return new URL(page.root + path, document.baseURI).href;
@@ -30,5 +38,5 @@ export function size(bytes) {
 
 // A class's two names, the reader's first; a custom model may have one only.
 export function names({ label, label_zh: chinese }) {
-  return isChinese && chinese ? [chinese, label] : [label, chinese];
+  return isChinese() && chinese ? [chinese, label] : [label, chinese];
 }

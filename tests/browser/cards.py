@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +106,7 @@ class Held(list[Route]):
 
 
 @contextmanager
-def held_requests(page: Page, address: str = "**/api/v1/predict*") -> Iterator[Held]:
+def held_requests(page: Page, address: str | re.Pattern[str] = "**/api/v1/predict*") -> Iterator[Held]:
     """Keep all predictions, or other requests, on their way until the block ends or the test lets one go on."""
     held = Held(page)
     is_open = False

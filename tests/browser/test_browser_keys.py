@@ -84,6 +84,20 @@ def test_a_key_can_be_forgotten(cards: Cards) -> None:
     expect_state(cards.choose_files(PHOTO), "paused")
 
 
+def test_a_key_outlives_a_change_of_the_language(cards: Cards) -> None:
+    enter(cards, "tt_wrong")
+    expect(cards.page.locator("#access-error")).to_contain_text("not known")
+    cards.page.get_by_role("link", name="中文").click()
+    expect(cards.page.locator("#access-error")).to_contain_text("没有这个密钥")
+    expect(cards.page.locator("#access-key")).to_have_value("tt_wrong")
+    expect(cards.page.locator("#access-use")).to_have_text("使用此密钥")
+    enter(cards, ALICE)
+    expect(cards.page.locator("#access-used")).to_contain_text("正在使用您的密钥。")
+    cards.page.get_by_role("link", name="English").click()
+    expect(cards.page.locator("#access-used")).to_contain_text("Your key is in use.")
+    expect_state(cards.choose_files(PHOTO), "done")
+
+
 @pytest.fixture
 def plain(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     """A window that runs no script."""
