@@ -20,8 +20,8 @@ PHOTOS = os.environ.get("TOPTHREE_TEST_PHOTOS")
 WEIGHTS = os.environ.get("TOPTHREE_TEST_WEIGHTS")
 LONG_SIDE = 2400
 # Photos of Debian's lomiri-wallpapers (CREDITS.md): all that are no drawings, but for one. The packaged model's answer
-# for the clock, greentock, moves by 0.07: noise of one level in a fifth of its pixels moves it by 0.04, and the server's
-# own decoding at half size by 0.035. More sharpening brings it under 0.05, and the mean of all others up.
+# for the clock, greentock, moves by 0.07: noise of one level in a fifth of its pixels moves it by 0.04, and the
+# server's own decoding at half size by 0.035. More sharpening brings it under 0.05, and the mean of all others up.
 WALLPAPERS = Path("/usr/share/backgrounds")
 LARGE_PHOTOS = [
     "Bridge_by_Sander_Klootwijk",
