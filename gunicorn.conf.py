@@ -14,6 +14,7 @@ from app import logs, metrics
 from app.access import announce
 from app.errors import KeysError
 from app.health import Readiness, warm_up_in_background
+from app.pidfile import publish
 from app.plan import describe_plan, make_plan
 from app.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings
@@ -84,7 +85,9 @@ loglevel = _settings.log_level
 
 def on_starting(server):
     """Make room for the numbers of all workers, say the plan and who may call; SIGHUP replaces models, not workers."""
+    server.found_by = None
     server.handle_hup = lambda: reload_workers(server, _reloads)
+    server.handle_usr1 = lambda: _look_whether_to_drain(server)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _limits[1]))
     if _settings.metrics_address:
         server.log.info("Metrics: http://%s/metrics, for whoever can reach it.", _settings.metrics_address)
@@ -107,12 +110,23 @@ def _share_metrics():
     atexit.register(lambda: os.getpid() == master and shutil.rmtree(folder, ignore_errors=True))
 
 
+def _look_whether_to_drain(server):
+    """Take readiness away, or give it back, as `topthree drain` has written down."""
+    _readiness.is_draining = draining = server.found_by is not None and server.found_by.is_draining
+    server.log.info("Draining: not ready any more." if draining else "Ready, unless a model is missing.")
+
+
 def when_ready(server):
-    """Let no connection hold a thread that has sent nothing, or read nothing, for half a minute.
+    """Say where we run, and let no connection hold a thread that has sent nothing, or read nothing, for half a minute.
 
     Connections inherit these from the socket they arrive at. Without them a few dozen stalled uploads would
     take all threads for good.
     """
+    try:
+        server.found_by = publish(os.environ, _settings.host, _settings.port)
+    except OSError as error:
+        server.found_by = None
+        server.log.warning("'topthree drain' will not find this service: %s.", error)
     limit = struct.pack("ll", _STALLED_SECONDS, 0)
     for listener in server.LISTENERS:
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
@@ -163,3 +177,9 @@ def child_exit(server, worker):
     _readiness.mark(worker.slot, False)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))
+
+
+def on_exit(server):
+    """Take away what says that we run."""
+    if server.found_by is not None:
+        server.found_by.remove()

@@ -42,7 +42,8 @@ class _Group(click.Group):
         except SettingsError as error:
             raise click.UsageError(str(error)) from error
         except TopthreeError as error:
-            raise click.ClickException(str(error)) from error
+            click.ClickException(str(error)).show()
+            raise SystemExit(error.exit_status) from error
         finally:
             # Where nobody reads any more, click ends quietly here; at the interpreter's end it would be loud.
             sys.stdout.flush()
@@ -203,6 +204,22 @@ def bench(
 
     options = Options(tuple(_numbers(clients, int)), tuple(_numbers(rates, float)), seconds, warm_up)
     run(_read_settings(), folder, options, url=url, in_process=in_process, as_json=as_json, plot=plot)
+
+
+@main.command()
+@click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Least time to wait.")
+@click.option("--at-most", type=click.FloatRange(0), default=25.0, show_default=True, help="Longest time to wait.")
+@click.option("--undo", is_flag=True, help="Be ready again.")
+def drain(seconds: float, at_most: float, undo: bool) -> None:
+    """Have the running service say that it is not ready, and wait until it may be stopped.
+
+    It goes on answering. This returns when --seconds have passed, in which balancers take notice, and nothing is in
+    flight. The status is 3 where nothing runs at TOPTHREE_HOST and TOPTHREE_PORT, and 1 where requests are in flight
+    still after --at-most seconds.
+    """
+    from .offline.drain import run
+
+    run(_read_settings(), os.environ, seconds=seconds, at_most=at_most, undo=undo)
 
 
 @main.command()

@@ -26,6 +26,7 @@ TopthreeError
     ├── InternalError           500
     ├── Overloaded              503
     ├── ModelUnavailable        503
+    ├── Draining                503
     └── DeadlineExceeded        504
 """
 
@@ -35,7 +36,9 @@ from typing import ClassVar
 
 
 class TopthreeError(Exception):
-    """The base of all failures that are ours; its text is one sentence for a person."""
+    """The base of all failures that are ours; its text is one sentence for a person, `exit_status` a command's."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class KeysError(TopthreeError):
@@ -214,6 +217,21 @@ class ModelUnavailable(Problem):
 
     status, slug, title = 503, "model-unavailable", "No model is ready"
     retry_after_seconds = 5
+
+
+class Draining(Problem):
+    """The service answers what comes, but is not to be sent anything new; `in_flight` counts its requests."""
+
+    status, slug, title = 503, "draining", "Draining"
+    retry_after_seconds = 5
+
+    def __init__(self, detail: str, in_flight: int | None = None) -> None:
+        super().__init__(detail)
+        self.in_flight = in_flight
+
+    def as_dict(self) -> dict[str, object]:
+        """Build the document with a member `in_flight`, where it is known."""
+        return super().as_dict() | ({} if self.in_flight is None else {"in_flight": self.in_flight})
 
 
 class DeadlineExceeded(Problem):

@@ -13,7 +13,7 @@ import flask
 
 from .api import current_classifier
 from .classifier import Classifier
-from .errors import ModelUnavailable
+from .errors import Draining, ModelUnavailable
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,20 +26,72 @@ RETRY_SECONDS = 30.0
 
 
 class Readiness:
-    """Which planned workers are warm: one byte each in memory that master and workers share across the fork."""
+    """Which workers are warm, what each has in flight, and whether the service drains.
+
+    All of it lies in memory that master and workers share across the fork; each number is an aligned word, so that
+    nobody ever reads half of one.
+    """
 
     def __init__(self, planned: int) -> None:
         self.planned = planned
-        self._warm = mmap.mmap(-1, mmap.PAGESIZE)
+        self.slot = 0
+        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._slots = (len(self._words) - 1) // 2
+        self._lock = threading.Lock()
 
     def mark(self, slot: int, warm: bool) -> None:
-        """Note whether the worker in this slot has named the photo that is known."""
-        self._warm[slot] = int(warm)
+        """Note whether the worker in this slot has named the photo that is known; one that has not begins afresh."""
+        self._words[1 + slot] = int(warm)
+        if not warm:
+            self._words[1 + self._slots + slot] = 0
+
+    def count(self, change: int) -> None:
+        """Note that this process has one request more, or one less, in flight."""
+        with self._lock:
+            self._words[1 + self._slots + self.slot] += change
 
     @property
     def warm_workers(self) -> int:
         """Count the warm workers."""
-        return sum(self._warm[:])
+        return sum(self._words[1 : 1 + self._slots])
+
+    @property
+    def in_flight(self) -> int:
+        """Count the requests in flight in all workers, but for probes."""
+        return sum(self._words[1 + self._slots :])
+
+    @property
+    def is_draining(self) -> bool:
+        """Tell whether the service says that it is not ready, though it is."""
+        return bool(self._words[0])
+
+    @is_draining.setter
+    def is_draining(self, draining: bool) -> None:
+        self._words[0] = int(draining)
+
+
+def init_app(app: flask.Flask) -> None:
+    """Count what is in flight, for one process alone until `warm_up_in_background` says otherwise."""
+    app.extensions["topthree_readiness"] = Readiness(planned=1)
+    app.before_request(_count_in)
+    app.teardown_request(_count_out)
+
+
+def _count_in() -> None:
+    if flask.request.blueprint != blueprint.name:
+        flask.g.readiness = readiness = _current_readiness()
+        readiness.count(1)
+
+
+def _count_out(_: BaseException | None = None) -> None:
+    readiness: Readiness | None = flask.g.pop("readiness", None)
+    if readiness is not None:
+        readiness.count(-1)
+
+
+def _current_readiness() -> Readiness:
+    readiness: Readiness = flask.current_app.extensions["topthree_readiness"]
+    return readiness
 
 
 @blueprint.after_request
@@ -56,9 +108,12 @@ def healthz() -> flask.Response:
 
 @blueprint.get("/readyz")
 def readyz() -> flask.Response:
-    """Answer 200 when every planned worker has named the photo that is known; loads nothing."""
+    """Answer 200 when every planned worker has named the photo that is known, unless it drains; loads nothing."""
     classifier = current_classifier()
-    readiness: Readiness = flask.current_app.extensions["topthree_readiness"]
+    readiness = _current_readiness()
+    if readiness.is_draining:
+        count = readiness.in_flight
+        raise Draining(f"Send new requests elsewhere. Requests in flight: {count}.", count)
     warm = readiness.warm_workers
     if warm < readiness.planned or classifier.loaded_model is None:
         raise ModelUnavailable(classifier.failure or f"{warm} of {readiness.planned} workers have a model.")
@@ -79,6 +134,7 @@ def warm_up_in_background(
     other workers answer by now. For any other reason it stays alive and not ready, and tries again from time to
     time: a balancer that asks `/readyz` sends no request that would.
     """
+    readiness.slot = slot
     app.extensions["topthree_readiness"] = readiness
     classifier: Classifier = app.extensions["topthree"]
     settings: Settings = app.config["TOPTHREE"]

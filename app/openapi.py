@@ -141,7 +141,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "readyz",
         "Whether every worker has a model that answers",
         {"application/json": reference("Ready")},
-        (errors.ModelUnavailable,),
+        (errors.ModelUnavailable, errors.Draining),
     ),
     Operation("get", "/metrics", "metrics", "Figures for Prometheus", {"text/plain": {"type": "string"}}),
 )

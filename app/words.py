@@ -270,6 +270,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Try again in a few seconds; if it stays so, tell whoever runs this.",
         "请过几秒再试；如仍不行，请联系管理员。",
     ),
+    "problem.draining": ("This server is about to stop.", "此服务器即将停止。"),
+    "advice.draining": ("Send new requests to another one.", "请将新请求发送到其他服务器。"),
     "problem.deadline-exceeded": ("The answer took too long.", "识别超时。"),
     "advice.deadline-exceeded": ("Try again in a moment.", "请稍后再试。"),
 }

@@ -93,7 +93,8 @@ def environment(cache: Path, **settings: object) -> dict[str, str]:
     """Make a child's environment: settings without their prefix in lower case, and every cache in one folder."""
     own = {k: v for k, v in os.environ.items() if not k.startswith("TOPTHREE_") and k != "TORCH_HOME"}
     values = {f"TOPTHREE_{name.upper()}": str(value) for name, value in settings.items()}
-    return own | {"XDG_CACHE_HOME": str(cache), "TOPTHREE_CACHE": str(cache)} | values
+    folders = {"XDG_CACHE_HOME": str(cache), "XDG_RUNTIME_DIR": str(cache), "TOPTHREE_CACHE": str(cache)}
+    return own | folders | values
 
 
 @contextmanager

@@ -31,6 +31,7 @@ STATUS_OF_SLUG = {
     "client-closed-request": 499,
     "overloaded": 503,
     "model-unavailable": 503,
+    "draining": 503,
     "deadline-exceeded": 504,
 }
 
@@ -86,4 +87,5 @@ def test_what_passes_by_itself_says_when_to_try_again():
         "rate-limited",
         "overloaded",
         "model-unavailable",
+        "draining",
     }

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 
 import flask
 import pytest
-from fakes import fake_classifier, fake_model
+from fakes import FakeEngine, colour_png, fake_classifier, fake_model
 from flask.testing import FlaskClient
 from shapes import assert_problem
 
 from app import create_app
 from app.classifier import Classifier
+from app.engines import Inference, Pixels
 from app.errors import WeightsError
 from app.health import HALT_SERVICE, Readiness, warm_up_in_background
 from app.model import Model
@@ -149,3 +150,65 @@ def test_prediction_without_a_model_says_why(make_settings: Callable[..., Settin
     answer = client.get("/api/v1/model")
     assert assert_problem(answer, 503, "model-unavailable") == "The weights are not there."
     assert answer.headers["Retry-After"]
+
+
+def test_draining_service_is_not_ready_and_counts_what_is_in_flight(
+    make_settings: Callable[..., Settings], released: threading.Event
+) -> None:
+    reached = threading.Event()
+
+    class Gated(FakeEngine):
+        def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+            reached.set()
+            assert released.wait(PATIENCE_SECONDS)
+            return super().infer(batch, alone=alone)
+
+    app = create_app(make_settings(), Classifier(lambda: fake_model(Gated())))
+    readiness = app.extensions["topthree_readiness"]
+    readiness.is_draining = True
+    client = app.test_client()
+    photo = threading.Thread(target=lambda: app.test_client().post("/api/v1/predict", data=colour_png(1)))
+    photo.start()
+    assert reached.wait(PATIENCE_SECONDS)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json["type"], answer.json["in_flight"]) == (503, "/problems/draining", 1)
+    released.set()
+    photo.join(PATIENCE_SECONDS)
+    assert client.get("/readyz").json["in_flight"] == 0
+    readiness.is_draining = False
+    assert_problem(client.get("/readyz"), 503, "model-unavailable")
+
+
+def test_refused_requests_leave_nothing_in_flight(app: flask.Flask, client: FlaskClient) -> None:
+    for path in ("/none", "/metrics", "/api/v1/labels?x=1"):
+        assert client.get(path).status_code >= 400
+    assert app.extensions["topthree_readiness"].in_flight == 0
+
+
+def test_a_worker_that_leaves_takes_what_it_had_in_flight_along() -> None:
+    readiness = Readiness(planned=2)
+    readiness.slot = 1
+    readiness.count(2)
+    assert readiness.in_flight == 2
+    readiness.mark(1, False)
+    assert readiness.in_flight == 0
+
+
+def test_what_was_asked_for_by_name_and_fails_later_costs_nobody_who_answers(
+    make_settings: Callable[..., Settings], released: threading.Event
+) -> None:
+    readiness, paused, halts = Readiness(planned=2), threading.Event(), []
+    readiness.mark(0, True)
+
+    def pause(seconds: float) -> None:
+        paused.set()
+        assert released.wait(PATIENCE_SECONDS)
+
+    loads = iter([refuse, fake_model])
+    app = create_app(make_settings(weights="own.pth"), Classifier(lambda: next(loads)()))
+    warm_up_in_background(app, readiness, slot=1, halt=halts.append, pause=pause)
+    assert paused.wait(PATIENCE_SECONDS)
+    released.set()
+    join_warm_up()
+    assert halts == []
+    assert readiness.warm_workers == 2

@@ -1,0 +1,109 @@
+"""The file by which `topthree drain` finds the running service, and tells it what is wanted.
+
+gunicorn's own would refuse a start where an old one names a process that lives, though it be another's. This one is
+locked for as long as the master lives (a POSIX lock: workers do not inherit it, and the system takes it back however
+the master ends), so that what was left behind is told from what runs, and nobody else's process is ever signalled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+_MOST_BYTES = 64
+_SERVING, _DRAINING = "serving", "draining"
+
+
+class PidFile:
+    """An open file of two lines: the master's process number, and whether it is to serve or to drain."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @property
+    def pid(self) -> int:
+        """Return the master's process number."""
+        return int(self._read().split()[0])
+
+    @property
+    def is_draining(self) -> bool:
+        """Tell whether the service is to drain."""
+        return _DRAINING in self._read()
+
+    def want(self, *, draining: bool) -> None:
+        """Write down what is wanted; the master looks when it gets SIGUSR1."""
+        self._write(self.pid, _DRAINING if draining else _SERVING)
+
+    def remove(self) -> None:
+        """Take the file away, unless a later master has put its own there, and give up the lock."""
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
+                self.path.unlink()
+        os.close(self._descriptor)
+
+    def _read(self) -> str:
+        return os.pread(self._descriptor, _MOST_BYTES, 0).decode("ascii", errors="replace")
+
+    def _write(self, pid: int, state: str) -> None:
+        text = f"{pid}\n{state}\n".encode("ascii")
+        os.pwrite(self._descriptor, text, 0)
+        os.ftruncate(self._descriptor, len(text))
+
+
+def publish(environment: Mapping[str, str], host: str, port: int) -> PidFile:
+    """Write and lock the file of this process; raises OSError where that cannot be done.
+
+    To be called by who listens at that address, and so may take the place of a file that is there.
+    """
+    path = next(_paths(environment, host, port))
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = PidFile(path, descriptor)
+        file._write(os.getpid(), _SERVING)
+        os.replace(name, path)
+    except OSError:
+        os.close(descriptor)
+        os.unlink(name)
+        raise
+    return file
+
+
+def find(environment: Mapping[str, str], host: str, port: int) -> PidFile | None:
+    """Find the file of the service that this user runs at an address; None where none runs."""
+    for path in _paths(environment, host, port):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            if _is_ours(descriptor) and _is_locked(descriptor):
+                return PidFile(path, descriptor)
+            os.close(descriptor)
+    return None
+
+
+def _paths(environment: Mapping[str, str], host: str, port: int) -> Iterator[Path]:
+    """List where the file may lie: who looks for it may have another environment than who wrote it."""
+    name = f"topthree-{os.geteuid()}-{host.strip('[]')}-{port}.pid"
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.access(runtime, os.W_OK):
+        yield Path(runtime) / name
+    yield Path(tempfile.gettempdir()) / name
+
+
+def _is_ours(descriptor: int) -> bool:
+    status = os.fstat(descriptor)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.lockf(descriptor, fcntl.LOCK_UN)
+    return False
