@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens lint coverage fuzz soak overload lock image-check clean
+.PHONY: help serve test test-browser screens lint coverage fuzz soak overload chaos lock image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ soak: $(VENV)/.installed ## Send 20,000 mixed requests and require flat memory; 
 
 overload: $(VENV)/.installed ## Offer four times what the service can answer; it must still answer 90% of its best, and its probes.
 	$(BIN)/python scripts/overload.py $(if $(SECONDS),--seconds $(SECONDS))
+
+chaos: $(VENV)/.installed ## Kill, stop and reload the service, and send it slow clients, under load; only what was killed may be lost.
+	$(BIN)/python scripts/chaos.py $(if $(SECONDS),--seconds $(SECONDS))
 
 lock: $(VENV)/.installed ## Write requirements-serve.txt, what the container serves with, from pyproject.toml.
 	@$(PIP) install --quiet uv

@@ -36,6 +36,14 @@ class OwnServer:
     url: str
     process: subprocess.Popen[bytes]
     started: float
+    log_file: IO[bytes]
+
+    @property
+    def log(self) -> str:
+        """Return what it has logged so far."""
+        # The server writes on at the offset that it shares with us, so that nothing here may move it.
+        size = os.fstat(self.log_file.fileno()).st_size
+        return os.pread(self.log_file.fileno(), size, 0).decode(errors="replace")
 
     def wait_for_answer(self, photo: bytes) -> float:
         """Send one photo again and again until it is answered; return the seconds since the start."""
@@ -66,7 +74,7 @@ def own_server(settings: Settings) -> Iterator[OwnServer]:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log, start_new_session=True)
         try:
-            yield OwnServer(f"http://127.0.0.1:{port}", process, time.monotonic())
+            yield OwnServer(f"http://127.0.0.1:{port}", process, time.monotonic(), log)
         except ServerFailed as error:
             raise ServerFailed(f"{error} Its last words: {_last_line(log)}") from error
         finally:

@@ -1,0 +1,208 @@
+"""Do to a server of its own what happens to servers, under load, and fail if a request is lost that should not be.
+
+usage: python scripts/chaos.py [--seconds 60]
+
+Two workers answer eight clients, each of which sends its next photo when its last one is answered, on a new connection
+after every tenth; no answer is kept.
+A quarter of the time each:
+
+  kill    kill -9 for a worker, again and again: only requests on its own connections may be lost, and two workers
+          must be ready again within ten seconds
+  reload  SIGHUP, again and again: nothing may be lost, and each reload must be done
+  slow    200 connections that send a head byte by byte and 200 that stop amid a body: nothing of the clients may be
+          lost, and their 99th percentile may be at most twice that without them, and 100 ms
+  stop    SIGTERM for a new server, again and again: whatever was accepted must be answered
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import http.client
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from chaos_load import Fates, load, until
+from overload import photo_requests
+
+from app.offline.server import OwnServer, own_server
+from app.settings import Settings
+
+ATTACKERS = 200
+RECOVERY_SECONDS = 10.0
+NOISE_MS = 100.0
+TRICKLE_SECONDS = 1.0
+
+
+def workers_of(server: OwnServer) -> set[int]:
+    """List the process numbers of a server's workers."""
+    pid = server.process.pid
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()}
+
+
+def is_ready(server: OwnServer) -> bool:
+    """Tell whether `/readyz` says that both workers are."""
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=RECOVERY_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        return response.status == 200 and json.loads(response.read())["workers"] == 2
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def kill(pid: int) -> set[int]:
+    """Kill a worker; return the ports of the clients that it held, read while it stood still."""
+    os.kill(pid, signal.SIGSTOP)
+    while ") T " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii"):
+        time.sleep(0.001)
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    os.kill(pid, signal.SIGKILL)
+    return {int(row[2].rpartition(":")[2], 16) for row in rows if row[9] in inodes}
+
+
+def has_replaced(server: OwnServer, victim: int) -> bool:
+    """Tell whether another worker has come for one that was killed, and both are ready."""
+    workers = workers_of(server)
+    return victim not in workers and len(workers) == 2 and is_ready(server)
+
+
+async def kill_workers(server: OwnServer, seconds: float) -> list[str]:
+    """Kill one worker after the other."""
+    recoveries: list[float] = []
+    foreign, end = 0, time.monotonic() + seconds
+    async with load(server.url) as fates:
+        while time.monotonic() < end:
+            await asyncio.sleep(1)
+            victim, lost_before = min(workers_of(server)), len(fates.lost)
+            own = kill(victim)
+            recoveries.append(await until(partial(has_replaced, server, victim)))
+            foreign += len([port for port in fates.lost[lost_before:] if port not in own])
+    print(f"kill:   {len(recoveries)} workers killed: {fates}; of the lost, {foreign} on connections of other workers")
+    print(f"        both workers ready again after {min(recoveries):.1f} to {max(recoveries):.1f} s")
+    return broken(
+        {
+            "a request was lost that a killed worker did not hold": foreign > 0,
+            "something else than 200 came back": bool(fates.statuses),
+            f"a worker was not replaced within {RECOVERY_SECONDS:.0f} s": max(recoveries) > RECOVERY_SECONDS,
+        }
+    )
+
+
+def has_logged(server: OwnServer, text: str) -> bool:
+    """Tell whether a server has logged a text."""
+    return text in server.log
+
+
+async def reload(server: OwnServer, seconds: float) -> list[str]:
+    """Send one SIGHUP after the other."""
+    took: list[float] = []
+    end = time.monotonic() + seconds
+    async with load(server.url) as fates:
+        while time.monotonic() < end:
+            await asyncio.sleep(0.5)
+            server.process.send_signal(signal.SIGHUP)
+            took.append(await until(partial(has_logged, server, f"Reload {len(took) + 1} is ")))
+    done = server.log.count(" is done: 2 workers")
+    print(f"reload: {len(took)} reloads, {done} done, in {min(took):.1f} to {max(took):.1f} s: {fates}")
+    return broken({"a request was lost": bool(fates.lost or fates.statuses), "a reload failed": done != len(took)})
+
+
+async def attack(url: str, start: bytes, rest: bytes) -> None:
+    """Send the start of a request and then the rest, byte by byte, again and again, until cancelled."""
+    address = urlsplit(url)
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(start)
+            for index in range(60):
+                await asyncio.sleep(TRICKLE_SECONDS)
+                writer.write(rest[index : index + 1])
+                await writer.drain()
+            writer.close()
+
+
+async def slow_clients(server: OwnServer, seconds: float) -> list[str]:
+    """Compare the clients' times without and with 400 slow connections beside them."""
+    async with load(server.url) as without:
+        await asyncio.sleep(seconds / 2)
+    photo = photo_requests()[0]
+    tasks = [asyncio.create_task(attack(server.url, photo[:20], photo[20:])) for _ in range(ATTACKERS)]
+    tasks += [asyncio.create_task(attack(server.url, photo[: len(photo) // 2], b"")) for _ in range(ATTACKERS)]
+    await asyncio.sleep(1)
+    async with load(server.url) as beside:
+        await asyncio.sleep(seconds / 2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    print(f"slow:   without: {without}; p99 {without.p99_ms:.0f} ms")
+    print(f"        beside {ATTACKERS} slow heads and {ATTACKERS} half bodies: {beside}; p99 {beside.p99_ms:.0f} ms")
+    return broken(
+        {
+            "a request was lost": bool(beside.lost or beside.statuses or without.lost or without.statuses),
+            "good requests became slower": beside.p99_ms > 2 * without.p99_ms + NOISE_MS,
+        }
+    )
+
+
+async def stop(settings: Settings, seconds: float) -> list[str]:
+    """Stop one server after the other."""
+    all_fates, took = Fates(), []
+    end = time.monotonic() + seconds
+    while not took or time.monotonic() < end:
+        with own_server(settings) as server:
+            await until(lambda: is_ready(server))
+            async with load(server.url) as fates:
+                await asyncio.sleep(1)
+                server.process.send_signal(signal.SIGTERM)
+                took.append(await until(lambda: server.process.poll() is not None))
+        all_fates += fates
+    print(
+        f"stop:   {len(took)} servers stopped, in {min(took):.1f} to {max(took):.1f} s: {all_fates}; "
+        f"{all_fates.refused} came later and were not accepted"
+    )
+    return broken({"an accepted request was lost": bool(all_fates.lost or all_fates.statuses)})
+
+
+def broken(promises: dict[str, bool]) -> list[str]:
+    """List the promises that were not kept."""
+    return [promise for promise, is_broken in promises.items() if is_broken]
+
+
+async def run(settings: Settings, seconds: float) -> list[str]:
+    """Do all four, and return what was broken."""
+    found = []
+    with own_server(settings) as server:
+        await until(lambda: is_ready(server))
+        for act in (kill_workers, reload, slow_clients):
+            found += await act(server, seconds)
+    return found + await stop(settings, seconds)
+
+
+def main() -> int:
+    """Run, print what was found, and return 0 if all of it is as promised."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    settings = Settings.from_environment(os.environ)
+    settings = dataclasses.replace(settings, workers=2, result_cache_bytes=0)
+    found = asyncio.run(run(settings, options.seconds / 4))
+    for promise in found:
+        print(f"broken: {promise}")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

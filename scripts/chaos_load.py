@@ -1,0 +1,120 @@
+"""Load on a server that loses connections, and the fate of every request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from overload import LENGTH, STATUS, photo_requests, quantile
+
+CLIENTS = 8
+# New connections find a worker that is new too; a kept one stays with the worker that accepted it.
+REQUESTS_ON_ONE = 10
+PATIENCE_SECONDS = 60.0
+POLL_SECONDS = 0.02
+
+
+@dataclass
+class Fates:
+    """What became of every request: the seconds of those answered, the local ports of those lost, other statuses."""
+
+    seconds: list[float] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    refused: int = 0
+
+    def __str__(self) -> str:
+        others = "".join(f", {count} times {status}" for status, count in sorted(self.statuses.items()))
+        return f"{len(self.seconds)} answered, {len(self.lost)} lost{others}"
+
+    def __iadd__(self, others: Fates) -> Fates:
+        self.seconds += others.seconds
+        self.lost += others.lost
+        self.statuses += others.statuses
+        self.refused += others.refused
+        return self
+
+    @property
+    def p99_ms(self) -> float:
+        """The 99th percentile of the answered, in milliseconds."""
+        return 1000 * quantile(sorted(self.seconds), 0.99)
+
+
+class Client:
+    """One request after the other, on a connection that is made again when it is lost, and now and then anyway."""
+
+    def __init__(self, url: str, fates: Fates) -> None:
+        address = urlsplit(url)
+        self._host, self._port = address.hostname, address.port
+        self._fates = fates
+        self._sent = 0
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, request: bytes) -> bool:
+        """Send a request and note its fate; return whether the server still accepts."""
+        began, port = time.monotonic(), 0
+        try:
+            self._streams = self._streams or await asyncio.open_connection(self._host, self._port)
+            reader, writer = self._streams
+            port = writer.get_extra_info("sockname")[1]
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = LENGTH.search(head)
+            await reader.readexactly(int(length[1]) if length else 0)
+        except ConnectionRefusedError:
+            self._fates.refused += 1
+            return False
+        except (OSError, EOFError):
+            self._fates.lost.append(port)
+            self.close()
+            return True
+        status = STATUS.match(head)
+        if status and status[1] == b"200":
+            self._fates.seconds.append(time.monotonic() - began)
+        else:
+            self._fates.statuses[int(status[1]) if status else 0] += 1
+        self._sent += 1
+        if b"connection: close" in head.lower() or self._sent % REQUESTS_ON_ONE == 0:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+@asynccontextmanager
+async def load(url: str) -> AsyncIterator[Fates]:
+    """Keep as many requests in flight as there are clients, until the end or until nothing is accepted any more."""
+    fates, requests, end = Fates(), itertools.cycle(photo_requests()), asyncio.Event()
+
+    async def go_on() -> None:
+        client = Client(url, fates)
+        while not end.is_set() and await client.send(next(requests)):
+            pass
+        client.close()
+
+    tasks = [asyncio.create_task(go_on()) for _ in range(CLIENTS)]
+    try:
+        yield fates
+    finally:
+        end.set()
+        await asyncio.gather(*tasks)
+
+
+async def until(condition: Callable[[], bool]) -> float:
+    """Wait for something, and return the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() > began + PATIENCE_SECONDS:
+            raise TimeoutError(f"not within {PATIENCE_SECONDS:.0f} s")
+        await asyncio.sleep(POLL_SECONDS)
+    return time.monotonic() - began
