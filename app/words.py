@@ -99,7 +99,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "remove": ("Remove", "移除"),
     "look": ("What it looked at", "它看了哪里"),
     "look_hint": (
-        "Touch an eye to see which part of the photo spoke for that answer.",
+        "Click or tap an eye to see which part of the photo spoke for that answer.",
         "点按眼睛图标，看看照片的哪个部分支持这个答案。",
     ),
     "opacity": ("Strength of the colours", "颜色浓度"),

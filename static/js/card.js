@@ -37,6 +37,7 @@ export class Card {
     Object.assign(this, build('card'), { file, queue, onChange, previewUrl: null });
     const { parts } = this;
     parts.file.textContent = file.name;
+    parts.file.title = file.name; // since a long one is cut
     parts.cancel.addEventListener('click', () => this.cancel());
     parts.remove.addEventListener('click', () => onRemove(this));
     parts.retry.addEventListener('click', () => this.start());

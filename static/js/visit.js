@@ -6,6 +6,7 @@ import { Queue } from './queue.js';
 import { t } from './words.js';
 
 const IN_FLIGHT = 3;
+const MARKS = { asking: '?', failed: '!' };
 
 export class Visit {
   #cards = [];
@@ -61,11 +62,7 @@ export class Visit {
   }
 
   #update(card) {
-    const { image } = this.#thumbnails.get(card) ?? {};
-    if (image && card.previewUrl && !image.src) {
-      image.src = card.previewUrl;
-      show(image);
-    }
+    if (this.#thumbnails.has(card)) this.#thumbnails.get(card).draw();
     this.#refresh();
   }
 
@@ -78,16 +75,24 @@ export class Visit {
   }
 }
 
+// A button that leads to the card: its photo, or where there is none to show, a mark that says what is the matter.
 function thumbnail(card) {
   const item = document.createElement('li');
   const button = Object.assign(document.createElement('button'), { type: 'button', title: card.file.name });
   const image = Object.assign(document.createElement('img'), { alt: '', hidden: true });
   button.setAttribute('aria-label', card.file.name);
-  button.append(image);
+  const mark = Object.assign(document.createElement('span'), { ariaHidden: 'true' });
+  button.append(image, mark);
   button.addEventListener('click', () => {
     card.element.scrollIntoView({ block: 'start' });
     card.element.focus({ preventScroll: true });
   });
   item.append(button);
-  return { item, image };
+  const draw = () => {
+    if (card.previewUrl && !image.src) image.src = card.previewUrl;
+    show(image, Boolean(card.previewUrl));
+    show(mark, !card.previewUrl);
+    mark.textContent = MARKS[card.state] ?? '…';
+  };
+  return { item, draw };
 }

@@ -107,7 +107,39 @@ def test_nothing_sticks_out_at_any_size(cards: Cards, width: int, height: int, l
     cards.page.goto(f"./?lang={language}")
     cards.page.locator("html[data-alive]").wait_for()
     show_answers(cards)
+    cards.choose_files(payload(f"{'IMG_20260314_' * 12}.txt", b"words"))
     assert cards.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    brand, tools = (cards.page.locator(part).bounding_box() for part in (".brand", ".tools"))
+    assert brand
+    assert tools
+    assert tools["y"] == pytest.approx(brand["y"], abs=2)  # one row
+
+
+def test_a_long_name_is_cut_and_can_be_read_in_full(cards: Cards) -> None:
+    name = f"{'IMG_20260314_' * 12}.jpg"
+    caption = cards.choose_files(payload(name, cards.photos["cat"])).locator("[data-part=file]")
+    expect(caption).to_have_attribute("title", name)
+    box = caption.bounding_box()
+    assert box
+    assert box["height"] < 60  # two lines
+
+
+def test_a_thumbnail_without_a_picture_says_why(cards: Cards) -> None:
+    cards.choose_files(payload("notes.txt", b"words"), payload("scan.tiff", b"II*\0" + bytes(100)))
+    expect(cards.page.locator("#strip button")).to_have_text(["!", "?"])
+    expect(cards.page.get_by_role("button", name="notes.txt", exact=True)).to_be_visible()
+
+
+def test_with_colours_of_the_systems_choosing_a_pressed_eye_looks_pressed(page: Page, cards: Cards) -> None:
+    page.emulate_media(forced_colors="active")
+    expect_state(cards.choose("coffee"), "done")
+    cards.all.first.locator(".eye").first.click()
+    page.mouse.move(0, 0)
+    grounds = [
+        eye.evaluate("(element) => getComputedStyle(element).backgroundColor")
+        for eye in cards.all.first.locator(".eye").all()
+    ]
+    assert grounds[0] != grounds[1] == grounds[2]
 
 
 def test_what_is_touched_is_large_enough(cards: Cards) -> None:
@@ -135,6 +167,17 @@ def test_paper_shows_photos_and_answers_only(cards: Cards) -> None:
     expect(cards.page.locator(".photo img").first).to_be_visible()
     expect(cards.page.locator("button:visible")).to_have_count(0)
     expect(cards.page.locator("#pick")).to_be_hidden()
+    bar = cards.page.locator("meter").first.bounding_box()
+    assert bar
+    assert bar["width"] > 100
+
+
+def test_paper_is_white_in_the_dark_theme_too(page: Page) -> None:
+    page.emulate_media(color_scheme="light")
+    page.get_by_role("button", name="Use dark colours").click()
+    page.emulate_media(media="print")
+    style = "(({ color, backgroundColor }) => [color, backgroundColor])(getComputedStyle(document.body))"
+    assert page.evaluate(style) == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
 
 
 def test_nothing_moves_while_the_page_appears_or_a_card_fills_in(context: BrowserContext, cards: Cards) -> None:
