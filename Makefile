@@ -13,10 +13,10 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens lint coverage fuzz soak overload chaos lock image-check clean
+.PHONY: help serve test test-browser screens lint coverage fuzz soak overload chaos schema-check lock image-check clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.installed ## Install what is missing, get the model, serve http://HOST:PORT.
 	@exec $(BIN)/topthree serve
@@ -50,6 +50,9 @@ overload: $(VENV)/.installed ## Offer four times what the service can answer; it
 chaos: $(VENV)/.installed ## Kill, stop and reload the service, and send it slow clients, under load; only what was killed may be lost.
 	$(BIN)/python scripts/chaos.py $(if $(SECONDS),--seconds $(SECONDS))
 
+schema-check: $(VENV)/.installed-schema ## Send what schemathesis makes of the interface's document for 5 minutes; SECONDS=60 makes it one.
+	$(BIN)/python scripts/schema_check.py $(if $(SECONDS),--seconds $(SECONDS))
+
 lock: $(VENV)/.installed ## Write requirements-serve.txt, what the container serves with, from pyproject.toml.
 	@$(PIP) install --quiet uv
 	$(BIN)/python scripts/lock.py
@@ -81,6 +84,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed
 	@$(PIP) install --quiet --editable '.[fuzz]'
+	@touch $@
+
+$(VENV)/.installed-schema: $(VENV)/.installed
+	@$(PIP) install --quiet --editable '.[schema]'
 	@touch $@
 
 $(VENV)/.installed-browser: $(VENV)/.installed-test

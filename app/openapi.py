@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import flask
 
 from . import errors
+from .access import open_to_all
 from .errors import PROBLEMS, Problem
 from .parameters import NAMES
 from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
@@ -42,8 +43,11 @@ _ONE_PHOTO: Problems = (
 )
 _QUESTION: Problems = (errors.BadParameter, errors.InternalError, errors.ModelUnavailable)
 _BINARY: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
+_PHOTO: Schema = _BINARY | {"minLength": 1}
 _FLAG: Schema = {"type": "integer", "enum": [0, 1], "default": 0}
 _TIMING = {"Server-Timing": {"schema": {"type": "string"}, "description": "Where the time went (W3C Server Timing)."}}
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds to stay away."}}
+_CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "What is asked for (RFC 6750)."}}
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,20 @@ OPERATIONS: tuple[Operation, ...] = (
         {"application/json": reference("Ready")},
         (errors.ModelUnavailable, errors.Draining),
     ),
-    Operation("get", "/metrics", "metrics", "Figures for Prometheus", {"text/plain": {"type": "string"}}),
+    Operation(
+        "get",
+        "/metrics",
+        "metrics",
+        "Figures for Prometheus",
+        {"text/plain": {"type": "string"}},
+        (errors.NotFound,),
+        description="Only at an address of its own, where the service was set up with one.",
+    ),
 )
 
 
 @blueprint.get("/api/v1/openapi.json")
+@open_to_all
 def openapi() -> flask.Response:
     """Answer with the document of this interface."""
     response = flask.jsonify(_current_document())
@@ -216,8 +229,15 @@ def _describe(operation: Operation, settings: Settings) -> dict[str, object]:
     }
     problems = operation.problems + (_ACCESS if is_api else ())
     described["responses"] = {"200": success} | _refusals(problems)
-    described["security"] = [{}, {"key": []}] if is_api else [{}]
+    described["security"] = _security(operation, settings)
     return described
+
+
+def _security(operation: Operation, settings: Settings) -> list[dict[str, list[str]]]:
+    """Say whether a key is needed, may be sent, or is of no matter."""
+    if not operation.path.startswith("/api/") or operation.name == "openapi":
+        return [{}]
+    return [{"key": []}] if settings.api_keys_file else [{}, {"key": []}]
 
 
 def _parameter(name: str) -> dict[str, object]:
@@ -230,7 +250,7 @@ def _timeout(settings: Settings) -> dict[str, object]:
         "name": TIMEOUT_HEADER,
         "in": "header",
         "required": False,
-        "schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        "schema": {"type": "integer", "minimum": 1},
         "description": f"How long an answer is of use, in milliseconds; the service's own limit is "
         f"{settings.deadline_ms}. What would come later is not computed.",
         "example": 20_000,
@@ -241,15 +261,15 @@ def _body(kind: str, settings: Settings) -> dict[str, object]:
     if kind == "photo":
         description = f"One photo of at most {settings.max_upload_bytes:,} bytes and {settings.max_pixels:,} pixels."
         content: dict[str, object] = {
-            "multipart/form-data": {"schema": _form(_BINARY)},
+            "multipart/form-data": {"schema": _form(_PHOTO)},
             "application/json": {"schema": reference("Base64Photo"), "example": {"image": PIXEL_PNG}},
-            "application/octet-stream": {"schema": _BINARY},
-            "image/*": {"schema": _BINARY},
+            "application/octet-stream": {"schema": _PHOTO},
+            "image/*": {"schema": _PHOTO},
         }
     else:
         description = f"At most {settings.max_batch_items} photos and {settings.max_batch_bytes:,} bytes together."
         files = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": settings.max_batch_items}
-        content = {"multipart/form-data": {"schema": _form(files)}, "application/zip": {"schema": _BINARY}}
+        content = {"multipart/form-data": {"schema": _form(files)}, "application/zip": {"schema": _PHOTO}}
     return {"required": True, "description": description, "content": content}
 
 
@@ -273,7 +293,8 @@ def _refusals(problems: Problems) -> dict[str, object]:
             },
         }
         if any(kind.retry_after_seconds is not None for kind in kinds):
-            seconds = {"type": "integer", "minimum": 0}
-            answer["headers"] = {"Retry-After": {"schema": seconds, "description": "Seconds to stay away."}}
+            answer["headers"] = _RETRY_AFTER
+        elif status in (401, 403):
+            answer["headers"] = _CHALLENGE
         refusals[str(status)] = answer
     return refusals

@@ -123,6 +123,7 @@ SCHEMAS: dict[str, Schema] = {
             "image": {
                 "type": "string",
                 "contentEncoding": "base64",
+                "minLength": 1,
                 "description": "Base64 (RFC 4648, section 4) without line breaks, or a `data:` URL.",
             }
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from pathlib import Path
 
 import flask
 import pytest
@@ -112,6 +113,18 @@ def test_limits_are_those_of_the_settings(make_settings) -> None:
     text = client.get("/api/v1/openapi.json").text
     assert "12,345 bytes" in text
     assert '"maxItems":7' in text
+
+
+def test_document_says_who_needs_a_key_and_needs_none_itself(make_settings, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("")
+    guarded, open_to_all = (make_settings(**more) for more in ({"api_keys_file": keys}, {}))
+    for settings, needed in ((guarded, [{"key": []}]), (open_to_all, [{}, {"key": []}])):
+        answer = create_app(settings, fake_classifier()).test_client().get("/api/v1/openapi.json")
+        assert answer.status_code == 200
+        security = {path: item.popitem()[1]["security"] for path, item in answer.json["paths"].items()}
+        assert security["/api/v1/predict"] == security["/api/v1/model"] == needed
+        assert security["/api/v1/openapi.json"] == security["/healthz"] == [{}]
 
 
 def test_prefix_of_a_proxy_is_the_servers_address(make_settings) -> None:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import httpx
 
 from ..errors import TopthreeError
 from ..settings import ROOT, Settings
@@ -48,11 +50,22 @@ class OwnServer:
     def wait_for_answer(self, photo: bytes) -> float:
         """Send one photo again and again until it is answered; return the seconds since the start."""
         make_sender = http_sender(self.url)
+
+        def ask() -> None:
+            with make_sender() as send:
+                send(photo)
+
+        return self._wait(ask)
+
+    def wait_until_ready(self) -> float:
+        """Ask `/readyz` until it says so; return the seconds since the start."""
+        return self._wait(lambda: httpx.get(f"{self.url}/readyz").raise_for_status())
+
+    def _wait(self, ask: Callable[[], object]) -> float:
         while time.monotonic() - self.started < START_SECONDS:
             try:
-                with make_sender() as send:
-                    send(photo)
-            except (OSError, RequestFailed):
+                ask()
+            except (OSError, RequestFailed, httpx.HTTPError):
                 if self.process.poll() is not None:
                     raise ServerFailed("The server ended before it answered.") from None
                 time.sleep(POLL_SECONDS)

@@ -1,0 +1,177 @@
+"""Send what schemathesis makes of the interface's document to servers of its own; fail on any broken promise.
+
+usage: python scripts/schema_check.py [--seconds 300] [--seed 1]
+
+Half of the time goes to a server that anyone may use, half to one that asks for a key. Every check of schemathesis is
+on: no 5xx, no status, type, shape or header that the document does not have; what breaks the document is refused,
+what follows it is accepted; keys are asked for, and methods that there are none of refused. Where the document wants
+a photo it mostly gets one, and sometimes a bad one. A type of answer that never came with a 200 is a failure too.
+What is sent comes from the seed, how much of it from the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import dataclasses
+import io
+import os
+import random
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import schemathesis
+from hypothesis import strategies
+from PIL import Image
+from schemathesis.cli import schemathesis as command
+
+from app.keys import Key, digest_of, new_token
+from app.offline.server import own_server
+from app.settings import Settings
+from app.uploads import TIMEOUT_HEADER
+
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Of a photo; a failure prints what was sent.
+MOST_BYTES = 20_000
+# What is late after so many milliseconds is late for reasons of the service's own.
+ENOUGH_MS = 10_000
+# The metrics have an address of their own; schemathesis reads the document and asks no more for it.
+NOT_ASKED = ("GET /metrics", "GET /api/v1/openapi.json")
+CONFIGURATION = """
+continue-on-failure = true
+[cache]
+enabled = false
+[generation]
+database = "none"
+[checks.positive_data_acceptance]
+# A schema cannot say which bytes are a photo, nor which keys are known; the metrics are at another address.
+expected-statuses = [200, 401, 404, 413, 415, 422, 504]
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 404, 405, 413, 415, 422]
+"""
+KEY = """
+[auth.openapi.key]
+bearer = "{}"
+"""
+
+
+def encode(picture: Image.Image, kind: str) -> bytes:
+    """Write a picture as a file."""
+    encoded = io.BytesIO()
+    picture.save(encoded, kind)
+    return encoded.getvalue()
+
+
+def pack(photos: Sequence[bytes]) -> bytes:
+    """Write an archive of photos."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, photo in enumerate(photos):
+            archive.writestr(f"{number}.jpg", photo)
+    return packed.getvalue()
+
+
+GOOD = [encode(Image.radial_gradient("L").resize((40, 30)), kind) for kind in KINDS]
+BAD = [b"text", GOOD[1][:300], encode(Image.new("1", (9_000, 8_000)), "PNG"), bytes(MOST_BYTES + 1)]
+
+
+# What the server in question promises and what it answered, noted by the hooks below.
+promised: set[tuple[str, str]] = set()
+answers: Counter[tuple[str, int, str]] = Counter()
+draw = random.Random(0)
+
+
+@schemathesis.hook
+def before_load_schema(context: schemathesis.HookContext, document: dict) -> None:
+    """Note what is promised, and mark each string that is to be a photo: JSON Schema has no word for it."""
+    document["components"]["schemas"]["Base64Photo"]["properties"]["image"]["format"] = "base64-photo"
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            promised.update((f"{method.upper()} {path}", kind) for kind in operation["responses"]["200"]["content"])
+            form = operation.get("requestBody", {"content": {}})["content"].get("multipart/form-data")
+            if form:
+                file = form["schema"]["properties"]["file"]
+                file.get("items", file)["format"] = "photo"
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case, arguments: dict) -> None:
+    """Ask for one of the types that there are, where schemathesis takes what it gets."""
+    kinds = sorted(kind for label, kind in promised if label == case.operation.label)
+    case.headers["Accept"] = draw.choice(kinds)
+
+
+@schemathesis.hook
+def after_call(context: schemathesis.HookContext, case: schemathesis.Case, response: schemathesis.Response) -> None:
+    """Count an answer."""
+    label = f"{case.method.upper()} {case.operation.path}"
+    kind = (response.headers.get("content-type") or ["nothing"])[0].partition(";")[0]
+    answers[label if label == case.operation.label else "other methods", response.status_code, kind] += 1
+
+
+@schemathesis.hook
+def filter_failure(
+    context: schemathesis.HookContext, failure: object, case: schemathesis.Case, response: schemathesis.Response
+) -> bool:
+    """Keep every failure but a 504 to a request that asked for one, by leaving too little time."""
+    asked = str(case.headers.get(TIMEOUT_HEADER, ENOUGH_MS))
+    return not (response.status_code == 504 and asked.isdecimal() and int(asked) < ENOUGH_MS)
+
+
+def describe_photos() -> None:
+    """Tell schemathesis what a photo is, and an archive of photos."""
+    photo = strategies.sampled_from(GOOD * 3 + BAD)
+    archive = strategies.lists(photo, min_size=1, max_size=4).map(pack)
+    schemathesis.openapi.media_type("image/png", photo)
+    schemathesis.openapi.media_type("application/octet-stream", photo)
+    schemathesis.openapi.media_type("application/zip", archive | archive.map(lambda packed: packed[:-9]))
+    schemathesis.openapi.format("photo", photo)
+    schemathesis.openapi.format("base64-photo", photo.map(lambda data: base64.b64encode(data).decode()))
+
+
+def check(settings: Settings, configuration: str, options: argparse.Namespace) -> bool:
+    """Check one server of these settings, print what was answered, and tell whether all was as promised."""
+    held = False
+    promised.clear()
+    answers.clear()
+    with own_server(settings) as server, tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        server.wait_until_ready()
+        file.write(configuration)
+        file.flush()
+        limits = [f"--seed={options.seed}", f"--max-time={options.seconds // 2}"]
+        try:
+            command(["--no-color", "--config-file", file.name, "run", f"{server.url}/api/v1/openapi.json", *limits])
+        except SystemExit as end:
+            held = end.code == 0
+    for (label, status, kind), count in sorted(answers.items()):
+        print(f"{label:27} {status} {kind:25} {count:6}")
+    print(f"{sum(answers.values())} answers")
+    missing = {(label, kind) for label, kind in promised if label not in NOT_ASKED and not answers[label, 200, kind]}
+    for label, kind in sorted(missing):
+        print(f"broken: {label} never answered 200 with {kind}")
+    return held and not missing
+
+
+def main() -> int:
+    """Check both servers; return 0 if all was as promised."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    describe_photos()
+    settings, token = Settings.from_environment(os.environ), new_token()
+    settings = dataclasses.replace(settings, max_upload_bytes=MOST_BYTES)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "keys"
+        file.write_text(Key("schema-check", True, digest_of(token)).as_line() + "\n", encoding="utf-8")
+        guarded = dataclasses.replace(settings, api_keys_file=file)
+        held = [check(settings, CONFIGURATION, options), check(guarded, CONFIGURATION + KEY.format(token), options)]
+    return int(not all(held))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
