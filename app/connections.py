@@ -78,6 +78,11 @@ def limits_of(cfg: Config, settings: Settings) -> Limits:
     )
 
 
+def pause_before_accept(connections: int) -> float:
+    """Return how many seconds a worker with so many connections leaves a new one to those that have fewer."""
+    return min(0.001 * connections, 0.01)
+
+
 def refusal(problem: Problem) -> bytes:
     """Write a problem as a whole answer, after which the connection closes."""
     body = json.dumps(problem.as_dict()).encode()

@@ -27,7 +27,7 @@ from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from .arrivals import Arrival, ClientSocket, State
-from .connections import Connection, Wait, limits_of, refusal
+from .connections import Connection, Wait, limits_of, pause_before_accept, refusal
 from .errors import Overloaded, Problem, RequestTimeout
 from .uploads import DRAIN_BYTES, DRAIN_PAUSE_SECONDS, DRAIN_SECONDS
 
@@ -68,8 +68,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
                 listener.close()
 
     def accept(self, listener: Any) -> None:
-        """Accept some connections, and make room where there are too many."""
-        for _ in range(_ACCEPTS_AT_ONCE):
+        """Accept some connections, or one at a time where other workers accept too, the least busy of them first."""
+        if self.cfg.workers > 1:
+            time.sleep(pause_before_accept(self.nr_conns))
+        for _ in range(_ACCEPTS_AT_ONCE if self.cfg.workers == 1 else 1):
             if not self._accept_one(listener):
                 return
 

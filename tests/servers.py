@@ -53,16 +53,16 @@ class Server:
 
     def wait_for_log(self, text: str, times: int = 1) -> None:
         """Wait until the log holds a text."""
-        self._wait(lambda: self.log.count(text) >= times, f"'{text}' in the log")
+        self.wait_for(lambda: self.log.count(text) >= times, f"'{text}' in the log")
 
     def wait_until_ready(self) -> httpx.Response:
         """Wait until `/readyz` answers 200, and return that answer."""
-        self._wait(lambda: self._status("/readyz") == 200, "readiness")
+        self.wait_for(lambda: self._status("/readyz") == 200, "readiness")
         return httpx.get(f"{self.url}/readyz")
 
     def wait_until_accepting(self) -> float:
         """Wait until connections are accepted, and return the seconds since the start."""
-        self._wait(self._accepts, "a connection")
+        self.wait_for(self._accepts, "a connection")
         return time.monotonic() - self.started
 
     def _status(self, path: str) -> int | None:
@@ -75,7 +75,8 @@ class Server:
             return True
         return False
 
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds; fails when the server ends or it takes too long."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert self.process.poll() is None, f"The server left with {self.process.returncode}:\n{self.log}"

@@ -11,6 +11,7 @@ import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -194,6 +195,23 @@ def test_two_workers_are_ready_together_and_after_one_is_lost(cache: Path, log: 
         server.wait_for_log("Ready.", times=3)
         assert server.wait_until_ready().json()["workers"] == 2
         assert "anyone" not in log.read_text().split("Booting")[-1]
+
+
+def test_two_workers_share_the_connections_that_stay(cache: Path, log: Path) -> None:
+    def sockets(pid: int) -> int:
+        return sum(os.readlink(entry).startswith("socket:") for entry in Path(f"/proc/{pid}/fd").iterdir())
+
+    with serving(cache, log, workers=2) as server, ExitStack() as stack:
+        server.wait_until_ready()
+        first, second = server.workers
+        server.wait_for(lambda: sockets(first) == sockets(second), "end of what asked for readiness")
+        idle = sockets(first)
+        for _ in range(8):
+            client = stack.enter_context(httpx.Client())
+            assert client.get(f"{server.url}/healthz").status_code == 200
+        held = sockets(first) - idle, sockets(second) - idle
+    assert sum(held) == 8
+    assert min(held) >= 2
 
 
 def test_second_start_accepts_at_once_and_interrupt_ends_it(
