@@ -12,6 +12,7 @@ import tempfile
 
 from app import logs, metrics
 from app.access import announce
+from app.connections import Shares
 from app.errors import KeysError
 from app.health import Readiness, warm_up_in_background
 from app.pidfile import publish
@@ -23,6 +24,7 @@ _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
 _reloads = ReloadBoard()
+_shares = Shares()
 _used_slots = set()
 # Longer than a phone's pause between two cells, shorter than anyone waits.
 _STALLED_SECONDS = 30
@@ -137,6 +139,7 @@ def pre_fork(server, worker):
     """Give the worker a slot of its own on the readiness board, free of what its predecessor left."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+    worker.shares = _shares
     _readiness.mark(worker.slot, False)
     # gunicorn would give SIGHUP its default while the worker starts, which is to end it; so it keeps the master's.
     worker.SIGNALS = [each for each in worker.SIGNALS if each != signal.SIGHUP]
@@ -175,6 +178,7 @@ def post_worker_init(worker):
 def child_exit(server, worker):
     """Take a worker that has left off the readiness board, and forget what it was doing."""
     _readiness.mark(worker.slot, False)
+    _shares.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import mmap
 from typing import Any
 
 from gunicorn.config import Config
@@ -78,9 +79,29 @@ def limits_of(cfg: Config, settings: Settings) -> Limits:
     )
 
 
-def pause_before_accept(connections: int) -> float:
-    """Return how many seconds a worker with so many connections leaves a new one to those that have fewer."""
-    return min(0.001 * connections, 0.01)
+class Shares:
+    """How many connections each worker has, in memory that they share across the fork, so that the least busy accepts.
+
+    Where several workers wait for connections the system wakes them all, and a busy one may be first. It pauses for
+    as long as it has more than another: never where all have as many, so that a flood of connections stops nobody.
+    """
+
+    def __init__(self) -> None:
+        # One more than a worker has; 0 is for no worker.
+        self._counts = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+
+    def note(self, slot: int, connections: int) -> None:
+        """Say how many connections the worker in a slot has."""
+        self._counts[slot] = 1 + connections
+
+    def forget(self, slot: int) -> None:
+        """Take a worker that has left out of account."""
+        self._counts[slot] = 0
+
+    def pause_seconds(self, slot: int) -> float:
+        """Return how long the worker in a slot leaves a new connection to those that have fewer."""
+        least = min(filter(None, self._counts), default=0)
+        return min(0.001 * max(0, self._counts[slot] - least), 0.01)
 
 
 def refusal(problem: Problem) -> bytes:

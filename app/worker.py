@@ -27,7 +27,7 @@ from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from .arrivals import Arrival, ClientSocket, State
-from .connections import Connection, Wait, limits_of, pause_before_accept, refusal
+from .connections import Connection, Shares, Wait, limits_of, refusal
 from .errors import Overloaded, Problem, RequestTimeout
 from .uploads import DRAIN_BYTES, DRAIN_PAUSE_SECONDS, DRAIN_SECONDS
 
@@ -49,9 +49,9 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.waiting: dict[Connection, None] = {}  # in the order in which they began to wait
-        self.held_bytes = 0
+        self.held_bytes, self._next_sweep = 0, 0.0
         self._scratch = memoryview(bytearray(_READ_BYTES))
-        self._next_sweep = 0.0
+        self.shares, self.slot = Shares(), 0  # where there are several workers, gunicorn.conf.py gives them others
 
     def run(self) -> None:
         """Serve until told to stop, then answer what is in flight."""
@@ -69,8 +69,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Accept some connections, or one at a time where other workers accept too, the least busy of them first."""
-        if self.cfg.workers > 1:
-            time.sleep(pause_before_accept(self.nr_conns))
+        self.shares.note(self.slot, self.nr_conns)
+        time.sleep(self.shares.pause_seconds(self.slot))
         for _ in range(_ACCEPTS_AT_ONCE if self.cfg.workers == 1 else 1):
             if not self._accept_one(listener):
                 return
@@ -249,6 +249,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         if now < self._next_sweep and not force:
             return
         self._next_sweep = now + _SWEEP_SECONDS
+        self.shares.note(self.slot, self.nr_conns)
         for conn in [conn for conn in self.waiting if force or conn.deadline <= now]:
             if conn.wait in (Wait.HEAD, Wait.BODY):
                 self._judge(conn, force)

@@ -1,0 +1,38 @@
+"""Connections are shared out: who has more lets others go first, and nobody pauses where all have as many."""
+
+from __future__ import annotations
+
+from app.connections import Shares
+
+
+def shares(*counts: int) -> Shares:
+    """Note how many connections each worker has."""
+    found = Shares()
+    for slot, count in enumerate(counts):
+        found.note(slot, count)
+    return found
+
+
+def test_who_has_fewest_accepts_at_once() -> None:
+    assert shares(5, 2, 9).pause_seconds(1) == 0
+
+
+def test_who_has_more_pauses_longer_but_never_long() -> None:
+    crowd = shares(3, 2, 4, 500)
+    assert crowd.pause_seconds(1) == 0
+    assert 0 < crowd.pause_seconds(0) < crowd.pause_seconds(2) < crowd.pause_seconds(3) <= 0.01
+
+
+def test_nobody_pauses_where_all_have_as_many_however_many_that_is() -> None:
+    assert {shares(500, 500).pause_seconds(slot) for slot in (0, 1)} == {0}
+
+
+def test_a_worker_that_has_left_is_waited_for_by_nobody() -> None:
+    crowd = shares(0, 7)
+    assert crowd.pause_seconds(1) > 0
+    crowd.forget(0)
+    assert crowd.pause_seconds(1) == 0
+
+
+def test_a_worker_alone_never_pauses() -> None:
+    assert shares(7).pause_seconds(0) == 0
