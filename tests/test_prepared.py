@@ -35,7 +35,7 @@ def settings(packaged_settings: Settings, tmp_path: Path) -> Settings:
     """Settings whose cache is a copy, for this test alone, of one with the packaged model prepared."""
     ensure_prepared(packaged_settings)
     cache = tmp_path / "copy"
-    shutil.copytree(packaged_settings.cache, cache)
+    shutil.copytree(packaged_settings.cache, cache, ignore=shutil.ignore_patterns(".unfinished-*"))
     return dataclasses.replace(packaged_settings, cache=cache)
 
 
@@ -127,6 +127,15 @@ def test_a_failure_while_writing_leaves_nothing(settings: Settings) -> None:
     with pytest.raises(OSError, match="the disk is full"):
         artifacts.publish(settings, packaged_weights(""), fail)
     assert [path.name for path in (settings.cache / "prepared").iterdir()] == [".lock"]
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(settings: Settings) -> None:
+    unfinished = settings.cache / "prepared" / ".unfinished-killed"
+    unfinished.mkdir()
+    (unfinished / "model.bin").write_bytes(b"half")
+    shutil.rmtree(artifact(settings))
+    ensure_prepared(settings)
+    assert not unfinished.exists()
 
 
 def test_two_processes_at_once_prepare_once(settings: Settings) -> None:

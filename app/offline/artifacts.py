@@ -20,6 +20,7 @@ from ..settings import Settings
 from ..weights import Weights
 
 TOOLS = ("openvino", "torch", "torchvision", "nncf")
+UNFINISHED = ".unfinished-"
 
 
 def publish(
@@ -37,7 +38,9 @@ def publish(
         prepared = None if rebuild else open_prepared(settings, weights)
         if prepared is not None:
             return prepared
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
+        for left_behind in target.parent.glob(f"{UNFINISHED}*"):  # by one that was killed: who holds the lock is alone
+            shutil.rmtree(left_behind, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target.parent))
         try:
             unfinished.chmod(0o755)
             write_manifest(unfinished, fill(unfinished))
