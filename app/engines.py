@@ -161,7 +161,9 @@ class TorchEngine:
         torch = self._torch
         half = torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), half:
-            logits, features = self._backbone(torch.from_numpy(batch).to(self.device))
+            # torch takes no array that may not be written, as Pillow's views are; such a one is copied.
+            pixels = torch.from_numpy(np.require(batch, requirements="W"))
+            logits, features = self._backbone(pixels.to(self.device))
         return Inference(logits.float().cpu().numpy(), features.float().cpu().numpy())
 
 
