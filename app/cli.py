@@ -59,7 +59,7 @@ def main() -> None:
 def serve() -> None:
     """Serve the page and the API with gunicorn, fetching the weights first where there are none."""
     settings = _read_settings()
-    _require_free_port(settings)
+    _require_free_ports(settings)
     from .offline.weights import announce, make_ready
 
     announce(make_ready(settings))
@@ -269,17 +269,21 @@ def _read_settings() -> Settings:
     return Settings.from_environment(os.environ)
 
 
-def _require_free_port(settings: Settings) -> None:
+def _require_free_ports(settings: Settings) -> None:
     """Say at once that a port is taken; gunicorn would try for five seconds and then show a traceback."""
+    _require_free_port(settings.host, settings.port, "TOPTHREE_HOST and TOPTHREE_PORT (with make: HOST and PORT)")
+    if settings.metrics_address:
+        host, _, port = settings.metrics_address.rpartition(":")
+        _require_free_port(host, int(port), "TOPTHREE_METRICS_ADDRESS")
+
+
+def _require_free_port(host: str, port: int, variables: str) -> None:
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
-        )[0]
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
         raise click.ClickException(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Choose another with TOPTHREE_HOST and TOPTHREE_PORT (with make: HOST and PORT)."
+            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another with {variables}."
         ) from error

@@ -135,7 +135,9 @@ def _parse_line(fields: list[str]) -> Key:
     if any(field.startswith(PREFIX) and len(field) > RANDOM_BYTES for field in fields):
         raise ValueError("this is a key itself; the file holds its SHA-256, as 'topthree keys new' writes it")
     if len(fields) != 3:
-        raise ValueError(f"a line is a name, 'enabled' or 'disabled', and a SHA-256; this one has {len(fields)} parts")
+        raise ValueError(
+            f"a line has three parts, a name, 'enabled' or 'disabled', and a SHA-256; this one has {len(fields)}"
+        )
     name, state, digest = fields
     if not _NAME.fullmatch(name):
         raise ValueError(NAME_RULE)

@@ -42,7 +42,9 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     """
     try:
         rows = _rows(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise LabelsError(f"The labels file {path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise LabelsError(f"The labels file {path} cannot be read: {error}.") from error
     if not rows:
         raise LabelsError(f"The labels file {path} is empty.")

@@ -25,8 +25,8 @@ blueprint = flask.Blueprint("openapi", __name__)
 
 Problems = tuple[type[Problem], ...]
 
-# Whom the access rules refuse; they hold for every address under /api.
-_ACCESS = tuple(problem for problem in PROBLEMS if problem.status in (401, 403, 429))
+# Whom the access rules refuse, and who sends too slowly: at every address under /api.
+_ACCESS = tuple(problem for problem in PROBLEMS if problem.status in (401, 403, 408, 429))
 _UPLOAD: Problems = (errors.NoPhoto, errors.BadParameter, errors.BadRequest, errors.TooLarge) + (
     errors.UnsupportedContentType,
     errors.InternalError,

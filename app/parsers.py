@@ -63,7 +63,7 @@ def otlp_endpoint(text: str) -> str | None:
     try:
         importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
     except ModuleNotFoundError as error:
-        raise ValueError("left unset without the extra 'otel': pip install 'topthree[otel]'") from error
+        raise ValueError("left unset without the extra 'otel': pip install -e '.[otel]'") from error
     return endpoint if re.match(r"https?://[^/]+/.", endpoint) else endpoint.rstrip("/") + "/v1/traces"
 
 

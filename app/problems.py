@@ -62,7 +62,8 @@ def _as_problem(error: HTTPException) -> Problem:
     if error.code == 404:
         return NotFound(f"Nothing is served at {path}.")
     if error.code == 405:
-        return MethodNotAllowed(f"{path} does not answer {method}.")
+        answered = set(getattr(error, "valid_methods", None) or ()) - {"HEAD", "OPTIONS"}
+        return MethodNotAllowed(f"{path} does not answer {method}, but {' and '.join(sorted(answered))}.")
     if error.code == 413:
         return TooLarge("The request is larger than this address takes.")
     if error.code is not None and error.code < 500:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,12 +120,15 @@ def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {setting.variable for setting in SETTINGS}
+    known = [setting.variable for setting in SETTINGS]
     unknown = sorted(key for key in environment if key.startswith(PREFIX) and key not in known)
     # TOPTHREE_TEST_* belongs to the test suite, which runs the real command in child processes.
     unknown = [key for key in unknown if not key.startswith(PREFIX + "TEST_")]
     if unknown:
-        raise SettingsError(f"{unknown[0]} is not a setting; 'topthree serve --help' lists them all.")
+        names = [name.removeprefix(PREFIX) for name in known]
+        near = difflib.get_close_matches(unknown[0].removeprefix(PREFIX), names, n=1, cutoff=0.75)
+        advice = f"perhaps {PREFIX}{near[0]} is meant: " if near else ""
+        raise SettingsError(f"{unknown[0]} is not a setting; {advice}'topthree serve --help' lists them all.")
 
 
 def _refuse_impossible(settings: Settings) -> None:

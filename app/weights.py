@@ -126,7 +126,7 @@ def find_weights(settings: Settings, *, progress: Progress | None = None) -> Wei
         return download_weights(settings, progress=progress)
     except WeightsError as error:
         if settings.fallback == "none":
-            raise
+            raise WeightsError(f"{error} TOPTHREE_WEIGHTS names a file, TOPTHREE_WEIGHTS_URL a mirror.") from error
         fallback = packaged_weights(str(error))
         _remember_fallback(settings.cache / FALLBACK_MARKER, str(error))
         return fallback

@@ -247,7 +247,8 @@ def test_other_methods_are_refused_and_told_which_work(
     client: FlaskClient, method: str, path: str, allow: set[str]
 ) -> None:
     answer = client.open(f"/api/v1/{path}", method=method)
-    assert_problem(answer, 405, "method-not-allowed")
+    detail = assert_problem(answer, 405, "method-not-allowed")
+    assert detail == f"/api/v1/{path} does not answer {method}, but {(allow - {'HEAD', 'OPTIONS'}).pop()}."
     assert set(answer.headers["Allow"].split(", ")) == allow
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fakes import colour_png
+from servers import free_port
 
 from app.cli import main
 from app.setting_table import SETTINGS
@@ -84,7 +85,12 @@ def test_serve_help_lists_every_setting_with_its_default() -> None:
     [
         ("TOPTHREE_PORT", "http", "TOPTHREE_PORT is 'http'; it must be a whole number from 1 to 65535."),
         ("TOPTHREE_FALLBACK", "best", "TOPTHREE_FALLBACK is 'best'; it must be one of efficientnet_lite0, none."),
-        ("TOPTHREE_PRT", "1", "TOPTHREE_PRT is not a setting; 'topthree serve --help' lists them all."),
+        ("TOPTHREE_COLOUR", "1", "TOPTHREE_COLOUR is not a setting; 'topthree serve --help' lists them all."),
+        (
+            "TOPTHREE_PRT",
+            "1",
+            "TOPTHREE_PRT is not a setting; perhaps TOPTHREE_PORT is meant: 'topthree serve --help' lists them all.",
+        ),
     ],
 )
 @pytest.mark.parametrize(
@@ -96,13 +102,25 @@ def test_a_bad_setting_is_one_sentence(monkeypatch, command, variable: str, valu
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {said}\n")
 
 
-def test_serve_on_a_port_in_use_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("variable", "host", "way_out"),
+    [
+        ("TOPTHREE_PORT", "", "TOPTHREE_HOST and TOPTHREE_PORT"),
+        ("TOPTHREE_METRICS_ADDRESS", "127.0.0.1:", "TOPTHREE_METRICS_ADDRESS."),
+    ],
+)
+def test_serve_on_a_port_in_use_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, variable: str, host: str, way_out: str
+) -> None:
+    monkeypatch.setenv("TOPTHREE_PORT", str(free_port()))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setenv("TOPTHREE_PORT", str(port))
+        monkeypatch.setenv(variable, f"{host}{port}")
         result = invoke("serve")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use.")
+    assert result.stderr.startswith(
+        f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use. Choose another with {way_out}"
+    )
     assert result.stderr.count("\n") == 1
 
 

@@ -45,8 +45,8 @@ def test_a_key_reads_as_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("alice enabled", "this one has 2 parts"),
-        (f"alice enabled {DIGEST} more", "this one has 4 parts"),
+        ("alice enabled", "a line has three parts, .*; this one has 2"),
+        (f"alice enabled {DIGEST} more", "a line has three parts, .*; this one has 4"),
         (f"alice maybe {DIGEST}", "must be 'enabled' or 'disabled'"),
         (f"-alice enabled {DIGEST}", "begins with a letter or digit"),
         (f"alice enabled {DIGEST[:-1]}", "64 hexadecimal digits"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -55,6 +56,12 @@ def comparison(agreement: float = 95.0, change: float | None = 0.0) -> Compariso
 def test_the_gate_refuses(found: Comparison, max_drop: float, reason: str) -> None:
     with pytest.raises(QuantisationRefused, match=reason):
         quantise._gate(found, max_drop)
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(click.ClickException, match=r"^--precision int8 needs nncf: pip install -e '\.\[optimize\]'$"):
+        quantise._quantise_graph(None, [], tmp_path)
 
 
 @pytest.mark.parametrize("found", [comparison(change=-1.0), comparison(agreement=93.0), comparison(change=None)])

@@ -16,6 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from shapes import assert_problem, form
 
 from app import create_app
+from app.errors import PROBLEMS
 from app.openapi import OPERATIONS, PARAMETERS
 from app.schemas import SCHEMAS
 
@@ -68,18 +69,29 @@ def test_examples_are_of_their_shape(document: dict, name: str) -> None:
         validator(document, schema).validate(example)
 
 
-def test_examples_of_problems_are_of_theirs(document: dict) -> None:
-    problems = validator(document, SCHEMAS["Problem"])
-    examples = [
+def examples_of_problems(document: dict) -> list[dict]:
+    """List the examples of problems of all operations."""
+    return [
         example["value"]
         for item in document["paths"].values()
         for operation in item.values()
         for answer in operation["responses"].values()
         for example in answer["content"].get("application/problem+json", {"examples": {}})["examples"].values()
     ]
+
+
+def test_examples_of_problems_are_of_theirs(document: dict) -> None:
+    problems = validator(document, SCHEMAS["Problem"])
+    examples = examples_of_problems(document)
     assert len(examples) > 30
     for example in examples:
         problems.validate(example)
+
+
+def test_document_has_every_problem_but_those_of_wrong_addresses_and_of_clients_that_left(document: dict) -> None:
+    described = {example["type"] for example in examples_of_problems(document)}
+    elsewhere = {"/problems/method-not-allowed", "/problems/client-closed-request"}
+    assert {f"/problems/{problem.slug}" for problem in PROBLEMS} - described == elsewhere
 
 
 @pytest.mark.parametrize(

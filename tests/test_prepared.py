@@ -129,6 +129,18 @@ def test_a_failure_while_writing_leaves_nothing(settings: Settings) -> None:
     assert [path.name for path in (settings.cache / "prepared").iterdir()] == [".lock"]
 
 
+def test_a_cache_that_cannot_be_written_is_named(settings: Settings) -> None:
+    folder = settings.cache / "prepared"
+    shutil.rmtree(folder)
+    folder.touch()
+    with pytest.raises(WeightsError) as caught:
+        ensure_prepared(settings)
+    assert str(caught.value) == (
+        f"efficientnet_lite0 could not be prepared: The folder {folder} cannot be written: File exists. "
+        "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+    )
+
+
 def test_what_a_killed_process_left_unfinished_is_removed(settings: Settings) -> None:
     unfinished = settings.cache / "prepared" / ".unfinished-killed"
     unfinished.mkdir()

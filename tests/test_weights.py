@@ -231,7 +231,8 @@ def test_fallback_stays_in_use_where_fetching_fails(settings: Settings, server: 
 def test_without_fallback_the_download_is_tried_every_time(make_settings: MakeSettings, server: FileServer) -> None:
     server.answers = [answer.status(404)]
     settings = make_settings(weights_url=server.url, fallback="none")
-    assert refusal(settings) == refusal(settings) == f"{server.url} answered 404 Not Found."
+    reason = f"{server.url} answered 404 Not Found. TOPTHREE_WEIGHTS names a file, TOPTHREE_WEIGHTS_URL a mirror."
+    assert refusal(settings) == refusal(settings) == reason
     assert server.starts == [0, 0]
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock
 
 from ..digests import file_sha256
+from ..errors import WeightsError
 from ..prepared import FILES, Manifest, Prepared, artifact_folder, open_prepared, precision_family, write_manifest
 from ..settings import Settings
 from ..weights import Weights
@@ -29,12 +30,11 @@ def publish(
     """Make the artifact of these weights unless it is there and whole; nobody ever sees half of one.
 
     `fill` writes the files into a folder and returns their manifest. Of two processes that start at once, one
-    makes the artifact and the other waits and takes it.
+    makes the artifact and the other waits and takes it. Raises WeightsError where the cache cannot be written.
     """
     family = precision_family(settings.precision)
     target = artifact_folder(settings.cache, weights.record, weights.sha256, family)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / ".lock"):
+    with _alone_in(target.parent):
         prepared = None if rebuild else open_prepared(settings, weights)
         if prepared is not None:
             return prepared
@@ -53,6 +53,18 @@ def publish(
     if prepared is None:
         raise click.ClickException(f"What was written to {target} cannot be read back; is the disk full?")
     return prepared
+
+
+def _alone_in(folder: Path) -> AcquireReturnProxy[FileLock]:
+    """Make the folder where it is missing, and lock it; to be used with `with`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise WeightsError(
+            f"The folder {folder} cannot be written: {error.strerror or error}. "
+            "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+        ) from error
 
 
 def describe(weights: Weights, folder: Path, *, precision: str, classes: int, **more: Any) -> Manifest:

@@ -15,7 +15,7 @@ def plot_loads(loads: Sequence[Load], title: str, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise click.ClickException("--plot needs matplotlib: pip install 'topthree[bench]'") from error
+        raise click.ClickException("--plot needs matplotlib: pip install -e '.[bench]'") from error
     loops = sorted({load.loop for load in loads})
     figure = Figure(figsize=(6 * len(loops), 4.5), layout="constrained")
     for axes, loop in zip(figure.subplots(1, len(loops), squeeze=False)[0], loops, strict=True):

@@ -148,8 +148,10 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path) -> None:
     points and costs no time, the fast bias correction beats the exact one by three, mirroring never hurts.
     """
     openvino = import_openvino()
-    import nncf
-
+    try:
+        import nncf
+    except ImportError as error:
+        raise click.ClickException("--precision int8 needs nncf: pip install -e '.[optimize]'") from error
     nncf.set_log_level(logging.ERROR)  # its reports are about graph nodes; ours is about photos
 
     model = openvino.Core().read_model(base.folder / "model.xml")
