@@ -8,23 +8,23 @@ take of its answer at once stays in its `ClientSocket`, for the event loop to se
 from __future__ import annotations
 
 import enum
+import errno
 import re
 import socket
-import time
 from dataclasses import dataclass
 from typing import Any
 
+from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.http.unreader import SocketUnreader
 
 Bytes = bytes | bytearray | memoryview
 
-_FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect):[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+# Spaces are taken off afterwards: a pattern that matched them too would take quadratic time for very many of them.
+_FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect):([^\r\n]*)(?=\r\n)", re.IGNORECASE)
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\Z")
 _HEAD_END = b"\r\n\r\n"
 # As long as gunicorn lets a chunk's size line and a body's trailers be.
 _LONGEST_LINE = 8190
-# What a thread may still wait for where gunicorn's parser wants more than was counted here.
-_LONGEST_READ_SECONDS = 10.0
 
 
 class State(enum.Enum):
@@ -88,7 +88,7 @@ class Arrival:
 
     def _read_framing(self, head: bytes) -> State:
         """Find the body's end; gunicorn's own parser judges what is malformed, from the bytes that are there."""
-        fields = [(name.lower(), value.lower()) for name, value in _FRAMING.findall(head)]
+        fields = [(name.lower(), value.strip(b" \t").lower()) for name, value in _FRAMING.findall(head)]
         values = dict(fields)
         length, coding = values.get(b"content-length"), values.get(b"transfer-encoding")
         if len(values) < len(fields) or (length is not None and coding is not None):
@@ -130,22 +130,26 @@ class Arrival:
 
 
 class Received(SocketUnreader):  # type: ignore[misc]
-    """What gunicorn's parser reads a request from: memory first, its head apart from its body."""
+    """What gunicorn's parser reads a request from: memory alone, its head apart from its body.
+
+    Where the parser wants more than has arrived, the request was refused, or its client has closed its side. Reading
+    the socket instead would hold a thread for whoever sends a head that is too long, or a body in an unusual framing.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
         self._data = bytearray()
         self._at = 0
         self._head_bytes = 0
-        self._deadline = 0.0
+        self._is_refused = False
 
     def fill(self, arrival: Arrival) -> None:
         """Take over what has arrived of the next request."""
         self._data, self._at, self._head_bytes = arrival.data, 0, arrival.head_bytes
-        self._deadline = time.monotonic() + _LONGEST_READ_SECONDS
+        self._is_refused = arrival.state is State.REFUSED
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return the next bytes; reads the socket, for a short while at most, only where memory has no more."""
+        """Return the next bytes, none where a head breaks off; raises where one is too long or a body ends early."""
         if self._at < len(self._data):
             end = self._head_bytes if self._at < self._head_bytes else self._at + max(size_hint or 0, self.mxchunk)
             end = min(end, len(self._data), self._at + self.max_body_chunk)
@@ -154,9 +158,11 @@ class Received(SocketUnreader):  # type: ignore[misc]
             if end == len(self._data):
                 self._data, self._at = bytearray(), 0
             return piece
-        if time.monotonic() > self._deadline:
-            raise TimeoutError("The rest of a request did not come in time.")
-        return bytes(super().chunk(size_hint))
+        if self._head_bytes:
+            raise ConnectionResetError(errno.ECONNRESET, "The request ended before its body did")
+        if self._is_refused:
+            raise LimitRequestHeaders("The head is too long")
+        return b""
 
     def take_rest(self) -> bytes:
         """Hand back what lies beyond the request that was read: the beginning of the next."""

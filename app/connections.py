@@ -8,6 +8,7 @@ import mmap
 from typing import Any
 
 from gunicorn.config import Config
+from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn
@@ -28,6 +29,23 @@ class Wait(enum.Enum):
     CLOSE = "close"
 
 
+class _BodyReader:
+    """gunicorn's reader of a body, which fails as a broken connection does where chunks are malformed.
+
+    So the framework knows whose fault it is and answers 400.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes; raises OSError for a body that is malformed or breaks off."""
+        try:
+            return bytes(self._reader.read(size))
+        except ParseException as error:
+            raise ConnectionAbortedError(str(error)) from error
+
+
 class _Parser(RequestParser):  # type: ignore[misc]
     """gunicorn's parser, over what has arrived."""
 
@@ -38,6 +56,7 @@ class _Parser(RequestParser):  # type: ignore[misc]
 
     def __next__(self) -> Request:
         request = super().__next__()
+        request.body.reader = _BodyReader(request.body.reader)
         # The event loop has answered this already, or the body is not wanted.
         request._expected_100_continue = False
         # The rest of a request that is refused is read by the event loop, and no other follows it.

@@ -138,7 +138,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self._begin_window(conn)
         if arrival.awaits_continue:
             arrival.awaits_continue = False
-            conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            with suppress(OSError):  # a client that has left shows at the next look at its socket
+                conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.held_bytes > self.limits.all_bytes:
             self._refuse_slowest()
 
@@ -280,11 +281,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def _refuse_slowest(self) -> None:
         """Refuse the slowest of those that hold memory, where all together hold too much."""
-        now = time.monotonic()
         moving = [conn for conn in self.waiting if conn.wait in (Wait.HEAD, Wait.BODY, Wait.READER)]
         if not moving:
             return
-        slowest = min(moving, key=lambda conn: conn.pace(now))
+        slowest = min(moving, key=partial(Connection.pace, now=time.monotonic()))
         if slowest.wait is Wait.READER:
             self._drop(slowest)
         else:

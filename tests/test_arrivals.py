@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
+from gunicorn.http.errors import LimitRequestHeaders
 
 from app.arrivals import Arrival, ClientSocket, Limits, Received, State
 
@@ -69,6 +72,13 @@ def test_a_client_that_asks_first_is_told_to_go_on(head: bytes, awaits: bool) ->
     assert arrival.awaits_continue is awaits
 
 
+def test_very_many_spaces_in_a_head_are_read_in_no_time() -> None:
+    head = POST.replace(b"Host", b"Expect:" + b" " * 30_000 + b"x" + b" " * 30_000 + b"y\r\nHost") % 5
+    started = time.thread_time()
+    assert Arrival(dataclasses.replace(LIMITS, head_bytes=70_000)).feed(head) is State.BODY
+    assert time.thread_time() - started < 0.5  # in quadratic time it takes ten times as long
+
+
 @pytest.fixture
 def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
     """Both ends of a connection: the server's, and the client's."""
@@ -88,6 +98,25 @@ def test_parser_reads_memory_head_first_and_the_next_request_is_kept(
     assert received.read(5, read_ahead=5) == b"photo"
     assert received.take_rest() == GET
     assert received.take_rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [(POST % 9999 + b"photo", ConnectionResetError), (b"GET / HTTP/1.1\r\nX: " + b"x" * 500, LimitRequestHeaders)],
+)
+def test_parser_never_waits_for_more_of_what_was_refused(
+    pair: tuple[ClientSocket, socket.socket], sent: bytes, error: type[Exception]
+) -> None:
+    arrival = Arrival(LIMITS)
+    assert arrival.feed(sent) is State.REFUSED
+    received = Received(pair[0])
+    received.fill(arrival)
+    read = bytearray()
+    while len(read) < len(sent):
+        read += received.read()
+    assert read == sent
+    with pytest.raises(error):
+        received.read()
 
 
 def test_sending_never_waits_and_keeps_what_is_not_taken_in_order(pair: tuple[ClientSocket, socket.socket]) -> None:

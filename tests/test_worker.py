@@ -6,6 +6,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ PATIENCE_SECONDS = 20
 PHOTO = colour_png(9, 5, 1)
 POST = b"POST /api/v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: %d\r\n%s\r\n"
 WHOLE = POST % (len(PHOTO), b"") + PHOTO
+CHUNKED = b"POST /api/v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -156,10 +158,7 @@ def test_body_that_moves_fast_enough_may_take_longer_than_a_stall(run: Callable[
 
 def test_requests_in_a_row_on_one_connection_are_answered_in_order(run: Callable[..., Running]) -> None:
     server = run()
-    chunked = (
-        b"POST /api/v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    chunked += b"%x\r\n%s\r\n0\r\n\r\n" % (len(PHOTO), PHOTO)
+    chunked = CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PHOTO), PHOTO)
     with server.connect() as connection, connection.makefile("rb") as answers:
         connection.sendall(ALIVE + WHOLE + chunked + b"GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         text = answers.read()
@@ -192,6 +191,36 @@ def test_refused_uploads_hold_no_thread(run: Callable[..., Running]) -> None:
             connection.sendall(POST % (10**9, b"") + bytes(1000))
             assert read_answer(connection)[0] == 413
         assert ask(server, WHOLE)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (POST % (9, b"Expect: 100-continue\r\nExpect: 100-continue\r\n"), 400),
+        (POST.replace(b"%d", b"%019d") % (9, b""), 400),
+        (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"5\r\nab", 400),
+        (CHUNKED + b"0000000000000005\r\n", 400),
+        (CHUNKED + b"0x5\r\nphoto\r\n", 400),
+        (CHUNKED + b"5;bad ext\r\nphoto\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: %s\r\n" % bytes(5000).replace(b"\0", b"x") * 22, 431),
+    ],
+)
+def test_unusual_framing_holds_no_thread(run: Callable[..., Running], sent: bytes, expected: int) -> None:
+    server = run()
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(server.connect()).sendall(sent)
+        assert ask(server, WHOLE)[0] == 200
+    assert ask(server, sent)[0] == expected
+
+
+def test_clients_that_ask_first_and_leave_do_no_harm(run: Callable[..., Running]) -> None:
+    server = run()
+    for _ in range(20):
+        with server.connect() as connection:  # closed by a reset
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+    assert ask(server, WHOLE)[0] == 200
 
 
 def test_slow_readers_hold_no_thread_and_get_all_of_it(run: Callable[..., Running]) -> None:
