@@ -1,7 +1,7 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
-import { encodeScaled, SHORT_SIDE } from './scaler.js';
-import { stripJpeg, stripPng, stripWebp } from './strip.js';
+import { canvasIsHonest, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
+import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
 import { Failure } from './upload.js';
 import { limitBytes } from './words.js';
 
@@ -24,18 +24,21 @@ const STRIPPERS = {
 // Return {kind, original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
 export async function prepare(file) {
   const kind = await kindOf(file);
-  const bitmap = await decode(file);
-  const original = { kind, bytes: file.size, width: bitmap?.width, height: bitmap?.height };
-  const isSmall = bitmap && Math.min(bitmap.width, bitmap.height) <= SHORT_SIDE;
-  if (STRIPPERS[kind] && (isSmall || !bitmap)) {
-    bitmap?.close();
-    const [strip, type] = STRIPPERS[kind];
-    const blob = new Blob(strip(new Uint8Array(await file.arrayBuffer())), { type });
-    return checked({ original, way: 'stripped', blob, preview: bitmap && blob });
+  const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file) : { bitmap: await decode(file) };
+  const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
+  const original = { kind, bytes: file.size, width, height };
+  const isFine = orientation === 1 && Math.min(width, height) <= SHORT_SIDE;
+  const canScale = Boolean(bitmap) && canvasIsHonest();
+  const stripper = isFine || !canScale ? STRIPPERS[kind] : null;
+  if (canScale && !stripper) {
+    const blob = await scale(bitmap, orientation); // which takes the bitmap over
+    return checked({ original, way: 'scaled', blob, preview: blob });
   }
-  if (!bitmap) return checked({ original, way: 'original', blob: file, preview: null });
-  const blob = await scale(bitmap); // which takes the bitmap over
-  return checked({ original, way: 'scaled', blob, preview: blob });
+  bitmap?.close();
+  if (!stripper) return checked({ original, way: 'original', blob: file, preview: null });
+  const [strip, type] = stripper;
+  const blob = new Blob(strip(new Uint8Array(await file.arrayBuffer())), { type });
+  return checked({ original, way: 'stripped', blob, preview: bitmap && blob });
 }
 
 function checked(prepared) {
@@ -71,19 +74,28 @@ async function decode(file) {
   }
 }
 
+// Browsers show a WebP as it is stored, whatever its metadata says, the server shows it upright: here it is decoded
+// without them, to be turned.
+async function decodeWebp(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const orientation = webpOrientation(bytes);
+  if (orientation === 1) return { bitmap: await decode(file), orientation };
+  return { bitmap: await decode(new File(stripWebp(bytes, 1), file.name, { type: 'image/webp' })), orientation };
+}
+
 let worker = null;
 let latestId = 0;
 const waiting = new Map();
 
 // In the worker where there is one that can draw, else here.
-function scale(bitmap) {
-  if (typeof OffscreenCanvas === 'undefined') return encodeScaled(bitmap);
+function scale(bitmap, orientation) {
+  if (typeof OffscreenCanvas === 'undefined') return encodeScaled(bitmap, orientation);
   worker ??= startWorker();
   latestId += 1;
   const id = latestId;
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, bitmap }, [bitmap]);
+    worker.postMessage({ id, bitmap, orientation }, [bitmap]);
   });
 }
 

@@ -9,6 +9,19 @@ const RESIZED = 256;
 // WebP of quality 1 is lossless in Chromium, and a browser without WebP writes PNG. A JPEG of a third of the size
 // would move answers by up to 0.1.
 const ENCODING = ['image/webp', 1];
+// A longer WebP does not exist: Chromium would cut it off, Firefox fails.
+const LONGEST_WEBP_SIDE = 16_383;
+// What turns a picture upright that is stored in one of EXIF's orientations: the first four numbers of the transformation,
+// and where its origin goes, in the new width and height.
+const UPRIGHT = {
+  2: [-1, 0, 0, 1, 1, 0],
+  3: [-1, 0, 0, -1, 1, 1],
+  4: [1, 0, 0, -1, 0, 1],
+  5: [0, 1, 1, 0, 0, 0],
+  6: [0, 1, -1, 0, 1, 0],
+  7: [0, -1, -1, 0, 1, 1],
+  8: [0, -1, 1, 0, 0, 1],
+};
 
 const isWorker = typeof WorkerGlobalScope !== 'undefined';
 
@@ -20,15 +33,43 @@ export function scaledSize({ width, height }) {
   return [width, height].map((side) => (SHORT_SIDE / RESIZED) * Math.floor((RESIZED * side) / short));
 }
 
-// Encode a bitmap, scaled down; closes it.
-export async function encodeScaled(bitmap) {
+// Encode a bitmap, scaled down and turned upright; closes it.
+export async function encodeScaled(bitmap, orientation) {
   const [width, height] = scaledSize(bitmap);
   const pixels = scaleDown(bitmap, width, height, makeCanvas);
   bitmap.close();
+  const stored = makeCanvas(width, height);
+  stored.getContext('2d', { alpha: false }).putImageData(pixels, 0, 0);
+  const canvas = upright(stored, orientation);
+  const [type, quality] = Math.max(width, height) > LONGEST_WEBP_SIDE ? ['image/png'] : ENCODING;
+  if (isWorker) return canvas.convertToBlob({ type, quality });
+  return new Promise((resolve) => canvas.toBlob(resolve, type, quality));
+}
+
+export function uprightSides({ width, height }, orientation) {
+  return orientation < 5 ? [width, height] : [height, width];
+}
+
+function upright(stored, orientation) {
+  if (orientation === 1) return stored;
+  const [width, height] = uprightSides(stored, orientation);
+  const [a, b, c, d, x, y] = UPRIGHT[orientation];
   const canvas = makeCanvas(width, height);
-  canvas.getContext('2d', { alpha: false }).putImageData(pixels, 0, 0);
-  if (isWorker) return canvas.convertToBlob({ type: ENCODING[0], quality: ENCODING[1] });
-  return new Promise((resolve) => canvas.toBlob(resolve, ...ENCODING));
+  const context = canvas.getContext('2d', { alpha: false });
+  context.imageSmoothingEnabled = false;
+  context.setTransform(a, b, c, d, x * width, y * height);
+  context.drawImage(stored, 0, 0);
+  return canvas;
+}
+
+// Tell whether what is drawn can be read again: against fingerprinting some browsers hand out noise or white instead.
+export function canvasIsHonest() {
+  const colour = [200, 60, 20];
+  const context = makeCanvas(1, 1).getContext('2d');
+  context.fillStyle = `rgb(${colour})`;
+  context.fillRect(0, 0, 1, 1);
+  const { data } = context.getImageData(0, 0, 1, 1);
+  return colour.every((value, channel) => Math.abs(value - data[channel]) < 8);
 }
 
 function makeCanvas(width, height) {
@@ -37,9 +78,9 @@ function makeCanvas(width, height) {
 }
 
 if (isWorker) {
-  onmessage = async ({ data: { id, bitmap } }) => {
+  onmessage = async ({ data: { id, bitmap, orientation } }) => {
     try {
-      postMessage({ id, blob: await encodeScaled(bitmap) });
+      postMessage({ id, blob: await encodeScaled(bitmap, orientation) });
     } catch (error) {
       postMessage({ id, reason: String(error) });
     }

@@ -104,18 +104,9 @@ const WEBP_KEPT = new Set(['VP8 ', 'VP8L', 'VP8X', 'ALPH', 'ANIM', 'ANMF']);
 const WEBP_FLAGS = { icc: 0x20, exif: 0x08, xmp: 0x04 };
 
 // WebP: the chunks of the picture itself, with a new total length and honest flags in front.
-export function stripWebp(bytes) {
-  const kept = [];
-  let orientation = 1;
-  for (let at = 12; at + 8 <= bytes.length;) {
-    const type = ascii(bytes, at, at + 4);
-    const length = viewOf(bytes).getUint32(at + 4, true);
-    const end = at + 8 + length + (length % 2);
-    if (type === 'EXIF') orientation = readOrientation(withoutPrefix(bytes.subarray(at + 8, at + 8 + length)));
-    if (WEBP_KEPT.has(type)) kept.push(bytes.slice(at, end));
-    at = end;
-  }
-  if (orientation !== 1) kept.push(webpOrientation(orientation));
+export function stripWebp(bytes, orientation = webpOrientation(bytes)) {
+  const kept = webpChunks(bytes).filter(({ type }) => WEBP_KEPT.has(type)).map(({ chunk }) => chunk.slice());
+  if (orientation !== 1) kept.push(orientationChunk(orientation));
   if (kept.length > 0 && ascii(kept[0], 0, 4) === 'VP8X') {
     kept[0][8] &= ~(WEBP_FLAGS.icc | WEBP_FLAGS.exif | WEBP_FLAGS.xmp);
     if (orientation !== 1) kept[0][8] |= WEBP_FLAGS.exif;
@@ -125,12 +116,29 @@ export function stripWebp(bytes) {
   return [header, ...kept];
 }
 
+function webpChunks(bytes) {
+  const chunks = [];
+  for (let at = 12; at + 8 <= bytes.length;) {
+    const length = viewOf(bytes).getUint32(at + 4, true);
+    const end = at + 8 + length + (length % 2);
+    const data = bytes.subarray(at + 8, at + 8 + length);
+    chunks.push({ type: ascii(bytes, at, at + 4), chunk: bytes.subarray(at, end), data });
+    at = end;
+  }
+  return chunks;
+}
+
+export function webpOrientation(bytes) {
+  const exif = webpChunks(bytes).find(({ type }) => type === 'EXIF');
+  return exif ? readOrientation(withoutPrefix(exif.data)) : 1;
+}
+
 // Some writers put JPEG's prefix in front of the TIFF.
 function withoutPrefix(data) {
   return ascii(data, 0, EXIF.length) === EXIF ? data.subarray(EXIF.length) : data;
 }
 
-function webpOrientation(orientation) {
+function orientationChunk(orientation) {
   const tiff = writeOrientation(orientation);
   return new Uint8Array([...codes('EXIF'), tiff.length, 0, 0, 0, ...tiff]);
 }

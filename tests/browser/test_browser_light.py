@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from playwright.sync_api import expect
 
 SECRET = b"SECRET-PLACE"
+SPOTS = [(0.2, 0.7), (0.8, 0.7), (0.5, 0.1)]  # of a picture in three colours, in its width and height
 
 
 # The browser's protocol does not tell what a blob holds; the digest in the answer proves that this is what arrived.
@@ -104,7 +105,7 @@ def test_a_small_photo_is_sent_as_it_is_without_its_metadata(sent: Callable[...,
     assert np.array_equal(pixels(data), pixels(original))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_all_that_stays(sent: Callable[..., bytes], kind: str, orientation: int) -> None:
     data = sent(saved(kind, exif=exif(orientation)))
@@ -113,17 +114,68 @@ def test_orientation_is_all_that_stays(sent: Callable[..., bytes], kind: str, or
     assert left == ({} if orientation == 1 else {ExifTags.Base.Orientation: orientation})
 
 
+def turned(upright: Image.Image, orientation: int) -> Image.Image:
+    """Turn a picture to how it is stored in an orientation."""
+    turns = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # each undoes its orientation
+    return upright.transpose(Image.Transpose(turns[orientation])) if orientation > 1 else upright
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_large_photo_is_scaled_down_upright(sent: Callable[..., bytes], orientation: int) -> None:
-    upright = two_halves(1600, 1200)
-    turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # each undoes its orientation
-    stored = upright.transpose(Image.Transpose(turned[orientation])) if orientation > 1 else upright
-    data = sent(saved("JPEG", stored, exif=exif(orientation)))
+    data = sent(saved("JPEG", turned(two_halves(1600, 1200), orientation), exif=exif(orientation)))
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.size, dict(image.getexif())) == ("WEBP", (682, 512), {})
     red, blue = pixels(data)[256, 80], pixels(data)[256, 600]
     assert red[0] > 180 > blue[0]
     assert blue[2] > 180 > red[2]
+
+
+@pytest.mark.parametrize("size", [(400, 300), (1600, 1200)])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_webp_is_turned_upright_which_browsers_do_not(
+    cards: Cards, sent: Callable[..., bytes], size: tuple[int, int], orientation: int
+) -> None:
+    upright = two_halves(*size)
+    upright.paste((240, 240, 240), (0, 0, size[0], size[1] // 4))
+    data = sent(saved("WEBP", turned(upright, orientation), exif=exif(orientation), lossless=True), "photo.webp")
+    with Image.open(io.BytesIO(data)) as image:
+        assert dict(image.getexif()) == {}
+    scale = min(1, 512 / size[1])
+    red, blue, white = (pixels(data)[int(y * scale * size[1]), int(x * scale * size[0])] for x, y in SPOTS)
+    assert np.abs([red - (220, 30, 30), blue - (30, 30, 220), white - (240, 240, 240)]).max() <= 2
+    expect(cards.all.first.locator("[data-part=original]")).to_contain_text(f"{size[0]} × {size[1]} pixels, WebP")
+
+
+def test_a_panorama_too_long_for_webp_is_sent_whole(sent: Callable[..., bytes]) -> None:
+    with Image.open(io.BytesIO(sent(saved("JPEG", two_halves(20_000, 600))))) as image:
+        assert (image.format, image.size) == ("PNG", (17_066, 512))
+
+
+# As where a browser guards against fingerprinting.
+READ_WHITE = """() => {
+  const { getImageData } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.getImageData = function read(...place) {
+    const image = getImageData.apply(this, place);
+    image.data.fill(255);
+    return image;
+  };
+}"""
+
+
+def test_where_a_canvas_cannot_be_read_a_large_photo_is_sent_in_its_size(
+    cards: Cards, sent: Callable[..., bytes]
+) -> None:
+    cards.page.evaluate(READ_WHITE)
+    original = saved("JPEG", two_halves(1600, 1200), exif=exif())
+    data = sent(original)
+    assert SECRET not in data
+    assert np.array_equal(pixels(data), pixels(original))
+    expect(cards.all.first.get_by_role("img", name="Your photo photo.jpg")).to_be_visible()
+
+
+def test_where_a_canvas_cannot_be_read_other_kinds_are_asked_about(cards: Cards) -> None:
+    cards.page.evaluate(READ_WHITE)
+    expect_state(cards.choose_files(payload("photo.bmp", saved("BMP"), "image/bmp")), "asking")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +233,7 @@ def test_what_the_browser_cannot_read_is_asked_about_before_it_is_sent(cards: Ca
     card.get_by_role("button", name="Send it as it is").click()
     expect_state(card, "done")
     expect(card.get_by_text("This browser cannot show this photo.")).to_be_visible()
+    expect(card.locator(".eye:visible")).to_have_count(0)  # which would lay a heat map over nothing
     expect(card.locator("[data-part=original]")).to_contain_text("400 × 300 pixels, TIFF")
     expect(card.locator("[data-part=sent]")).to_contain_text("the whole file")
 
