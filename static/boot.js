@@ -20,6 +20,9 @@
   if (theme === 'dark' || theme === 'light') root.dataset.theme = theme;
 
   document.addEventListener('DOMContentLoaded', () => {
+    // The modules have run by now. Where they could not, the plain form works as well.
+    if (document.querySelector('script[type=module]') && !root.dataset.alive) root.classList.remove('script');
+
     const button = document.getElementById('theme');
     const relabel = () => {
       button.title = isDark() ? button.dataset.light : button.dataset.dark;

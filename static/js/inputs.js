@@ -9,18 +9,23 @@ export function listen(give) {
   for (const input of [byId('file'), byId('camera')]) listenToChooser(input, give);
   byId('pick').addEventListener('submit', (event) => event.preventDefault());
   listenToDrops(give);
-  addEventListener('paste', (event) => take(event.clipboardData, give));
+  addEventListener('paste', (event) => {
+    const isTyped = event.target.type === 'password' && event.clipboardData.files.length === 0; // a key into its field
+    if (!isTyped) take(event.clipboardData, give);
+  });
   for (const button of document.querySelectorAll('[data-sample]')) {
     button.addEventListener('click', async () => give([await fetchSample(button.dataset)]));
   }
 }
 
 function listenToChooser(input, give) {
-  input.addEventListener('change', () => {
+  const giveChosen = () => {
     const files = [...input.files];
     input.value = ''; // so that the same photo can be chosen again
     if (files.length > 0) give(files);
-  });
+  };
+  input.addEventListener('change', giveChosen);
+  giveChosen(); // what was chosen while this script was on its way
   // It looks like a button, so Enter opens it as it would a button; browsers only let Space do so.
   input.addEventListener('keydown', (event) => {
     if (event.key !== 'Enter') return;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from cards import Cards, expect_state, held_requests, payload
 from playwright.sync_api import BrowserContext, Page, expect
@@ -55,6 +57,16 @@ def test_a_picture_on_the_clipboard_can_be_pasted(context: BrowserContext, cards
     cards.page.keyboard.press("Control+V")
     expect_state(cards.all.first, "done")
     expect(cards.all.first.locator("[data-part=file]")).to_have_text("image.png")
+
+
+def test_a_photo_chosen_before_the_script_arrives_is_not_lost(
+    context: BrowserContext, real_photos: dict[str, bytes]
+) -> None:
+    page = context.new_page()
+    with held_requests(page, re.compile(r"/js/")):
+        page.goto("./", wait_until="commit")
+        page.locator("#file").set_input_files([payload("early.jpg", real_photos["cat"])])
+    expect_state(page.locator("#cards > li"), "done")
 
 
 @pytest.mark.parametrize(("name", "answer"), [("cat", "Egyptian cat"), ("coffee", "espresso"), ("rocket", "missile")])

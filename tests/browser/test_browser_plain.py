@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from cards import payload
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+from server import Server
 
 
 @pytest.fixture
@@ -19,6 +22,16 @@ def plain(context: BrowserContext) -> Page:
     page = context.new_page()
     page.goto("./")
     return page
+
+
+def test_the_form_works_where_the_script_does_not_arrive(browser: Browser, server: Server) -> None:
+    with browser.new_context(base_url=server.url, locale="en-GB") as context:
+        page = context.new_page()
+        page.route(re.compile(r"/js/"), lambda route: route.abort())
+        page.goto("./")
+        page.locator("#file").set_input_files([payload("notes.jpg", b"These are words.")])
+        page.get_by_role("button", name="Classify").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("That is not a photo we can read.")
 
 
 def test_the_form_works(plain: Page, real_photos: dict[str, bytes]) -> None:
