@@ -7,6 +7,7 @@ LANGUAGES = ("en", "zh")
 # Keys that begin so go to the page's script too, which writes them into the cards.
 SCRIPT_PREFIXES = ("js.", "problem.", "advice.")
 
+# A space at the end of English words parts them from the sentence that follows; Chinese sentences follow closely.
 WORDS: dict[str, tuple[str, str]] = {
     "title": ("What is in the photo?", "照片里是什么？"),
     "lead": (
@@ -17,16 +18,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "camera": ("Take a photo", "拍照"),
     "drop": ("or drop photos anywhere, or paste one", "也可以把照片拖到页面任意位置，或直接粘贴"),
     "kinds": (
-        "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, up to {limit} MiB.",
-        "支持 JPEG、PNG、WebP、GIF、BMP、TIFF、AVIF、HEIC，最大 {limit} MiB。",
+        "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, up to {limit}\u00a0MiB.",
+        "支持 JPEG、PNG、WebP、GIF、BMP、TIFF、AVIF、HEIC，最大 {limit}\u00a0MiB。",
     ),
     "key": ("Key", "密钥"),
-    "key.why": ("A key is needed here. Whoever runs this can give you one.", "这里需要密钥，可向管理员索取。"),
+    "key.why": ("A key is needed here. Whoever runs this can give you one. ", "这里需要密钥，可向管理员索取。"),
     "key.kept": (
         "It stays in the memory of this tab, until you reload or close it.",
         "密钥只保留在此标签页的内存中，刷新或关闭后即消失。",
     ),
-    "key.in_use": ("Your key is in use.", "正在使用您的密钥。"),
+    "key.in_use": ("Your key is in use.", "正在使用你的密钥。"),
     "key.forget": ("Forget it", "清除密钥"),
     "page_off": (
         "This service answers scripts only; it has no page to choose photos on.",
@@ -45,7 +46,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "均无版权限制（CC0）。",
     ),
     "knows": (
-        "It knows 1000 things: animals, plants, food, vehicles, tools, buildings. It does not recognise people.",
+        "It knows 1000 things: animals, plants, food, vehicles, tools, buildings. It does not recognise people. ",
         "它认识 1000 种事物：动物、植物、食物、交通工具、器具、建筑等；它不识别人物。",
     ),
     "private": (
@@ -64,7 +65,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "它没有把握：前两个答案不相上下。",
     ),
     "photo_facts": ("{width} × {height} pixels, {format}", "{width} × {height} 像素，{format}"),
-    "answered_by": ("Answered by {name}, {precision}.", "由 {name}（{precision}）识别。"),
+    "answered_by": ("Answered by {name}, {precision}. ", "由 {name}（{precision}）识别。"),
     "fallback": (
         "The usual model, ResNet-18, could not be downloaded, so a packaged one answers: EfficientNet-Lite0.",
         "默认模型 ResNet-18 未能下载，现由自带模型 EfficientNet-Lite0 识别。",
@@ -73,10 +74,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "The model is still loading; the first answer may take a few seconds.",
         "模型正在加载，第一次识别可能需要几秒钟。",
     ),
-    "scripts": ("For scripts", "供脚本调用"),
+    "scripts": ("For scripts: ", "供脚本调用："),
     "docs": ("Interface for scripts", "脚本接口说明"),
     "docs.lead": (
-        "All that a script can ask, what it gets, and every error. The same as a file for programs:",
+        "All that a script can ask, what it gets, and every error. The same as a file for programs: ",
         "脚本可以调用的全部内容、返回结果与所有错误。供程序读取的文件：",
     ),
     "docs.routes": ("Routes", "接口列表"),
@@ -145,7 +146,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "js.key.checking": ("Checking…", "正在检查…"),
     "js.key.unknown": (
         "That key is not known here. Check that it is complete.",
-        "此处没有这个密钥，请检查是否完整。",
+        "没有这个密钥，请检查是否输入完整。",
     ),
     "js.key.disabled": ("That key is disabled. Enter another one.", "该密钥已停用，请换一个。"),
     "js.key.gone": (
@@ -163,11 +164,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "js.ask": (
         "This browser cannot make this {kind} photo smaller or take out its metadata, such as the place "
         "where it was taken. It would be sent as a whole, {size}.",
-        "此浏览器无法缩小这张 {kind} 照片，也无法去除其中的元数据（例如拍摄地点）。如果发送，将是整个文件（{size}）。",
+        "此浏览器无法缩小这张 {kind} 照片，也无法去除其中的元数据（例如拍摄地点）。"
+        "如要发送，只能发送整个文件（{size}）。",
     ),
     "js.verdict": ("This looks like: {name}", "这看起来是：{name}"),
     "js.unsure_low": ("It is not sure. Its best guess: {name}", "它没有把握，最可能是：{name}"),
-    "js.unsure_close": ("Hard to tell: {name}, or {second}", "难以确定：{name}，或者{second}"),
+    "js.unsure_close": ("Hard to tell: {name}, or {second}", "难以确定：是{name}，还是{second}"),
     "js.announce": ("{file}: {name}, {percent}.", "{file}：{name}，{percent}。"),
     "js.added": ("{count} photos added.", "已添加 {count} 张照片。"),
     "js.cleared": ("All photos cleared.", "已清除全部照片。"),
@@ -205,9 +207,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "js.copy_curl": ("Copy as curl", "复制 curl 命令"),
     "js.copied": ("Copied", "已复制"),
     "js.copy_failed": ("Copying is not allowed here", "此处不允许复制"),
-    "js.count": ("{done} of {count} ready.", "已完成 {done} / {count}。"),
+    "js.count": ("{done} of {count} ready. ", "已完成 {done} / {count}。"),
     "problem.no-photo": ("There was no photo in that.", "没有收到照片。"),
-    "advice.no-photo": ("Choose a photo that is not empty.", "请选择一张照片，且文件不为空。"),
+    "advice.no-photo": ("Choose a photo that is not empty.", "请选择一张照片，文件不能为空。"),
     "problem.too-many-photos": ("That was more than one photo.", "一次只能识别一张照片。"),
     "advice.too-many-photos": ("Choose a single photo.", "请只选择一张照片。"),
     "problem.bad-parameter": ("A parameter was not understood.", "参数有误。"),
@@ -217,7 +219,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "problem.unauthorized": ("A key is needed here.", "这里需要密钥。"),
     "advice.unauthorized": (
         "Enter the key that you were given, exactly as it is. If it does not work, ask whoever runs this.",
-        "请输入您得到的密钥，须完全一致。如果无效，请联系管理员。",
+        "请完整输入你得到的密钥。如果无效，请联系管理员。",
     ),
     "problem.forbidden": ("This key is disabled.", "该密钥已停用。"),
     "advice.forbidden": (

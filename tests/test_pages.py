@@ -84,7 +84,7 @@ def test_the_page_says_what_it_knows_and_that_photos_are_not_stored(client: Flas
 
 def test_the_limit_of_the_settings_is_named(make_settings: Callable[..., Settings]) -> None:
     client = create_app(make_settings(max_upload_bytes=3 * 1024 * 1024), fake_classifier()).test_client()
-    assert "up to 3 MiB" in client.get("/").text
+    assert "up to 3\u00a0MiB" in client.get("/").text
 
 
 @pytest.mark.parametrize(("language", "first", "second"), [("en", "hen", "母鸡"), ("zh", "母鸡", "hen")])

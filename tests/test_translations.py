@@ -15,6 +15,7 @@ from app.translations import script_words
 from app.words import WORDS
 
 ROOT = Path(__file__).resolve().parent.parent
+INLINE = r"(?:</?(?:a|code|span)\b[^>]*>)*"
 HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -29,6 +30,13 @@ def test_both_languages_say_something_with_the_same_blanks(key: str) -> None:
     assert not HAN.search(english)
     assert HAN.search(chinese) or not english.strip("{} ,·").isalpha()
     assert placeholders(english) == placeholders(chinese)
+
+
+@pytest.mark.parametrize("address", ["/", "/docs", "/problems/too-large"])
+def test_nothing_parts_a_chinese_sentence_from_the_next(client: FlaskClient, address: str) -> None:
+    page = client.get(address, headers={"Accept-Language": "zh"}).text
+    assert re.findall(rf"[。，：；？]{INLINE}\s+{INLINE}[^\s<·]", page) == []
+    assert not re.search(r"[\u4e00-\u9fff](?:</span>)?[,:;?]", page)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

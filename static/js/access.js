@@ -1,7 +1,7 @@
 // The key that the server may ask for: typed once, kept in this module's memory, gone with the page.
 
 import { announce, byId, say, show, write } from './dom.js';
-import { needsKey, t, url } from './words.js';
+import { needsKey, sentences, t, url } from './words.js';
 
 // What a bearer token may consist of; anything else is no key, and could not even be sent.
 const TOKEN = /^[\w.~+/-]+=*$/;
@@ -76,7 +76,7 @@ async function refusal(typed) {
     const { status } = await fetch(url('api/v1/model'), { headers, cache: 'no-store', signal });
     if (status === 401) return reason('unauthorized');
     if (status === 403) return reason('forbidden');
-    return status === 429 ? () => `${t('problem.rate-limited')} ${t('advice.rate-limited')}` : null;
+    return status === 429 ? () => sentences('problem.rate-limited', 'advice.rate-limited') : null;
   } catch (error) {
     console.info('The key could not be checked.', error);
     return () => t('js.key.gone');

@@ -27,13 +27,18 @@ export function t(key, values = {}) {
   return words[key].replace(/\{(\w+)\}/g, (_, name) => String(all[name]));
 }
 
+// Texts one after the other, as its language writes them.
+export function sentences(...keys) {
+  return keys.map((key) => t(key)).join(isChinese() ? '' : ' ');
+}
+
 export function percent(fraction, digits = 1) {
   return `${(100 * fraction).toFixed(digits)}%`;
 }
 
 export function size(bytes) {
-  if (bytes < 1024) return `${bytes} B`;
-  return bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+  if (bytes < 1024) return `${bytes}\u00a0B`;
+  return bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)}\u00a0KiB` : `${(bytes / 1024 / 1024).toFixed(1)}\u00a0MiB`;
 }
 
 // A class's two names, the reader's first; a custom model may have one only.

@@ -77,6 +77,18 @@ def test_a_key_is_kept_nowhere_but_in_memory(cards: Cards, context: BrowserConte
     expect(cards.page.locator("#access")).to_be_visible()
 
 
+def test_a_key_can_be_pasted(context: BrowserContext, cards: Cards) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    cards.page.evaluate("(key) => navigator.clipboard.writeText(key)", ALICE)
+    cards.page.locator("#access-key").focus()
+    cards.page.keyboard.press("Control+V")
+    expect(cards.page.locator("#access-key")).to_have_value(ALICE)
+    expect(cards.page.locator("#message")).to_be_hidden()
+    cards.page.locator("#access-use").focus()
+    cards.page.keyboard.press("Control+V")
+    expect(cards.page.locator("#message")).to_contain_text("There was no photo in that")
+
+
 def test_a_key_can_be_forgotten(cards: Cards) -> None:
     enter(cards, ALICE)
     cards.page.get_by_role("button", name="Forget it").click()
@@ -92,7 +104,7 @@ def test_a_key_outlives_a_change_of_the_language(cards: Cards) -> None:
     expect(cards.page.locator("#access-key")).to_have_value("tt_wrong")
     expect(cards.page.locator("#access-use")).to_have_text("使用此密钥")
     enter(cards, ALICE)
-    expect(cards.page.locator("#access-used")).to_contain_text("正在使用您的密钥。")
+    expect(cards.page.locator("#access-used")).to_contain_text("正在使用你的密钥。")
     cards.page.get_by_role("link", name="English").click()
     expect(cards.page.locator("#access-used")).to_contain_text("Your key is in use.")
     expect_state(cards.choose_files(PHOTO), "done")
