@@ -14,7 +14,7 @@ export function verdict(predictions) {
   return t('js.verdict', { name });
 }
 
-// Fill the list; `onLook(prediction)` is called by each answer's eye. Returns the eyes.
+// Fill the list; `onLook(prediction)` is called by each answer's eye, hidden where there is none. Returns the eyes.
 export function fillAnswers(list, predictions, onLook) {
   const rows = predictions.map((prediction) => row(prediction, onLook));
   list.replaceChildren(...rows.map(({ element }) => element));
@@ -37,7 +37,7 @@ function row(prediction, onLook) {
   write(eye, lookAt, 'aria-label');
   write(eye, lookAt, 'title');
   eye.addEventListener('click', () => onLook(prediction));
-  show(eye, Boolean(prediction.heatmap));
+  show(eye, Boolean(onLook && prediction.heatmap));
   return built;
 }
 
@@ -58,7 +58,7 @@ export function fillDetails(parts, fileName, { original, way, blob }, { answer, 
 }
 
 function describeTime(elapsedMs, timing) {
-  const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+  const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)}\u00a0ms`;
   const steps = ['cache', 'decode', 'queue', 'infer'].filter((step) => step in timing);
   const split = steps.map((step) => t(`js.time.${step}`, { ms: milliseconds(timing[step]) }));
   return [t('js.time.total', { total: milliseconds(elapsedMs) }), ...split].join(' · ');

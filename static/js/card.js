@@ -7,7 +7,7 @@ import { announce, build, say, show, write } from './dom.js';
 import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
 import { prepare } from './prepare.js';
 import { Failure, predict } from './upload.js';
-import { names, percent, size, t } from './words.js';
+import { names, percent, sentences, size, t } from './words.js';
 
 const BUTTONS = {
   waiting: ['cancel'],
@@ -20,7 +20,10 @@ const BUTTONS = {
   failed: ['remove'],
   cancelled: ['retry', 'remove'],
 };
-const MAY_PASS = ['internal-error', 'overloaded', 'model-unavailable', 'deadline-exceeded', 'gone', 'bad-request', 'rate-limited'];
+const MAY_PASS = [
+  'internal-error', 'overloaded', 'model-unavailable', 'deadline-exceeded', 'gone', 'bad-request', 'rate-limited',
+  'request-timeout',
+];
 const SLOW_AFTER_MS = 6000;
 const MOST_ATTEMPTS = 6;
 const MOST_PATIENCE_SECONDS = 600;
@@ -79,7 +82,7 @@ export class Card {
 
   async #run(signal) {
     try {
-      if (!this.#prepared) await this.#prepare();
+      if (!this.#prepared) await this.#prepare(signal);
       if (signal.aborted) return;
       if (this.#prepared.way === 'original' && !this.#hasConsent) this.#ask();
       else this.#finish(await this.#send(signal));
@@ -88,10 +91,12 @@ export class Card {
     }
   }
 
-  async #prepare() {
+  async #prepare(signal) {
     this.#set('preparing', () => t('js.preparing'));
-    this.#prepared = await prepare(this.file);
-    const { preview } = this.#prepared;
+    const prepared = await prepare(this.file);
+    if (signal.aborted) return; // a preview made now would never be freed
+    this.#prepared = prepared;
+    const { preview } = prepared;
     show(this.parts.placeholder, !preview);
     if (!preview) return;
     this.previewUrl = URL.createObjectURL(preview);
@@ -134,7 +139,7 @@ export class Card {
     const { predictions } = result.answer;
     readinessKnown();
     this.result = result;
-    this.eyes = fillAnswers(parts.answers, predictions, (prediction) => this.#look(prediction));
+    this.eyes = fillAnswers(parts.answers, predictions, this.previewUrl && ((prediction) => this.#look(prediction)));
     fillDetails(parts, this.file.name, this.#prepared, result);
     this.#set('done', () => verdict(predictions));
     const [name] = names(predictions[0]);
@@ -165,7 +170,7 @@ export class Card {
   #giveUp(slug) {
     this.#set('failed', () => t(`problem.${slug}`), () => t(`advice.${slug}`));
     show(this.parts.retry, MAY_PASS.includes(slug));
-    announce(`${this.file.name}: ${t(`problem.${slug}`)} ${t(`advice.${slug}`)}`);
+    announce(`${this.file.name}: ${sentences(`problem.${slug}`, `advice.${slug}`)}`);
   }
 
   // `title()` and `advice()` say it in the language of the moment.
@@ -180,7 +185,7 @@ export class Card {
     show(parts.progress, state === 'sending' || state === 'thinking');
     const isDone = state === 'done';
     for (const name of ['answers', 'details']) show(parts[name], isDone);
-    show(parts.hint, isDone && this.previewUrl !== null && Boolean(this.eyes?.some((eye) => !eye.hidden)));
+    show(parts.hint, isDone && Boolean(this.eyes?.some((eye) => !eye.hidden)));
     const active = document.activeElement;
     if (hadFocus && (!element.contains(active) || active.closest('[hidden]'))) element.focus();
     this.onChange(this);

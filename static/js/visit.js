@@ -6,7 +6,7 @@ import { Queue } from './queue.js';
 import { t } from './words.js';
 
 const IN_FLIGHT = 3;
-const MARKS = { asking: '?', failed: '!' };
+const MARKS = { asking: '?', cancelled: '×', done: '✓', failed: '!' };
 
 export class Visit {
   #cards = [];

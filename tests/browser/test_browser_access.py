@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
 from cards import Cards, expect_state, held_requests, payload, show_answers, show_several
+from fakes import colour_png
+from PIL import Image
 from playwright.sync_api import BrowserContext, FileChooser, Page, expect
 
 BREAKS = """new Promise((resolve) => {
@@ -86,6 +89,37 @@ def test_history_is_a_strip_of_thumbnails_that_one_button_clears(cards: Cards) -
     assert cards.page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
 
 
+COUNT_ADDRESSES = """() => {
+  const { createObjectURL, revokeObjectURL } = URL;
+  window.addresses = new Set();
+  URL.createObjectURL = (blob) => {
+    const address = createObjectURL.call(URL, blob);
+    addresses.add(address);
+    return address;
+  };
+  URL.revokeObjectURL = (address) => {
+    addresses.delete(address);
+    revokeObjectURL.call(URL, address);
+  };
+}"""
+
+
+def test_cleared_photos_leave_no_memory_behind_not_even_those_just_made_ready(cards: Cards) -> None:
+    page = cards.page
+    page.evaluate(COUNT_ADDRESSES)
+    expect_state(cards.choose("cat"), "done")
+    assert page.evaluate("addresses.size") == 1
+    with held_requests(page, "**/scaler*.js") as held:
+        card = cards.choose_files(payload("large.png", colour_png(8, size=(700, 600)), "image/png"))
+        held.wait_for(1)
+        expect_state(card, "preparing")
+        page.locator("#clear").click()
+    page.wait_for_timeout(500)
+    assert page.evaluate("addresses.size") == 0
+    expect_state(cards.choose_files(payload("large.png", colour_png(8, size=(700, 600)), "image/png")), "done")
+    assert page.evaluate("addresses.size") == 1
+
+
 def test_the_theme_follows_the_system_until_it_is_switched(page: Page) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     page.emulate_media(color_scheme="light")
@@ -124,8 +158,12 @@ def test_a_long_name_is_cut_and_can_be_read_in_full(cards: Cards) -> None:
 
 
 def test_a_thumbnail_without_a_picture_says_why(cards: Cards) -> None:
-    cards.choose_files(payload("notes.txt", b"words"), payload("scan.tiff", b"II*\0" + bytes(100)))
+    out = io.BytesIO()
+    Image.new("RGB", (80, 60)).save(out, "TIFF")
+    cards.choose_files(payload("notes.txt", b"words"), payload("scan.tiff", out.getvalue()))
     expect(cards.page.locator("#strip button")).to_have_text(["!", "?"])
+    cards.page.get_by_role("button", name="Send it as it is").click()
+    expect(cards.page.locator("#strip button")).to_have_text(["!", "✓"])
     expect(cards.page.get_by_role("button", name="notes.txt", exact=True)).to_be_visible()
 
 

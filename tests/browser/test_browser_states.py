@@ -104,6 +104,16 @@ def test_a_proxy_that_answers_with_its_own_page_is_not_taken_for_an_answer(cards
     expect_state(card, "done")
 
 
+def test_a_photo_that_arrived_too_slowly_can_be_sent_again(cards: Cards) -> None:
+    problem = {"type": "/problems/request-timeout", "title": "Request timeout", "status": 408, "detail": "…"}
+    cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=408, json=problem))
+    card = cards.choose("cat")
+    expect(card.locator("h3")).to_have_text("The photo arrived too slowly.")
+    cards.page.unroute("**/api/v1/predict*")
+    card.get_by_role("button", name="Try again").click()
+    expect_state(card, "done")
+
+
 def noise_tiff() -> bytes:
     """Make a file over the limit that the browser cannot make smaller."""
     out = io.BytesIO()
