@@ -126,7 +126,9 @@ def weights(fetch: bool) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Photos to quantise to int8 with: half calibrate, the others judge.",
 )
-@click.option("--max-drop", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="Points of top-1.")
+@click.option(
+    "--max-drop", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="Most points of top-1 lost."
+)
 @click.option("--rebuild", is_flag=True, help="Prepare again what is prepared already.")
 @click.option("--quiet", is_flag=True, help="Say nothing unless it fails.")
 def prepare(precision: str, calibrate: Path | None, max_drop: float, rebuild: bool, quiet: bool) -> None:

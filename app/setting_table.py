@@ -49,7 +49,12 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.one_of("efficientnet_lite0", "none"),
         "model that serves where the ResNet-18 weights cannot be had; 'none' refuses to become ready",
     ),
-    Setting("cache", "", parsers.path, "folder for weights; empty means topthree in the user's cache folder"),
+    Setting(
+        "cache",
+        "",
+        parsers.path,
+        "folder for weights and prepared models; empty means topthree in the user's cache folder",
+    ),
     Setting(
         "engine",
         "auto",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_architecture import ROW_OF_MODULE
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.serving import make_server
 
@@ -71,6 +72,12 @@ def test_readme_lists_the_settings_as_they_are() -> None:
 
 def test_readme_lists_the_errors_as_they_are() -> None:
     assert [row[:2] for row in table("Errors")] == [(str(p.status), f"`{p.slug}`") for p in PROBLEMS]
+
+
+def test_readme_lists_the_modules_in_their_layers() -> None:
+    rows = [(int(layer), re.findall(r"`(\w+)`", modules)) for layer, modules, _ in table("How it is built")]
+    listed = [(module, layer) for layer, modules in rows for module in modules]
+    assert sorted(listed) == sorted(ROW_OF_MODULE.items())
 
 
 def test_readme_lists_every_route(app) -> None:
