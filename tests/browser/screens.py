@@ -19,6 +19,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from server import ROOT, Server
 
+from app.keys import Key, digest_of
+
 FOLDER = ROOT / "docs" / "screens"
 SIZES = {"phone": (360, 740), "desktop": (1280, 800)}
 LARGEST_BYTES = 150 * 1024
@@ -81,6 +83,14 @@ def offline(cards: Cards) -> None:
     expect_state(cards.choose("cat"), "paused")
 
 
+def key_entry(cards: Cards) -> None:
+    """A server that asks for a key, and a wrong one."""
+    expect_state(cards.choose("cat"), "paused")
+    cards.page.locator("#access-key").fill("tt_wrong")
+    cards.page.keyboard.press("Enter")
+    expect(cards.page.locator("#access-error")).to_be_visible()
+
+
 STATES: list[Callable[[Cards], None]] = [
     first_view,
     answers,
@@ -130,7 +140,7 @@ def take(browser: Browser, server: Server, state: Callable[[Cards], None], optio
             state(cards)
             cards.page.wait_for_timeout(400)
             if cards.all.count():
-                target = ".answers" if state is details else "#connection:visible, #visit"
+                target = ".answers" if state is details else "#connection:visible, #access:visible, #visit"
                 place = cards.page.locator(target).first
                 place.evaluate(SCROLL_TO)
             save(cards.page, f"{state.__name__.replace('_', '-')}-{size_name}-{scheme}{suffix}")
@@ -142,17 +152,24 @@ def main() -> None:
     weights = os.environ.get("TOPTHREE_TEST_WEIGHTS")
     with tempfile.TemporaryDirectory() as cache, sync_playwright() as playwright:
         (Path(cache) / "fallback-in-use").write_text("For screenshots.")
-        server = Server(Path(cache), cache=cache, **({"weights": weights} if weights else {}))
+        settings = {"cache": cache} | ({"weights": weights} if weights else {})
+        server = Server(Path(cache), **settings)
+        keys = Path(cache) / "keys.txt"
+        keys.write_text(f"{Key('screens', True, digest_of('tt_screens')).as_line()}\n", encoding="utf-8")
+        asking = Server(Path(cache), api_keys_file=keys, **settings)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
             server.start()
+            asking.start()
             for scheme in ("light", "dark"):
                 for state in STATES:
                     take(browser, server, state, {"color_scheme": scheme, "locale": "en-GB"})
+                take(browser, asking, key_entry, {"color_scheme": scheme, "locale": "en-GB"})
                 take(browser, server, heat_map, {"color_scheme": scheme, "locale": "zh-CN"})
         finally:
             browser.close()
             server.stop()
+            asking.stop()
     print(f"{len(list(FOLDER.glob('*.webp')))} pictures in {FOLDER.relative_to(ROOT)}", file=sys.stderr)
 
 
