@@ -44,7 +44,8 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
     _keep_json_as_written(app)
     app.extensions["topthree"] = classifier or Classifier.from_settings(settings)
-    app.extensions["topthree_admission"] = Admission(make_plan(settings).most_requests, settings.max_waiting_bytes)
+    most_bytes = settings.max_waiting_bytes + uploads.FRAMING_BYTES  # so that one request of the largest size fits
+    app.extensions["topthree_admission"] = Admission(make_plan(settings).most_requests, most_bytes)
     app.extensions["topthree_results"] = ResultCache(settings.result_cache_bytes)
     problems.init_app(app)
     observability.init_app(app, settings)

@@ -54,7 +54,7 @@ def read_archive(data: bytes, *, most_entries: int, most_bytes: int, most_entry_
 
 def _is_clutter(entry: zipfile.ZipInfo) -> bool:
     *folders, name = entry.filename.split("/")
-    return entry.is_dir() or name in _CLUTTER or "__MACOSX" in folders
+    return entry.filename.endswith("/") or name in _CLUTTER or "__MACOSX" in folders
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most_bytes: int) -> bytes | Problem:

@@ -69,6 +69,7 @@ class Classifier:
         self._load = load
         self._loading = threading.Lock()
         self._model: Model | None = None
+        self._failed_loads = 0
         self._cpus = cpus
         self.slots = Slots(cpus + SPARE_SLOTS)
         self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH)
@@ -84,8 +85,11 @@ class Classifier:
     def model(self) -> Model:
         """Return the model, loading it first if none is loaded; raises ModelUnavailable with the reason."""
         if self._model is None:
-            with self._loading:
-                if self._model is None:  # another thread may have loaded it while this one waited
+            failed_before = self._failed_loads
+            with self._loading:  # whatever another thread's load ends with, those who waited for it share
+                if self._failed_loads > failed_before:
+                    raise ModelUnavailable(self.failure or "")
+                if self._model is None:
                     self._load_first()
         assert self._model is not None
         return self._model
@@ -105,6 +109,7 @@ class Classifier:
             self._put(self._try_load())
         except ModelUnavailable as error:
             self.failure = str(error)
+            self._failed_loads += 1
             raise
         self.failure = None
 

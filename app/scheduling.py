@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 LONGEST_RETRY_SECONDS = 60
 # How much the newest departure counts in the mean of the time between two.
 _NEWEST_WEIGHT = 0.1
+_TOO_LATE = "The deadline passed before the photo's turn came. Nothing was computed."
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Deadline:
     def check(self) -> None:
         """Raise DeadlineExceeded when the time has passed, ClientClosedRequest when the client has left."""
         if self.remaining_seconds == 0:
-            raise DeadlineExceeded("The deadline passed before the photo's turn came. Nothing was computed.")
+            raise DeadlineExceeded(_TOO_LATE)
         if self.is_abandoned():
             raise ClientClosedRequest("The client closed its connection before its turn came.")
 
@@ -181,6 +182,7 @@ class Slots:
                     self._waiting.remove(granted)
                     self.in_flight -= 1
                     deadline.check()
+                    raise DeadlineExceeded(_TOO_LATE)  # the clock and the wait may differ by a hair; there is no slot
 
     def _release(self) -> None:
         with self._lock:

@@ -256,7 +256,7 @@ def _read_json_photo(limit: int) -> bytes:
     if not (isinstance(document, dict) and isinstance(document.get("image"), str)):
         raise BadRequest('The JSON must be an object with the photo as base64: {"image": "<base64>"}.')
     if others := sorted(document.keys() - {"image"}):
-        raise BadRequest(f"The JSON has an unknown member '{others[0][:50]}'. Parameters go into the query: ?top=5.")
+        raise BadRequest(f"The JSON has an unknown member {others[0][:50]!r}. Parameters go into the query: ?top=5.")
     return _from_base64(document["image"])
 
 

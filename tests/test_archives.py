@@ -64,6 +64,11 @@ def test_broken_archives_are_refused(data: bytes) -> None:
         read(data)
 
 
+def test_a_file_without_a_name_is_read() -> None:
+    (entry,) = read(pack(("abc", COCK)).replace(b"abc", b"\0bc"))  # names end at their first zero
+    assert entry == Entry("", COCK)
+
+
 def test_too_many_files_are_refused() -> None:
     assert len(read(pack(*[(str(number), b"1") for number in range(4)]))) == 4
     with pytest.raises(TooLarge, match="5 photos are more than the 4"):

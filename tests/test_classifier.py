@@ -62,6 +62,37 @@ def test_a_failed_load_is_told_and_tried_again() -> None:
     assert classifier.failure is None
 
 
+def test_a_failed_load_fails_all_who_waited_for_it_once() -> None:
+    loads, waiting = [], threading.Semaphore(0)
+
+    class CountingLock:
+        lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            waiting.release()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    def load() -> Model:
+        loads.append(1)
+        for _ in range(4):
+            assert waiting.acquire(timeout=PATIENCE_SECONDS)
+        raise WeightsError("The disk is gone.")
+
+    classifier = Classifier(load)
+    classifier._loading = CountingLock()
+
+    def ask(_: int) -> None:
+        with pytest.raises(ModelUnavailable, match="The disk is gone"):
+            classifier.model  # noqa: B018 - the first look at it loads it
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(4)))
+    assert len(loads) == 1
+
+
 def test_nothing_is_loaded_before_the_first_use() -> None:
     classifier = fake_classifier()
     assert classifier.loaded_model is None

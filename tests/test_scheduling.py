@@ -148,6 +148,16 @@ def test_a_turn_that_comes_too_late_is_not_taken() -> None:
         assert turn.alone
 
 
+def test_a_wait_that_ends_a_hair_early_gets_no_slot() -> None:
+    class NearlyOver(Deadline):
+        remaining_seconds = 0.001
+
+    slots = Slots(1)
+    with slots.take(), pytest.raises(DeadlineExceeded):
+        slots.take(NearlyOver()).__enter__()
+    assert (slots.in_flight, slots.waiting) == (0, 0)
+
+
 def test_a_client_that_left_while_it_waited_is_passed_over() -> None:
     slots, left = Slots(1), threading.Event()
     with ThreadPoolExecutor(1) as pool:

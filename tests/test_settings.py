@@ -152,6 +152,8 @@ def test_variables_of_others_are_left_alone(variable: str):
         ({"weights_sha256": DIGEST}, "TOPTHREE_WEIGHTS"),
         ({"max_batch_bytes": "1000"}, "TOPTHREE_MAX_BATCH_BYTES"),
         ({"max_upload_bytes": "100000000"}, "TOPTHREE_MAX_BATCH_BYTES"),
+        ({"max_waiting_bytes": "1000"}, "TOPTHREE_MAX_BATCH_BYTES"),
+        ({"max_upload_bytes": "67108864", "max_waiting_bytes": "67108864"}, "base64"),
         ({"engine": "torch", "precision": "int8"}, "TOPTHREE_PRECISION"),
         ({"metrics_address": "127.0.0.1:8000"}, "TOPTHREE_METRICS_ADDRESS"),
     ],

@@ -19,6 +19,7 @@ from app.errors import NoPhoto, TooLarge
 from app.settings import Settings
 from app.uploads import (
     DRAIN_BYTES,
+    FRAMING_BYTES,
     MemoryRequest,
     check_size,
     drain_refused,
@@ -163,7 +164,7 @@ def test_a_request_leaves_whatever_becomes_of_it(app: flask.Flask, client: Flask
 
 def test_what_does_not_fit_is_refused_before_it_is_read(app: flask.Flask, client: FlaskClient) -> None:
     admission = app.extensions["topthree_admission"]
-    leave = admission.enter(256 * 2**20)
+    leave = admission.enter(256 * 2**20 + FRAMING_BYTES)
     answer = client.post("/api/v1/predict", **form(colour_png(1)))
     assert_problem(answer, 503, "overloaded")
     assert answer.headers["Retry-After"] == "1"
@@ -197,6 +198,7 @@ def test_base64_in_json_is_the_same_photo(client: FlaskClient, prefix: str) -> N
         (b'{"image":7}', "must be an object"),
         (b'{"photo":"AAAA"}', "must be an object"),
         (b'{"image":"AAAA","top":5}', "unknown member 'top'"),
+        (b'{"image":"AAAA","\\ud800":5}', r"unknown member '\ud800'"),
         (b'{"image":"AAA"}', "not base64"),
         (b'{"image":"AA\\nAA"}', "not base64"),
         (b'{"image":"AA-_"}', "not base64"),
@@ -216,7 +218,9 @@ def test_empty_base64_is_no_photo(client: FlaskClient) -> None:
 
 
 def test_the_limit_holds_for_the_decoded_photo(make_settings: Callable[..., Settings]) -> None:
-    client = create_app(make_settings(max_upload_bytes=300_000), fake_classifier()).test_client()
+    # A house with room for no more than the largest request lets that in.
+    limits = {"max_upload_bytes": 300_000, "max_batch_bytes": 300_000, "max_waiting_bytes": 400_004}
+    client = create_app(make_settings(**limits), fake_classifier()).test_client()
     assert client.post("/api/v1/predict", **as_json(COCK.ljust(300_000, b"\0"))).status_code == 200
     for size in (300_001, 600_000):
         answer = client.post("/api/v1/predict", **as_json(COCK.ljust(size, b"\0")))

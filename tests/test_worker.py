@@ -239,7 +239,7 @@ def test_slow_readers_hold_no_thread_and_get_all_of_it(run: Callable[..., Runnin
 
 def test_too_much_received_at_once_costs_the_slowest(run: Callable[..., Running]) -> None:
     limit = 1 << 20
-    server = run(max_upload_bytes=limit, max_batch_bytes=limit, max_waiting_bytes=limit)
+    server = run(max_upload_bytes=limit, max_batch_bytes=limit, max_waiting_bytes=4 * limit // 3 + 4)
     with ExitStack() as stack:
         first, *_ = [stack.enter_context(server.connect()) for _ in range(3)]
         first.sendall(POST % (limit, b"") + bytes(1000))
