@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import threading
@@ -69,6 +70,15 @@ def test_a_kept_answer_is_the_same_and_says_so(make_settings) -> None:
     assert "cache;desc=miss" in first.headers["Server-Timing"]
     assert "cache;desc=hit" in second.headers["Server-Timing"]
     assert "infer" not in second.headers["Server-Timing"]
+
+
+def test_another_model_has_another_answer(make_settings) -> None:
+    classifier = fake_classifier()
+    client = create_app(make_settings(), classifier).test_client()
+    assert client.post("/api/v1/predict", data=COCK).json["predictions"][0]["label"] == "cock"
+    renamed = tuple(Label(number, None, f"class {number}", None) for number in range(1000))
+    classifier.use(dataclasses.replace(fake_model(), labels=renamed))
+    assert client.post("/api/v1/predict", data=COCK).json["predictions"][0]["label"] == "class 7"
 
 
 @pytest.mark.parametrize("query", ["top=2", "labels=en", "heatmap=1", "min_confidence=0.1"])
