@@ -123,6 +123,23 @@ class Shares:
         return min(0.001 * max(0, self._counts[slot] - least), 0.01)
 
 
+class CountsConnections:
+    """What makes a worker tell the others how many connections it has, at every change of gunicorn's own count."""
+
+    shares, slot = Shares(), 0  # where there are several workers, gunicorn.conf.py gives them others
+    _connections = 0
+
+    @property
+    def nr_conns(self) -> int:
+        """Return how many connections this worker has."""
+        return self._connections
+
+    @nr_conns.setter
+    def nr_conns(self, connections: int) -> None:
+        self._connections = connections
+        self.shares.note(self.slot, connections)
+
+
 def refusal(problem: Problem) -> bytes:
     """Write a problem as a whole answer, after which the connection closes."""
     body = json.dumps(problem.as_dict()).encode()

@@ -57,22 +57,22 @@ class Engine(Protocol):
 class OpenVINOEngine:
     """The fast engine on a CPU, from a prepared model.
 
-    One graph is compiled for a request that is alone and spreads a photo over all processors; beside it, for
-    load, as many as there are processors, each of one thread. A graph of one thread computes in the thread that
-    calls it, so that a photo stays on its core and nothing is handed over.
+    One graph is compiled for a request that is alone and spreads a photo over `threads_alone` processors, all there
+    are; beside it, for load, `cpus` of one thread each, this process's share of them. A graph of one thread computes
+    in the thread that calls it, so that a photo stays on its core and nothing is handed over.
     """
 
     name = "openvino"
     batches = False
 
-    def __init__(self, prepared: Prepared, *, precision: str, cpus: int) -> None:
+    def __init__(self, prepared: Prepared, *, precision: str, cpus: int, threads_alone: int) -> None:
         core = import_openvino().Core()
         model = core.read_model(prepared.folder / "model.xml")
         # Batches do not pay on a CPU, and a graph that knows its size computes int8 a tenth faster.
         model.reshape([1, *model.input().partial_shape[1:]])
         hint = "bf16" if precision == "bf16" else "f32"
         singles = [_compile(core, model, hint, threads=1) for _ in range(cpus)]
-        whole = _compile(core, model, hint, threads=cpus) if cpus > 1 else singles[0]
+        whole = _compile(core, model, hint, threads=threads_alone) if threads_alone > 1 else singles[0]
         self.precision = precision
         self.class_weights: Floats = np.load(prepared.folder / "classifier.npy", mmap_mode="r")
         self.compiled = {False: singles, True: [whole]}

@@ -60,6 +60,11 @@ class Readiness:
         """Count the requests in flight in all workers, but for probes."""
         return sum(self._words[1 + self._slots :])
 
+    def in_flight_elsewhere(self) -> int:
+        """Count the requests in flight in the other workers; asked for every photo, so it reads theirs alone."""
+        first = 1 + self._slots
+        return sum(self._words[first : first + self.planned]) - self._words[first + self.slot]
+
     @property
     def is_draining(self) -> bool:
         """Tell whether the service says that it is not ready, though it is."""
@@ -137,6 +142,7 @@ def warm_up_in_background(
     readiness.slot = slot
     app.extensions["topthree_readiness"] = readiness
     classifier: Classifier = app.extensions["topthree"]
+    classifier.slots.elsewhere = readiness.in_flight_elsewhere
     settings: Settings = app.config["TOPTHREE"]
 
     def warm_up() -> None:

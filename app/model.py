@@ -63,7 +63,8 @@ class Model:
 
 def load_model(settings: Settings) -> Model:
     """Find the weights or their prepared model, check them against the labels, and load them into an engine."""
-    cpus = make_plan(settings).cpus_per_worker
+    plan = make_plan(settings)
+    cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
         labels = load_labels(settings.labels)
         weights = find_weights(settings)
@@ -74,7 +75,7 @@ def load_model(settings: Settings) -> Model:
         labels = load_labels(prepared.labels)
         check_classes(prepared, len(labels))
         precision = choose_precision(settings.precision or prepared.manifest.precision)
-        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus)
+        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
         model = Model(engine, labels, prepared.weights, prepared.manifest)
     weights = model.weights
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)

@@ -24,7 +24,8 @@ SPARE_THREADS = 16
 class Plan:
     """What to start: `workers` processes, each with `threads` for requests and its share of the processors.
 
-    In each, up to `cpus_per_worker` photos are computed at once on one thread each; a lone photo uses them all.
+    In each, up to `cpus_per_worker` photos are computed at once on one thread each; a photo that is alone in all
+    of them uses every processor.
     """
 
     cpus: int
@@ -60,7 +61,7 @@ def describe_plan(plan: Plan) -> str:
         f"{plan.cpus} processors, memory: {memory}\n"
         f"{plan.workers} process(es) with {plan.threads} request threads each\n"
         f"up to {plan.cpus_per_worker} photos at once in each, one thread a photo; "
-        f"a lone photo uses {plan.cpus_per_worker}\n"
+        f"a lone photo uses {plan.cpus}\n"
         f"{plan.max_waiting} requests may wait in each, more are refused at once"
     )
 

@@ -137,14 +137,18 @@ class Turn:
 
     @property
     def alone(self) -> bool:
-        """Tell whether this is, right now, the only request."""
-        return self.slots.in_flight == 1
+        """Tell whether this is, right now, the only request, here and in other processes."""
+        return self.slots.in_flight == 1 and not self.slots.elsewhere()
 
 
 class Slots:
-    """A number of slots, handed over in the order of arrival."""
+    """A number of slots, handed over in the order of arrival.
 
-    def __init__(self, count: int) -> None:
+    `elsewhere` counts the requests that other processes have in flight on the same processors.
+    """
+
+    def __init__(self, count: int, elsewhere: Callable[[], int] = int) -> None:
+        self.elsewhere = elsewhere
         self._free = count
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()

@@ -27,7 +27,7 @@ from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from .arrivals import Arrival, ClientSocket, State
-from .connections import Connection, Shares, Wait, limits_of, refusal
+from .connections import Connection, CountsConnections, Wait, limits_of, refusal
 from .errors import Overloaded, Problem, RequestTimeout
 from .uploads import DRAIN_BYTES, DRAIN_PAUSE_SECONDS, DRAIN_SECONDS
 
@@ -37,7 +37,7 @@ _SWEEP_SECONDS = 0.25
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class PatientWorker(ThreadWorker):  # type: ignore[misc]
+class PatientWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
     """Serve with threads, and wait for clients without them."""
 
     @classmethod
@@ -51,7 +51,6 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         self.waiting: dict[Connection, None] = {}  # in the order in which they began to wait
         self.held_bytes, self._next_sweep = 0, 0.0
         self._scratch = memoryview(bytearray(_READ_BYTES))
-        self.shares, self.slot = Shares(), 0  # where there are several workers, gunicorn.conf.py gives them others
 
     def run(self) -> None:
         """Serve until told to stop, then answer what is in flight."""
@@ -69,7 +68,6 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Accept some connections, or one at a time where other workers accept too, the least busy of them first."""
-        self.shares.note(self.slot, self.nr_conns)
         time.sleep(self.shares.pause_seconds(self.slot))
         for _ in range(_ACCEPTS_AT_ONCE if self.cfg.workers == 1 else 1):
             if not self._accept_one(listener):
@@ -250,7 +248,6 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         if now < self._next_sweep and not force:
             return
         self._next_sweep = now + _SWEEP_SECONDS
-        self.shares.note(self.slot, self.nr_conns)
         for conn in [conn for conn in self.waiting if force or conn.deadline <= now]:
             if conn.wait in (Wait.HEAD, Wait.BODY):
                 self._judge(conn, force)

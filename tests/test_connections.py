@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.connections import Shares
+from app.connections import CountsConnections, Shares
 
 
 def shares(*counts: int) -> Shares:
@@ -36,3 +36,15 @@ def test_a_worker_that_has_left_is_waited_for_by_nobody() -> None:
 
 def test_a_worker_alone_never_pauses() -> None:
     assert shares(7).pause_seconds(0) == 0
+
+
+def test_the_others_know_at_once_when_a_worker_gains_or_loses_a_connection() -> None:
+    shares = Shares()
+    busy, idle = CountsConnections(), CountsConnections()
+    busy.shares = idle.shares = shares
+    idle.slot = 1
+    idle.nr_conns = 0
+    busy.nr_conns = 2
+    assert shares.pause_seconds(busy.slot) > 0
+    busy.nr_conns -= 2
+    assert shares.pause_seconds(busy.slot) == 0

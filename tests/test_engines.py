@@ -31,7 +31,7 @@ def prepared(packaged_settings: Settings) -> Prepared:
 
 @pytest.fixture(scope="module")
 def engine(prepared: Prepared) -> OpenVINOEngine:
-    return OpenVINOEngine(prepared, precision="fp32", cpus=2)
+    return OpenVINOEngine(prepared, precision="fp32", cpus=2, threads_alone=2)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_both_engines_give_the_same_logits_and_features(engine: OpenVINOEngine, 
 @needs_test_weights
 def test_both_engines_agree_on_resnet18(make_settings: Callable[..., Settings], batch: np.ndarray) -> None:
     prepared = ensure_prepared(make_settings(weights=TEST_WEIGHTS))
-    ours = OpenVINOEngine(prepared, precision="fp32", cpus=1).infer(batch)
+    ours = OpenVINOEngine(prepared, precision="fp32", cpus=1, threads_alone=1).infer(batch)
     theirs = reference(prepared.weights).infer(batch)
     assert ours.features.shape == (3, 512, 7, 7)
     assert np.abs(ours.logits - theirs.logits).max() < TOLERANCE
@@ -84,7 +84,7 @@ def test_results_are_not_overwritten_by_the_next_inference(engine: OpenVINOEngin
 def test_the_precision_asked_for_is_what_openvino_computes_in(
     prepared: Prepared, precision: str, element: str
 ) -> None:
-    engine = OpenVINOEngine(prepared, precision=precision, cpus=2)
+    engine = OpenVINOEngine(prepared, precision=precision, cpus=2, threads_alone=2)
     assert {alone: len(graphs) for alone, graphs in engine.compiled.items()} == {False: 2, True: 1}
     for alone, graphs in engine.compiled.items():
         for graph in graphs:
@@ -142,7 +142,8 @@ import numpy as np
 from app.engines import OpenVINOEngine
 from app.prepared import ensure_prepared
 from app.settings import Settings
-engine = OpenVINOEngine(ensure_prepared(Settings.from_environment(os.environ)), precision="fp32", cpus=2)
+prepared = ensure_prepared(Settings.from_environment(os.environ))
+engine = OpenVINOEngine(prepared, precision="fp32", cpus=2, threads_alone=2)
 together = threading.Barrier(8)
 def infer(number):
     together.wait()

@@ -185,6 +185,16 @@ def test_refused_requests_leave_nothing_in_flight(app: flask.Flask, client: Flas
     assert app.extensions["topthree_readiness"].in_flight == 0
 
 
+def test_each_worker_knows_what_the_others_have_in_flight() -> None:
+    readiness = Readiness(planned=2)
+    readiness.count(1)
+    assert readiness.in_flight_elsewhere() == 0
+    readiness.slot = 1  # as the other worker sees it
+    assert readiness.in_flight_elsewhere() == 1
+    readiness.count(1)
+    assert readiness.in_flight_elsewhere() == 1
+
+
 def test_a_worker_that_leaves_takes_what_it_had_in_flight_along() -> None:
     readiness = Readiness(planned=2)
     readiness.slot = 1

@@ -86,4 +86,4 @@ def test_the_plan_can_be_read(make_settings: Callable[..., Settings], monkeypatc
     text = describe_plan(make_plan(make_settings(workers=2)))
     assert "4 processors, memory: 512 MiB" in text
     assert "2 process(es)" in text
-    assert "a lone photo uses 2" in text
+    assert "a lone photo uses 4" in text

@@ -89,6 +89,14 @@ def test_a_lone_turn_is_alone_until_another_comes() -> None:
     assert slots.in_flight == 0
 
 
+def test_a_turn_is_not_alone_while_other_processes_work() -> None:
+    elsewhere = [1]
+    with Slots(2, lambda: elsewhere[0]).take() as turn:
+        assert not turn.alone
+        elsewhere[0] = 0
+        assert turn.alone
+
+
 def test_those_who_wait_make_a_turn_not_alone() -> None:
     slots = Slots(1)
     with ThreadPoolExecutor(1) as pool:

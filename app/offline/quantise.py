@@ -169,7 +169,7 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path) -> None:
 
 
 def _answers(artifact: Prepared, precision: str, crops: list[Pixels]) -> Classes:
-    engine = OpenVINOEngine(artifact, precision=precision, cpus=1)
+    engine = OpenVINOEngine(artifact, precision=precision, cpus=1, threads_alone=1)
     return np.array([int(engine.infer(crop[None]).logits[0].argmax()) for crop in crops])
 
 
