@@ -149,7 +149,7 @@ class Received(SocketUnreader):  # type: ignore[misc]
         self._is_refused = arrival.state is State.REFUSED
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return the next bytes, none where a head breaks off; raises where one is too long or a body ends early."""
+        """Return the next bytes, none where its client sends no more; raises where head or framing was refused."""
         if self._at < len(self._data):
             end = self._head_bytes if self._at < self._head_bytes else self._at + max(size_hint or 0, self.mxchunk)
             end = min(end, len(self._data), self._at + self.max_body_chunk)
@@ -158,11 +158,11 @@ class Received(SocketUnreader):  # type: ignore[misc]
             if end == len(self._data):
                 self._data, self._at = bytearray(), 0
             return piece
+        if not self._is_refused:
+            return b""
         if self._head_bytes:
-            raise ConnectionResetError(errno.ECONNRESET, "The request ended before its body did")
-        if self._is_refused:
-            raise LimitRequestHeaders("The head is too long")
-        return b""
+            raise ConnectionResetError(errno.ECONNRESET, "The body's framing was refused")
+        raise LimitRequestHeaders("The head is too long")
 
     def take_rest(self) -> bytes:
         """Hand back what lies beyond the request that was read: the beginning of the next."""
