@@ -153,7 +153,7 @@ def as_dict(answer: Answer, parameters: Parameters) -> dict[str, object]:
             del row["label_zh"]
         elif parameters.labels == "zh" and prediction.label_zh is not None:
             del row["label"]  # a custom class without a Chinese name keeps the one it has
-        if answer.heatmaps is not None:
+        if answer.heatmaps is not None and index < len(answer.heatmaps):
             row["heatmap"] = answer.heatmaps[index]
         predictions.append(row)
     return {"predictions": predictions, "image": answer.image}

@@ -15,7 +15,7 @@ import numpy as np
 from . import metrics, traces
 from .engines import Engine, Floats, Inference, Pixels
 from .errors import ModelUnavailable, Problem, TopthreeError
-from .heatmaps import Grid, activation_maps
+from .heatmaps import MOST_HEATMAPS, Grid, activation_maps
 from .images import Geometry, Photo, decode
 from .labels import Label
 from .model import Model, check_model, load_model
@@ -45,9 +45,9 @@ class Answer:
     """What is on a photo: its likeliest classes, facts of the image, and how long each stage took, in seconds.
 
     `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
-    `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each prediction, and `image` the crop that they cover.
-    `thumbnail` is a JPEG and `embedding` float32 (C), the spatial mean of the features, where they were asked for.
-    The decoded photo itself is not kept: it may be large.
+    `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each of the first `MOST_HEATMAPS` predictions, and `image` the
+    crop that they cover. `thumbnail` is a JPEG and `embedding` float32 (C), the spatial mean of the
+    features, where they were asked for. The decoded photo itself is not kept: it may be large.
     `batch_size` tells how many photos were computed together.
     """
 
@@ -163,8 +163,9 @@ class Classifier:
     ) -> Answer:
         """Decode a photo and return its `top` likeliest classes.
 
-        With `heatmap` there is a heat map of each of them, or of `heatmap_class` alone where that is given. `model`
-        is for callers who have looked at the model before, and want no other where it is replaced meanwhile.
+        With `heatmap` there is a heat map of the first `MOST_HEATMAPS` of them, or of `heatmap_class` alone where that
+        is given. `model` is for callers who have looked at the model before, and want no other where it is replaced
+        meanwhile.
         Raises what `images.decode` raises, ModelUnavailable, or, too late, DeadlineExceeded or ClientClosedRequest.
         """
         model = model or self.model
@@ -184,7 +185,7 @@ class Classifier:
             inference, batch_size = self._batcher.submit((model.engine, crop), deadline).result()
         finished = time.monotonic()
         predictions = _predictions(inference.logits[0], model.labels, top)
-        ids = [row.class_id for row in predictions] if heatmap_class is None else [heatmap_class]
+        ids = [row.class_id for row in predictions[:MOST_HEATMAPS]] if heatmap_class is None else [heatmap_class]
         answer = Answer(
             predictions,
             image,

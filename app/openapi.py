@@ -70,7 +70,7 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
     "top": ({"type": "integer", "minimum": 1, "maximum": 1000, "default": 3}, "How many classes."),
     "min_confidence": ({"type": "number", "minimum": 0, "maximum": 1, "default": 0}, "Leave out answers below it."),
     "labels": ({"type": "string", "enum": list(NAMES), "default": "both"}, "In which language classes are named."),
-    "heatmap": (_FLAG, "1 adds a heat map to each answer."),
+    "heatmap": (_FLAG, "1 adds a heat map to the first ten answers."),
     "normalize": (_FLAG, "1 gives the embedding the length (L2) 1."),
     "class_id": (
         {"type": "integer", "minimum": 0, "maximum": 999},

@@ -55,7 +55,7 @@ def listing(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-_GRID = listing(listing(_SHARE)) | {"description": "7 rows of 7, top to bottom; only for `heatmap=1`."}
+_GRID = listing(listing(_SHARE)) | {"description": "7 rows of 7, top to bottom; only for `heatmap=1`, first ten."}
 _EDGES = shape(dict.fromkeys(("left", "top", "right", "bottom"), _SHARE))
 _ANSWER: dict[str, Schema] = {"predictions": listing(reference("Prediction")), "image": reference("Image")}
 _RESULT: Schema = {"anyOf": [reference("Result"), reference("Problem")]}

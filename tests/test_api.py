@@ -90,6 +90,12 @@ def test_top_says_how_many(client: FlaskClient, query: str, count: int) -> None:
     assert [prediction["rank"] for prediction in answer["predictions"]] == list(range(1, count + 1))
 
 
+def test_heat_maps_come_with_the_first_ten_answers_alone(client: FlaskClient) -> None:
+    predictions = upload(client, DALMATIAN, to="predict?top=1000&heatmap=1").json["predictions"]
+    assert [prediction["rank"] for prediction in predictions if "heatmap" in prediction] == list(range(1, 11))
+    assert len(predictions) == 1000
+
+
 @pytest.mark.parametrize("path", ["predict", "predict/batch"])
 @pytest.mark.parametrize("top", ["0", "abc", "", "-1", "1.5", "1e2", "1001", "٣", "9" * 5000, "3 ", "0x3"])
 def test_bad_top_is_refused_with_its_range(client: FlaskClient, path: str, top: str) -> None:
