@@ -13,6 +13,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn
 
+from . import logs
 from .arrivals import Arrival, ClientSocket, Limits, Received
 from .errors import Problem
 from .settings import Settings
@@ -141,11 +142,13 @@ class CountsConnections:
 
 
 def refusal(problem: Problem) -> bytes:
-    """Write a problem as a whole answer, after which the connection closes."""
-    body = json.dumps(problem.as_dict()).encode()
+    """Write a problem as a whole answer, with an id of its own, after which the connection closes."""
+    request_id = logs.choose_request_id(None)
+    body = json.dumps(problem.as_dict() | {"instance": logs.as_urn(request_id)}).encode()
     retry = f"Retry-After: {problem.retry_after_seconds}\r\n" if problem.retry_after_seconds else ""
     head = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nConnection: close\r\nCache-Control: no-store\r\n{retry}"
+        f"X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -26,6 +26,7 @@ from gunicorn.config import Config
 from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
+from . import metrics
 from .arrivals import Arrival, ClientSocket, State
 from .connections import Connection, CountsConnections, Wait, limits_of, refusal
 from .errors import Overloaded, Problem, RequestTimeout
@@ -292,6 +293,7 @@ class PatientWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
         self._release(conn)
         conn.arrival = None
         conn.parser.is_whole = False
+        metrics.count_problem(problem.slug)
         with suppress(OSError):  # a client that has left needs no answer
             conn.sock.sendall(refusal(problem))
         self._close_later(conn)

@@ -134,6 +134,7 @@ def test_slow_request_is_told_so(run: Callable[..., Running], sent: bytes) -> No
         connection.sendall(sent)
         status, headers, body = read_answer(connection)
         assert (status, headers["connection"]) == (408, "close")
+        assert len(headers["x-request-id"]) == 32
         assert headers["content-type"] == "application/problem+json"
         assert json.loads(body)["type"] == "/problems/request-timeout"
         assert connection.recv(1) == b""
