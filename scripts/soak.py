@@ -19,6 +19,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -81,7 +82,7 @@ def bad_requests() -> list[Request]:
 
 
 class Soak:
-    """The run: what was sent, what went wrong, and the memory at its beginning and its end."""
+    """The run: what was sent, and what went wrong."""
 
     def __init__(self, server: OwnServer, requests: int, seconds: float | None) -> None:
         self._server = server
@@ -93,10 +94,21 @@ class Soak:
         self._good, self._bad = good_requests(), bad_requests()
         self.sent = 0
         self.wrong: list[str] = []
-        self.memory_before = 0.0
 
-    def client(self, _: int) -> None:
-        """Send requests until the run is over."""
+    @property
+    def share(self) -> float:
+        """Return how much of the run is over, 1 at its end."""
+        passed = (time.monotonic() - self._began) / self._seconds if self._seconds else 0.0
+        return max(passed, self.sent / self._requests)
+
+    def send(self, clients: int, is_over: Callable[[], bool]) -> float:
+        """Have clients send until it is over; return the memory once all is answered."""
+        self._is_over = is_over  # before memory is read: a photo that is in work holds tens of megabytes
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(self._client, range(clients)))
+        return self._server.memory_mb()
+
+    def _client(self, _: int) -> None:
         connection = http.client.HTTPConnection(urlsplit(self._server.url).netloc, timeout=60)
         while request := self._next():
             try:
@@ -112,12 +124,7 @@ class Soak:
 
     def _next(self) -> Request | None:
         with self._lock:
-            share = self.sent / self._requests
-            if self._seconds is not None:
-                share = max(share, (time.monotonic() - self._began) / self._seconds)
-            if (self.sent >= WARM_UP_REQUESTS or share >= 0.5) and not self.memory_before:
-                self.memory_before = self._server.memory_mb()
-            if share >= 1:
+            if self._is_over():
                 return None
             self.sent += 1
             return self._draw.choice(self._bad if self._draw.random() < BAD_SHARE else self._good)
@@ -135,13 +142,12 @@ def main() -> int:
     with own_server(settings) as server:
         server.wait_for_answer(good_requests()[0].body)
         soak = Soak(server, options.requests, options.seconds)
-        with ThreadPoolExecutor(options.clients) as pool:
-            list(pool.map(soak.client, range(options.clients)))
-        memory = server.memory_mb()
-    growth = 100 * (memory / soak.memory_before - 1)
+        before = soak.send(options.clients, lambda: soak.sent >= WARM_UP_REQUESTS or soak.share >= 0.5)
+        after = soak.send(options.clients, lambda: soak.share >= 1)
+    growth = 100 * (after / before - 1)
     print(
-        f"{soak.sent} requests, {len(soak.wrong)} wrong answers; memory {soak.memory_before} MB when warm, "
-        f"{memory} MB at the end ({growth:+.1f}%)"
+        f"{soak.sent} requests, {len(soak.wrong)} wrong answers; memory {before} MB when warm, "
+        f"{after} MB at the end ({growth:+.1f}%)"
     )
     for line in sorted(set(soak.wrong)):
         print(f"wrong: {line}")
