@@ -78,7 +78,8 @@ class Client:
         began = time.monotonic()
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
         # Bytes behind a JPEG's end change its digest alone; those who send the same photo at once share an answer.
-        writer.write(self._draw.choice(self._requests) + next(self._serials).to_bytes(SERIAL_BYTES))
+        request = self._draw.choice(self._requests)[:-SERIAL_BYTES]
+        writer.write(request + next(self._serials).to_bytes(SERIAL_BYTES))
         head = await reader.readuntil(b"\r\n\r\n")
         length = LENGTH.search(head)
         await reader.readexactly(int(length[1]) if length else 0)
@@ -120,15 +121,14 @@ async def open_loop(client: Client, rate: float, seconds: float) -> Outcome:
 
 
 def photo_requests() -> list[bytes]:
-    """Draw twenty photos as phones send them after scaling, and write each one's request but for its serial number."""
+    """Draw twenty photos as phones send them after scaling, and write the whole request of each, room for a number at its end."""
     requests = []
     for seed in range(20):
         coarse = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
         encoded = io.BytesIO()
         Image.fromarray(coarse).resize((1280, 960), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=85)
-        body = encoded.getvalue()
-        length = len(body) + SERIAL_BYTES
-        head = f"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        body = encoded.getvalue() + bytes(SERIAL_BYTES)
+        head = f"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         requests.append(head.encode() + body)
     return requests
 
