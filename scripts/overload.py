@@ -121,7 +121,7 @@ async def open_loop(client: Client, rate: float, seconds: float) -> Outcome:
 
 
 def photo_requests() -> list[bytes]:
-    """Draw twenty photos as phones send them after scaling, and write the whole request of each, room for a number at its end."""
+    """Draw twenty photos as phones send them after scaling, and write each whole request; it ends in a number."""
     requests = []
     for seed in range(20):
         coarse = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
