@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from overload import LENGTH, STATUS, photo_requests, quantile
+from overload import photo_requests, quantile, read_answer
 
 CLIENTS = 8
 # New connections find a worker that is new too; a kept one stays with the worker that accepted it.
@@ -64,9 +64,7 @@ class Client:
             reader, writer = self._streams
             port = writer.get_extra_info("sockname")[1]
             writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = LENGTH.search(head)
-            await reader.readexactly(int(length[1]) if length else 0)
+            status, head = await read_answer(reader)
         except ConnectionRefusedError:
             self._fates.refused += 1
             return False
@@ -74,11 +72,10 @@ class Client:
             self._fates.lost.append(port)
             self.close()
             return True
-        status = STATUS.match(head)
-        if status and status[1] == b"200":
+        if status == 200:
             self._fates.seconds.append(time.monotonic() - began)
         else:
-            self._fates.statuses[int(status[1]) if status else 0] += 1
+            self._fates.statuses[status] += 1
         self._sent += 1
         if b"connection: close" in head.lower() or self._sent % REQUESTS_ON_ONE == 0:
             self.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import functools
 import http.client
 import io
 import itertools
@@ -62,6 +63,15 @@ class Outcome:
             self.without_retry_after += 1
 
 
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read a whole answer; return its status, 0 where it is no HTTP, and its head."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = LENGTH.search(head)
+    await reader.readexactly(int(length[1]) if length else 0)
+    status = STATUS.match(head)
+    return int(status[1]) if status else 0, head
+
+
 class Client:
     """Connections to one server, each kept and used again when it is idle; as little work as can be for each photo."""
 
@@ -80,11 +90,8 @@ class Client:
         # Bytes behind a JPEG's end change its digest alone; those who send the same photo at once share an answer.
         request = self._draw.choice(self._requests)[:-SERIAL_BYTES]
         writer.write(request + next(self._serials).to_bytes(SERIAL_BYTES))
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = LENGTH.search(head)
-        await reader.readexactly(int(length[1]) if length else 0)
-        status = STATUS.match(head)
-        outcome.note(int(status[1]) if status else 0, head, time.monotonic() - began)
+        status, head = await read_answer(reader)
+        outcome.note(status, head, time.monotonic() - began)
         if b"connection: close" in head.lower():
             writer.close()
         else:
@@ -120,6 +127,7 @@ async def open_loop(client: Client, rate: float, seconds: float) -> Outcome:
     return outcome
 
 
+@functools.cache
 def photo_requests() -> list[bytes]:
     """Draw twenty photos as phones send them after scaling, and write each whole request; it ends in a number."""
     requests = []
