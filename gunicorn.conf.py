@@ -1,7 +1,7 @@
 """How gunicorn serves the application. Values come from Settings and the CPU plan; each has its reason here."""
 
 import atexit
-import ctypes
+import gc
 import os
 import resource
 import shutil
@@ -15,6 +15,7 @@ from app.access import announce
 from app.connections import Shares
 from app.errors import KeysError
 from app.health import Readiness, warm_up_in_background
+from app.memory import limit_heaps
 from app.pidfile import publish
 from app.plan import describe_plan, make_plan
 from app.reload import ReloadBoard, Reloader, reload_workers
@@ -31,10 +32,6 @@ _STALLED_SECONDS = 30
 # Each connection is an open file. Shells allow few unless asked, and some are needed for other things.
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 _files = max(_limits[0], min(_limits[1], 16_384))
-# From glibc's malloc.h.
-_M_ARENA_MAX = -8
-_M_MMAP_THRESHOLD = -3
-_M_TRIM_THRESHOLD = -1
 
 # Each worker builds its own application, named so that ps shows whose processes these are.
 wsgi_app = "app:create_app()"
@@ -149,20 +146,15 @@ def pre_fork(server, worker):
 
 
 def post_fork(server, worker):
-    """Count under the worker's own name, and have glibc give large blocks back, before threads divide its heap.
+    """Count under the worker's own name, and keep its memory small.
 
-    Left alone, it keeps a heap for each thread and large freed blocks in it: under mixed photos memory grew by a
-    seventh within 1,500 requests (scripts/soak.py). Two heaps, and blocks from 1 MiB given back, stop that; up to
-    4 MiB stay free in each for the next photo, which saves most of its page faults. Other C libraries have no
-    mallopt and need none.
+    What was there before the fork is left out of garbage collection, which writes into every object that it looks at
+    and so takes a copy of all that master and workers share.
     """
     if _settings.metrics_address:
         metrics.share(str(worker.slot))
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 2)
-        mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
-        mallopt(_M_TRIM_THRESHOLD, 4 * 1024 * 1024)
+    limit_heaps()
+    gc.freeze()
 
 
 def post_worker_init(worker):

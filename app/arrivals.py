@@ -60,6 +60,16 @@ class Arrival:
         self.state = State.HEAD
         self.awaits_continue = False
 
+    @property
+    def head(self) -> bytes:
+        """Return the head, with the empty line that ends it, once it is there."""
+        return bytes(self.data[: self.head_bytes])
+
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether nothing has come of a next request."""
+        return len(self.data) == self._end
+
     def feed(self, received: Bytes) -> State:
         """Take bytes that have come, and tell how far the request is."""
         searched = max(0, len(self.data) - len(_HEAD_END) + 1)

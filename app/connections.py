@@ -141,14 +141,13 @@ class CountsConnections:
         self.shares.note(self.slot, connections)
 
 
-def refusal(problem: Problem) -> bytes:
-    """Write a problem as a whole answer, with an id of its own, after which the connection closes."""
-    request_id = logs.choose_request_id(None)
+def refusal(problem: Problem, request_id: str, *, keeps_connection: bool = False) -> bytes:
+    """Write a problem as a whole answer."""
     body = json.dumps(problem.as_dict() | {"instance": logs.as_urn(request_id)}).encode()
     retry = f"Retry-After: {problem.retry_after_seconds}\r\n" if problem.retry_after_seconds else ""
     head = (
-        f"HTTP/1.1 {problem.status} {problem.title}\r\nConnection: close\r\nCache-Control: no-store\r\n{retry}"
-        f"X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
+        f"HTTP/1.1 {problem.status} {problem.title}\r\nConnection: {'keep-alive' if keeps_connection else 'close'}\r\n"
+        f"Cache-Control: no-store\r\n{retry}X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -11,7 +11,7 @@ from typing import Any
 import flask
 
 from . import logs, metrics, traces
-from .errors import NotFound
+from .errors import NotFound, Problem
 from .settings import Settings
 from .uploads import settings_of_app
 
@@ -123,6 +123,23 @@ def _until_sent(chunks: Iterable[bytes], facts: dict[str, Any]) -> Iterator[byte
             yield chunk
     finally:
         _report(facts, sent)
+
+
+def report_refused(problem: Problem, request_id: str, *, route: str, bytes_in: int, bytes_out: int) -> None:
+    """Count and log a POST that was refused before the application had it."""
+    metrics.count_problem(problem.slug)
+    facts = {
+        "request_id": request_id,
+        "method": "POST",
+        "route": route,
+        "status": problem.status,
+        "bytes_in": bytes_in,
+        "stages_ms": {},
+        "began": time.monotonic(),
+        "trace": None,
+        "is_probe": False,
+    }
+    _report(facts, bytes_out)
 
 
 def _report(facts: dict[str, Any], bytes_out: int) -> None:

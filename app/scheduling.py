@@ -86,8 +86,8 @@ class Admission:
         Returns what the request calls, once, when it leaves.
         """
         with self._lock:
-            if self.requests >= self._most_requests:
-                raise self._refusal(f"{self.requests} requests are waiting already.")
+            if full := self.refusal_if_full():
+                raise full
             if self.bytes + size > self._most_bytes:
                 raise self._refusal(f"{self.bytes:,} bytes of photos are waiting already.")
             if not self.requests:
@@ -96,6 +96,12 @@ class Admission:
             self.bytes += size
         metrics.change_upload_bytes(size)
         return lambda: self._leave(size)
+
+    def refusal_if_full(self) -> Overloaded | None:
+        """Return what one request more is told, None while there is room for it."""
+        if self.requests < self._most_requests:
+            return None
+        return self._refusal(f"{self.requests} requests are waiting already.")
 
     def _leave(self, size: int) -> None:
         metrics.change_upload_bytes(-size)

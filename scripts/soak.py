@@ -3,8 +3,8 @@
 usage: python scripts/soak.py [--requests 20000] [--seconds S] [--clients 4]
 
 Nine in ten requests are good photos, from 0.01 to 12 megapixels, in five formats; a tenth are bad in eight ways.
-Memory (PSS of all processes) after the first 2,000 requests, or half of a shorter run, is compared with memory at
-the end: growth over 5% fails, and so does any answer with a status other than the one that is due. With --seconds
+Memory (PSS of all processes, at rest) after the first 2,000 requests, or half of a shorter run, is compared with that
+at the end: growth over 5% fails, and so does any answer with a status other than the one that is due. With --seconds
 the run ends after that time, whatever was sent by then.
 """
 
@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from app.memory import IDLE_SECONDS
 from app.offline.server import OwnServer, own_server
 from app.settings import Settings
 
@@ -102,10 +103,11 @@ class Soak:
         return max(passed, self.sent / self._requests)
 
     def send(self, clients: int, is_over: Callable[[], bool]) -> float:
-        """Have clients send until it is over; return the memory once all is answered."""
-        self._is_over = is_over  # before memory is read: a photo that is in work holds tens of megabytes
+        """Have clients send until it is over; return the memory that the service keeps at rest."""
+        self._is_over = is_over
         with ThreadPoolExecutor(clients) as pool:
             list(pool.map(self._client, range(clients)))
+        time.sleep(IDLE_SECONDS + 2)
         return self._server.memory_mb()
 
     def _client(self, _: int) -> None:

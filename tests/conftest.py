@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import flask
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from fakes import encode, fake_classifier
 from flask.testing import FlaskClient
 from PIL import Image
+from workers import Running, running
 
 from app import create_app
 from app.classifier import Classifier
@@ -89,3 +91,14 @@ def real_photos() -> dict[str, bytes]:
     """Real CC0 photos that scikit-image ships, as JPEG, by what they show."""
     images = {"cat": skimage.data.chelsea, "coffee": skimage.data.coffee, "rocket": skimage.data.rocket}
     return {name: encode(Image.fromarray(load()), "JPEG", quality=95) for name, load in images.items()}
+
+
+@pytest.fixture
+def run_worker(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Running]]:
+    """Run workers until the test ends; `configuration` is gunicorn's, the rest are our settings."""
+    with ExitStack() as stack:
+
+        def start(configuration: dict[str, object] | None = None, **settings: object) -> Running:
+            return stack.enter_context(running(make_settings(**settings), configuration or {}))
+
+        yield start

@@ -22,12 +22,12 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # A file may import its own row and those below.
 ROWS: dict[int, str] = {
     5: "__init__ cli key_commands __main__",
-    4: "access answers api assets connections cors health observability openapi pages parameters problems ratelimits "
-    "reload schemas translations uploads worker offline",
+    4: "access answers api assets connections cors door health observability openapi pages parameters problems "
+    "ratelimits reload schemas translations uploads waiting worker offline",
     3: "classifier model",
     2: "backbones bundles engines prepared unpacking",
     1: "arrivals archives cache download heatmaps heif images keys pidfile plan scheduling weights",
-    0: "digests errors parsers labels logs metrics setting_table settings traces version words",
+    0: "digests errors parsers labels logs memory metrics setting_table settings traces version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}
 MAY_READ_THE_ENVIRONMENT = {"__init__.py", "cli.py", "settings.py"}

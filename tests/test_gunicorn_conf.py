@@ -7,6 +7,8 @@ import logging
 import runpy
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,3 +126,11 @@ def test_stalled_connection_is_let_go(conf: dict[str, Any]) -> None:
             connection.setblocking(True)
             with pytest.raises(BlockingIOError):
                 connection.recv(1)
+
+
+def test_workers_leave_what_they_share_with_the_master_out_of_collections() -> None:
+    code = (
+        "import gc, runpy; runpy.run_path('gunicorn.conf.py')['post_fork'](None, None); print(gc.get_freeze_count())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=PATH.parent, capture_output=True, text=True, check=True)
+    assert int(run.stdout) > 10_000

@@ -82,13 +82,13 @@ def test_unknown_paths_and_methods_make_no_names(client: FlaskClient) -> None:
 
 
 def test_nothing_stays_in_progress(client: FlaskClient) -> None:
-    for photo in (colour_png(9), b"text"):
-        send(client, photo)
-    after = numbers(client)
-    in_progress = after["topthree_requests_in_progress", frozenset()]
-    names = ("topthree_photos_waiting", "topthree_photos_in_flight", "topthree_upload_bytes")
-    assert [after[name, frozenset()] for name in names] == [0, 0, 0]
-    assert in_progress == 1  # the one that asks
+    def send_two() -> None:
+        for photo in (colour_png(9), b"text"):
+            send(client, photo)
+
+    for name in ("photos_waiting", "photos_in_flight", "upload_bytes", "requests_in_progress"):
+        assert growth(client, send_two, f"topthree_{name}") == 0
+    assert numbers(client)["topthree_requests_in_progress", frozenset()] == 1  # the one that asks
 
 
 def test_model_and_version_are_facts_of_one(client: FlaskClient) -> None:

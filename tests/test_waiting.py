@@ -1,0 +1,127 @@
+"""Slow clients hold no thread, each is let go when it has had its time, and a worker at rest keeps little."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from workers import ALIVE, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /api", POST % (9999, b""), POST % (9999, b"") + PHOTO[:50]])
+def test_many_more_slow_clients_than_threads_delay_nobody(run_worker: Callable[..., Running], sent: bytes) -> None:
+    server = run_worker()
+    with ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(server.connect()).sendall(sent)
+        assert ask(server, WHOLE)[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"POST /api", POST % (9999, b"") + PHOTO[:50], POST % (9999, b"")])
+def test_slow_request_is_told_so(run_worker: Callable[..., Running], sent: bytes) -> None:
+    with run_worker(stall_seconds=1).connect() as connection:
+        connection.sendall(sent)
+        status, headers, body = read_answer(connection)
+        assert (status, headers["connection"]) == (408, "close")
+        assert len(headers["x-request-id"]) == 32
+        assert headers["content-type"] == "application/problem+json"
+        assert json.loads(body)["type"] == "/problems/request-timeout"
+        assert connection.recv(1) == b""
+
+
+def test_silent_connection_is_closed_without_a_word(run_worker: Callable[..., Running]) -> None:
+    with run_worker(stall_seconds=1).connect() as connection:
+        assert connection.recv(1) == b""
+
+
+def test_body_that_moves_fast_enough_may_take_longer_than_a_stall(run_worker: Callable[..., Running]) -> None:
+    server = run_worker(stall_seconds=1, min_bytes_per_second=20)
+    body = PHOTO.ljust(1000, b"\0")
+    with server.connect() as connection:
+        connection.sendall(POST % (len(body), b""))
+        ticking = threading.Event()
+        for start in range(0, len(body), 40):
+            connection.sendall(body[start : start + 40])
+            ticking.wait(0.08)
+        assert read_answer(connection)[0] == 200
+
+
+def test_refused_uploads_hold_no_thread(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    with ExitStack() as stack:
+        for _ in range(10):
+            connection = stack.enter_context(server.connect())
+            connection.sendall(POST % (10**9, b"") + bytes(1000))
+            assert read_answer(connection)[0] == 413
+        assert ask(server, WHOLE)[0] == 200
+
+
+def test_clients_that_ask_first_and_leave_do_no_harm(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    for _ in range(20):
+        with server.connect() as connection:  # closed by a reset
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+    assert ask(server, WHOLE)[0] == 200
+
+
+def test_slow_readers_hold_no_thread_and_get_all_of_it(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    labels = b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n" * 40
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(server.connect()).sendall(labels)
+        assert ask(server, WHOLE)[0] == 200
+    expected = ask(server, labels[: len(labels) // 40])[2]
+    with server.connect() as connection:
+        connection.sendall(labels.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n")
+        with connection.makefile("rb") as answers:
+            assert answers.read().count(expected) == 40
+
+
+def test_too_much_received_at_once_costs_the_slowest(run_worker: Callable[..., Running]) -> None:
+    limit = 1 << 20
+    server = run_worker(max_upload_bytes=limit, max_batch_bytes=limit, max_waiting_bytes=4 * limit // 3 + 4)
+    with ExitStack() as stack:
+        first, *_ = [stack.enter_context(server.connect()) for _ in range(3)]
+        first.sendall(POST % (limit, b"") + bytes(1000))
+        for connection in (stack.enter_context(server.connect()) for _ in range(2)):
+            connection.sendall(POST % (limit, b"") + bytes(limit * 3 // 4))
+        status, headers, _ = read_answer(first)
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert ask(server, ALIVE)[0] == 200
+
+
+def test_a_worker_at_rest_gives_memory_back(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    assert ask(server, WHOLE)[0] == 200
+    deadline = threading.Event()
+    for _ in range(PATIENCE_SECONDS * 100):
+        if server.worker.heap.is_trimmed:
+            return
+        deadline.wait(0.01)
+    raise AssertionError("It did not.")
+
+
+def test_one_connection_too_many_ends_the_longest_idle(run_worker: Callable[..., Running]) -> None:
+    server = run_worker({"worker_connections": 3})
+    with server.connect() as oldest, server.connect() as other:
+        oldest.sendall(ALIVE)
+        other.sendall(ALIVE)
+        assert (read_answer(oldest)[0], read_answer(other)[0]) == (200, 200)
+        assert ask(server, WHOLE)[0] == 200
+        assert oldest.recv(1) == b""
+
+
+def test_stop_tells_those_who_are_too_late(run_worker: Callable[..., Running]) -> None:
+    server = run_worker({"graceful_timeout": 1})
+    with server.connect() as connection:
+        connection.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        server.stop()
+        assert read_answer(connection)[0] == 503
