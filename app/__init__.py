@@ -7,7 +7,7 @@ import os
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import access, api, health, observability, openapi, pages, problems, uploads
+from . import access, api, health, observability, openapi, pages, problems, refused_bodies, uploads
 from .cache import ResultCache
 from .classifier import Classifier
 from .plan import make_plan
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)
-    app.after_request(uploads.drain_refused)
+    app.after_request(refused_bodies.drain_refused)
     app.after_request(_add_security_headers)
     if settings.trusted_proxies:
         count = settings.trusted_proxies

@@ -15,7 +15,7 @@ from .errors import Problem
 from .model import Model
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
-from .uploads import JSON, read_photo, read_photos, request_deadline, settings_of_app
+from .uploads import JSON, admit_body, read_photo, read_photos, request_deadline, settings_of_app
 
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
@@ -77,12 +77,11 @@ def predict_batch() -> flask.Response:
 def heatmap() -> flask.Response:
     """Answer with the photo under the heat map of one class, the likeliest unless `class_id` names another."""
     refuse_unknown("class_id")
-    classifier = current_classifier()
-    model = classifier.model
+    photo, model = read_photo(), _model()
     class_id = integer_parameter("class_id", default=-1, low=0, high=len(model.labels) - 1)
     likeliest = class_id < 0
-    answer = classifier.classify(
-        read_photo(),
+    answer = current_classifier().classify(
+        photo,
         max_pixels=settings_of_app().max_pixels,
         top=1,
         heatmap=True,
@@ -102,14 +101,14 @@ def heatmap() -> flask.Response:
 def model() -> flask.Response:
     """Describe the model that answers: identity, source, input, accuracy where it is published."""
     refuse_unknown()
-    return flask.jsonify(describe(current_classifier().model))
+    return flask.jsonify(describe(_model()))
 
 
 @blueprint.get("/labels")
 def labels() -> flask.Response:
     """List all classes with their names."""
     refuse_unknown()
-    return flask.jsonify({"labels": [vars(label) for label in current_classifier().model.labels]})
+    return flask.jsonify({"labels": [vars(label) for label in _model().labels]})
 
 
 def current_classifier() -> Classifier:
@@ -131,6 +130,13 @@ def describe(model: Model) -> dict[str, object]:
         "licence": record.licence if published else None,
         "measured_accuracy": model.manifest.accuracy if model.manifest else None,
     }
+
+
+def _model() -> Model:
+    """Return the model; who must wait until it is loaded is in the house like those who bring photos."""
+    if current_classifier().loaded_model is None:
+        admit_body(0)
+    return current_classifier().model
 
 
 def _prefers(mimetype: str) -> bool:

@@ -8,16 +8,19 @@ import mmap
 from typing import Any
 
 from gunicorn.config import Config
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn
 
 from . import logs
 from .arrivals import Arrival, ClientSocket, Limits, Received
-from .errors import Problem
+from .errors import AddressTooLong, BadRequest, HeaderTooLarge, Problem
 from .settings import Settings
 from .uploads import FRAMING_BYTES
+
+# What is wrong with a request is told in its own words, but not all of them.
+_LONGEST_REASON = 200
 
 
 class Wait(enum.Enum):
@@ -85,6 +88,16 @@ class Connection(TConn):  # type: ignore[misc]
     def pace(self, now: float) -> float:
         """Tell how many bytes a second moved lately; one that has only begun is given a second."""
         return self.moved_bytes / (now - self.since + 1)
+
+
+def problem_of(error: ParseException, limit_request_line: int) -> Problem:
+    """Say in our words what gunicorn's parser does not take."""
+    if isinstance(error, LimitRequestLine):
+        return AddressTooLong(f"The first line of a request has at most {limit_request_line:,} bytes.")
+    if isinstance(error, LimitRequestHeaders):
+        return HeaderTooLarge("The header has more fields, or longer ones, than are read.")
+    reason = " ".join(str(error).split())[:_LONGEST_REASON]
+    return BadRequest(f"The request is not proper HTTP. {reason}".rstrip(" .") + ".")
 
 
 def limits_of(cfg: Config, settings: Settings) -> Limits:

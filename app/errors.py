@@ -16,12 +16,14 @@ TopthreeError
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
     ├── TooLarge                413
+    ├── AddressTooLong          414
     ├── UnsupportedContentType  415
     ├── UnsupportedImage        415
     ├── BrokenImage             422
     ├── UnreadableArchive       422
     ├── TooManyPixels           422
     ├── RateLimited             429
+    ├── HeaderTooLarge          431
     ├── ClientClosedRequest     499
     ├── InternalError           500
     ├── Overloaded              503
@@ -148,6 +150,12 @@ class TooLarge(Problem):
     status, slug, title = 413, "too-large", "Too large"
 
 
+class AddressTooLong(Problem):
+    """The request's first line is longer than any that this service reads."""
+
+    status, slug, title = 414, "address-too-long", "Address too long"
+
+
 class UnsupportedContentType(Problem):
     """The body's declared type is none that can carry a photo."""
 
@@ -187,6 +195,12 @@ class RateLimited(Problem):
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class HeaderTooLarge(Problem):
+    """The request's header has too many fields, or too long ones."""
+
+    status, slug, title = 431, "header-too-large", "Header too large"
 
 
 class ClientClosedRequest(Problem):

@@ -26,7 +26,8 @@ blueprint = flask.Blueprint("openapi", __name__)
 Problems = tuple[type[Problem], ...]
 
 # Whom the access rules refuse, and who sends too slowly: at every address under /api.
-_ACCESS = tuple(problem for problem in PROBLEMS if problem.status in (401, 403, 408, 429))
+_KEYS = tuple(problem for problem in PROBLEMS if problem.status in (401, 403))
+_ALWAYS = tuple(problem for problem in PROBLEMS if problem.status in (408, 414, 429, 431))
 _UPLOAD: Problems = (errors.NoPhoto, errors.BadParameter, errors.BadRequest, errors.TooLarge) + (
     errors.UnsupportedContentType,
     errors.InternalError,
@@ -41,7 +42,7 @@ _ONE_PHOTO: Problems = (
     errors.BrokenImage,
     errors.TooManyPixels,
 )
-_QUESTION: Problems = (errors.BadParameter, errors.InternalError, errors.ModelUnavailable)
+_QUESTION: Problems = (errors.BadParameter, errors.InternalError, errors.Overloaded, errors.ModelUnavailable)
 _BINARY: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
 _PHOTO: Schema = _BINARY | {"minLength": 1}
 _FLAG: Schema = {"type": "integer", "enum": [0, 1], "default": 0}
@@ -213,6 +214,7 @@ def _current_document() -> dict[str, object]:
 
 def _describe(operation: Operation, settings: Settings) -> dict[str, object]:
     is_api = operation.path.startswith("/api/")
+    takes_key = is_api and operation.name != "openapi"
     described: dict[str, object] = {"operationId": operation.name, "summary": operation.summary}
     if operation.description:
         described["description"] = operation.description
@@ -227,16 +229,14 @@ def _describe(operation: Operation, settings: Settings) -> dict[str, object]:
         "headers": operation.headers,
         "content": {mimetype: {"schema": schema} for mimetype, schema in operation.answers.items()},
     }
-    problems = operation.problems + (_ACCESS if is_api else ())
+    problems = operation.problems + (_ALWAYS if is_api else ()) + (_KEYS if takes_key else ())
     described["responses"] = {"200": success} | _refusals(problems)
-    described["security"] = _security(operation, settings)
+    described["security"] = _security(settings) if takes_key else [{}]
     return described
 
 
-def _security(operation: Operation, settings: Settings) -> list[dict[str, list[str]]]:
-    """Say whether a key is needed, may be sent, or is of no matter."""
-    if not operation.path.startswith("/api/") or operation.name == "openapi":
-        return [{}]
+def _security(settings: Settings) -> list[dict[str, list[str]]]:
+    """Say whether a key is needed, or may be sent."""
     return [{"key": []}] if settings.api_keys_file else [{}, {"key": []}]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import io
 import json
-import logging
 import re
 import socket
 import time
@@ -17,20 +16,15 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from .archives import Entry, read_archive
 from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
+from .refused_bodies import is_left_to_server
 from .scheduling import Admission, Deadline
 from .setting_table import MEBI
 from .settings import Settings
-
-log = logging.getLogger(__name__)
 
 FIELD = "file"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 FRAMING_BYTES = 64 * 1024
 MOST_PARTS = 1024
-# What is read, and for how long at most, so that a client still sending can read why it was refused.
-DRAIN_BYTES = 256 * MEBI
-DRAIN_SECONDS = 30.0
-DRAIN_PAUSE_SECONDS = 5.0
 EXAMPLE = "curl -F file=@photo.jpg"
 SMALLER = "Send a smaller copy."
 FEWER = "Send fewer photos at a time."
@@ -140,7 +134,7 @@ def request_deadline() -> Deadline:
             raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
         milliseconds = min(milliseconds, int(asked[:10]))
     # Who ends an upload too early has closed that side only, and waits to hear what was wrong with it.
-    connection = None if _is_left_to_server() else flask.request.environ.get("gunicorn.socket")
+    connection = None if is_left_to_server() else flask.request.environ.get("gunicorn.socket")
     return Deadline(flask.g.arrived + milliseconds / 1000, (lambda: has_left(connection)) if connection else bool)
 
 
@@ -161,39 +155,6 @@ def check_size(data: bytes, limit: int) -> bytes:
     if len(data) > limit:
         raise _too_large(limit)
     return data
-
-
-def drain_refused(response: flask.Response) -> flask.Response:
-    """Read on for a while after a refusal has been sent, within bounds of size and time.
-
-    Browsers and simple clients send their whole body before they read; one that is still sending when its
-    connection closes sees a reset and never learns why it was refused.
-    """
-    environ = flask.request.environ
-    # Our worker reads on by itself after a body that it did not take in, and holds no thread for it.
-    if _is_left_to_server():
-        return response
-    # Only where the server ends the body itself (gunicorn does) can reading past it not wait for ever.
-    if response.status_code >= 400 and environ.get("wsgi.input_terminated"):
-        response.call_on_close(lambda: _drain(environ["wsgi.input"], environ.get("gunicorn.socket")))
-    return response
-
-
-def _is_left_to_server() -> bool:
-    """Tell whether our worker has handed on a request whose body it did not take in, or that was cut short."""
-    return getattr(flask.request.environ["wsgi.input"], "is_left_to_server", False)
-
-
-def _drain(source: IO[bytes], connection: socket.socket | None) -> None:
-    left = DRAIN_BYTES
-    deadline = time.monotonic() + DRAIN_SECONDS
-    if connection is not None:
-        connection.settimeout(DRAIN_PAUSE_SECONDS)
-    try:
-        while left > 0 and time.monotonic() < deadline and (chunk := source.read(FRAMING_BYTES)):
-            left -= len(chunk)
-    except OSError as error:  # the client has left, or stopped sending; nothing is owed to it
-        log.debug("A refused body broke off: %r", error)
 
 
 def _parts(limit: int, *, advice: str = SMALLER) -> list[FileStorage]:
@@ -289,6 +250,8 @@ def _wrong_content_type(mimetype: str) -> Problem:
             "The body is declared as a form. Send the photo as a part, "
             f"{EXAMPLE}, or as the body, curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'."
         )
+    if mimetype in ZIP:
+        return UnsupportedContentType("An archive is a batch. Send it to predict/batch.")
     return UnsupportedContentType(
         "Send the photo as multipart/form-data, as the body with Content-Type image/jpeg, another image type, "
         "or application/octet-stream, or as base64 in application/json."

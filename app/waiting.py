@@ -15,10 +15,11 @@ from typing import Any
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from . import logs, metrics
+from .arrivals import ClientSocket
 from .connections import Connection, CountsConnections, Wait, refusal
 from .errors import Overloaded, Problem, RequestTimeout
 from .memory import IdleHeap
-from .uploads import DRAIN_BYTES, DRAIN_PAUSE_SECONDS, DRAIN_SECONDS
+from .refused_bodies import DRAIN_BYTES, DRAIN_PAUSE_SECONDS, DRAIN_SECONDS
 
 _READ_BYTES = 256 * 1024
 _SWEEP_SECONDS = 0.25
@@ -110,10 +111,14 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
         self._release(conn)
         conn.arrival = None
         conn.parser.is_whole = False
+        self._send_problem(conn.sock, problem)
+        self._close_later(conn)
+
+    def _send_problem(self, client: ClientSocket, problem: Problem) -> None:
+        """Count and send the last answer of a connection."""
         metrics.count_problem(problem.slug)
         with suppress(OSError):  # a client that has left needs no answer
-            conn.sock.sendall(refusal(problem, logs.choose_request_id(None)))
-        self._close_later(conn)
+            client.sendall(refusal(problem, logs.choose_request_id(None)))
 
     def _make_room(self) -> None:
         """Let the connection go that has been idle for longest, or else the slowest."""

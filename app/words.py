@@ -237,6 +237,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "The limit is {limit} MiB. Save a smaller copy, or send a screenshot of it.",
         "上限为 {limit} MiB。请缩小照片，或发送它的截图。",
     ),
+    "problem.address-too-long": ("The address is too long.", "网址太长了。"),
+    "advice.address-too-long": ("You can choose a photo right here instead.", "可以直接在这里选择照片。"),
     "problem.unsupported-content-type": ("That form was not understood.", "表单格式有误。"),
     "advice.unsupported-content-type": ("Use the form on the first page.", "请使用首页的表单。"),
     "problem.unsupported-image": ("That is not a photo we can read.", "这不是可以识别的照片文件。"),
@@ -258,6 +260,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "advice.too-many-pixels": ("Save a smaller copy and send that.", "请缩小照片尺寸后再发送。"),
     "problem.rate-limited": ("That was too much in too short a time.", "请求过于频繁。"),
     "advice.rate-limited": ("Wait a while, then try again.", "请稍等片刻后再试。"),
+    "problem.header-too-large": ("The browser sent too much beside the photo.", "浏览器附带的信息过多。"),
+    "advice.header-too-large": ("Clear the cookies of this site, then try again.", "请清除本站的 Cookie 后再试。"),
     "problem.internal-error": ("Something went wrong on our side.", "服务器出了点问题。"),
     "advice.internal-error": (
         "Try again; if it stays so, tell whoever runs this.",

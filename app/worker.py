@@ -22,10 +22,11 @@ from typing import Any
 
 from gunicorn.config import Config
 from gunicorn.errors import ConfigError
+from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName, ParseException
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER
 
 from .arrivals import Arrival, ClientSocket, State
-from .connections import Connection, Wait, limits_of
+from .connections import Connection, Wait, limits_of, problem_of
 from .door import Door
 from .waiting import WaitingWorker
 
@@ -144,6 +145,15 @@ class PatientWorker(WaitingWorker):
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Go on with a connection whose request was whole, so that what is left of it lies in memory."""
         return bool(keepalive and conn.parser.is_whole and super()._keepalive_after(conn, keepalive))
+
+    def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
+        """Refuse what the parser does not take with a problem like any other; runs in a thread."""
+        if isinstance(exc, ParseException) and not isinstance(exc, (InvalidResponseHeader, InvalidResponseHeaderName)):
+            # The address is taken out of the log unless it is asked for (app/logs.py).
+            self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", exc)
+            self._send_problem(client, problem_of(exc, self.cfg.limit_request_line))
+        else:
+            super().handle_error(req, client, addr, exc)
 
     # Answering
 

@@ -34,3 +34,14 @@ def assert_problem_document(document: dict[str, Any], status: int, slug: str) ->
     assert document["title"] != document["detail"]
     assert document["detail"][-1] in ".)…'", document["detail"]
     return document["detail"]
+
+
+class SlowBody:
+    """A body without end that counts what was read of it."""
+
+    taken = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Give as much as is asked for."""
+        self.taken += size
+        return bytes(size)

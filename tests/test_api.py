@@ -71,10 +71,28 @@ def test_raw_body_answers_as_the_form_does(client: FlaskClient, content_type: st
     assert answer.data == upload(client, DALMATIAN).data
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/zip", "video/mp4", "multipart/mixed", "nonsense"])
+@pytest.mark.parametrize("content_type", ["text/plain", "video/mp4", "multipart/mixed", "nonsense"])
 def test_other_content_types_are_refused(client: FlaskClient, content_type: str) -> None:
     answer = client.post("/api/v1/predict", data=DALMATIAN, content_type=content_type)
     assert "multipart/form-data" in assert_problem(answer, 415, "unsupported-content-type")
+
+
+def test_archive_is_shown_the_way_to_the_batch(client: FlaskClient) -> None:
+    answer = client.post("/api/v1/predict", data=DALMATIAN, content_type="application/zip")
+    assert "predict/batch" in assert_problem(answer, 415, "unsupported-content-type")
+
+
+@pytest.mark.parametrize("path", ["model", "labels"])
+def test_who_waits_for_the_model_counts_as_one_who_brings_a_photo(
+    make_settings: Callable[..., Settings], path: str
+) -> None:
+    app = create_app(make_settings(), fake_classifier())
+    admission = app.extensions["topthree_admission"]
+    while admission.refusal_if_full() is None:
+        admission.enter(0)
+    assert_problem(app.test_client().get(f"/api/v1/{path}"), 503, "overloaded")
+    app.extensions["topthree"].warm_up()
+    assert app.test_client().get(f"/api/v1/{path}").status_code == 200
 
 
 def test_curls_default_form_type_is_told_the_right_flag(client: FlaskClient) -> None:

@@ -23,7 +23,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 ROWS: dict[int, str] = {
     5: "__init__ cli key_commands __main__",
     4: "access answers api assets connections cors door health observability openapi pages parameters problems "
-    "ratelimits reload schemas translations uploads waiting worker offline",
+    "ratelimits refused_bodies reload schemas translations uploads waiting worker offline",
     3: "classifier model",
     2: "backbones bundles engines prepared unpacking",
     1: "arrivals archives cache download heatmaps heif images keys pidfile plan scheduling weights",

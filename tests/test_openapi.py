@@ -134,9 +134,12 @@ def test_document_says_who_needs_a_key_and_needs_none_itself(make_settings, tmp_
     for settings, needed in ((guarded, [{"key": []}]), (open_to_all, [{}, {"key": []}])):
         answer = create_app(settings, fake_classifier()).test_client().get("/api/v1/openapi.json")
         assert answer.status_code == 200
-        security = {path: item.popitem()[1]["security"] for path, item in answer.json["paths"].items()}
+        operations = {path: item.popitem()[1] for path, item in answer.json["paths"].items()}
+        security = {path: operation["security"] for path, operation in operations.items()}
         assert security["/api/v1/predict"] == security["/api/v1/model"] == needed
         assert security["/api/v1/openapi.json"] == security["/healthz"] == [{}]
+        refused = {path for path, operation in operations.items() if "401" in operation["responses"]}
+        assert refused == {path for path, wanted in security.items() if wanted != [{}]}
 
 
 def test_prefix_of_a_proxy_is_the_servers_address(make_settings) -> None:

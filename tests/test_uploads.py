@@ -1,4 +1,4 @@
-"""Reading uploads: in memory, within limits, and on to the end of what is refused."""
+"""Reading uploads: in memory and within limits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import flask
 import pytest
 from fakes import colour_png, fake_classifier
 from flask.testing import FlaskClient
-from shapes import assert_problem, form
+from shapes import SlowBody, assert_problem, form
 
 from app import create_app
 from app.errors import NoPhoto, TooLarge
 from app.settings import Settings
 from app.uploads import (
-    DRAIN_BYTES,
     FRAMING_BYTES,
     MemoryRequest,
     check_size,
-    drain_refused,
     has_left,
     note_arrival,
     request_deadline,
@@ -30,25 +28,6 @@ from app.uploads import (
 
 FIVE_MB = 5_000_000
 COCK = colour_png(7, 251, 80)
-
-
-class SlowBody:
-    """A body without end that counts what was read of it."""
-
-    taken = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Give as much as is asked for."""
-        self.taken += size
-        return bytes(size)
-
-
-class BrokenBody:
-    """A body whose sender has left."""
-
-    def read(self, size: int = -1) -> bytes:
-        """Fail as a socket does."""
-        raise ConnectionResetError
 
 
 @pytest.mark.parametrize("size", [10, FIVE_MB])
@@ -82,41 +61,6 @@ def test_check_size_gives_back_what_fits() -> None:
 def test_check_size_refuses(size: int, limit: int, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         check_size(bytes(size), limit)
-
-
-def refused(app: flask.Flask, body: object, **environ: object) -> flask.Response:
-    """Refuse a request whose body this is, as far as the last hook."""
-    with app.test_request_context("/", method="POST", environ_overrides={"wsgi.input": body} | environ):
-        return drain_refused(flask.Response(status=413))
-
-
-def test_refused_body_is_read_on_after_the_answer_and_within_bounds(app: flask.Flask) -> None:
-    body = SlowBody()
-    response = refused(app, body, **{"wsgi.input_terminated": True})
-    assert body.taken == 0
-    response.close()
-    assert DRAIN_BYTES <= body.taken < DRAIN_BYTES + 1_000_000
-
-
-def test_body_that_the_server_does_not_end_is_left_alone(app: flask.Flask) -> None:
-    body = SlowBody()
-    refused(app, body).close()
-    assert body.taken == 0
-
-
-def test_client_that_has_left_is_let_go(app: flask.Flask, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("DEBUG", logger="app.uploads"):
-        refused(app, BrokenBody(), **{"wsgi.input_terminated": True}).close()
-    assert "ConnectionResetError" in caplog.text
-
-
-def test_client_that_stops_sending_is_let_go(app: flask.Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.uploads.DRAIN_PAUSE_SECONDS", 0.05)
-    ours, theirs = socket.socketpair()
-    with ours, theirs, ours.makefile("rb") as body:
-        refused(app, body, **{"wsgi.input_terminated": True, "gunicorn.socket": ours}).close()
-        theirs.sendall(b"late")
-        assert ours.recv(10) == b"late"
 
 
 def test_chunked_body_is_limited_as_it_arrives(make_settings: Callable[..., Settings], app: flask.Flask) -> None:

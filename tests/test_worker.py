@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -71,6 +72,26 @@ def test_unusual_framing_holds_no_thread(run_worker: Callable[..., Running], sen
             stack.enter_context(server.connect()).sendall(sent)
         assert ask(server, WHOLE)[0] == 200
     assert ask(server, sent)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "slug", "text"),
+    [
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "bad-request", "HTTP"),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "bad-request", "Host"),
+        (b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % bytes(5000).replace(b"\0", b"x"), 414, "address-too-long", "4,094"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "header-too-large", "more fields"),
+    ],
+)
+def test_what_is_no_proper_http_is_a_problem_like_any_other(
+    run_worker: Callable[..., Running], sent: bytes, status: int, slug: str, text: str
+) -> None:
+    found, headers, body = ask(run_worker(), sent)
+    assert (found, headers["content-type"], headers["connection"]) == (status, "application/problem+json", "close")
+    document = json.loads(body)
+    assert (document["status"], document["type"]) == (status, f"/problems/{slug}")
+    assert document["instance"].endswith(headers["x-request-id"])
+    assert text in document["detail"]
 
 
 def test_full_house_refuses_without_a_thread_and_keeps_the_connection(run_worker: Callable[..., Running]) -> None:
