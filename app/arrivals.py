@@ -25,6 +25,9 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\Z")
 _HEAD_END = b"\r\n\r\n"
 # As long as gunicorn lets a chunk's size line and a body's trailers be.
 _LONGEST_LINE = 8190
+# Each chunk costs the event loop about a microsecond, however small it is; clients send some kilobytes in each.
+_FREE_CHUNKS = 4096
+_LEAST_CHUNK_BYTES = 64
 
 
 class State(enum.Enum):
@@ -55,6 +58,7 @@ class Arrival:
         self._limits = limits
         self._end: int | None = None
         self._chunk = 0  # where the next chunk's size line begins, in a chunked body
+        self._chunks = 0
         self.data = bytearray()
         self.head_bytes = 0
         self.state = State.HEAD
@@ -67,8 +71,8 @@ class Arrival:
 
     @property
     def is_alone(self) -> bool:
-        """Tell whether nothing has come of a next request."""
-        return len(self.data) == self._end
+        """Tell whether the body's length is known and nothing has come of a next request."""
+        return self._end is not None and len(self.data) <= self._end
 
     def feed(self, received: Bytes) -> State:
         """Take bytes that have come, and tell how far the request is."""
@@ -122,7 +126,8 @@ class Arrival:
                     self.state = State.REFUSED
                 return
             line = _CHUNK_LINE.match(self.data[self._chunk : line_end])
-            if line is None:
+            self._chunks += 1
+            if line is None or self._chunks > _FREE_CHUNKS + self._chunk // _LEAST_CHUNK_BYTES:
                 self.state = State.REFUSED
                 return
             size = int(line[1], 16)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import mmap
 from typing import Any
 
 from gunicorn.config import Config
@@ -16,6 +15,7 @@ from gunicorn.workers.gthread import TConn
 from . import logs
 from .arrivals import Arrival, ClientSocket, Limits, Received
 from .errors import AddressTooLong, BadRequest, HeaderTooLarge, Problem
+from .memory import shared_words
 from .settings import Settings
 from .uploads import FRAMING_BYTES
 
@@ -121,7 +121,7 @@ class Shares:
 
     def __init__(self) -> None:
         # One more than a worker has; 0 is for no worker.
-        self._counts = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._counts = shared_words()
 
     def note(self, slot: int, connections: int) -> None:
         """Say how many connections the worker in a slot has."""

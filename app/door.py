@@ -51,7 +51,10 @@ class Door:
         }
 
     def refuse(self, arrival: Arrival, *, may_keep: bool) -> Refused | None:
-        """Refuse a request that has arrived whole, where the house is full; None where a thread is to have it."""
+        """Refuse a request that has arrived whole, or waits for leave to send its body, where the house is full.
+
+        Returns None where a thread is to have it.
+        """
         problem = self._admission.refusal_if_full()
         head = _PLAIN_HEAD.fullmatch(arrival.head) if problem and arrival.is_alone else None
         if problem is None or head is None or head["path"] not in self._routes:

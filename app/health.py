@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import threading
 import time
@@ -14,6 +13,7 @@ import flask
 from .api import current_classifier
 from .classifier import Classifier
 from .errors import Draining, ModelUnavailable
+from .memory import shared_words
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Readiness:
     def __init__(self, planned: int) -> None:
         self.planned = planned
         self.slot = 0
-        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._words = shared_words()
         self._slots = (len(self._words) - 1) // 2
         self._lock = threading.Lock()
 

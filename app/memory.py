@@ -1,11 +1,12 @@
-"""The C library's heap: kept small while photos are decoded in many threads, and given back when none are.
+"""Words that processes share, and a heap that stays small while photos are decoded and is given back afterwards.
 
-Both are glibc's own; other C libraries have no such functions, and need none.
+What is done to the heap is glibc's own; other C libraries have no such functions, and need none.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 
 # From glibc's malloc.h.
 _M_ARENA_MAX = -8
@@ -14,6 +15,11 @@ _M_TRIM_THRESHOLD = -1
 
 # Longer than the usual pause between two photos of one client, so that only a service at rest pays for new pages.
 IDLE_SECONDS = 2.0
+
+
+def shared_words() -> memoryview:
+    """Map a page of 64-bit words, all 0, that this process and those it forks read and write; none is read by half."""
+    return memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
 
 
 def limit_heaps() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import flask
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from . import logs, metrics
 from .errors import (
@@ -66,6 +66,8 @@ def _as_problem(error: HTTPException) -> Problem:
         return MethodNotAllowed(f"{path} does not answer {method}, but {' and '.join(sorted(answered))}.")
     if error.code == 413:
         return TooLarge("The request is larger than this address takes.")
+    if isinstance(error, ClientDisconnected):
+        return BadRequest("The body broke off, or its chunks are malformed or very many and tiny.")
     if error.code is not None and error.code < 500:
         return BadRequest((error.description or "The request is malformed").rstrip(".") + ".")
     log.error("%s %s failed.", method, path, exc_info=getattr(error, "original_exception", None) or error)

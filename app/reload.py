@@ -12,7 +12,6 @@ begun ends with the model that it began with.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import signal
 import threading
@@ -27,6 +26,7 @@ from .access import KeyRing
 from .classifier import Classifier
 from .errors import TopthreeError
 from .keys import KeySet
+from .memory import shared_words
 from .model import Model
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class ReloadBoard:
     """
 
     def __init__(self) -> None:
-        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._words = shared_words()
 
     @property
     def order(self) -> tuple[int, Step]:

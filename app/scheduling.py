@@ -153,8 +153,8 @@ class Slots:
     `elsewhere` counts the requests that other processes have in flight on the same processors.
     """
 
-    def __init__(self, count: int, elsewhere: Callable[[], int] = int) -> None:
-        self.elsewhere = elsewhere
+    def __init__(self, count: int) -> None:
+        self.elsewhere: Callable[[], int] = int  # none, while this process is the only one
         self._free = count
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()

@@ -112,7 +112,9 @@ class PatientWorker(WaitingWorker):
         conn.held_bytes += len(received)
         self.held_bytes += len(received)
         if state in (State.WHOLE, State.REFUSED):
-            self._dispatch(conn, is_whole=state is State.WHOLE)
+            is_whole = state is State.WHOLE
+            if not (is_whole and self._refuse_at_door(conn, is_whole=True)):
+                self._dispatch(conn, is_whole=is_whole)
             return
         conn.moved_bytes += len(received)
         if conn.wait.value != state.value:
@@ -120,23 +122,31 @@ class PatientWorker(WaitingWorker):
             self._begin_window(conn)
         if arrival.awaits_continue:
             arrival.awaits_continue = False
+            if self._refuse_at_door(conn, is_whole=False):
+                return
             with suppress(OSError):  # a client that has left shows at the next look at its socket
                 conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.held_bytes > self.limits.all_bytes:
             self._refuse_slowest()
 
+    def _refuse_at_door(self, conn: Connection, *, is_whole: bool) -> bool:
+        """Refuse a request whose head has come, where the house is full; tell whether that was done."""
+        assert conn.arrival is not None
+        refused = self._door.refuse(conn.arrival, may_keep=is_whole and self.alive)
+        if refused is None:
+            return False
+        self._leave_loop(conn)
+        conn.arrival = None
+        conn.keep, conn.parser.is_whole = refused.keeps_connection, is_whole
+        with suppress(OSError):  # a client that has left shows at the next look at its socket
+            conn.sock.sendall(refused.answer)
+        self._finish(conn)
+        return True
+
     def _dispatch(self, conn: Connection, *, is_whole: bool) -> None:
-        """Give a request to a thread, unless it is refused at the door."""
+        """Give a request to a thread."""
         assert conn.arrival is not None
         self._leave_loop(conn)
-        refused = self._door.refuse(conn.arrival, may_keep=self.alive) if is_whole else None
-        if refused is not None:
-            conn.arrival = None
-            conn.keep, conn.parser.is_whole = refused.keeps_connection, True
-            with suppress(OSError):  # a client that has left shows at the next look at its socket
-                conn.sock.sendall(refused.answer)
-            self._finish(conn)
-            return
         conn.parser.unreader.fill(conn.arrival)
         conn.parser.is_whole = is_whole
         conn.arrival = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import http.client
 import io
 import os
@@ -54,6 +55,7 @@ class Request:
     status: int
 
 
+@functools.cache
 def good_requests() -> list[Request]:
     """Draw photos of all sizes and formats, each as often in the list as it is to be sent."""
     requests = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import textwrap
 
 import pytest
 
-from app.memory import IDLE_SECONDS, IdleHeap
+from app.memory import IDLE_SECONDS, IdleHeap, shared_words
 
 HAS_GLIBC = hasattr(ctypes.CDLL(None), "malloc_trim")
 
@@ -51,3 +52,15 @@ def test_pages_between_blocks_that_are_in_use_go_back_too() -> None:
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"-?\d+\n", run.stdout)
     assert int(run.stdout) > 50_000
+
+
+def test_a_child_and_its_parent_see_what_the_other_writes() -> None:
+    words = shared_words()
+    assert set(words) == {0}
+    words[0] = 2**64 - 1
+    child = os.fork()
+    if child == 0:
+        words[1] = words[0]
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert words[1] == 2**64 - 1

@@ -90,8 +90,9 @@ def test_a_lone_turn_is_alone_until_another_comes() -> None:
 
 
 def test_a_turn_is_not_alone_while_other_processes_work() -> None:
-    elsewhere = [1]
-    with Slots(2, lambda: elsewhere[0]).take() as turn:
+    slots, elsewhere = Slots(2), [1]
+    slots.elsewhere = lambda: elsewhere[0]
+    with slots.take() as turn:
         assert not turn.alone
         elsewhere[0] = 0
         assert turn.alone

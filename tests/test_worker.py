@@ -61,6 +61,7 @@ def test_client_that_asks_first_with_too_much_is_refused_unread(run_worker: Call
         (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"5\r\nab", 400),
         (CHUNKED + b"0000000000000005\r\n", 400),
         (CHUNKED + b"0x5\r\nphoto\r\n", 400),
+        (CHUNKED + b"1\r\nx\r\n" * 5000, 400),
         (CHUNKED + b"5;bad ext\r\nphoto\r\n0\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: %s\r\n" % bytes(5000).replace(b"\0", b"x") * 22, 431),
     ],
@@ -71,7 +72,9 @@ def test_unusual_framing_holds_no_thread(run_worker: Callable[..., Running], sen
         for _ in range(6):
             stack.enter_context(server.connect()).sendall(sent)
         assert ask(server, WHOLE)[0] == 200
-    assert ask(server, sent)[0] == expected
+    status, headers, body = ask(server, sent)
+    assert (status, headers["content-type"]) == (expected, "application/problem+json")
+    assert "browser" not in json.loads(body)["detail"]  # no sentence of the framework's
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,8 @@ def test_full_house_refuses_without_a_thread_and_keeps_the_connection(run_worker
             connection.sendall(WHOLE)
             status, headers, _ = read_answer(connection)
             assert (status, headers["connection"], headers["retry-after"]) == (503, "keep-alive", "1")
+        expecting = ask(server, POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+        assert (expecting[0], expecting[1]["connection"]) == (503, "close")
         assert server.worker.nr == 0
         leaves[0]()
         connection.sendall(WHOLE)
