@@ -7,9 +7,11 @@ import re
 
 import pytest
 from cards import Cards, expect_state, held_requests, payload, show_answers, show_several
+from conftest import ARGUMENTS, CHROMIUM, open_page
 from fakes import colour_png
 from PIL import Image
-from playwright.sync_api import BrowserContext, FileChooser, Page, expect
+from playwright.sync_api import BrowserContext, FileChooser, Page, Playwright, expect
+from server import Server
 
 BREAKS = """new Promise((resolve) => {
   let total = 0;
@@ -87,6 +89,24 @@ def test_history_is_a_strip_of_thumbnails_that_one_button_clears(cards: Cards) -
     cards.page.get_by_role("button", name="Clear all").click()
     expect(cards.page.locator("#visit")).to_be_hidden()
     assert cards.page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
+
+
+def test_who_goes_back_from_another_page_finds_the_visit_as_it_was(
+    playwright: Playwright, server: Server, real_photos: dict[str, bytes]
+) -> None:
+    # Browsers keep a page that is left, unless it forbids that; Playwright turns it off.
+    ignored = ["--disable-back-forward-cache"]
+    with (
+        playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, ignore_default_args=ignored) as browser,
+        browser.new_context(base_url=server.url) as context,
+    ):
+        page = open_page(context)
+        expect_state(Cards(page, real_photos).choose("cat"), "done")
+        page.locator("a[href$=docs]").click()
+        page.wait_for_url("**/docs")
+        page.evaluate("history.back()")
+        page.wait_for_url(server.url, wait_until="commit")  # a page that comes back does not load
+        assert page.evaluate("document.querySelectorAll('[data-state=done] meter').length") == 3
 
 
 COUNT_ADDRESSES = """() => {
