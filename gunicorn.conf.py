@@ -6,8 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
-import struct
 import tempfile
 
 from app import logs, metrics
@@ -27,8 +25,6 @@ _readiness = Readiness(_plan.workers)
 _reloads = ReloadBoard()
 _shares = Shares()
 _used_slots = set()
-# Longer than a phone's pause between two cells, shorter than anyone waits.
-_STALLED_SECONDS = 30
 # Each connection is an open file. Shells allow few unless asked, and some are needed for other things.
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 _files = max(_limits[0], min(_limits[1], 16_384))
@@ -116,20 +112,12 @@ def _look_whether_to_drain(server):
 
 
 def when_ready(server):
-    """Say where we run, and let no connection hold a thread that has sent nothing, or read nothing, for half a minute.
-
-    Connections inherit these from the socket they arrive at. Without them a few dozen stalled uploads would
-    take all threads for good.
-    """
+    """Say where we run."""
     try:
         server.found_by = publish(os.environ, _settings.host, _settings.port)
     except OSError as error:
         server.found_by = None
         server.log.warning("'topthree drain' will not find this service: %s.", error)
-    limit = struct.pack("ll", _STALLED_SECONDS, 0)
-    for listener in server.LISTENERS:
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def pre_fork(server, worker):

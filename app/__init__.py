@@ -10,24 +10,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from . import access, api, health, observability, openapi, pages, problems, refused_bodies, uploads
 from .cache import ResultCache
 from .classifier import Classifier
+from .headers import SECURITY_HEADERS
 from .plan import make_plan
 from .scheduling import Admission
 from .settings import ROOT, Settings
 from .version import __version__
 
 __all__ = ["__version__", "create_app"]
-
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "geolocation=(), microphone=(), payment=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> flask.Flask:

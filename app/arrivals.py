@@ -56,6 +56,7 @@ class Arrival:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._most_bytes = limits.body_bytes
         self._end: int | None = None
         self._chunk = 0  # where the next chunk's size line begins, in a chunked body
         self._chunks = 0
@@ -68,6 +69,11 @@ class Arrival:
     def head(self) -> bytes:
         """Return the head, with the empty line that ends it, once it is there."""
         return bytes(self.data[: self.head_bytes])
+
+    @property
+    def declared_bytes(self) -> int | None:
+        """Return how many bytes the body is said to have; None where that is not known before it ends."""
+        return None if self._end is None else self._end - self.head_bytes
 
     @property
     def is_alone(self) -> bool:
@@ -85,7 +91,7 @@ class Arrival:
                 self._walk_chunks()
             if self._end is not None and len(self.data) >= self._end:
                 self.state = State.WHOLE
-            elif len(self.data) > self.head_bytes + self._limits.body_bytes:
+            elif len(self.data) > self.head_bytes + self._most_bytes:
                 self.state = State.REFUSED
         self.awaits_continue &= self.state is State.BODY and len(self.data) == self.head_bytes
         return self.state
@@ -93,9 +99,10 @@ class Arrival:
     def _look_for_head(self, searched: int) -> None:
         # An empty line before the request line is allowed (RFC 9112, section 2.2).
         found = self.data.find(_HEAD_END, max(searched, 1 if self.data[:2] != b"\r\n" else 2))
+        if (len(self.data) if found < 0 else found + len(_HEAD_END)) > self._limits.head_bytes:
+            self.state = State.REFUSED
+            return
         if found < 0:
-            if len(self.data) > self._limits.head_bytes:
-                self.state = State.REFUSED
             return
         self.head_bytes = found + len(_HEAD_END)
         self.state = self._read_framing(bytes(self.data[: self.head_bytes - 2]))
@@ -110,6 +117,7 @@ class Arrival:
         self.awaits_continue = values.get(b"expect") == b"100-continue" and b" HTTP/1.1\r\n" in head
         if coding is not None:
             self._chunk = self.head_bytes
+            self._most_bytes += self._limits.body_bytes // 8  # size lines are not the body's; more is too tiny chunks
             return State.BODY if coding == b"chunked" else State.REFUSED
         if length is not None and not (length.isdigit() and len(length) < 16):
             return State.REFUSED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
+import re
+from email.utils import formatdate
 from typing import Any
 
 from gunicorn.config import Config
@@ -15,10 +17,14 @@ from gunicorn.workers.gthread import TConn
 from . import logs
 from .arrivals import Arrival, ClientSocket, Limits, Received
 from .errors import AddressTooLong, BadRequest, HeaderTooLarge, Problem
+from .headers import SECURITY_HEADERS
 from .memory import shared_words
 from .settings import Settings
 from .uploads import FRAMING_BYTES
 
+_FIELDS = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"} | SECURITY_HEADERS
+_REQUEST_ID = re.compile(rb"\r\nx-request-id:([^\r\n]*)", re.IGNORECASE)
+_METHOD = re.compile(rb"([A-Z]{1,20}) ")
 # What is wrong with a request is told in its own words, but not all of them.
 _LONGEST_REASON = 200
 
@@ -39,14 +45,16 @@ class _BodyReader:
     So the framework knows whose fault it is and answers 400.
     """
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, request: Request) -> None:
         self._reader = reader
+        self._request = request
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes; raises OSError for a body that is malformed or breaks off."""
         try:
             return bytes(self._reader.read(size))
         except ParseException as error:
+            self._request.force_close()  # nobody knows where the next request would begin
             raise ConnectionAbortedError(str(error)) from error
 
 
@@ -60,7 +68,7 @@ class _Parser(RequestParser):  # type: ignore[misc]
 
     def __next__(self) -> Request:
         request = super().__next__()
-        request.body.reader = _BodyReader(request.body.reader)
+        request.body.reader = _BodyReader(request.body.reader, request)
         # The event loop has answered this already, or the body is not wanted.
         request._expected_100_continue = False
         # The rest of a request that is refused is read by the event loop, and no other follows it.
@@ -79,15 +87,22 @@ class Connection(TConn):  # type: ignore[misc]
         self.parser = _Parser(cfg, connection, client)
         self.arrival: Arrival | None = None
         self.wait = Wait.REQUEST
+        self.ready: Any = None
         self.deadline = 0.0
         self.since = 0.0
         self.moved_bytes = 0
+        self.last_pace = 0.0
         self.held_bytes = 0
         self.keep = False
 
+    def begin_window(self, now: float, seconds: float) -> None:
+        """Begin to measure how much moves within so many seconds."""
+        self.last_pace = self.moved_bytes / (now - self.since + 1)
+        self.since, self.deadline, self.moved_bytes = now, now + seconds, 0
+
     def pace(self, now: float) -> float:
-        """Tell how many bytes a second moved lately; one that has only begun is given a second."""
-        return self.moved_bytes / (now - self.since + 1)
+        """Tell how many bytes a second move, in this window or the one before; who begins is given a second."""
+        return max(self.last_pace, self.moved_bytes / (now - self.since + 1))
 
 
 def problem_of(error: ParseException, limit_request_line: int) -> Problem:
@@ -154,13 +169,28 @@ class CountsConnections:
         self.shares.note(self.slot, connections)
 
 
+def request_id_in(head: bytes) -> str:
+    """Return the id that a head gives its request, or a new one."""
+    found = _REQUEST_ID.search(head)
+    return logs.choose_request_id(found[1].strip().decode("latin-1") if found else None)
+
+
+def method_in(begin: bytes) -> str:
+    """Return the method with which a request begins, "other" where it is none."""
+    found = _METHOD.match(begin)
+    return found[1].decode("ascii") if found else "other"
+
+
 def refusal(problem: Problem, request_id: str, *, keeps_connection: bool = False) -> bytes:
     """Write a problem as a whole answer."""
     body = json.dumps(problem.as_dict() | {"instance": logs.as_urn(request_id)}).encode()
-    retry = f"Retry-After: {problem.retry_after_seconds}\r\n" if problem.retry_after_seconds else ""
-    head = (
-        f"HTTP/1.1 {problem.status} {problem.title}\r\nConnection: {'keep-alive' if keeps_connection else 'close'}\r\n"
-        f"Cache-Control: no-store\r\n{retry}X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    fields = _FIELDS | {
+        "Connection": "keep-alive" if keeps_connection else "close",
+        "Date": formatdate(usegmt=True),
+        "X-Request-ID": request_id,
+        "Content-Length": str(len(body)),
+    }
+    if problem.retry_after_seconds:
+        fields["Retry-After"] = str(problem.retry_after_seconds)
+    lines = [f"HTTP/1.1 {problem.status} {problem.title}", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body

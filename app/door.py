@@ -1,31 +1,38 @@
-"""`Door`: what a full house answers to photos, in the worker's event loop and without a thread.
+"""`Door`: what a worker's event loop decides by a request's head alone, without a thread.
 
-Of four times the load that can be carried, three requests in four are refused. A thread, gunicorn's parser and the
-framework would take more of the processor for that than the answer is worth; here it is a comparison of two numbers,
-one pattern over the head, and one line in the log.
-
-Only the plainest requests are refused here. Whatever is unusual in a head is for gunicorn's parser to judge, and
-whoever needs more of the answer than this, such as a web page that wants to read it, is refused in a thread.
+- A full house refuses photos here. Of four times the load that can be carried, three requests in four are refused. A
+  thread, gunicorn's parser and the framework would take more of the processor for that than the answer is worth; here
+  it is a comparison of two numbers, one pattern over the head, and one line in the log. Only the plainest requests are
+  refused so. Whatever is unusual in a head is for gunicorn's parser to judge, and whoever needs more of the answer
+  than this, such as a web page that wants to read it, is refused in a thread.
+- A large body is not taken in where that would be in vain: without a key where one is needed, or at an address that
+  takes no photo. A thread answers such a request at once.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 import flask
 
-from . import logs
+from .access import KeyRing
 from .arrivals import Arrival
-from .connections import refusal
+from .connections import refusal, request_id_in
 from .observability import report_refused
 from .scheduling import Admission
 from .settings import Settings
+from .uploads import FRAMING_BYTES
 
 _PLAIN_HEAD = re.compile(
     rb"POST (?P<path>/[a-z0-9/]*)(?:\?[!-~]*)? HTTP/1\.1\r\n(?P<fields>(?:[A-Za-z0-9-]+:[\t -~]*\r\n)*)\r\n"
 )
-_FIELD = re.compile(rb"^(connection|origin|transfer-encoding|x-request-id):([^\r]*)", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(rb"^(connection|origin|traceparent|transfer-encoding):([^\r]*)", re.IGNORECASE | re.MULTILINE)
+# What is made of these only a thread knows: a header for the page's origin, an id in the log, the body's end.
+_NEEDS_A_THREAD = (b"origin", b"traceparent", b"transfer-encoding")
+_TARGET = re.compile(rb"(?:\r\n)?[^ \r\n]+ (?:[A-Za-z]+://[^ /?#\r\n]*)?([^ ?#\r\n]*)")
+_TOKEN = re.compile(rb"\r\nauthorization:[ \t]*bearer[ \t]([^\r\n]*)", re.IGNORECASE)
 _API = "/api/"
 
 
@@ -38,38 +45,59 @@ class Refused:
 
 
 class Door:
-    """The way into one application, for the routes that take photos."""
+    """The way into one application."""
 
     def __init__(self, app: flask.Flask) -> None:
         settings: Settings = app.config["TOPTHREE"]
         self._admission: Admission = app.extensions["topthree_admission"]
+        self._keys: KeyRing = app.extensions["topthree_keys"]
+        rules = [rule.rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())]
+        self._photo_routes = {rule.encode() for rule in rules if rule.startswith(_API)}
+        self._form_routes = {rule.encode() for rule in rules} - self._photo_routes
         # A trace, and an address in the log, are made of what only the framework has read.
-        is_plain = settings.log_addresses == "off" and not settings.traces
-        rules = app.url_map.iter_rules() if is_plain else ()
-        self._routes = {
-            rule.rule.encode() for rule in rules if "POST" in (rule.methods or ()) and rule.rule.startswith(_API)
-        }
+        self._refuses = settings.log_addresses == "off" and not settings.traces
+
+    def wants_body(self, arrival: Arrival) -> bool:
+        """Tell, once a head has come, whether the rest of the body is worth waiting for."""
+        path = _path(arrival.head)
+        if path in self._photo_routes:
+            return not self._keys.is_required or self._has_key(arrival.head)
+        if path in self._form_routes:  # a key may be a field of the form
+            return True
+        return arrival.declared_bytes is not None and arrival.declared_bytes <= FRAMING_BYTES
 
     def refuse(self, arrival: Arrival, *, may_keep: bool) -> Refused | None:
         """Refuse a request that has arrived whole, or waits for leave to send its body, where the house is full.
 
         Returns None where a thread is to have it.
         """
-        problem = self._admission.refusal_if_full()
+        problem = self._admission.refusal_if_full() if self._refuses else None
         head = _PLAIN_HEAD.fullmatch(arrival.head) if problem and arrival.is_alone else None
-        if problem is None or head is None or head["path"] not in self._routes:
+        if problem is None or head is None or head["path"] not in self._photo_routes:
             return None
         fields = {name.lower(): value.strip() for name, value in _FIELD.findall(head["fields"])}
-        if b"origin" in fields or b"transfer-encoding" in fields:
+        if any(name in fields for name in _NEEDS_A_THREAD):
             return None
         keeps = may_keep and fields.get(b"connection", b"keep-alive").lower() == b"keep-alive"
-        request_id = logs.choose_request_id(fields.get(b"x-request-id", b"").decode("ascii"))
+        request_id = request_id_in(arrival.head)
         answer = refusal(problem, request_id, keeps_connection=keeps)
         report_refused(
             problem,
             request_id,
+            method="POST",
             route=head["path"].decode("ascii"),
             bytes_in=len(arrival.data) - arrival.head_bytes,
             bytes_out=len(answer),
         )
         return Refused(answer, keeps)
+
+    def _has_key(self, head: bytes) -> bool:
+        found = _TOKEN.search(head)
+        key = self._keys.current.find(found[1].strip().decode("latin-1")) if found else None
+        return key is not None and key.enabled
+
+
+def _path(head: bytes) -> bytes:
+    """Read the path that a head asks for, decoded, without the host that a proxy may put before it."""
+    found = _TARGET.match(head)
+    return unquote_to_bytes(found[1]) if found else b""

@@ -62,7 +62,7 @@ class _Collectors:
         self.model_lock = threading.Lock()
         self.requests = self._counter("requests", "Requests answered.", "route", "method", "status")
         self.request_seconds = self._histogram(
-            "request_seconds", "From a request's arrival to its answer.", REQUEST_BUCKETS, "route"
+            "request_seconds", "From a whole request to its answer.", REQUEST_BUCKETS, "route"
         )
         self.in_progress = self._gauge("requests_in_progress", "Requests being answered.")
         self.stage_seconds = self._histogram(

@@ -20,6 +20,7 @@ log = logging.getLogger(logs.REQUESTS_LOGGER)
 blueprint = flask.Blueprint("observability", __name__)
 
 ID_HEADER = "X-Request-ID"
+UNMATCHED = "unmatched"
 METRICS = "observability.show_metrics"
 # What the address of the metrics answers beside them, and what is asked too often to be worth a line.
 PROBES = ("health.healthz", "health.readyz", METRICS)
@@ -69,7 +70,7 @@ def _begin_trace() -> None:
 
 def _route() -> str:
     """Return the rule that matched the current request; never its path, of which there are endlessly many."""
-    return flask.request.url_rule.rule if flask.request.url_rule else "unmatched"
+    return flask.request.url_rule.rule if flask.request.url_rule else UNMATCHED
 
 
 def _keep_to_its_address() -> None:
@@ -125,12 +126,14 @@ def _until_sent(chunks: Iterable[bytes], facts: dict[str, Any]) -> Iterator[byte
         _report(facts, sent)
 
 
-def report_refused(problem: Problem, request_id: str, *, route: str, bytes_in: int, bytes_out: int) -> None:
-    """Count and log a POST that was refused before the application had it."""
+def report_refused(
+    problem: Problem, request_id: str, *, method: str, route: str = UNMATCHED, bytes_in: int = 0, bytes_out: int
+) -> None:
+    """Count and log a request that was refused before the application had it."""
     metrics.count_problem(problem.slug)
     facts = {
         "request_id": request_id,
-        "method": "POST",
+        "method": method,
         "route": route,
         "status": problem.status,
         "bytes_in": bytes_in,

@@ -1,6 +1,6 @@
 """How often each key and each address may call, counted by Flask-Limiter in memory or in Redis.
 
-A request is counted when its header has come, before its body is read, and refused there. A batch counts once for
+A request is counted, and refused, before its body is parsed. A batch counts once for
 each of its photos: they are known only when it has been read, so it is answered, and what it took beyond the limit
 is missing afterwards. Where a Redis goes away, each process counts for itself until it is back: callers keep being
 served and limited, if less exactly.

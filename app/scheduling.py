@@ -1,8 +1,8 @@
-"""Who runs when: the only concurrent code.
+"""Who runs when.
 
 Three parts, in the order that a photo meets them:
 
-- `Admission`, at the door, before a body is read: so many requests and so many bytes may be in the house, what
+- `Admission`, at the door, before a body is parsed: so many requests and so many bytes may be in the house, what
   comes beyond is refused at once, with the time that it takes to drain what is there.
 - `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors,
   so that the work of many requests is not interleaved on one core. Waiting requests are served strictly in the

@@ -107,7 +107,7 @@ def note_arrival() -> None:
 def admit_body(limit: int) -> None:
     """Let the current request in with a body of `limit` bytes and its framing; it leaves when it ends.
 
-    Raises Overloaded, before anything is read, where it is one too many or its bytes are.
+    Raises Overloaded, before anything is parsed, where it is one too many or its bytes are.
     """
     if "leave" in flask.g:  # it is in already
         return

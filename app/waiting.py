@@ -8,21 +8,26 @@ from __future__ import annotations
 import selectors
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
-from . import logs, metrics
-from .arrivals import ClientSocket
-from .connections import Connection, CountsConnections, Wait, refusal
+from .arrivals import Arrival, ClientSocket
+from .connections import Connection, CountsConnections, Wait, method_in, refusal, request_id_in
 from .errors import Overloaded, Problem, RequestTimeout
 from .memory import IdleHeap
+from .observability import report_refused
 from .refused_bodies import DRAIN_BYTES, DRAIN_PAUSE_SECONDS, DRAIN_SECONDS
 
 _READ_BYTES = 256 * 1024
 _SWEEP_SECONDS = 0.25
+# Who has just come is not idle yet.
+_IDLE_SECONDS = 1.0
+# As much of a head that is not whole as its method may take.
+_METHOD_BYTES = 32
 
 
 class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
@@ -34,17 +39,23 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
         self.held_bytes, self._next_sweep = 0, 0.0
         self._scratch = memoryview(bytearray(_READ_BYTES))
         self.heap = IdleHeap()
+        # gunicorn would close connections beyond a number of its own; here they wait without threads and are counted.
+        self.max_keepalived = self.worker_connections
 
     def _wait_for(self, conn: Connection, wait: Wait, event: int, ready: Any) -> None:
-        conn.wait = wait
+        conn.wait, conn.ready = wait, ready
         self._begin_window(conn)
+        conn.last_pace = 0.0
         self.waiting[conn] = None
-        self.poller.register(conn.sock, event, partial(ready, conn))
+        self.poller.register(conn.sock, event, partial(self._wake, conn, ready))
+
+    def _wake(self, conn: Connection, ready: Any, _: Any) -> None:
+        """Go on with a connection, unless what came before it in the same round of the loop has ended its wait."""
+        if conn in self.waiting and conn.ready is ready:
+            ready(conn)
 
     def _begin_window(self, conn: Connection) -> None:
-        conn.since = time.monotonic()
-        conn.deadline = conn.since + self.limits.stall_seconds
-        conn.moved_bytes = 0
+        conn.begin_window(time.monotonic(), self.limits.stall_seconds)
 
     def _leave_loop(self, conn: Connection) -> None:
         self.poller.unregister(conn.sock)
@@ -95,38 +106,48 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
             if conn.wait is Wait.REQUEST:
                 conn.deadline = min(conn.deadline, deadline)
 
+    def _slowest(self, connections: Iterable[Connection]) -> Connection | None:
+        """Find the slowest of those that send or read, if there are any."""
+        moving = [conn for conn in connections if conn.wait in (Wait.HEAD, Wait.BODY, Wait.READER)]
+        return min(moving, key=partial(Connection.pace, now=time.monotonic()), default=None)
+
     def _refuse_slowest(self) -> None:
         """Refuse the slowest of those that hold memory, where all together hold too much."""
-        moving = [conn for conn in self.waiting if conn.wait in (Wait.HEAD, Wait.BODY, Wait.READER)]
-        if not moving:
-            return
-        slowest = min(moving, key=partial(Connection.pace, now=time.monotonic()))
-        if slowest.wait is Wait.READER:
+        slowest = self._slowest(self.waiting)
+        if slowest is not None and slowest.wait is Wait.READER:
             self._drop(slowest)
-        else:
+        elif slowest is not None:
             self._refuse(slowest, Overloaded("Too much is being received at once. Try again in a moment.", 1))
+
+    def _make_room(self, newest: Connection | None = None) -> None:
+        """End a connection at once: that which has been idle for longest, or else the slowest; never the newest."""
+        others = [conn for conn in self.waiting if conn is not newest]
+        latest = time.monotonic() - _IDLE_SECONDS
+        idle = (conn for conn in others if conn.wait in (Wait.REQUEST, Wait.CLOSE) and conn.since <= latest)
+        victim = next(idle, None) or self._slowest(others) or next(iter(others), None)
+        if victim is None:
+            return
+        if victim.wait in (Wait.HEAD, Wait.BODY):
+            problem = Overloaded("There are too many connections. Try again in a moment.", 1)
+            self._send_problem(victim.sock, problem, victim.arrival)
+        self._drop(victim)
 
     def _refuse(self, conn: Connection, problem: Problem) -> None:
         self._leave_loop(conn)
         self._release(conn)
-        conn.arrival = None
         conn.parser.is_whole = False
-        self._send_problem(conn.sock, problem)
+        self._send_problem(conn.sock, problem, conn.arrival)
+        conn.arrival = None
         self._close_later(conn)
 
-    def _send_problem(self, client: ClientSocket, problem: Problem) -> None:
-        """Count and send the last answer of a connection."""
-        metrics.count_problem(problem.slug)
+    def _send_problem(self, client: ClientSocket, problem: Problem, arrival: Arrival | None = None) -> None:
+        """Send the last answer of a connection; it is counted and logged as all are."""
+        begin = bytes(arrival.data[: arrival.head_bytes or _METHOD_BYTES]) if arrival else b""
+        request_id = request_id_in(begin)
+        answer = refusal(problem, request_id)
+        report_refused(problem, request_id, method=method_in(begin), bytes_out=len(answer))
         with suppress(OSError):  # a client that has left needs no answer
-            client.sendall(refusal(problem, logs.choose_request_id(None)))
-
-    def _make_room(self) -> None:
-        """Let the connection go that has been idle for longest, or else the slowest."""
-        idle = next((conn for conn in self.waiting if conn.wait in (Wait.REQUEST, Wait.CLOSE)), None)
-        if idle is not None:
-            self._drop(idle)
-        else:
-            self._refuse_slowest()
+            client.sendall(answer)
 
     def _close_later(self, conn: Connection) -> None:
         """Close our side, and read on for a while: unread bytes would turn the close into a reset (RFC 9112, 9.6)."""
@@ -139,7 +160,7 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
         self._wait_for(conn, Wait.CLOSE, selectors.EVENT_READ, self._discard)
         conn.deadline = conn.since + (STOP_KEEPALIVE_LINGER if conn.parser.is_whole else DRAIN_PAUSE_SECONDS)
 
-    def _discard(self, conn: Connection, _: Any) -> None:
+    def _discard(self, conn: Connection) -> None:
         try:
             count = conn.sock.recv_into(self._scratch)
         except BlockingIOError:

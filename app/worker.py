@@ -6,7 +6,8 @@ waiting, on non-blocking sockets:
 
     accept -> a request arrives -> a thread answers from memory -> what is unsent leaves -> next request, or close
 
-A client that is too slow in one of the waits is told so (408) and let go. The loop runs in the worker's main
+A client that sends too slowly is told so (408) and let go; one that does not read its answer, or asks nothing, is let
+go without a word. The loop runs in the worker's main
 thread, and it alone touches the connections that wait; a thread has a connection from `enqueue_req` to
 `finish_request`.
 """
@@ -37,6 +38,8 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class PatientWorker(WaitingWorker):
     """Serve with threads, and wait for clients without them."""
 
+    sockets: list[Any]
+
     @classmethod
     def check_config(cls, cfg: Config, log: Any) -> None:
         """Refuse what this worker cannot do."""
@@ -47,6 +50,7 @@ class PatientWorker(WaitingWorker):
         """Serve until told to stop, then answer what is in flight."""
         self.limits = limits_of(self.cfg, self.wsgi.config["TOPTHREE"])
         self._door = Door(self.wsgi)
+        self.shares.note(self.slot, self.nr_conns)
         super().run()
 
     def set_accept_enabled(self, enabled: bool) -> None:
@@ -57,6 +61,7 @@ class PatientWorker(WaitingWorker):
                 while self._accept_one(listener):
                     pass
                 listener.close()
+            self.sockets = []
 
     def accept(self, listener: Any) -> None:
         """Accept some connections, or one at a time where other workers accept too, the least busy of them first."""
@@ -80,7 +85,7 @@ class PatientWorker(WaitingWorker):
         self._await_request(conn, b"")
         conn.deadline = time.monotonic() + self.limits.stall_seconds
         if self.nr_conns >= self.worker_connections:
-            self._make_room()
+            self._make_room(conn)
         return True
 
     def _await_request(self, conn: Connection, rest: bytes) -> None:
@@ -90,7 +95,7 @@ class PatientWorker(WaitingWorker):
         if rest:
             self._take(conn, rest)
 
-    def _receive(self, conn: Connection, _: Any) -> None:
+    def _receive(self, conn: Connection) -> None:
         try:
             count = conn.sock.recv_into(self._scratch)
         except BlockingIOError:
@@ -101,7 +106,7 @@ class PatientWorker(WaitingWorker):
         if count:
             self._take(conn, self._scratch[:count])
         elif conn.arrival is not None and conn.arrival.data:
-            self._dispatch(conn, is_whole=False)  # the client has closed its side early; a thread tells it so
+            self._dispatch(conn, is_whole=False)  # it has closed its side early; a thread says so, if it can
         else:
             self._drop(conn)
 
@@ -116,10 +121,13 @@ class PatientWorker(WaitingWorker):
             if not (is_whole and self._refuse_at_door(conn, is_whole=True)):
                 self._dispatch(conn, is_whole=is_whole)
             return
-        conn.moved_bytes += len(received)
         if conn.wait.value != state.value:
             conn.wait = Wait(state.value)
             self._begin_window(conn)
+            if state is State.BODY and not self._door.wants_body(arrival):
+                self._dispatch(conn, is_whole=False)
+                return
+        conn.moved_bytes += len(received)
         if arrival.awaits_continue:
             arrival.awaits_continue = False
             if self._refuse_at_door(conn, is_whole=False):
@@ -154,7 +162,7 @@ class PatientWorker(WaitingWorker):
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Go on with a connection whose request was whole, so that what is left of it lies in memory."""
-        return bool(keepalive and conn.parser.is_whole and super()._keepalive_after(conn, keepalive))
+        return bool(keepalive and conn.parser.is_whole and conn.parser.finish_body())
 
     def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
         """Refuse what the parser does not take with a problem like any other; runs in a thread."""
@@ -189,7 +197,7 @@ class PatientWorker(WaitingWorker):
         if self.held_bytes > self.limits.all_bytes:
             self._refuse_slowest()
 
-    def _send(self, conn: Connection, _: Any) -> None:
+    def _send(self, conn: Connection) -> None:
         try:
             conn.moved_bytes += conn.sock.flush()
         except OSError:

@@ -41,6 +41,7 @@ def test_is_whole_at_its_last_byte_and_not_before(sent: bytes, size: int) -> Non
     [
         POST % 1001,
         b"GET / HTTP/1.1\r\nX: " + b"x" * 500,
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 500 + b"\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",

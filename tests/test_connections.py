@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from app.connections import CountsConnections, Shares
+import socket
+
+from gunicorn.config import Config
+
+from app.arrivals import ClientSocket
+from app.connections import Connection, CountsConnections, Shares
 
 
 def shares(*counts: int) -> Shares:
@@ -48,3 +53,17 @@ def test_the_others_know_at_once_when_a_worker_gains_or_loses_a_connection() -> 
     assert shares.pause_seconds(busy.slot) > 0
     busy.nr_conns -= 2
     assert shares.pause_seconds(busy.slot) == 0
+
+
+def test_how_fast_a_connection_was_counts_until_the_next_window_is_over() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, ClientSocket(ours.detach()) as client:
+        connection = Connection(Config(), client, "", "")
+        connection.begin_window(100.0, 9.0)
+        assert connection.deadline == 109.0
+        connection.moved_bytes = 20_000
+        assert connection.pace(101.0) == 10_000  # who has begun is given a second
+        connection.begin_window(109.0, 9.0)
+        assert (connection.moved_bytes, connection.pace(109.0)) == (0, 2000)
+        connection.begin_window(118.0, 9.0)
+        assert connection.pace(118.0) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import flask
 import pytest
@@ -13,6 +14,7 @@ from fakes import colour_png, fake_classifier
 from app import create_app, metrics
 from app.arrivals import Arrival, Limits, State
 from app.door import Door, Refused
+from app.keys import Key, digest_of, new_token
 from app.settings import Settings
 
 PHOTO = colour_png(9)
@@ -64,8 +66,10 @@ def test_the_door_says_what_a_thread_says(full: Callable[..., flask.Flask]) -> N
     assert line == "HTTP/1.1 503 Overloaded"
     thread = app.test_client().post("/api/v1/predict", data=PHOTO, headers={"X-Request-ID": "mine"})
     assert document == thread.get_json()
-    del headers["Connection"], headers["Content-Length"]  # these are the server's
-    assert headers == {name: thread.headers[name] for name in headers}
+    # These are the server's, for whatever a thread answers.
+    for name in ("Connection", "Content-Length", "Date"):
+        del headers[name]
+    assert headers == {name: value for name, value in thread.headers.items() if name != "Content-Length"}
 
 
 @pytest.mark.parametrize("route", ["predict", "predict/batch", "embed", "heatmap"])
@@ -93,6 +97,7 @@ def test_who_is_let_in_passes(full: Callable[..., flask.Flask], make_settings: C
         (b"/api/v1/predict", b"/api/v1/Predict"),
         (b"/api/v1/predict", b"http://a/api/v1/predict"),
         (b"Host: a", b"Origin: https://shop.example"),
+        (b"Host: a", b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         (b"Host: a", b"Host : a"),
         (b"Host: a", b"Ho_st: a"),
         (b"Host: a", b"Host: a\r\n folded"),
@@ -160,3 +165,53 @@ def test_where_who_was_refused_is_to_be_seen_a_thread_sees_to_it(
     full: Callable[..., flask.Flask], setting: dict[str, object]
 ) -> None:
     assert knock(full(**setting), PLAIN) is None
+
+
+def begins(app: flask.Flask, head: bytes) -> bool:
+    """Have a head arrive at the door, and tell whether its body is waited for."""
+    arrival = Arrival(LIMITS)
+    assert arrival.feed(head) is State.BODY
+    return Door(app).wants_body(arrival)
+
+
+LARGE = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n%s\r\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "wants"),
+    [
+        (b"/api/v1/predict", True),
+        (b"/api/v1/predict?top=5", True),
+        (b"/api/v1/%70redict", True),
+        (b"http://a/api/v1/predict?top=5", True),
+        (b"/", True),
+        (b"/healthz", False),
+        (b"/api/v1/labels", False),
+        (b"/api/v1/predict/", False),
+        (b"http://[", False),
+        (b"*", False),
+    ],
+)
+def test_large_bodies_are_waited_for_where_photos_are_taken(app: flask.Flask, path: bytes, wants: bool) -> None:
+    assert begins(app, LARGE % (path, b"")) is wants
+    assert begins(app, LARGE.replace(b"90000", b"9") % (path, b""))
+
+
+def test_bodies_of_unknown_length_are_waited_for_where_photos_are_taken(app: flask.Flask) -> None:
+    chunked = LARGE.replace(b"Content-Length: 90000", b"Transfer-Encoding: chunked")
+    assert begins(app, chunked % (b"/api/v1/embed", b""))
+    assert not begins(app, chunked % (b"/docs", b""))
+
+
+def test_bodies_are_waited_for_from_those_who_have_a_key(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    token, keys = new_token(), tmp_path / "keys"
+    for enabled in (True, False):
+        keys.write_text(Key("alice", enabled, digest_of(token)).as_line())
+        app = create_app(make_settings(api_keys_file=keys), fake_classifier())
+        bearer = b"Authorization: bearer %s\r\n"
+        assert begins(app, LARGE % (b"/api/v1/predict", bearer % token.encode())) is enabled
+        assert not begins(app, LARGE % (b"/api/v1/predict", bearer % b"other"))
+        assert not begins(app, LARGE % (b"/api/v1/predict", b""))
+        assert begins(app, LARGE % (b"/", b""))  # its key may be a field of the form

@@ -6,7 +6,6 @@ import ast
 import logging
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -116,16 +115,6 @@ def test_workers_get_free_slots_and_leave_the_board(conf: dict[str, Any]) -> Non
     assert first.SIGNALS == [signal.SIGTERM]  # while it starts, a reload must not end it
     conf["pre_fork"](server, third)
     assert third.slot == 0
-
-
-def test_stalled_connection_is_let_go(conf: dict[str, Any]) -> None:
-    conf["when_ready"].__globals__["_STALLED_SECONDS"] = 1
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        conf["when_ready"](SimpleNamespace(LISTENERS=[SimpleNamespace(sock=listener)]))
-        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
-            connection.setblocking(True)
-            with pytest.raises(BlockingIOError):
-                connection.recv(1)
 
 
 def test_workers_leave_what_they_share_with_the_master_out_of_collections() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
-from workers import ALIVE, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
+from workers import ALIVE, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
+
+from app import metrics
+from app.connections import Wait
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /api", POST % (9999, b""), POST % (9999, b"") + PHOTO[:50]])
@@ -100,12 +104,7 @@ def test_too_much_received_at_once_costs_the_slowest(run_worker: Callable[..., R
 def test_a_worker_at_rest_gives_memory_back(run_worker: Callable[..., Running]) -> None:
     server = run_worker()
     assert ask(server, WHOLE)[0] == 200
-    deadline = threading.Event()
-    for _ in range(PATIENCE_SECONDS * 100):
-        if server.worker.heap.is_trimmed:
-            return
-        deadline.wait(0.01)
-    raise AssertionError("It did not.")
+    wait_until(lambda: server.worker.heap.is_trimmed)
 
 
 def test_one_connection_too_many_ends_the_longest_idle(run_worker: Callable[..., Running]) -> None:
@@ -125,3 +124,92 @@ def test_stop_tells_those_who_are_too_late(run_worker: Callable[..., Running]) -
         assert connection.recv(100).startswith(b"HTTP/1.1 100")
         server.stop()
         assert read_answer(connection)[0] == 503
+
+
+SMALL = 1 << 20
+SMALL_HOUSE = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting_bytes": 4 * SMALL // 3 + 4}
+
+
+def test_an_event_of_a_connection_that_has_just_been_let_go_does_no_harm(run_worker: Callable[..., Running]) -> None:
+    server = run_worker({"worker_connections": 3})
+    with server.connect() as oldest, server.connect() as other:
+        for connection in (oldest, other):
+            connection.sendall(ALIVE)
+            assert read_answer(connection)[0] == 200
+        with server.standing_still():
+            newest = server.connect()
+            oldest.sendall(ALIVE)  # its bytes and the newcomer are ready in the same round
+        with newest:
+            newest.sendall(WHOLE)
+            assert read_answer(newest)[0] == 200
+
+
+def test_uploads_that_are_refused_as_they_move_do_no_harm(
+    run_worker: Callable[..., Running],
+) -> None:
+    server = run_worker(**SMALL_HOUSE)
+    with ExitStack() as stack:
+        uploads = [stack.enter_context(server.connect()) for _ in range(6)]
+        for connection in uploads:
+            connection.sendall(POST % (SMALL, b"") + bytes(1000))
+        for _ in range(6):
+            with server.standing_still():
+                for connection in uploads:
+                    with suppress(OSError):  # its answer has come, and it was closed
+                        connection.send(bytes(200_000), socket.MSG_DONTWAIT)
+        assert ask(server, ALIVE)[0] == 200
+        assert server.thread.is_alive()
+
+
+def test_where_nobody_is_idle_the_slowest_makes_room_for_the_newest(run_worker: Callable[..., Running]) -> None:
+    server = run_worker({"worker_connections": 3})
+    with server.connect() as first, server.connect() as second:
+        for connection in (first, second):
+            connection.sendall(POST % (999, b"X-Request-ID: mine\r\n"))
+        wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.BODY] * 2)
+        assert ask(server, WHOLE)[0] == 200
+        status, headers, _ = read_answer(first)
+        assert (status, headers["x-request-id"]) == (503, "mine")
+        assert ask(server, WHOLE)[0] == 200
+
+
+def test_a_fast_upload_is_not_taken_for_the_slowest(run_worker: Callable[..., Running]) -> None:
+    server = run_worker(**SMALL_HOUSE, stall_seconds=1, min_bytes_per_second=1)
+    with server.connect() as slow:
+        slow.sendall(POST % (SMALL, b"") + bytes(900_000))
+        wait_until(lambda: server.worker.held_bytes > 900_000)
+        (conn,) = server.worker.waiting
+        for _ in range(2):
+            before = conn.since
+            slow.sendall(bytes(5))
+            wait_until(lambda before=before: conn.since > before)
+        with server.connect() as fast:
+            fast.sendall(POST % (SMALL, b"") + bytes(800_000))
+            assert read_answer(slow)[0] == 503
+            fast.sendall(bytes(SMALL - 800_000))
+            assert read_answer(fast)[0] == 415
+
+
+def test_a_reader_that_never_reads_is_let_go(run_worker: Callable[..., Running]) -> None:
+    server = run_worker(stall_seconds=1)
+    with server.connect() as connection:
+        connection.sendall(b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        wait_until(lambda: any(conn.wait is Wait.READER for conn in server.worker.waiting))
+        wait_until(lambda: server.worker.nr_conns == 0)
+
+
+def test_refusals_of_the_loop_are_counted_logged_and_named_as_all_answers_are(
+    run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    def counted() -> list[float]:
+        lines = metrics.render("")[0].decode().splitlines()
+        names = ('problems_total{problem="request-timeout"}', 'method="POST",route="unmatched",status="408"}')
+        return [sum(float(line.split()[-1]) for line in lines if name in line) for name in names]
+
+    before = counted()
+    with caplog.at_level(logging.INFO, "app.requests"), run_worker(stall_seconds=1).connect() as connection:
+        connection.sendall(POST % (999, b"X-Request-ID: mine\r\n") + b"x")
+        status, headers, _ = read_answer(connection)
+    assert (status, headers["x-request-id"]) == (408, "mine")
+    assert [after - old for after, old in zip(counted(), before, strict=True)] == [1, 1]
+    assert [record.status for record in caplog.records if getattr(record, "request_id", "") == "mine"] == [408]

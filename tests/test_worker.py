@@ -6,11 +6,12 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.errors import ConfigError
-from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
+from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
 
 from app.worker import PatientWorker
 
@@ -138,3 +139,50 @@ def test_stop_answers_what_is_on_its_way_and_then_closes(run_worker: Callable[..
 def test_encryption_is_refused_and_not_ignored() -> None:
     with pytest.raises(ConfigError, match="proxy"):
         PatientWorker.check_config(SimpleNamespace(is_ssl=True), None)
+
+
+def test_a_connection_whose_chunks_are_malformed_is_not_said_to_stay(run_worker: Callable[..., Running]) -> None:
+    with run_worker().connect() as connection:
+        connection.sendall(CHUNKED + b"5\r\nphotoXX0\r\n\r\n" + ALIVE)
+        status, headers, _ = read_answer(connection)
+        assert (status, headers["connection"]) == (400, "close")
+
+
+def test_a_connection_stays_after_a_body_that_nobody_read(run_worker: Callable[..., Running]) -> None:
+    with run_worker().connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n" + bytes(65_536))
+            status, headers, _ = read_answer(connection)
+            assert (status, headers["connection"]) == (200, "keep-alive")
+
+
+def test_connections_stay_however_many_threads_there_are(run_worker: Callable[..., Running]) -> None:
+    assert ask(run_worker({"worker_connections": 64, "threads": 70}), ALIVE)[1]["connection"] == "keep-alive"
+
+
+def test_a_worker_is_known_to_the_others_before_its_first_connection(run_worker: Callable[..., Running]) -> None:
+    shares = run_worker().worker.shares
+    shares.note(1, 5)
+    wait_until(lambda: shares.pause_seconds(1) > 0)
+
+
+def test_a_worker_that_stops_closes_its_door_once(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    server.stop()
+    server.thread.join(PATIENCE_SECONDS)
+    server.worker.set_accept_enabled(False)  # as gunicorn does where the worker stopped while it was full
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
+def test_without_a_key_nothing_of_a_large_body_is_taken_in(run_worker: Callable[..., Running], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("")
+    server = run_worker(api_keys_file=keys)
+    for field in (b"", b"Expect: 100-continue\r\n"):
+        with server.connect() as connection:
+            connection.sendall(POST % (9_000_000, field))
+            status, headers, _ = read_answer(connection)
+            assert (status, headers["connection"]) == (401, "close")
+            connection.sendall(bytes(9_000_000))  # who sends on all the same is not cut off before the answer is read
+    assert server.worker.held_bytes == 0

@@ -6,7 +6,7 @@ import os
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -16,6 +16,7 @@ from gunicorn.glogging import Logger
 from gunicorn.sock import TCPSocket
 
 from app import create_app
+from app.connections import Shares
 from app.settings import Settings
 from app.worker import PatientWorker
 
@@ -39,6 +40,15 @@ class Running:
         """Open a connection."""
         return socket.create_connection(self.address, timeout=PATIENCE_SECONDS)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Hold the event loop, so that what is sent meanwhile becomes ready in one round of it."""
+        inside, go_on = threading.Event(), threading.Event()
+        self.worker.method_queue.defer(lambda: (inside.set(), go_on.wait(PATIENCE_SECONDS)))
+        assert inside.wait(PATIENCE_SECONDS)
+        yield
+        go_on.set()
+
     def stop(self) -> None:
         """Do what SIGTERM does."""
         self.worker.handle_exit(None, None)
@@ -53,6 +63,7 @@ def running(settings: Settings, configuration: dict[str, object]) -> Iterator[Ru
     log = Logger(cfg)
     listener = TCPSocket(("127.0.0.1", 0), cfg, log)
     worker = PatientWorker(1, os.getppid(), [listener], SimpleNamespace(), 30, cfg, log)
+    worker.shares = Shares()
     worker.wsgi = create_app(settings, fake_classifier())
     worker.tpool = worker.get_thread_pool()
     worker.poller = selectors.DefaultSelector()
@@ -91,3 +102,13 @@ def ask(server: Running, sent: bytes) -> tuple[int, dict[str, str], bytes]:
     with server.connect() as connection:
         connection.sendall(sent)
         return read_answer(connection)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait, by looking again and again, until something holds."""
+    pause = threading.Event()
+    for _ in range(PATIENCE_SECONDS * 100):
+        if holds():
+            return
+        pause.wait(0.01)
+    raise AssertionError("It never held.")
