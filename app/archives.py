@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import NoPhoto, Problem, TooLarge, UnreadableArchive
@@ -17,7 +18,16 @@ _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What file managers add beside the files.
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
-_DAMAGES = (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, OSError, EOFError, RuntimeError)
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    ValueError,
+    OSError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,15 @@ class Entry:
     photo: bytes | Problem
 
 
-def read_archive(data: bytes, *, most_entries: int, most_bytes: int, most_entry_bytes: int) -> list[Entry]:
+def read_archive(
+    data: bytes, *, most_entries: int, most_bytes: int, most_entry_bytes: int, admit: Callable[[int], None]
+) -> list[Entry]:
     """Read all files of an archive, in its own order, without folders and what file managers add.
 
     An entry that is encrypted, damaged or over `most_entry_bytes` carries its problem. Raises UnreadableArchive for
     what is no archive, NoPhoto for one without files, and TooLarge for more than `most_entries` files or more than
-    `most_bytes` of them. Sizes hold for what is read: no more than it declares is taken from an entry.
+    `most_bytes` of them. `admit` is told how many bytes are about to be unpacked, and may raise. Sizes hold for what
+    is read: no more than it declares is taken from an entry.
     """
     if data.count(_DIRECTORY_ENTRY) > _MOST_ENTRIES:
         raise TooLarge(f"The archive has more than {_MOST_ENTRIES:,} entries.")
@@ -47,8 +60,10 @@ def read_archive(data: bytes, *, most_entries: int, most_bytes: int, most_entry_
             raise NoPhoto("The archive holds no file. Pack at least one photo.")
         if len(files) > most_entries:
             raise TooLarge(f"{len(files)} photos are more than the {most_entries} of one batch.")
-        if sum(entry.file_size for entry in files if entry.file_size <= most_entry_bytes) > most_bytes:
+        size = sum(entry.file_size for entry in files if entry.file_size <= most_entry_bytes)
+        if size > most_bytes:
             raise TooLarge(f"The photos in the archive have more than {most_bytes:,} bytes. Send fewer at a time.")
+        admit(size)
         return [Entry(entry.filename, _read(archive, entry, most_entry_bytes)) for entry in files]
 
 

@@ -190,8 +190,12 @@ class Received(SocketUnreader):  # type: ignore[misc]
     def take_rest(self) -> bytes:
         """Hand back what lies beyond the request that was read: the beginning of the next."""
         rest = bytes(self.take_buffered()) + bytes(memoryview(self._data)[self._at :])
-        self._data, self._at = bytearray(), 0
+        self.forget()
         return rest
+
+    def forget(self) -> None:
+        """Let go of what was not read."""
+        self._data, self._at = bytearray(), 0
 
 
 class ClientSocket(socket.socket):

@@ -116,7 +116,7 @@ class Classifier:
     def _try_load(self) -> Model:
         try:
             return self._load()
-        except (TopthreeError, RuntimeError, OSError) as error:  # OpenVINO and torch raise RuntimeError
+        except (TopthreeError, RuntimeError, OSError, ValueError, ImportError) as error:  # the others are engines'
             raise ModelUnavailable(str(error)) from error
 
     def _put(self, model: Model) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import errno
 import json
 import re
+from collections.abc import Mapping
 from email.utils import formatdate
 from typing import Any
 
@@ -24,6 +26,7 @@ from .uploads import FRAMING_BYTES
 
 _FIELDS = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"} | SECURITY_HEADERS
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:([^\r\n]*)", re.IGNORECASE)
+_ORIGIN = re.compile(rb"\r\norigin:([^\r\n]*)", re.IGNORECASE)
 _METHOD = re.compile(rb"([A-Z]{1,20}) ")
 # What is wrong with a request is told in its own words, but not all of them.
 _LONGEST_REASON = 200
@@ -55,7 +58,7 @@ class _BodyReader:
             return bytes(self._reader.read(size))
         except ParseException as error:
             self._request.force_close()  # nobody knows where the next request would begin
-            raise ConnectionAbortedError(str(error)) from error
+            raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
 
 
 class _Parser(RequestParser):  # type: ignore[misc]
@@ -94,6 +97,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.last_pace = 0.0
         self.held_bytes = 0
         self.keep = False
+        self.rest = b""
 
     def begin_window(self, now: float, seconds: float) -> None:
         """Begin to measure how much moves within so many seconds."""
@@ -181,14 +185,23 @@ def method_in(begin: bytes) -> str:
     return found[1].decode("ascii") if found else "other"
 
 
-def refusal(problem: Problem, request_id: str, *, keeps_connection: bool = False) -> bytes:
-    """Write a problem as a whole answer."""
+def origin_in(head: bytes) -> str | None:
+    """Return the origin of the page that sends a request, None where none is named."""
+    found = _ORIGIN.search(head)
+    return found[1].strip().decode("latin-1") if found else None
+
+
+def refusal(
+    problem: Problem, request_id: str, *, keeps_connection: bool = False, more: Mapping[str, str] | None = None
+) -> bytes:
+    """Write a problem as a whole answer, with some header fields more."""
     body = json.dumps(problem.as_dict() | {"instance": logs.as_urn(request_id)}).encode()
     fields = _FIELDS | {
         "Connection": "keep-alive" if keeps_connection else "close",
         "Date": formatdate(usegmt=True),
         "X-Request-ID": request_id,
         "Content-Length": str(len(body)),
+        **(more or {}),
     }
     if problem.retry_after_seconds:
         fields["Retry-After"] = str(problem.retry_after_seconds)

@@ -35,10 +35,8 @@ def init_app(app: flask.Flask, origins: tuple[str, ...]) -> None:
         if not flask.request.path.startswith(API):
             return response
         response.vary.add("Origin")
-        origin = flask.request.headers.get("Origin")
-        if origin in origins:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
+        if fields := allowing(flask.request.headers.get("Origin"), origins):
+            response.headers.update(fields)
             if flask.request.method == "OPTIONS":
                 response.headers["Access-Control-Allow-Methods"] = METHODS
                 response.headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
@@ -47,3 +45,10 @@ def init_app(app: flask.Flask, origins: tuple[str, ...]) -> None:
 
     app.before_request(answer_preflight)
     app.after_request(allow)
+
+
+def allowing(origin: str | None, origins: tuple[str, ...]) -> dict[str, str]:
+    """Return the header fields that let a page of this origin read an answer, none where it is not one of those."""
+    if origin is None or origin not in origins:
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": RESPONSE_HEADERS}

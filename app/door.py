@@ -6,7 +6,7 @@
   refused so. Whatever is unusual in a head is for gunicorn's parser to judge, and whoever needs more of the answer
   than this, such as a web page that wants to read it, is refused in a thread.
 - A large body is not taken in where that would be in vain: without a key where one is needed, or at an address that
-  takes no photo. A thread answers such a request at once.
+  takes no photo, or none so large. A thread answers such a request at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PLAIN_HEAD = re.compile(
 _FIELD = re.compile(rb"^(connection|origin|traceparent|transfer-encoding):([^\r]*)", re.IGNORECASE | re.MULTILINE)
 # What is made of these only a thread knows: a header for the page's origin, an id in the log, the body's end.
 _NEEDS_A_THREAD = (b"origin", b"traceparent", b"transfer-encoding")
-_TARGET = re.compile(rb"(?:\r\n)?[^ \r\n]+ (?:[A-Za-z]+://[^ /?#\r\n]*)?([^ ?#\r\n]*)")
+_TARGET = re.compile(rb"(?:\r\n)?([^ \r\n]+) (?:[A-Za-z][A-Za-z0-9+.-]*://[^ /?#\r\n]*)?([^ ?#\r\n]*)")
 _TOKEN = re.compile(rb"\r\nauthorization:[ \t]*bearer[ \t]([^\r\n]*)", re.IGNORECASE)
 _API = "/api/"
 
@@ -53,18 +53,20 @@ class Door:
         self._keys: KeyRing = app.extensions["topthree_keys"]
         rules = [rule.rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())]
         self._photo_routes = {rule.encode() for rule in rules if rule.startswith(_API)}
-        self._form_routes = {rule.encode() for rule in rules} - self._photo_routes
+        self._most_bytes = {rule.encode(): _most_bytes(rule, settings) for rule in rules}
         # A trace, and an address in the log, are made of what only the framework has read.
         self._refuses = settings.log_addresses == "off" and not settings.traces
 
     def wants_body(self, arrival: Arrival) -> bool:
         """Tell, once a head has come, whether the rest of the body is worth waiting for."""
-        path = _path(arrival.head)
-        if path in self._photo_routes:
-            return not self._keys.is_required or self._has_key(arrival.head)
-        if path in self._form_routes:  # a key may be a field of the form
-            return True
-        return arrival.declared_bytes is not None and arrival.declared_bytes <= FRAMING_BYTES
+        method, path = _target(arrival.head)
+        most = self._most_bytes.get(path, 0) if method == b"POST" else 0
+        is_form = most > 0 and path not in self._photo_routes
+        if most and not is_form and self._keys.is_required and not self._has_key(arrival.head):
+            return False
+        if arrival.declared_bytes is None:  # no browser sends a form so; its key could be anywhere in it
+            return most > 0 and not (is_form and self._keys.is_required)
+        return arrival.declared_bytes <= max(most, FRAMING_BYTES)
 
     def refuse(self, arrival: Arrival, *, may_keep: bool) -> Refused | None:
         """Refuse a request that has arrived whole, or waits for leave to send its body, where the house is full.
@@ -93,11 +95,17 @@ class Door:
 
     def _has_key(self, head: bytes) -> bool:
         found = _TOKEN.search(head)
-        key = self._keys.current.find(found[1].strip().decode("latin-1")) if found else None
+        key = self._keys.current.find(found[1].decode("latin-1").strip()) if found else None
         return key is not None and key.enabled
 
 
-def _path(head: bytes) -> bytes:
-    """Read the path that a head asks for, decoded, without the host that a proxy may put before it."""
+def _most_bytes(rule: str, settings: Settings) -> int:
+    """Return how large a body the route takes; of a photo as base64 it is larger by a third."""
+    most = settings.max_batch_bytes if rule.endswith("/batch") else settings.max_upload_bytes
+    return max(most, settings.max_upload_bytes * 4 // 3 + 4 if rule.startswith(_API) else 0) + FRAMING_BYTES
+
+
+def _target(head: bytes) -> tuple[bytes, bytes]:
+    """Read the method, and the path as the framework does: decoded, one slash at its beginning, without a host."""
     found = _TARGET.match(head)
-    return unquote_to_bytes(found[1]) if found else b""
+    return (found[1], b"/" + unquote_to_bytes(found[2]).lstrip(b"/")) if found else (b"", b"")

@@ -68,7 +68,7 @@ def _download(url: str, part: Path, sha256: str, size_bytes: int, progress: Prog
 
 
 def _receive_with_retries(url: str, part: Path, size_bytes: int, progress: Progress) -> str:
-    with httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"}) as client:
+    with _client() as client:
         for _ in range(ATTEMPTS):
             try:
                 return _receive(client, url, part, size_bytes, progress)
@@ -77,6 +77,13 @@ def _receive_with_retries(url: str, part: Path, size_bytes: int, progress: Progr
             except httpx.TransportError as error:
                 reason, cause = str(error) or type(error).__name__, error
     raise WeightsError(f"{_shown(url)} broke off {ATTEMPTS} times: {reason}.") from cause
+
+
+def _client() -> httpx.Client:
+    try:
+        return httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"})
+    except (ImportError, OSError, ValueError) as error:  # a kind of proxy that httpx cannot use, or no certificates
+        raise WeightsError(f"The environment's proxy or certificates cannot be used: {error}") from error
 
 
 def _receive(client: httpx.Client, url: str, part: Path, size_bytes: int, progress: Progress) -> str:

@@ -97,6 +97,23 @@ class Admission:
         metrics.change_upload_bytes(size)
         return lambda: self._leave(size)
 
+    def enlarge(self, size: int) -> Callable[[], None]:
+        """Admit so many bytes more of a request that is in; raises Overloaded where there is no room for them.
+
+        Returns what the request calls, once, when it leaves.
+        """
+        with self._lock:
+            if self.bytes + size > self._most_bytes:
+                raise self._refusal(f"{self.bytes:,} bytes of photos are waiting already.")
+            self.bytes += size
+        metrics.change_upload_bytes(size)
+        return lambda: self._release(size)
+
+    def _release(self, size: int) -> None:
+        metrics.change_upload_bytes(-size)
+        with self._lock:
+            self.bytes -= size
+
     def refusal_if_full(self) -> Overloaded | None:
         """Return what one request more is told, None while there is room for it."""
         if self.requests < self._most_requests:
@@ -104,10 +121,9 @@ class Admission:
         return self._refusal(f"{self.requests} requests are waiting already.")
 
     def _leave(self, size: int) -> None:
-        metrics.change_upload_bytes(-size)
+        self._release(size)
         with self._lock:
             self.requests -= 1
-            self.bytes -= size
             now = time.monotonic()
             between, self._last_left = now - self._last_left, now
             self._seconds_between += (between - self._seconds_between) * (

@@ -113,8 +113,19 @@ def admit_body(limit: int) -> None:
         return
     flask.request.max_content_length = most = limit + FRAMING_BYTES
     declared = flask.request.content_length
+    flask.g.admitted_bytes = most if declared is None else min(declared, most)
+    flask.g.leave = _admission().enter(flask.g.admitted_bytes)
+
+
+def _admit_unpacked(size: int) -> None:
+    """Let an archive's files in, which may be far larger than the body that has been let in; they leave with it."""
+    leave_first, leave = flask.g.leave, _admission().enlarge(max(0, size - flask.g.admitted_bytes))
+    flask.g.leave = lambda: (leave(), leave_first())
+
+
+def _admission() -> Admission:
     admission: Admission = flask.current_app.extensions["topthree_admission"]
-    flask.g.leave = admission.enter(most if declared is None else min(declared, most))
+    return admission
 
 
 def leave(_: BaseException | None = None) -> None:
@@ -203,6 +214,7 @@ def _read_zip(settings: Settings) -> list[Entry]:
         most_entries=settings.max_batch_items,
         most_bytes=settings.max_batch_bytes,
         most_entry_bytes=settings.max_upload_bytes,
+        admit=_admit_unpacked,
     )
 
 

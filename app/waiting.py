@@ -16,7 +16,8 @@ from typing import Any
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from .arrivals import Arrival, ClientSocket
-from .connections import Connection, CountsConnections, Wait, method_in, refusal, request_id_in
+from .connections import Connection, CountsConnections, Wait, method_in, origin_in, refusal, request_id_in
+from .cors import allowing
 from .errors import Overloaded, Problem, RequestTimeout
 from .memory import IdleHeap
 from .observability import report_refused
@@ -39,6 +40,7 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
         self.held_bytes, self._next_sweep = 0, 0.0
         self._scratch = memoryview(bytearray(_READ_BYTES))
         self.heap = IdleHeap()
+        self.origins: tuple[str, ...] = ()
         # gunicorn would close connections beyond a number of its own; here they wait without threads and are counted.
         self.max_keepalived = self.worker_connections
 
@@ -144,7 +146,8 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
         """Send the last answer of a connection; it is counted and logged as all are."""
         begin = bytes(arrival.data[: arrival.head_bytes or _METHOD_BYTES]) if arrival else b""
         request_id = request_id_in(begin)
-        answer = refusal(problem, request_id)
+        vary = {"Vary": "Origin"} if self.origins else {}
+        answer = refusal(problem, request_id, more=vary | allowing(origin_in(begin), self.origins))
         report_refused(problem, request_id, method=method_in(begin), bytes_out=len(answer))
         with suppress(OSError):  # a client that has left needs no answer
             client.sendall(answer)
@@ -169,7 +172,9 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
             count = 0
         conn.moved_bytes += count
         now = time.monotonic()
-        if not count or conn.moved_bytes > DRAIN_BYTES or now > conn.since + DRAIN_SECONDS:
+        seconds = now - conn.since
+        is_slow = seconds > DRAIN_SECONDS and conn.moved_bytes < self.limits.bytes_per_second * seconds
+        if not count or conn.moved_bytes > DRAIN_BYTES or is_slow:
             self._drop(conn)
         elif not conn.parser.is_whole:
             conn.deadline = now + DRAIN_PAUSE_SECONDS

@@ -49,6 +49,7 @@ class PatientWorker(WaitingWorker):
     def run(self) -> None:
         """Serve until told to stop, then answer what is in flight."""
         self.limits = limits_of(self.cfg, self.wsgi.config["TOPTHREE"])
+        self.origins = self.wsgi.config["TOPTHREE"].cors_origins
         self._door = Door(self.wsgi)
         self.shares.note(self.slot, self.nr_conns)
         super().run()
@@ -162,7 +163,10 @@ class PatientWorker(WaitingWorker):
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Go on with a connection whose request was whole, so that what is left of it lies in memory."""
-        return bool(keepalive and conn.parser.is_whole and conn.parser.finish_body())
+        try:
+            return bool(keepalive and conn.parser.is_whole and conn.parser.finish_body())
+        except OSError:  # nobody has read the body, and it is malformed
+            return False
 
     def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
         """Refuse what the parser does not take with a problem like any other; runs in a thread."""
@@ -186,12 +190,14 @@ class PatientWorker(WaitingWorker):
             self.nr_conns -= 1
 
     def _finish(self, conn: Connection) -> None:
-        """Wait for the client to read its answer, or go on where it has."""
+        """Wait for the client to read its answer, or go on where it has; of the request nothing is kept."""
         self._release(conn)
+        conn.rest = conn.parser.unreader.take_rest() if conn.keep else b""
+        conn.parser.unreader.forget()
         if not conn.sock.unsent:
             self._after_answer(conn)
             return
-        conn.held_bytes = len(conn.sock.unsent)
+        conn.held_bytes = len(conn.sock.unsent) + len(conn.rest)
         self.held_bytes += conn.held_bytes
         self._wait_for(conn, Wait.READER, selectors.EVENT_WRITE, self._send)
         if self.held_bytes > self.limits.all_bytes:
@@ -210,6 +216,6 @@ class PatientWorker(WaitingWorker):
 
     def _after_answer(self, conn: Connection) -> None:
         if conn.keep:
-            self._await_request(conn, conn.parser.unreader.take_rest())
+            self._await_request(conn, conn.rest)
         else:
             self._close_later(conn)

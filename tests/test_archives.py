@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 
+import flask
 import pytest
 from fakes import colour_png
 from flask.testing import FlaskClient
@@ -32,7 +33,9 @@ def pack(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 
 def read(data: bytes, **limits: int) -> list[Entry]:
     """Read an archive with small limits."""
-    return read_archive(data, **{"most_entries": 4, "most_bytes": 4 * MEBI, "most_entry_bytes": MEBI} | limits)
+    return read_archive(
+        data, admit=lambda size: None, **{"most_entries": 4, "most_bytes": 4 * MEBI, "most_entry_bytes": MEBI} | limits
+    )
 
 
 def test_files_come_in_the_archives_order_with_their_folders() -> None:
@@ -146,3 +149,32 @@ def test_batch_of_an_archive_names_each_photo(client: FlaskClient, kind: str) ->
 def test_batch_of_a_broken_archive_is_a_problem(client: FlaskClient) -> None:
     answer = client.post("/api/v1/predict/batch", data=b"PK\x03\x04", content_type="application/zip")
     assert_problem(answer, 422, "unreadable-archive")
+
+
+def test_what_an_archive_unpacks_to_must_fit_into_the_house(app: flask.Flask, client: FlaskClient) -> None:
+    admission = app.extensions["topthree_admission"]
+    leave = admission.enter(256 * MEBI - 2 * MEBI)
+    small, large = (pack(*((f"{number}.png", bytes(MEBI)) for number in range(count))) for count in (1, 3))
+    assert client.post("/api/v1/predict/batch", data=small, content_type="application/zip").status_code == 200
+    answer = client.post("/api/v1/predict/batch", data=large, content_type="application/zip")
+    assert_problem(answer, 503, "overloaded")
+    leave()
+    assert client.post("/api/v1/predict/batch", data=large, content_type="application/zip").status_code == 200
+    assert (admission.requests, admission.bytes) == (0, 0)
+
+
+def test_a_directory_that_points_beyond_all_files_is_damaged_only_there() -> None:
+    data = bytearray(pack(("a.png", COCK), ("b.png", COCK)))
+    entry = data.rindex(b"PK\x01\x02")
+    # The place of the second file as a 64-bit number, in an extra field (APPNOTE 4.5.3), past what files can be.
+    name_length = int.from_bytes(data[entry + 28 : entry + 30], "little")
+    extra = b"\x01\x00\x08\x00" + b"\xff" * 8
+    data[entry + 42 : entry + 46] = b"\xff" * 4
+    data[entry + 30 : entry + 32] = len(extra).to_bytes(2, "little")
+    data[entry + 46 + name_length : entry + 46 + name_length] = extra
+    end = data.rindex(b"PK\x05\x06")
+    size = int.from_bytes(data[end + 12 : end + 16], "little") + len(extra)
+    data[end + 12 : end + 16] = size.to_bytes(4, "little")
+    first, second = read(bytes(data))
+    assert first.photo == COCK
+    assert isinstance(second.photo, UnreadableArchive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from app.arrivals import Arrival, Limits, State
 from app.door import Door, Refused
 from app.keys import Key, digest_of, new_token
 from app.settings import Settings
+from app.uploads import FRAMING_BYTES
 
 PHOTO = colour_png(9)
 LIMITS = Limits(head_bytes=4000, body_bytes=100_000, all_bytes=100_000, stall_seconds=9, bytes_per_second=1)
@@ -188,7 +190,11 @@ LARGE = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n%s\r\n"
         (b"/healthz", False),
         (b"/api/v1/labels", False),
         (b"/api/v1/predict/", False),
-        (b"http://[", False),
+        (b"//api/v1/predict", True),
+        (b"/%2Fapi/v1/predict", True),
+        (b"http://a//api/v1/predict", True),
+        (b"h2+x://a/api/v1/predict", True),
+        (b"http://a", True),
         (b"*", False),
     ],
 )
@@ -197,9 +203,31 @@ def test_large_bodies_are_waited_for_where_photos_are_taken(app: flask.Flask, pa
     assert begins(app, LARGE.replace(b"90000", b"9") % (path, b""))
 
 
+@pytest.mark.parametrize(
+    ("route", "most"),
+    [("predict", 4 * 90_000 // 3 + 4), ("embed", 4 * 90_000 // 3 + 4), ("predict/batch", 200_000), ("../..", 90_000)],
+)
+def test_no_larger_bodies_are_waited_for_than_a_route_takes(
+    make_settings: Callable[..., Settings], route: str, most: int
+) -> None:
+    limits = {"max_upload_bytes": 90_000, "max_batch_bytes": 200_000, "max_waiting_bytes": 200_000}
+    app = create_app(make_settings(**limits), fake_classifier())
+    path = b"/" if route == "../.." else f"/api/v1/{route}".encode()
+    for size, wants in ((most + FRAMING_BYTES, True), (most + FRAMING_BYTES + 1, False)):
+        arrival = Arrival(dataclasses.replace(LIMITS, body_bytes=10**6))
+        arrival.feed(LARGE.replace(b"90000", b"%d" % size) % (path, b""))
+        assert Door(app).wants_body(arrival) is wants
+
+
+def test_only_posts_bring_photos(app: flask.Flask) -> None:
+    for method in (b"GET", b"PUT", b"OPTIONS"):
+        assert not begins(app, LARGE.replace(b"POST", method) % (b"/api/v1/predict", b""))
+
+
 def test_bodies_of_unknown_length_are_waited_for_where_photos_are_taken(app: flask.Flask) -> None:
     chunked = LARGE.replace(b"Content-Length: 90000", b"Transfer-Encoding: chunked")
     assert begins(app, chunked % (b"/api/v1/embed", b""))
+    assert begins(app, chunked % (b"/", b""))
     assert not begins(app, chunked % (b"/docs", b""))
 
 
@@ -215,3 +243,4 @@ def test_bodies_are_waited_for_from_those_who_have_a_key(
         assert not begins(app, LARGE % (b"/api/v1/predict", bearer % b"other"))
         assert not begins(app, LARGE % (b"/api/v1/predict", b""))
         assert begins(app, LARGE % (b"/", b""))  # its key may be a field of the form
+        assert not begins(app, LARGE.replace(b"Content-Length: 90000", b"Transfer-Encoding: chunked") % (b"/", b""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
-from workers import ALIVE, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
+from workers import ALIVE, CHUNKED, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
 
 from app import metrics
 from app.connections import Wait
@@ -213,3 +214,36 @@ def test_refusals_of_the_loop_are_counted_logged_and_named_as_all_answers_are(
     assert (status, headers["x-request-id"]) == (408, "mine")
     assert [after - old for after, old in zip(counted(), before, strict=True)] == [1, 1]
     assert [record.status for record in caplog.records if getattr(record, "request_id", "") == "mine"] == [408]
+
+
+def test_of_a_request_that_was_answered_nothing_stays_in_memory(run_worker: Callable[..., Running]) -> None:
+    server = run_worker(max_upload_bytes=SMALL)
+    with server.connect() as connection:
+        head = CHUNKED.replace(b"Host", b"Connection: close\r\nHost")
+        connection.sendall(head + b"200000\r\n" + bytes(2 * SMALL) + b"\r\n0\r\n\r\n")
+        assert read_answer(connection)[0] == 413
+        wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.CLOSE])
+        (conn,) = server.worker.waiting
+        assert sum(len(part) for part in gc.get_referents(conn.parser.unreader) if isinstance(part, bytearray)) == 0
+
+
+def test_who_is_refused_early_and_sends_on_slowly_reads_the_answer(
+    run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.waiting.DRAIN_SECONDS", 0.0)
+    server = run_worker(min_bytes_per_second=1)
+    with server.connect() as connection:
+        connection.sendall(POST.replace(b"/api/v1/predict", b"/healthz") % (2 * SMALL, b""))
+        wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.CLOSE])
+        for _ in range(20):
+            connection.sendall(bytes(SMALL // 10))
+        assert read_answer(connection)[0] == 405
+
+
+def test_pages_of_welcome_origins_can_read_refusals_of_the_loop(run_worker: Callable[..., Running]) -> None:
+    server = run_worker(stall_seconds=1, cors_origins="https://shop.example")
+    for origin, allowed in ((b"https://shop.example", "https://shop.example"), (b"https://other.example", None)):
+        with server.connect() as connection:
+            connection.sendall(POST % (999, b"Origin: %s\r\n" % origin) + b"x")
+            status, headers, _ = read_answer(connection)
+        assert (status, headers.get("access-control-allow-origin"), headers["vary"]) == (408, allowed, "origin")

@@ -205,6 +205,20 @@ def test_failed_download_brings_the_packaged_model_with_the_reason(settings: Set
     assert found.sha256 == file_sha256(found.path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://127.0.0.1:9"), ("ALL_PROXY", "ftp://127.0.0.1:9"), ("SSL_CERT_FILE", "/none/such.pem")],
+)
+def test_fallback_serves_where_proxy_or_certificates_cannot_be_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv(name, value)
+    found = find_weights(settings)
+    assert found.is_fallback
+    assert "proxy or certificates cannot be used" in found.reason
+
+
 def test_fallback_is_remembered_and_the_network_left_alone(settings: Settings, server: FileServer) -> None:
     server.answers = [answer.status(404), answer.whole_or_rest]
     first = find_weights(settings)

@@ -186,3 +186,22 @@ def test_without_a_key_nothing_of_a_large_body_is_taken_in(run_worker: Callable[
             assert (status, headers["connection"]) == (401, "close")
             connection.sendall(bytes(9_000_000))  # who sends on all the same is not cut off before the answer is read
     assert server.worker.held_bytes == 0
+
+
+def test_malformed_chunks_that_nobody_reads_end_the_connection_alone(
+    run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    with run_worker().connect() as connection:
+        connection.sendall(CHUNKED.replace(b"POST /api/v1/predict", b"GET /healthz") + b"3;=\r\nabc\r\n0\r\n\r\n")
+        assert read_answer(connection)[0] == 200
+        assert connection.recv(1) == b""
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_an_address_with_a_slash_too_many_takes_a_large_photo(run_worker: Callable[..., Running]) -> None:
+    photo = PHOTO + bytes(1 << 20)  # bytes behind a PNG's end belong to nothing
+    head = POST.replace(b"/api", b"//api") % (len(photo), b"")
+    with run_worker().connect() as connection:
+        connection.sendall(head)
+        connection.sendall(photo)
+        assert read_answer(connection)[0] == 200
