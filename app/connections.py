@@ -80,6 +80,11 @@ class _Parser(RequestParser):  # type: ignore[misc]
             request.force_close()
         return request
 
+    def forget(self) -> None:
+        """Let go of the request, and of what was not read of it; no other follows."""
+        self.mesg = None
+        self.unreader.forget()
+
 
 class Connection(TConn):  # type: ignore[misc]
     """A client's connection, and what it waits for."""

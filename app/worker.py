@@ -193,7 +193,8 @@ class PatientWorker(WaitingWorker):
         """Wait for the client to read its answer, or go on where it has; of the request nothing is kept."""
         self._release(conn)
         conn.rest = conn.parser.unreader.take_rest() if conn.keep else b""
-        conn.parser.unreader.forget()
+        if not conn.keep:
+            conn.parser.forget()
         if not conn.sock.unsent:
             self._after_answer(conn)
             return
