@@ -22,7 +22,7 @@ export function keyIsMissing() {
 // Resolves once there is a key other than `used`, with which the server answered `slug`.
 export function whenKey(slug, used) {
   if (key && key !== used) return Promise.resolve();
-  ask(used ? reason(slug) : undefined);
+  if (!isBeingEntered()) ask(used ? reason(slug) : undefined);
   return new Promise((resolve) => waiting.push(resolve));
 }
 
@@ -35,6 +35,12 @@ export function listenForKey() {
     ask();
     announce(t('js.key.forgotten'));
   });
+}
+
+// A key half typed stays as it is, and so does what was said of the one before.
+function isBeingEntered() {
+  const isStarted = byId('access-key').value || byId('access-error').textContent;
+  return !byId('access').hidden && Boolean(isStarted);
 }
 
 // Show the field; `trouble()` says what was wrong before.

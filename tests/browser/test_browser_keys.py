@@ -66,6 +66,23 @@ def test_a_key_that_does_not_serve_is_explained_and_can_be_replaced(cards: Cards
     expect_state(cards.choose_files(PHOTO), "done")
 
 
+def test_a_photo_leaves_a_key_that_is_being_typed_alone(cards: Cards) -> None:
+    cards.page.locator("#access-key").press_sequentially(ALICE[:5])
+    card = cards.choose_files(PHOTO)
+    expect_state(card, "paused")
+    cards.page.keyboard.type(ALICE[5:])
+    cards.page.keyboard.press("Enter")
+    expect_state(card, "done")
+
+
+def test_a_photo_leaves_what_was_said_of_a_key_in_place(cards: Cards) -> None:
+    enter(cards, "tt_wrong")
+    expect(cards.page.locator("#access-error")).to_contain_text("not known")
+    expect_state(cards.choose_files(PHOTO), "paused")
+    cards.page.wait_for_timeout(300)  # in which it would be taken away
+    expect(cards.page.locator("#access-error")).to_contain_text("not known")
+
+
 def test_a_key_is_kept_nowhere_but_in_memory(cards: Cards, context: BrowserContext) -> None:
     enter(cards, ALICE)
     card = cards.choose_files(PHOTO)
@@ -117,14 +134,25 @@ def plain(browser: Browser, server: Server) -> Iterator[BrowserContext]:
         yield context
 
 
-@pytest.mark.parametrize(("key", "heading"), [(ALICE, "Most likely"), ("tt_wrong", "A key is needed here.")])
-def test_without_script_the_form_has_a_field_for_the_key(plain: BrowserContext, key: str, heading: str) -> None:
+@pytest.mark.parametrize(
+    ("language", "key", "heading", "said"),
+    [
+        ("en", ALICE, "Most likely", ""),
+        ("en", "tt_wrong", "A key is needed here.", "That key is not known here."),
+        ("zh", "tt_wrong", "这里需要密钥。", "没有这个密钥"),
+        ("zh", MALLORY, "该密钥已停用。", "请换一个密钥"),
+    ],
+)
+def test_without_script_the_form_has_a_field_for_the_key(
+    plain: BrowserContext, language: str, key: str, heading: str, said: str
+) -> None:
     page = plain.new_page()
-    page.goto("./")
+    page.goto(f"./?lang={language}")
     page.locator("#key").fill(key)
     page.locator("#file").set_input_files([PHOTO])
-    page.get_by_role("button", name="Classify").click()
+    page.locator("button.submit").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+    expect(page.locator("main")).to_contain_text(said)
     assert key not in page.content() + page.url
 
 
