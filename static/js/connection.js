@@ -6,6 +6,8 @@ import { startsReady, t, url } from './words.js';
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 10_000;
 const PROBE_TIMEOUT_MS = 5000;
+// What a proxy says while the server behind it is away.
+const NOBODY_BEHIND = [502, 503, 504];
 
 let isLost = false;
 let isReady = startsReady;
@@ -22,14 +24,16 @@ export function whenBack() {
   return back;
 }
 
-// Fetch, and again until an answer can be read; `read(response)` reads it.
+// Fetch, and again while nobody answers; `read(response)` reads the answer. Throws where the answer is another one.
 export async function fetchInTime(address, read) {
   for (;;) {
     try {
       const response = await fetch(address);
       if (response.ok) return await read(response);
+      if (!NOBODY_BEHIND.includes(response.status)) throw new RangeError(`${address} answers ${response.status}.`);
     } catch (error) {
-      console.info(`${address} could not be fetched.`, error);
+      if (!(error instanceof TypeError)) throw error;
+      console.info(`${address} could not be fetched.`, error); // the connection failed
     }
     await whenBack();
   }

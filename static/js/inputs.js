@@ -2,7 +2,7 @@
 
 import { fetchInTime } from './connection.js';
 import { announce, byId, say, show } from './dom.js';
-import { t } from './words.js';
+import { sentences, t } from './words.js';
 
 export function listen(give) {
   byId('file').multiple = true;
@@ -14,7 +14,7 @@ export function listen(give) {
     if (!isTyped) take(event.clipboardData, give);
   });
   for (const button of document.querySelectorAll('[data-sample]')) {
-    button.addEventListener('click', async () => give([await fetchSample(button.dataset)]));
+    button.addEventListener('click', () => giveSample(button.dataset, give));
   }
 }
 
@@ -58,7 +58,14 @@ function take(transfer, give) {
   else announce(t('js.no_files'));
 }
 
-async function fetchSample({ sample, name }) {
-  const blob = await fetchInTime(sample, (response) => response.blob());
-  return new File([blob], name, { type: 'image/webp' });
+async function giveSample({ sample, name }, give) {
+  try {
+    const blob = await fetchInTime(sample, (response) => response.blob());
+    give([new File([blob], name, { type: 'image/webp' })]);
+  } catch (error) {
+    console.warn('The sample is not to be had.', error);
+    const trouble = () => sentences('problem.internal-error', 'advice.internal-error');
+    say(byId('message'), trouble);
+    announce(trouble());
+  }
 }

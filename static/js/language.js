@@ -27,15 +27,20 @@ function links() {
 // The address sets the cookie that remembers the choice.
 async function change(link) {
   latest = link;
-  const page = await fetchInTime(link.href, readPage);
-  if (latest !== link) return;
-  speak(page);
-  announce(t('js.language'));
+  try {
+    const page = await fetchInTime(link.href, readPage);
+    if (latest !== link) return;
+    speak(page);
+    announce(t('js.language'));
+  } catch (error) {
+    console.warn('What answers is not this page.', error);
+    location.assign(link.href); // perhaps a proxy that wants the visitor to log in again
+  }
 }
 
 async function readPage(response) {
   const page = new DOMParser().parseFromString(await response.text(), 'text/html');
-  if (!page.getElementById('page')) throw new TypeError('This is a page of somebody else, such as a proxy.');
+  if (!page.getElementById('page')) throw new RangeError('This is a page of somebody else, such as a proxy.');
   return page;
 }
 

@@ -76,6 +76,16 @@ def test_a_sample_is_one_tap_away(cards: Cards, name: str, answer: str) -> None:
     expect(cards.all.first.locator(".name").first).to_contain_text(answer)
 
 
+def test_a_sample_that_is_not_to_be_had_says_so_and_can_be_tried_again(page: Page, cards: Cards) -> None:
+    page.route("**/coffee.webp", lambda route: route.fulfill(status=404))
+    page.locator("[data-name='coffee.webp']").click()
+    expect(page.locator("#message")).to_contain_text("Something went wrong on our side.")
+    page.unroute("**/coffee.webp")
+    page.locator("[data-name='coffee.webp']").click()
+    expect_state(cards.all.first, "done")
+    expect(page.locator("#message")).to_be_hidden()
+
+
 def test_the_samples_are_credited(page: Page) -> None:
     expect(page.locator("footer")).to_contain_text("Stéfan van der Walt")
 
