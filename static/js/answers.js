@@ -44,8 +44,8 @@ function row(prediction, onLook) {
 export function fillDetails(parts, fileName, { original, way, blob }, { answer, elapsedMs, timing }) {
   const { image, model, predictions } = answer;
   const facts = { ...original, size: size(original.bytes) };
-  const isSame = way === 'original';
-  if (isSame) Object.assign(facts, { width: image.width, height: image.height });
+  const isSameSize = way !== 'scaled'; // where the browser could not read the photo, the server says its size
+  if (isSameSize) Object.assign(facts, { width: image.width, height: image.height });
   write(parts.original, () => t('js.original', facts));
   const sent = { width: image.width, height: image.height, size: size(blob.size) };
   write(parts.sent, () => t(`js.sent.${way}`, sent));
@@ -74,14 +74,15 @@ export function curlLine(fileName) {
 }
 
 async function copy(button, text) {
+  if (button.getAttribute('aria-disabled') === 'true') return;
+  button.setAttribute('aria-disabled', 'true'); // `disabled` would lose the focus
   const label = button.firstElementChild;
   const outcome = (await copied(text)) ? 'js.copied' : 'js.copy_failed';
   write(label, () => t(outcome));
   announce(t(outcome));
-  button.disabled = true;
   setTimeout(() => {
     write(label, () => t(label.dataset.word));
-    button.disabled = false;
+    button.removeAttribute('aria-disabled');
   }, 1600);
 }
 

@@ -1,6 +1,6 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
-import { canvasIsHonest, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
+import { canBeScaled, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
 import { Failure } from './upload.js';
 import { limitBytes } from './words.js';
@@ -21,14 +21,14 @@ const STRIPPERS = {
   WebP: [stripWebp, 'image/webp'],
 };
 
-// Return {kind, original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
+// Return {original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
 export async function prepare(file) {
   const kind = await kindOf(file);
   const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file) : { bitmap: await decode(file) };
   const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
   const original = { kind, bytes: file.size, width, height };
   const isFine = orientation === 1 && Math.min(width, height) <= SHORT_SIDE;
-  const canScale = Boolean(bitmap) && canvasIsHonest();
+  const canScale = Boolean(bitmap) && canBeScaled(bitmap);
   const stripper = isFine || !canScale ? STRIPPERS[kind] : null;
   if (canScale && !stripper) {
     const blob = await scale(bitmap, orientation); // which takes the bitmap over

@@ -11,6 +11,8 @@ const RESIZED = 256;
 const ENCODING = ['image/webp', 1];
 // A longer WebP does not exist: Chromium would cut it off, Firefox fails.
 const LONGEST_WEBP_SIDE = 16_383;
+// No browser promises a longer canvas; the scaler draws through one as wide as the photo.
+const LONGEST_CANVAS_SIDE = 32_767;
 // What turns a picture upright that is stored in one of EXIF's orientations: the first four numbers of the transformation,
 // and where its origin goes, in the new width and height.
 const UPRIGHT = {
@@ -62,8 +64,12 @@ function upright(stored, orientation) {
   return canvas;
 }
 
+export function canBeScaled(bitmap) {
+  return Math.max(bitmap.width, bitmap.height) <= LONGEST_CANVAS_SIDE && canvasIsHonest();
+}
+
 // Tell whether what is drawn can be read again: against fingerprinting some browsers hand out noise or white instead.
-export function canvasIsHonest() {
+function canvasIsHonest() {
   const colour = [200, 60, 20];
   const context = makeCanvas(1, 1).getContext('2d');
   context.fillStyle = `rgb(${colour})`;

@@ -5,6 +5,7 @@ import { readOrientation, writeOrientation } from './tiff.js';
 const ascii = (bytes, from, to) => String.fromCharCode(...bytes.subarray(from, to));
 const codes = (text) => Uint8Array.from(text, (character) => character.charCodeAt(0));
 const EXIF = 'Exif\0\0';
+const JFIF_LENGTH = 18; // marker and segment, without a thumbnail
 
 function viewOf(bytes) {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -43,7 +44,8 @@ function isMetadata(marker, segment) {
 }
 
 function withoutThumbnail(segment) {
-  const header = segment.slice(0, 18);
+  if (segment.length < JFIF_LENGTH) return segment; // cut short
+  const header = segment.slice(0, JFIF_LENGTH);
   header.set([0, 16], 2);
   header.set([0, 0], 16);
   return header;

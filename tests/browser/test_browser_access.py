@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 
 import pytest
 from cards import Cards, expect_state, held_requests, payload, show_answers, show_several
@@ -208,13 +209,15 @@ def test_what_is_touched_is_large_enough(cards: Cards) -> None:
         assert min(box["width"], box["height"]) >= 40, control.evaluate("(element) => element.outerHTML")
 
 
-def test_less_motion_means_none(page: Page, cards: Cards) -> None:
+def test_less_motion_means_none(context: BrowserContext, gated: Callable[..., Server]) -> None:
+    page = open_page(context, gated().url)
+    card = Cards(page, {}).choose_files(payload("red.png", colour_png(8), "image/png"))
+    expect_state(card, "thinking")
+    running = "document.getAnimations().filter(({ playState }) => playState === 'running').length"
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate(running) > 0
     page.emulate_media(reduced_motion="reduce")
-    with held_requests(page) as held:
-        cards.choose("cat")
-        held.wait_for(1)
-        running = "document.getAnimations().filter(({ playState }) => playState === 'running').length"
-        assert page.evaluate(running) == 0
+    assert page.evaluate(running) == 0
 
 
 def test_paper_shows_photos_and_answers_only(cards: Cards) -> None:

@@ -151,6 +151,12 @@ def test_a_panorama_too_long_for_webp_is_sent_whole(sent: Callable[..., bytes]) 
         assert (image.format, image.size) == ("PNG", (17_066, 512))
 
 
+def test_a_panorama_too_long_for_a_canvas_is_sent_in_its_size(sent: Callable[..., bytes]) -> None:
+    original = saved("PNG", two_halves(70_000, 520))
+    data = sent(original, "panorama.png")
+    assert np.array_equal(pixels(data), pixels(original))
+
+
 # As where a browser guards against fingerprinting.
 READ_WHITE = """() => {
   const { getImageData } = CanvasRenderingContext2D.prototype;
@@ -215,6 +221,13 @@ def test_details_name_the_original_and_what_was_sent(cards: Cards) -> None:
     expect_state(card, "done")
     expect(card.locator("[data-part=original]")).to_contain_text("1600 × 1200 pixels, JPEG")
     expect(card.locator("[data-part=sent]")).to_contain_text("682 × 512 pixels")
+
+
+def test_details_of_a_photo_that_only_the_server_can_read_name_its_size(cards: Cards) -> None:
+    cards.page.evaluate("() => { window.createImageBitmap = () => Promise.reject(new DOMException('No')); }")
+    card = cards.choose_files(payload("photo.jpg", saved("JPEG")))
+    expect_state(card, "done")
+    expect(card.locator("[data-part=original]")).to_contain_text("400 × 300 pixels, JPEG")
 
 
 @pytest.fixture

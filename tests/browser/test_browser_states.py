@@ -174,6 +174,11 @@ def test_a_photo_that_was_cut_short_is_explained(cards: Cards, share: float) -> 
     expect(card.locator("h3")).to_have_text("The photo is damaged.")
 
 
+def test_a_photo_that_was_cut_short_in_its_first_bytes_is_explained(cards: Cards) -> None:
+    card = cards.choose_files(payload("cut.jpg", cards.photos["coffee"][:12]))
+    expect(card.locator("h3")).to_have_text("The photo is damaged.")
+
+
 def test_a_slow_connection_is_named(cards: Cards, context: BrowserContext) -> None:
     cards.page.clock.install()
     with held_requests(cards.page) as held:
