@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from pathlib import Path
@@ -175,6 +176,23 @@ def test_page_shows_examples_as_json(client: FlaskClient) -> None:
     page = client.get("/docs").text
     block = re.search(r'id="schema-Prediction".*?<pre[^>]*><code>(.*?)</code>', page, re.DOTALL)[1]
     assert json.loads(block.replace("&#34;", '"'))["label_zh"] == "虎纹猫"
+
+
+@pytest.mark.parametrize(
+    ("route", "line"),
+    [
+        ("predict", "-F file=@cat.jpg http://localhost/cats/api/v1/predict"),
+        ("predictBatch", "-F file=@cat.jpg -F file=@dog.jpg http://localhost/cats/api/v1/predict/batch"),
+        ("heatmap", "-F file=@cat.jpg http://localhost/cats/api/v1/heatmap --output heatmap.png"),
+    ],
+)
+def test_page_shows_commands_as_they_are_typed(make_settings, tmp_path: Path, route: str, line: str) -> None:
+    (tmp_path / "keys.txt").write_text("", encoding="utf-8")
+    for settings, key in [({}, ""), ({"api_keys_file": tmp_path / "keys.txt"}, '-H "Authorization: Bearer $KEY" ')]:
+        app = create_app(make_settings(trusted_proxies=1, **settings), fake_classifier())
+        page = app.test_client().get("/docs", headers={"X-Forwarded-Prefix": "/cats"}).text
+        block = re.search(rf'id="{route}".*?<pre tabindex="0"><code>(.*?)</code>', page, re.DOTALL)[1]
+        assert html.unescape(block) == f"curl {key}{line}"
 
 
 def test_front_page_leads_to_the_document(client: FlaskClient) -> None:
