@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def test_failures_are_counted_and_not_timed() -> None:
 
     def send(photo: bytes) -> dict[str, float]:
         if next(outcomes) % 2:
-            raise RequestFailed("status 503")
+            raise RequestFailed(503)
         return {}
 
     load = closed_loop(lambda: nullcontext(send), PHOTOS, clients=1, seconds=0.05)
@@ -164,6 +165,8 @@ def test_the_classifier_is_measured_in_this_process(
         (["--rates", "0"], "must be more than zero"),
         (["--url", "http://127.0.0.1:1", "--in-process"], "exclude each other"),
         (["--url", "http://127.0.0.1:1"], "does not answer"),
+        (["--plot", "load.txt"], "writes .png, .svg, .pdf; load.txt is none of them"),
+        (["--plot", "no-folder/load.png"], "cannot write no-folder/load.png"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(
@@ -173,6 +176,29 @@ def test_what_cannot_be_measured_is_one_sentence(
     result = runner.invoke(main, ["bench", str(tmp_path), *arguments])
     assert result.exit_code != 0
     assert message in result.output
+
+
+def test_without_matplotlib_nothing_is_measured_for_a_plot(
+    monkeypatch: pytest.MonkeyPatch, runner: CliRunner, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("app.offline.bench._bench_in_process", lambda *_: pytest.fail("It measured."))
+    (tmp_path / "red.png").write_bytes(colour_png(9))
+    result = runner.invoke(main, ["bench", str(tmp_path), "--in-process", "--plot", str(tmp_path / "load.png")])
+    assert result.exit_code == 2
+    assert "pip install -e '.[bench]'" in result.output
+
+
+@pytest.mark.live
+def test_a_photo_that_cannot_be_answered_ends_the_measurement_at_once(
+    packaged_settings: Settings, runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in packaged_settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "words.png").write_bytes(b"words")
+    result = runner.invoke(main, ["bench", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "answered with status 415. " in result.output
 
 
 @pytest.mark.live

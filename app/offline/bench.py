@@ -15,8 +15,9 @@ from rich.table import Table
 
 from ..classifier import Classifier
 from ..settings import Settings
-from .load import Load, MakeSender, RequestFailed, closed_loop, http_sender, open_loop
+from .load import Load, MakeSender, closed_loop, http_sender, open_loop
 from .photos import list_photos
+from .plots import check_plot, plot_loads
 from .server import ServerFailed, own_server, process_memory_mb
 
 
@@ -52,6 +53,8 @@ def run(
     plot: Path | None,
 ) -> None:
     """Measure a running server, this process, or a server started for it and stopped again; print the report."""
+    if plot:
+        check_plot(plot)
     photos = [Path(file).read_bytes() for file in list_photos([str(folder)])]
     if url:
         report = Report(url, len(photos), None, None, _measure(http_sender(url), photos, options))
@@ -59,14 +62,12 @@ def run(
         report = _bench_in_process(settings, photos, options)
     else:
         report = _bench_own_server(settings, photos, options)
-    if plot:
-        from .plots import plot_loads
-
-        plot_loads(report.loads, report.target, plot)
     if as_json:
         click.echo(json.dumps(asdict(report), indent=1))
     else:
         _print_report(report)
+    if plot:
+        plot_loads(report.loads, report.target, plot)
 
 
 def _bench_in_process(settings: Settings, photos: list[bytes], options: Options) -> Report:
@@ -97,7 +98,7 @@ def _measure(make_sender: MakeSender, photos: list[bytes], options: Options) -> 
     try:
         with make_sender() as send:
             send(photos[0])
-    except (OSError, RequestFailed) as error:
+    except OSError as error:
         raise ServerFailed(f"The target does not answer: {error}.") from error
     closed_loop(make_sender, photos, clients=max(options.clients, default=4), seconds=options.warm_up_seconds)
     loads = [closed_loop(make_sender, photos, clients=count, seconds=options.seconds) for count in options.clients]

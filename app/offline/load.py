@@ -8,6 +8,7 @@ have been sent, so that a stalled target cannot hide its stall (Schroeder et al.
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import re
 import statistics
@@ -37,7 +38,11 @@ CACHE = "cache"
 
 
 class RequestFailed(TopthreeError):
-    """The target answered with something other than 200."""
+    """The target answered with a `status` other than 200."""
+
+    def __init__(self, status: int, text: str = "") -> None:
+        super().__init__(f"A request was answered with status {status}. {text}".strip())
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,23 @@ def http_sender(url: str) -> MakeSender:
         def send(photo: bytes) -> dict[str, float]:
             connection.request("POST", path, photo, {"Content-Type": "application/octet-stream"})
             response = connection.getresponse()
-            response.read()
+            body = response.read()
             if response.status != 200:
-                raise RequestFailed(f"status {response.status}")
+                raise RequestFailed(response.status, _detail(body))
             return parse_server_timing(response.headers.get("Server-Timing", ""))
 
         with closing(connection):
             yield send
 
     return make
+
+
+def _detail(body: bytes) -> str:
+    """Take the sentence out of a problem document; of anything else, nothing."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def parse_server_timing(header: str) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +11,23 @@ import click
 
 from .load import Load
 
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_plot(path: Path) -> None:
+    """Raise click.UsageError where a plot could not be saved to `path`, before the measuring and not after it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise click.UsageError("--plot needs matplotlib: pip install -e '.[bench]'")
+    if path.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"--plot writes {', '.join(SUFFIXES)}; {path.name} is none of them.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise click.UsageError(f"--plot cannot write {path}.")
+
 
 def plot_loads(loads: Sequence[Load], title: str, path: Path) -> None:
     """Draw p50, p90 and p99 against throughput, a panel for each kind of loop, and save it (PNG, SVG or PDF)."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise click.ClickException("--plot needs matplotlib: pip install -e '.[bench]'") from error
+    from matplotlib.figure import Figure
+
     loops = sorted({load.loop for load in loads})
     figure = Figure(figsize=(6 * len(loops), 4.5), layout="constrained")
     for axes, loop in zip(figure.subplots(1, len(loops), squeeze=False)[0], loops, strict=True):

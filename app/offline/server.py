@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO
 
@@ -48,7 +49,10 @@ class OwnServer:
         return os.pread(self.log_file.fileno(), size, 0).decode(errors="replace")
 
     def wait_for_answer(self, photo: bytes) -> float:
-        """Send one photo again and again until it is answered; return the seconds since the start."""
+        """Send one photo until it is answered; return the seconds since the start.
+
+        Raises RequestFailed where the answer is a refusal that does not pass, and ServerFailed where none comes.
+        """
         make_sender = http_sender(self.url)
 
         def ask() -> None:
@@ -59,13 +63,21 @@ class OwnServer:
 
     def wait_until_ready(self) -> float:
         """Ask `/readyz` until it says so; return the seconds since the start."""
-        return self._wait(lambda: httpx.get(f"{self.url}/readyz").raise_for_status())
+
+        def ask() -> None:
+            status = httpx.get(f"{self.url}/readyz").status_code
+            if status != HTTPStatus.OK:
+                raise RequestFailed(status)
+
+        return self._wait(ask)
 
     def _wait(self, ask: Callable[[], object]) -> float:
         while time.monotonic() - self.started < START_SECONDS:
             try:
                 ask()
-            except (OSError, RequestFailed, httpx.HTTPError):
+            except (OSError, httpx.TransportError, RequestFailed) as error:
+                if isinstance(error, RequestFailed) and error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
                 if self.process.poll() is not None:
                     raise ServerFailed("The server ended before it answered.") from None
                 time.sleep(POLL_SECONDS)
