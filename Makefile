@@ -60,8 +60,9 @@ lock: $(VENV)/.installed ## Write requirements-serve.txt, what the container ser
 image-check: $(VENV)/.installed-test ## Build the container image without a container engine, run it, try it (root, Debian).
 	scripts/image_check.sh
 
-clean: ## Remove the virtual environment and all caches of the tools.
-	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache *.egg-info
+clean: ## Remove the virtual environment, what was built, and all caches of the tools.
+	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. $(NEEDS)" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""Compare our plan with both fixed ones, in this process: a lone client, and eight.
+"""Compare our plan with both fixed ones, in this process: one client, two, and eight.
 
 usage: python scripts/compare_plans.py PHOTOS [--seconds 6] [--rounds 3]
 

@@ -117,6 +117,17 @@ def test_changed_dependencies_are_installed_into_the_same_environment(make, tmp_
     assert log(tmp_path) == ["venv", *["-m pip install --quiet --editable ."] * 2]
 
 
+def test_clean_leaves_nothing_that_was_made_here(make, tmp_path: Path) -> None:
+    make("serve")
+    (tmp_path / "log").unlink()
+    before = {path.name for path in tmp_path.iterdir()} - {".venv"}
+    for made in (".hypothesis", ".mypy_cache", "build/lib", "topthree.egg-info", "app/__pycache__", "app/offline"):
+        (tmp_path / made).mkdir(parents=True)
+    assert make("clean").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == before | {"app"}
+    assert [path.name for path in (tmp_path / "app").iterdir()] == ["offline"]
+
+
 @pytest.mark.parametrize("arguments", [("HOST=0.0.0.0", "PORT=9000"), ()])
 def test_host_and_port_come_from_the_command_or_the_environment(make, arguments: tuple[str, ...]) -> None:
     environment = {} if arguments else {"HOST": "0.0.0.0", "PORT": "9000"}

@@ -110,8 +110,10 @@ def wilson_interval(hits: int, count: int) -> Share:
 
 
 def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
-    """Map what a folder or file may be named after, a WordNet id or an English name, to the class index."""
-    """Map names and WordNet ids to classes; a name that two classes share, as cardigan does, stands for neither."""
+    """Map WordNet ids and English names, after which files may be named, to class indices.
+
+    A name that two classes share, as cardigan does, stands for neither.
+    """
     count = collections.Counter(label.label.casefold() for label in labels)
     names = {label.label.casefold(): label.class_id for label in labels if count[label.label.casefold()] == 1}
     return names | {label.wnid: label.class_id for label in labels if label.wnid}
