@@ -8,15 +8,18 @@ import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import access, api, health, observability, openapi, pages, problems, refused_bodies, uploads
+from .admission import Admission
 from .cache import ResultCache
 from .classifier import Classifier
 from .headers import SECURITY_HEADERS
 from .plan import make_plan
-from .scheduling import Admission
 from .settings import ROOT, Settings
 from .version import __version__
 
 __all__ = ["__version__", "create_app"]
+
+# How much of the deadline may be taken up already when a request is let in; the rest is for what an estimate misses.
+LATEST_SHARE = 0.8
 
 
 def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> flask.Flask:
@@ -32,9 +35,9 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
     # The routes that take photos raise this to their own limit; no other has a body to read.
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
     _keep_json_as_written(app)
-    app.extensions["topthree"] = classifier or Classifier.from_settings(settings)
-    most_bytes = settings.max_waiting_bytes + uploads.FRAMING_BYTES  # so that one request of the largest size fits
-    app.extensions["topthree_admission"] = Admission(make_plan(settings).most_requests, most_bytes)
+    classifier = classifier or Classifier.from_settings(settings)
+    app.extensions["topthree"] = classifier
+    app.extensions["topthree_admission"] = _make_admission(settings, classifier)
     app.extensions["topthree_results"] = ResultCache(settings.result_cache_bytes)
     problems.init_app(app)
     observability.init_app(app, settings)
@@ -52,6 +55,15 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, count, count, count, x_prefix=count)  # type: ignore[method-assign]
     return app
+
+
+def _make_admission(settings: Settings, classifier: Classifier) -> Admission:
+    return Admission(
+        make_plan(settings).most_requests,
+        settings.max_waiting_bytes + uploads.FRAMING_BYTES,  # so that one request of the largest size fits
+        most_seconds=LATEST_SHARE * settings.deadline_ms / 1000,
+        expected_seconds=lambda: classifier.slots.expected_seconds,
+    )
 
 
 def _keep_json_as_written(app: flask.Flask) -> None:

@@ -18,10 +18,10 @@ from urllib.parse import unquote_to_bytes
 import flask
 
 from .access import KeyRing
+from .admission import Admission
 from .arrivals import Arrival
 from .connections import refusal, request_id_in
 from .observability import report_refused
-from .scheduling import Admission
 from .settings import Settings
 from .uploads import FRAMING_BYTES
 

@@ -1,9 +1,7 @@
 """Who runs when.
 
-Three parts, in the order that a photo meets them:
+Two parts, in the order that a photo meets them, once `Admission` has let its request in:
 
-- `Admission`, at the door, before a body is parsed: so many requests and so many bytes may be in the house, what
-  comes beyond is refused at once, with the time that it takes to drain what is there.
 - `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors,
   so that the work of many requests is not interleaved on one core. Waiting requests are served strictly in the
   order they came, which keeps the slowest answer near the median. A request that is alone may use the whole
@@ -11,7 +9,7 @@ Three parts, in the order that a photo meets them:
 - `Batcher`, on a GPU. One thread feeds the device; whatever waits when the device becomes free is the next
   batch. There is no waiting window: a lone photo is never delayed, and load itself makes the batches.
 
-A `Deadline` goes along: work whose time has passed, or that nobody waits for any more, is not begun.
+A `Deadline` goes along: work that would be done too late, or that nobody waits for any more, is not begun.
 """
 
 from __future__ import annotations
@@ -33,11 +31,9 @@ from .errors import ClientClosedRequest, DeadlineExceeded, Overloaded
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# The longest that a refused client is told to stay away, however slow the drain.
-LONGEST_RETRY_SECONDS = 60
-# How much the newest departure counts in the mean of the time between two.
+# How much the newest duration counts in a moving mean.
 _NEWEST_WEIGHT = 0.1
-_TOO_LATE = "The deadline passed before the photo's turn came. Nothing was computed."
+_TOO_LATE = "The photo's turn came too late for its deadline. Nothing was computed."
 
 
 @dataclass(frozen=True)
@@ -57,9 +53,10 @@ class Deadline:
         """Tell whether work for it would be in vain."""
         return self.remaining_seconds == 0 or self.is_abandoned()
 
-    def check(self) -> None:
-        """Raise DeadlineExceeded when the time has passed, ClientClosedRequest when the client has left."""
-        if self.remaining_seconds == 0:
+    def check(self, needed_seconds: float = 0.0) -> None:
+        """Raise DeadlineExceeded where too little time is left, ClientClosedRequest when the client has left."""
+        left = self.remaining_seconds
+        if left is not None and left <= needed_seconds:
             raise DeadlineExceeded(_TOO_LATE)
         if self.is_abandoned():
             raise ClientClosedRequest("The client closed its connection before its turn came.")
@@ -68,72 +65,9 @@ class Deadline:
 NO_DEADLINE = Deadline()
 
 
-class Admission:
-    """The door: how many requests and how many bytes of theirs may be in the house at once."""
-
-    def __init__(self, most_requests: int, most_bytes: int) -> None:
-        self._most_requests = most_requests
-        self._most_bytes = most_bytes
-        self._lock = threading.Lock()
-        self._last_left = time.monotonic()
-        self._seconds_between = 0.0
-        self.requests = 0
-        self.bytes = 0
-
-    def enter(self, size: int) -> Callable[[], None]:
-        """Admit a request whose body has up to `size` bytes; raises Overloaded at once when there is no room.
-
-        Returns what the request calls, once, when it leaves.
-        """
-        with self._lock:
-            if full := self.refusal_if_full():
-                raise full
-            if self.bytes + size > self._most_bytes:
-                raise self._refusal(f"{self.bytes:,} bytes of photos are waiting already.")
-            if not self.requests:
-                self._last_left = time.monotonic()  # an idle time tells nothing of how fast work is done
-            self.requests += 1
-            self.bytes += size
-        metrics.change_upload_bytes(size)
-        return lambda: self._leave(size)
-
-    def enlarge(self, size: int) -> Callable[[], None]:
-        """Admit so many bytes more of a request that is in; raises Overloaded where there is no room for them.
-
-        Returns what the request calls, once, when it leaves.
-        """
-        with self._lock:
-            if self.bytes + size > self._most_bytes:
-                raise self._refusal(f"{self.bytes:,} bytes of photos are waiting already.")
-            self.bytes += size
-        metrics.change_upload_bytes(size)
-        return lambda: self._release(size)
-
-    def _release(self, size: int) -> None:
-        metrics.change_upload_bytes(-size)
-        with self._lock:
-            self.bytes -= size
-
-    def refusal_if_full(self) -> Overloaded | None:
-        """Return what one request more is told, None while there is room for it."""
-        if self.requests < self._most_requests:
-            return None
-        return self._refusal(f"{self.requests} requests are waiting already.")
-
-    def _leave(self, size: int) -> None:
-        self._release(size)
-        with self._lock:
-            self.requests -= 1
-            now = time.monotonic()
-            between, self._last_left = now - self._last_left, now
-            self._seconds_between += (between - self._seconds_between) * (
-                _NEWEST_WEIGHT if self._seconds_between else 1
-            )
-
-    def _refusal(self, detail: str) -> Overloaded:
-        """Tell how long the present requests take to leave, by the measured time between two departures."""
-        seconds = min(LONGEST_RETRY_SECONDS, max(1, math.ceil(self.requests * self._seconds_between)))
-        return Overloaded(f"{detail} Try again in {seconds} s.", seconds)
+def moving_mean(mean: float, newest: float) -> float:
+    """Let the newest duration count in a mean of durations, which is 0 before the first."""
+    return mean + (newest - mean) * (_NEWEST_WEIGHT if mean else 1)
 
 
 def side_by_side(
@@ -171,7 +105,9 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.elsewhere: Callable[[], int] = int  # none, while this process is the only one
-        self._free = count
+        self._count = self._free = count
+        self._last_handover: float | None = None
+        self._seconds_between = 0.0
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
         self.in_flight = 0
@@ -181,25 +117,37 @@ class Slots:
         """Count those who wait for a slot."""
         return len(self._waiting)
 
+    @property
+    def expected_seconds(self) -> float:
+        """Estimate how long it would take to answer one photo more, its wait included; 0 while nobody waits."""
+        waiting = len(self._waiting)
+        return self._seconds_between * (waiting + 1) + self._seconds_held if waiting else 0.0
+
+    @property
+    def _seconds_held(self) -> float:
+        return self._seconds_between * self._count
+
     @contextmanager
     def take(self, deadline: Deadline = NO_DEADLINE) -> Iterator[Turn]:
         """Hold a slot; raises DeadlineExceeded or ClientClosedRequest where its turn comes too late."""
         arrived = time.monotonic()
         with metrics.counting_waiting():
-            self._acquire(deadline)
+            has_waited = self._acquire(deadline)
         try:
-            deadline.check()
+            # Whoever finds a slot free is worked for, however long that took before: else no estimate would ever mend.
+            deadline.check(self._seconds_held if has_waited else 0.0)
             with metrics.counting_in_flight():
                 yield Turn(self, time.monotonic() - arrived)
         finally:
             self._release()
 
-    def _acquire(self, deadline: Deadline) -> None:
+    def _acquire(self, deadline: Deadline) -> bool:
+        """Get a slot, and tell whether that took waiting."""
         with self._lock:
             self.in_flight += 1
             if self._free:
                 self._free -= 1
-                return
+                return False
             granted = threading.Event()
             self._waiting.append(granted)
         if not granted.wait(deadline.remaining_seconds):
@@ -209,14 +157,24 @@ class Slots:
                     self.in_flight -= 1
                     deadline.check()
                     raise DeadlineExceeded(_TOO_LATE)  # the clock and the wait may differ by a hair; there is no slot
+        return True
 
     def _release(self) -> None:
         with self._lock:
             self.in_flight -= 1
             if self._waiting:
                 self._waiting.popleft().set()  # the slot passes on without becoming free: nobody can jump the queue
+                self._note_handover()
             else:
                 self._free += 1
+                self._last_handover = None
+
+    def _note_handover(self) -> None:
+        """Measure the time between two slots that pass on, in which all were held: only then is it the work's own."""
+        now = time.monotonic()
+        if self._last_handover is not None:
+            self._seconds_between = moving_mean(self._seconds_between, now - self._last_handover)
+        self._last_handover = now
 
 
 class Batcher(Generic[Item, Result]):

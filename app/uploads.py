@@ -14,10 +14,11 @@ import flask
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from .admission import Admission
 from .archives import Entry, read_archive
 from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
 from .refused_bodies import is_left_to_server
-from .scheduling import Admission, Deadline
+from .scheduling import Deadline
 from .setting_table import MEBI
 from .settings import Settings
 

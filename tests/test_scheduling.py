@@ -1,4 +1,4 @@
-"""The door keeps count, slots hand over in order, the batcher never mixes items up, and nothing late is begun."""
+"""Slots hand over in order, the batcher never mixes items up, and nothing late is begun."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from app.errors import ClientClosedRequest, DeadlineExceeded, Overloaded
-from app.scheduling import LONGEST_RETRY_SECONDS, NO_DEADLINE, Admission, Batcher, Deadline, Slots
+from app.scheduling import NO_DEADLINE, Batcher, Deadline, Slots
 
 PATIENCE_SECONDS = 20
 
@@ -24,58 +24,6 @@ def wait_until_waiting(slots: Slots, in_flight: int) -> None:
             return
         deadline.wait(0.001)
     raise AssertionError(f"{slots.in_flight} in flight, not {in_flight}")
-
-
-def test_a_request_too_many_is_refused_at_once() -> None:
-    admission = Admission(most_requests=2, most_bytes=100)
-    leave = admission.enter(1)
-    admission.enter(1)
-    with pytest.raises(Overloaded, match="2 requests are waiting already"):
-        admission.enter(1)
-    leave()
-    admission.enter(1)
-    assert admission.requests == 2
-
-
-def test_bytes_too_many_are_refused_at_once() -> None:
-    admission = Admission(most_requests=10, most_bytes=1000)
-    leave = admission.enter(900)
-    with pytest.raises(Overloaded, match="900 bytes of photos are waiting already"):
-        admission.enter(101)
-    admission.enter(100)
-    leave()
-    assert (admission.requests, admission.bytes) == (1, 100)
-
-
-def test_a_refusal_says_how_long_those_before_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("app.scheduling.time.monotonic", lambda: now[0])
-    admission = Admission(most_requests=4, most_bytes=100)
-    for _ in range(3):
-        leaves = [admission.enter(1) for _ in range(4)]
-        for leave in leaves:
-            now[0] += 2.0
-            leave()
-        now[0] += 500.0  # nobody was there, so nothing was slow
-    for _ in range(4):
-        admission.enter(1)
-    with pytest.raises(Overloaded) as refusal:
-        admission.enter(1)
-    assert refusal.value.retry_after_seconds == 8
-    assert "Try again in 8 s." in refusal.value.detail
-
-
-def test_nobody_is_sent_away_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("app.scheduling.time.monotonic", lambda: now[0])
-    admission = Admission(most_requests=1, most_bytes=1)
-    leave = admission.enter(1)
-    now[0] += 1000
-    leave()
-    admission.enter(1)
-    with pytest.raises(Overloaded) as refusal:
-        admission.enter(1)
-    assert refusal.value.retry_after_seconds == LONGEST_RETRY_SECONDS
 
 
 def test_a_lone_turn_is_alone_until_another_comes() -> None:
@@ -177,6 +125,65 @@ def test_a_client_that_left_while_it_waited_is_passed_over() -> None:
         with pytest.raises(ClientClosedRequest):
             waiting.result(PATIENCE_SECONDS)
     with slots.take() as turn:
+        assert turn.alone
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock's time, to be set."""
+    now = [100.0]
+    monkeypatch.setattr("app.scheduling.time.monotonic", lambda: now[0])
+    return now
+
+
+def pass_on(slots: Slots, now: list[float], seconds: float) -> None:
+    """Have three photos hold the only slot for some seconds each, the second and third after waiting."""
+
+    def work() -> None:
+        with slots.take():
+            now[0] += seconds
+
+    with ThreadPoolExecutor(2) as pool, slots.take():
+        for in_flight in (2, 3):
+            pool.submit(work)
+            wait_until_waiting(slots, in_flight)
+
+
+def test_the_time_that_one_more_would_take_is_estimated_while_some_wait(now: list[float]) -> None:
+    slots = Slots(1)
+    pass_on(slots, now, 3.0)
+    now[0] += 500.0  # nobody was there, so nothing was slow
+    assert slots.expected_seconds == 0
+    with ThreadPoolExecutor(4) as pool:
+        with slots.take():
+            waiting = [pool.submit(take_and_leave, slots) for _ in range(4)]
+            wait_until_waiting(slots, 5)
+            assert slots.expected_seconds == pytest.approx(3.0 * (1 + 4 + 1))
+        for each in waiting:
+            each.result(PATIENCE_SECONDS)
+
+
+def test_what_would_be_done_too_late_is_not_begun(now: list[float]) -> None:
+    slots = Slots(1)
+    pass_on(slots, now, 3.0)
+    with ThreadPoolExecutor(2) as pool:
+        with slots.take():
+            late = pool.submit(take_and_leave, slots, Deadline(now[0] + 4.9))
+            wait_until_waiting(slots, 2)
+            now[0] += 2.0
+        with pytest.raises(DeadlineExceeded):
+            late.result(PATIENCE_SECONDS)
+        with slots.take():
+            in_time = pool.submit(take_and_leave, slots, Deadline(now[0] + 5.1))
+            wait_until_waiting(slots, 2)
+            now[0] += 2.0
+        assert in_time.result(PATIENCE_SECONDS) == pytest.approx(2.0)
+
+
+def test_who_finds_a_slot_free_is_worked_for_however_long_it_took_before(now: list[float]) -> None:
+    slots = Slots(1)
+    pass_on(slots, now, 3.0)
+    with slots.take(Deadline(now[0] + 1.0)) as turn:
         assert turn.alone
 
 
