@@ -19,7 +19,7 @@ from .version import __version__
 __all__ = ["__version__", "create_app"]
 
 # How much of the deadline may be taken up already when a request is let in; the rest is for what an estimate misses.
-LATEST_SHARE = 0.8
+LATEST_SHARE = 0.7
 
 
 def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> flask.Flask:

@@ -75,7 +75,7 @@ def test_more_than_can_be_answered_in_time_is_refused_at_once() -> None:
         admission.enter(1)
 
 
-@pytest.mark.parametrize(("expected", "status"), [(0.79, 200), (0.81, 503)])
+@pytest.mark.parametrize(("expected", "status"), [(0.69, 200), (0.71, 503)])
 def test_a_photo_is_let_in_while_it_can_be_answered_well_within_the_deadline(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, expected: float, status: int
 ) -> None:
