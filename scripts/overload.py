@@ -3,11 +3,12 @@
 usage: python scripts/overload.py [--seconds 20] [--times 4] [--deadline-ms 2000]
 
 The server gets the first processor and the clients the others, so that what they cost does not count as its own.
-First a closed loop of eight clients finds the best throughput; then photos come at random moments at a multiple
-of it, answered or not, while a process of its own asks the probes twenty times a second. The best is measured again
-afterwards and the mean of both taken, since the speed of a shared machine drifts. It fails when fewer than 90% of the
-best throughput are answered, when the accepted photos' 99th percentile is over the deadline, when a probe
-takes over 100 ms, or when anything but 200, 503 with Retry-After, or 504 comes back.
+A closed loop of eight clients, which finds the best throughput, and photos that come at random moments at a multiple
+of it, answered or not, take turns, since the speed of a shared machine drifts; the first second of each turn, in which
+queues fill, and what is answered after its end do not count, and medians are taken. A process of its own asks the
+probes twenty times a second. It fails when fewer than 90% of the best throughput are answered, when the accepted
+photos' 99th percentile is over the deadline, when a probe takes over 100 ms, or when anything but 200, 503 with
+Retry-After, or 504 comes back.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from urllib.parse import urlsplit
@@ -38,6 +41,8 @@ from app.offline.server import own_server
 from app.settings import Settings
 
 CLIENTS = 8
+TURNS = 5
+RAMP_SECONDS = 1.0
 LEAST_SHARE = 0.9
 SLOWEST_PROBE_MS = 100.0
 PROBE_PAUSE_SECONDS = 0.05
@@ -48,9 +53,10 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass
 class Outcome:
-    """What came back: how often each status, the seconds of each 200, and how many 503 lacked Retry-After."""
+    """What came back: how often each status, when and after how long each 200, and how many 503 lacked Retry-After."""
 
     statuses: Counter[int] = field(default_factory=Counter)
+    moments: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     without_retry_after: int = 0
 
@@ -58,6 +64,7 @@ class Outcome:
         """Count one answer."""
         self.statuses[status] += 1
         if status == 200:
+            self.moments.append(time.monotonic())
             self.seconds.append(seconds)
         elif status == 503 and b"retry-after:" not in head.lower():
             self.without_retry_after += 1
@@ -103,28 +110,45 @@ class Client:
             writer.close()
 
 
-async def closed_loop(client: Client, seconds: float) -> Outcome:
+@dataclass(frozen=True)
+class Window:
+    """A time in which answers count, by the monotonic clock, which all processes share."""
+
+    begin: float
+    end: float
+
+    @classmethod
+    def after_ramp(cls, seconds: float) -> Window:
+        """Begin when queues have filled."""
+        begin = time.monotonic() + RAMP_SECONDS
+        return cls(begin, begin + seconds)
+
+    def rate(self, moments: list[float]) -> float:
+        """Count the moments within, a second."""
+        return sum(self.begin <= moment < self.end for moment in moments) / (self.end - self.begin)
+
+
+async def closed_loop(client: Client, outcome: Outcome, seconds: float) -> Window:
     """Keep eight photos in flight."""
-    outcome, end = Outcome(), time.monotonic() + seconds
+    window = Window.after_ramp(seconds)
 
     async def go_on() -> None:
-        while time.monotonic() < end:
+        while time.monotonic() < window.end:
             await client.send(outcome)
 
     await asyncio.gather(*(go_on() for _ in range(CLIENTS)))
-    return outcome
+    return window
 
 
-async def open_loop(client: Client, rate: float, seconds: float) -> Outcome:
+async def open_loop(client: Client, outcome: Outcome, seconds: float, *, rate: float, draw: random.Random) -> Window:
     """Send photos at random moments, `rate` a second on average, whatever became of those before."""
-    outcome, draw = Outcome(), random.Random(1)
-    moment, end = time.monotonic(), time.monotonic() + seconds
-    tasks = []
-    while (moment := moment + draw.expovariate(rate)) < end:
+    window = Window.after_ramp(seconds)
+    moment, tasks = time.monotonic(), []
+    while (moment := moment + draw.expovariate(rate)) < window.end:
         await asyncio.sleep(max(0.0, moment - time.monotonic()))
         tasks.append(asyncio.create_task(client.send(outcome)))
     await asyncio.gather(*tasks)
-    return outcome
+    return window
 
 
 @functools.cache
@@ -141,10 +165,10 @@ def photo_requests() -> list[bytes]:
     return requests
 
 
-def probe(url: str, times: Connection) -> None:
-    """Ask both probes again and again until told to stop; give back how long each answer took, in milliseconds."""
-    found: list[float] = []
-    while not times.poll(PROBE_PAUSE_SECONDS):
+def probe(url: str, found: Connection) -> None:
+    """Ask both probes again and again until told to stop; give back when, and how many milliseconds each took."""
+    times: list[tuple[float, float]] = []
+    while not found.poll(PROBE_PAUSE_SECONDS):
         for path in ("/healthz", "/readyz"):
             began = time.monotonic()
             connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
@@ -153,30 +177,57 @@ def probe(url: str, times: Connection) -> None:
             response.read()
             connection.close()
             # A probe that does not say 200 is as bad as one that never answers.
-            found.append(1000 * (time.monotonic() - began) if response.status == 200 else float("inf"))
-    times.send(sorted(found))
+            times.append((began, 1000 * (time.monotonic() - began) if response.status == 200 else float("inf")))
+    found.send(times)
 
 
-async def best_throughput(client: Client, seconds: float) -> float:
-    """Measure how many photos a second are answered when there are always eight in flight."""
-    return len((await closed_loop(client, seconds)).seconds) / seconds
-
-
-async def measure(url: str, options: argparse.Namespace) -> tuple[list[float], Outcome, list[float]]:
-    """Return the best throughput before and after, the outcome of the overload, and the probes' times meanwhile."""
-    client = Client(url, photo_requests())
-    await closed_loop(client, options.seconds / 4)  # warm-up
-    before = await best_throughput(client, options.seconds / 2)
+@contextmanager
+def probing(url: str) -> Iterator[Callable[[], list[tuple[float, float]]]]:
+    """Ask the probes meanwhile; the function given ends that, and returns what was found."""
     ours, theirs = multiprocessing.Pipe()
     prober = multiprocessing.get_context("spawn").Process(target=probe, args=(url, theirs))
     prober.start()
-    outcome = await open_loop(client, options.times * before, options.seconds)
-    ours.send("stop")
-    probes = await asyncio.to_thread(ours.recv)
-    prober.join()
-    after = await best_throughput(client, options.seconds / 2)
+
+    def stop() -> list[tuple[float, float]]:
+        ours.send("stop")
+        found: list[tuple[float, float]] = ours.recv()
+        return found
+
+    try:
+        yield stop
+    finally:
+        prober.join()
+
+
+@dataclass
+class Found:
+    """What a run measured: photos a second at best and under overload for each turn, and the rest of the latter."""
+
+    best: list[float] = field(default_factory=list)
+    offered: list[float] = field(default_factory=list)
+    answered: list[float] = field(default_factory=list)
+    overload: Outcome = field(default_factory=Outcome)
+    probes: list[float] = field(default_factory=list)
+
+
+async def measure(url: str, options: argparse.Namespace) -> Found:
+    """Let both loops take turns."""
+    client, found, draw = Client(url, photo_requests()), Found(), random.Random(1)
+    windows = []
+    await closed_loop(client, Outcome(), options.seconds / 4)  # warm-up
+    with probing(url) as stop:
+        for _ in range(TURNS):
+            usual = Outcome()
+            window = await closed_loop(client, usual, options.seconds / TURNS)
+            found.best.append(window.rate(usual.moments))
+            found.offered.append(options.times * found.best[-1])
+            rate = found.offered[-1]
+            windows.append(await open_loop(client, found.overload, options.seconds / TURNS, rate=rate, draw=draw))
+            found.answered.append(windows[-1].rate(found.overload.moments))
+        times = stop()
     client.close()
-    return [before, after], outcome, probes
+    found.probes = sorted(ms for began, ms in times if any(each.begin <= began < each.end for each in windows))
+    return found
 
 
 def quantile(ordered: list[float], share: float) -> float:
@@ -184,8 +235,13 @@ def quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
+def listed(figures: list[float]) -> str:
+    """Write figures beside each other."""
+    return ", ".join(f"{figure:.1f}" for figure in figures)
+
+
 def main() -> int:
-    """Run the overload, print what was found, and return 0 if all of it is as promised."""
+    """Run the overload on a server of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--times", type=float, default=4.0)
@@ -198,13 +254,21 @@ def main() -> int:
     with own_server(settings) as server:
         os.sched_setaffinity(0, processors[1:] or processors)
         server.wait_for_answer(photo_requests()[0].partition(b"\r\n\r\n")[2])
-        best, outcome, probes = asyncio.run(measure(server.url, options))
-    share = len(outcome.seconds) / options.seconds / statistics.fmean(best)
+        found = asyncio.run(measure(server.url, options))
+    return report(found, options)
+
+
+def report(found: Found, options: argparse.Namespace) -> int:
+    """Print what was found, and return 0 if all of it is as promised."""
+    outcome, probes = found.overload, found.probes
+    share = statistics.median(answered / best for best, answered in zip(found.best, found.answered, strict=True))
     p99_ms = 1000 * quantile(sorted(outcome.seconds), 0.99)
-    print(f"best with {CLIENTS} clients: {best[0]:.1f} photos/s before, {best[1]:.1f} after")
-    print(f"offered: {options.times * best[0]:.1f} photos/s for {options.seconds:.0f} s")
+    print(f"best with {CLIENTS} clients: {statistics.median(found.best):.1f} photos/s, by turn {listed(found.best)}")
+    print(f"offered: {statistics.median(found.offered):.1f} photos/s for {TURNS} times {options.seconds / TURNS:g} s")
     print(f"came back: {', '.join(f'{count} times {status}' for status, count in sorted(outcome.statuses.items()))}")
-    print(f"answered: {100 * share:.1f}% of the best; their p99 {p99_ms:.0f} ms, deadline {options.deadline_ms} ms")
+    print(f"answered: {statistics.median(found.answered):.1f} photos/s, by turn {listed(found.answered)}")
+    print(f"that is {100 * share:.1f}% of the best of the same turn; medians of {TURNS} turns")
+    print(f"p99 of the answered: {p99_ms:.0f} ms, deadline {options.deadline_ms} ms")
     median, p99 = quantile(probes, 0.5), quantile(probes, 0.99)
     print(f"probes: {len(probes)}, median {median:.1f} ms, p99 {p99:.1f} ms, slowest {probes[-1]:.1f} ms")
     broken = {
