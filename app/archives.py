@@ -21,12 +21,11 @@ _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 _DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
-    NotImplementedError,
     ValueError,
     OSError,
     EOFError,
     OverflowError,
-    RuntimeError,
+    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
 )
 
 

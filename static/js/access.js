@@ -1,6 +1,6 @@
 // The key that the server may ask for: typed once, kept in this module's memory, gone with the page.
 
-import { announce, byId, say, show, write } from './dom.js';
+import { announce, byId, say, show, whileBusy } from './dom.js';
 import { needsKey, sentences, t, url } from './words.js';
 
 // What a bearer token may consist of; anything else is no key, and could not even be sent.
@@ -60,17 +60,13 @@ function complain(trouble) {
   byId('access-key').setAttribute('aria-invalid', String(Boolean(trouble)));
 }
 
-async function check(typed) {
-  const button = byId('access-use');
-  if (button.getAttribute('aria-disabled') === 'true') return;
-  const label = button.firstElementChild;
-  write(label, () => t('js.key.checking'));
-  button.setAttribute('aria-disabled', 'true');
-  const trouble = await refusal(typed);
-  write(label, () => t(label.dataset.word));
-  button.removeAttribute('aria-disabled');
-  if (trouble) ask(trouble);
-  else use(typed);
+function check(typed) {
+  return whileBusy(byId('access-use'), async (tell) => {
+    tell(() => t('js.key.checking'));
+    const trouble = await refusal(typed);
+    if (trouble) ask(trouble);
+    else use(typed);
+  });
 }
 
 // Ask the server about a key, so that a wrong one is noticed before a photo travels; nothing is said where it is right.

@@ -1,6 +1,6 @@
 // The answers in a card: names, bars, a plain sentence, and the details for those who want them.
 
-import { announce, build, show, write } from './dom.js';
+import { announce, build, show, whileBusy, write } from './dom.js';
 import { closeWithin, isChinese, names, needsKey, percent, size, t, unsureBelow, url } from './words.js';
 
 // The card's heading: what it is, or how far the model is from knowing.
@@ -73,17 +73,13 @@ export function curlLine(fileName) {
   return `curl ${key}-F ${shell(`file=@"${name}"`)} ${shell(url('api/v1/predict?heatmap=1'))}`;
 }
 
-async function copy(button, text) {
-  if (button.getAttribute('aria-disabled') === 'true') return;
-  button.setAttribute('aria-disabled', 'true'); // `disabled` would lose the focus
-  const label = button.firstElementChild;
-  const outcome = (await copied(text)) ? 'js.copied' : 'js.copy_failed';
-  write(label, () => t(outcome));
-  announce(t(outcome));
-  setTimeout(() => {
-    write(label, () => t(label.dataset.word));
-    button.removeAttribute('aria-disabled');
-  }, 1600);
+function copy(button, text) {
+  return whileBusy(button, async (tell) => {
+    const outcome = (await copied(text)) ? 'js.copied' : 'js.copy_failed';
+    tell(() => t(outcome));
+    announce(t(outcome));
+    await new Promise((resolve) => setTimeout(resolve, 1600));
+  });
 }
 
 // The clipboard is closed to pages that came over plain HTTP from another machine; there the old way serves.

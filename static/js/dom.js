@@ -1,5 +1,7 @@
 // Small helpers for elements; text is only ever set as text.
 
+import { t } from './words.js';
+
 export function byId(id) {
   return document.getElementById(id);
 }
@@ -40,6 +42,16 @@ function put(element, text, attribute) {
 export function say(element, text = () => '') {
   write(element, text);
   show(element, Boolean(element.textContent));
+}
+
+// Have a button do one thing at a time: `work(tell)` may tell something in place of the button's own word meanwhile.
+export async function whileBusy(button, work) {
+  if (button.getAttribute('aria-disabled') === 'true') return;
+  button.setAttribute('aria-disabled', 'true'); // `disabled` would lose the focus
+  const label = button.firstElementChild;
+  await work((text) => write(label, text));
+  write(label, () => t(label.dataset.word));
+  button.removeAttribute('aria-disabled');
 }
 
 let pending = [];

@@ -53,9 +53,13 @@ function listenToDrops(give) {
 // Take the files of a drop or of the clipboard; what holds none is answered with a sentence.
 function take(transfer, give) {
   const files = [...(transfer?.files ?? [])];
-  say(byId('message'), () => (files.length > 0 ? '' : t('js.no_files')));
   if (files.length > 0) give(files);
-  else announce(t('js.no_files'));
+  else complain(() => t('js.no_files'));
+}
+
+function complain(trouble) {
+  say(byId('message'), trouble);
+  announce(trouble());
 }
 
 async function giveSample({ sample, name }, give) {
@@ -64,8 +68,6 @@ async function giveSample({ sample, name }, give) {
     give([new File([blob], name, { type: 'image/webp' })]);
   } catch (error) {
     console.warn('The sample is not to be had.', error);
-    const trouble = () => sentences('problem.internal-error', 'advice.internal-error');
-    say(byId('message'), trouble);
-    announce(trouble());
+    complain(() => sentences('problem.internal-error', 'advice.internal-error'));
   }
 }
