@@ -22,6 +22,7 @@ TopthreeError
     ├── BrokenImage             422
     ├── UnreadableArchive       422
     ├── TooManyPixels           422
+    ├── TooCostly               422
     ├── RateLimited             429
     ├── HeaderTooLarge          431
     ├── ClientClosedRequest     499
@@ -184,6 +185,12 @@ class TooManyPixels(Problem):
     """The photo's width times height is over the limit."""
 
     status, slug, title = 422, "too-many-pixels", "Too many pixels"
+
+
+class TooCostly(Problem):
+    """Decoding the photo takes more processor time or memory than one photo may take."""
+
+    status, slug, title = 422, "too-costly", "Too costly to decode"
 
 
 class RateLimited(Problem):

@@ -41,6 +41,7 @@ _ONE_PHOTO: Problems = (
     errors.UnsupportedImage,
     errors.BrokenImage,
     errors.TooManyPixels,
+    errors.TooCostly,
 )
 _QUESTION: Problems = (errors.BadParameter, errors.InternalError, errors.Overloaded, errors.ModelUnavailable)
 _BINARY: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}

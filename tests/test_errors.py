@@ -27,6 +27,7 @@ STATUS_OF_SLUG = {
     "broken-image": 422,
     "unreadable-archive": 422,
     "too-many-pixels": 422,
+    "too-costly": 422,
     "rate-limited": 429,
     "header-too-large": 431,
     "internal-error": 500,
