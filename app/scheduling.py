@@ -210,6 +210,11 @@ class MemoryBudget:
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
+    @property
+    def waiting(self) -> int:
+        """Count the photos that wait for memory."""
+        return len(self._waiting)
+
     @contextmanager
     def reserve(self, size: int, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
         """Hold `size` bytes; waits while others hold them, and raises what the deadline does.

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from app.errors import ClientClosedRequest, DeadlineExceeded, Overloaded
-from app.scheduling import NO_DEADLINE, Batcher, Deadline, Slots
+from app.scheduling import NO_DEADLINE, Batcher, Deadline, MemoryBudget, Slots
 
 PATIENCE_SECONDS = 20
 
@@ -286,3 +286,79 @@ def test_closing_computes_what_waits_and_ends_the_thread() -> None:
     assert threading.enumerate() == before
     with pytest.raises(Overloaded):
         batcher.submit(6)
+
+
+def test_one_slot_is_never_for_long_photos() -> None:
+    slots = Slots(3)
+    with slots.take(is_long=True), slots.take(is_long=True):
+        with pytest.raises(DeadlineExceeded), slots.take(Deadline(time.monotonic() + 0.05), is_long=True):
+            pass
+        with slots.take() as short:
+            assert short.waited_seconds < PATIENCE_SECONDS
+    with slots.take(is_long=True), slots.take(is_long=True):
+        assert slots.in_flight == 2
+
+
+def test_short_photos_pass_long_ones_that_wait() -> None:
+    slots, first_long, order = Slots(2), ExitStack(), []
+    first_long.enter_context(slots.take(is_long=True))
+
+    def take_long() -> None:
+        with slots.take(is_long=True):
+            order.append("long")
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(take_long)
+        wait_until_waiting(slots, 2)
+        with slots.take():
+            order.append("short")
+        first_long.close()
+        waiting.result(PATIENCE_SECONDS)
+    assert order == ["short", "long"]
+
+
+def test_a_slot_given_up_early_is_free_and_is_not_given_back_twice() -> None:
+    slots = Slots(1)
+    with slots.take() as turn:
+        turn.give_up()
+        with slots.take() as other:
+            assert not turn.is_held
+            assert other.is_held
+    assert slots.in_flight == 0
+    with slots.take() as again:
+        assert again.alone
+
+
+def test_memory_is_handed_out_in_the_order_of_arrival() -> None:
+    budget, order, first = MemoryBudget(100), [], ExitStack()
+    first.enter_context(budget.reserve(60))
+
+    def reserve(size: int) -> None:
+        with budget.reserve(size):
+            order.append(size)
+
+    with ThreadPoolExecutor(2) as pool:
+        large = pool.submit(reserve, 70)
+        wait_for_queue(budget, 1)
+        small = pool.submit(reserve, 10)
+        wait_for_queue(budget, 2)
+        first.close()
+        large.result(PATIENCE_SECONDS)
+        small.result(PATIENCE_SECONDS)
+    assert order == [70, 10]
+
+
+def wait_for_queue(budget: MemoryBudget, length: int) -> None:
+    """Wait until so many wait for memory."""
+    pause = threading.Event()
+    while budget.waiting != length:
+        pause.wait(0.001)
+
+
+def test_a_wait_for_memory_ends_with_the_deadline_and_holds_up_no_other() -> None:
+    budget = MemoryBudget(100)
+    with budget.reserve(60):
+        with pytest.raises(DeadlineExceeded), budget.reserve(60, Deadline(time.monotonic() + 0.02)):
+            pass
+        with budget.reserve(40, Deadline(time.monotonic() + PATIENCE_SECONDS)):
+            assert budget.waiting == 0

@@ -43,7 +43,7 @@ MAX_ASIDE = 4
 MAX_RESIDENT_BYTES = 96 * MEBI
 _HELLO_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
-_MAX_WAIT_SECONDS = 10.0
+MAX_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Decoders:
 
     def _check_out(self, waiter: Waiter | None) -> DecoderProcess:
         """Take an idle decoder; waits for one that is being started."""
-        give_up = time.monotonic() + _MAX_WAIT_SECONDS
+        give_up = time.monotonic() + MAX_WAIT_SECONDS
         with self._changed:
             if self._thread is None and not self._is_closed:
                 self._thread = threading.Thread(target=self._supervise, name="decoders", daemon=True)
