@@ -42,12 +42,17 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Answerer:
-    """All that answering photos needs from the current request; its methods may run in any thread."""
+    """All that answering photos needs from the current request; its methods may run in any thread.
+
+    `caller` is the name of the request's key, None where none is asked for. Answers are kept for it, and shared with
+    its own requests, alone: how fast an answer comes would tell one caller which photos another has sent.
+    """
 
     classifier: Classifier
     results: ResultCache
     max_pixels: int
     deadline: Deadline
+    caller: str | None
 
     @functools.cached_property
     def model(self) -> Model:
@@ -127,7 +132,7 @@ class Answerer:
             computed.append(classify(digest.hexdigest()))
             return write(computed[0])
 
-        key = (digest.digest(), self.model.fingerprint, parameters, __version__)
+        key = (digest.digest(), self.model.fingerprint, parameters, __version__, self.caller)
         body, source = self.results.get_or_compute(key, compute, self.deadline)
         return Rendered(body, source, computed[0] if computed else None, self.model)
 
@@ -136,7 +141,11 @@ def current_answerer() -> Answerer:
     """Make the answerer of the current request."""
     extensions = flask.current_app.extensions
     return Answerer(
-        extensions["topthree"], extensions["topthree_results"], settings_of_app().max_pixels, request_deadline()
+        extensions["topthree"],
+        extensions["topthree_results"],
+        settings_of_app().max_pixels,
+        request_deadline(),
+        flask.g.caller,
     )
 
 

@@ -118,12 +118,12 @@ def current_classifier() -> Classifier:
 
 
 def describe(model: Model) -> dict[str, object]:
-    """Build the public description of a model; the file's place on the server is not part of it."""
+    """Build the public description of a model, which names no file or host."""
     record = model.weights.record
     published = model.weights.is_published
     return model.identity | {
         "source": model.weights.source,
-        "fallback_reason": model.weights.reason or None,
+        "fallback_reason": model.weights.public_reason or None,
         "classes": len(model.labels),
         "input": dataclasses.asdict(record.geometry),
         "published_accuracy": {"top1": record.top1, "top5": record.top5} if published else None,

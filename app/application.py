@@ -7,7 +7,7 @@ import os
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import access, api, health, observability, openapi, pages, problems, refused_bodies, uploads
+from . import access, addresses, api, health, observability, openapi, pages, problems, refused_bodies, uploads
 from .admission import Admission
 from .cache import ResultCache
 from .classifier import Classifier
@@ -47,7 +47,8 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
     app.after_request(_add_security_headers)
     if settings.trusted_proxies:
         count = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, count, count, count, x_prefix=count)  # type: ignore[method-assign]
+        inner = addresses.AddressAlone(app.wsgi_app)
+        app.wsgi_app = ProxyFix(inner, count, count, count, x_prefix=count)  # type: ignore[method-assign]
     return app
 
 

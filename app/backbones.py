@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torchvision.models import resnet18
 
+from .digests import bytes_sha256
 from .errors import WeightsError
 from .weights import EFFICIENTNET_LITE0, ModelRecord, Weights
 
@@ -73,10 +74,11 @@ class _LiteFeatures(nn.Module):
 def load_backbone(weights: Weights, classes: int) -> Backbone:
     """Build the weights' model in eval mode and load them.
 
-    Raises WeightsError, in one sentence, for a file that is damaged, of another architecture, or of another
-    number of classes than the labels name.
+    The file is read once, so that what was hashed is what is loaded. Raises WeightsError, in one sentence, for a file
+    that is no longer the one that was verified, is damaged, of another architecture, or of another number of classes
+    than the labels name.
     """
-    state = _read_state(weights.path)
+    state = _read_state(weights)
     head = state.get(_HEAD_WEIGHT[weights.record.name])
     if head is not None and head.ndim and len(head) != classes:
         raise WeightsError(
@@ -94,22 +96,32 @@ def load_backbone(weights: Weights, classes: int) -> Backbone:
     return backbone.eval().requires_grad_(False)
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    content: object
+def _read_state(weights: Weights) -> dict[str, torch.Tensor]:
+    path, content = weights.path, _read_verified(weights)
     try:
         if path.suffix.lower() == ".safetensors":
-            content = safetensors.torch.load_file(path)
+            loaded: object = safetensors.torch.load(content)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise WeightsError(f"{path} is not a weights file: it is damaged, or holds more than weights.") from error
-    if isinstance(content, Mapping):  # training scripts put the state dict beside the optimiser's, under one of these
-        content = next((content[key] for key in ("state_dict", "model") if key in content), content)
-    state = dict(content) if isinstance(content, Mapping) else {}
+    if isinstance(loaded, Mapping):  # training scripts put the state dict beside the optimiser's, under one of these
+        loaded = next((loaded[key] for key in ("state_dict", "model") if key in loaded), loaded)
+    state = dict(loaded) if isinstance(loaded, Mapping) else {}
     if not state or not all(isinstance(key, str) and isinstance(state[key], torch.Tensor) for key in state):
         raise WeightsError(f"{path} is not a state dict of tensors.")
     consume_prefix_in_state_dict_if_present(state, "module.")  # left by DataParallel
     return state
+
+
+def _read_verified(weights: Weights) -> bytes:
+    try:
+        content = weights.path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{weights.path} cannot be read: {error.strerror or error}.") from error
+    if bytes_sha256(content) != weights.sha256:
+        raise WeightsError(f"{weights.path} was changed after its SHA-256 had been checked; start again.")
+    return content
 
 
 def _resnet18(state: Mapping[str, torch.Tensor], classes: int, record: ModelRecord) -> Backbone:

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,8 @@ LABELS = "labels.csv"
 MODEL = "model"
 MEMBERS = (DESCRIPTION, SUMS, LABELS, *(f"{MODEL}/{name}" for name in (MANIFEST, *FILES)))
 END = bytes(2 * tarfile.BLOCKSIZE)
-# These are read into memory; real ones have some kilobytes.
+# These are kept in memory while a bundle is read; real ones have some kilobytes.
+_TEXTS = (DESCRIPTION, SUMS, f"{MODEL}/{MANIFEST}")
 _LARGEST_TEXT_BYTES = 1024 * 1024
 COPY_BYTES = 1024 * 1024
 
@@ -78,7 +78,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A whole bundle, every checksum of it verified; `sha256` is the whole file's."""
+    """A whole bundle, every checksum of it verified; `sha256` is the whole file's.
+
+    All checksums are of the bytes of one reading: what is unpacked later must have those of `members`.
+    """
 
     path: Path
     sha256: str
@@ -115,14 +118,18 @@ def read_bundle(path: Path, sha256: str | None = None) -> Bundle:
     """
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if sha256 and digest != sha256:
-                raise BundleError(f"{path} has SHA-256 {digest}, but TOPTHREE_BUNDLE_SHA256 demands {sha256}.")
-            members = tuple(_find_members(file, path))
-            description = _describe(file, members[0], path)
-            _verify(file, members, description, path)
+            reader = _Reader(file)
+            try:
+                members, texts = _read_members(reader, path)
+            except BundleError:
+                _compare(reader.finish(), sha256, path)  # that it is another file says more than what is wrong with it
+                raise
+            digest = reader.finish()
+        _compare(digest, sha256, path)
     except OSError as error:
         raise BundleError(f"The bundle {path} cannot be read: {error.strerror or error}.") from error
+    description = _describe(texts[DESCRIPTION], path)
+    _verify(members, texts, description, path)
     return Bundle(path, digest, description, members)
 
 
@@ -148,24 +155,56 @@ def _as_json(record: ModelRecord) -> Any:
     return json.loads(json.dumps(dataclasses.asdict(record)))
 
 
-def _find_members(file: BinaryIO, path: Path) -> list[Member]:
-    """Find what lies where; each header must be, to the last bit, the one that we write."""
+class _Reader:
+    """A file that is read once, from its beginning to its end, and hashed meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.offset = 0
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes, or what is left."""
+        data = self._file.read(size)
+        self._digest.update(data)
+        self.offset += len(data)
+        return data
+
+    def finish(self) -> str:
+        """Read what is left, and return the SHA-256 of the whole file."""
+        while self.read(COPY_BYTES):
+            pass
+        return self._digest.hexdigest()
+
+
+def _compare(digest: str, demanded: str | None, path: Path) -> None:
+    if demanded and digest != demanded:
+        raise BundleError(f"{path} has SHA-256 {digest}, but TOPTHREE_BUNDLE_SHA256 demands {demanded}.")
+
+
+def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict[str, bytes]]:
+    """Find what lies where, and keep the texts; each header must be, to the last bit, the one that we write."""
     found: list[Member] = []
-    file.seek(0)
+    texts: dict[str, bytes] = {}
     for name in MEMBERS:
-        header = file.read(tarfile.BLOCKSIZE)
+        header = reader.read(tarfile.BLOCKSIZE)
         size = _size(header)
         if header != tar_header(name, size):
             # A later format may have other members, but this one first: it is to be told apart from damage.
             if found:
-                _describe(file, found[0], path)
+                _describe(texts[DESCRIPTION], path)
             problem = f"is damaged: {name} is not where it belongs" if found else "is not a bundle of topthree"
             raise BundleError(f"{path} {problem}.")
-        found.append(Member(name, file.tell(), size, _digest(file, size, path)))
-        file.seek(padding(size), os.SEEK_CUR)
-    if file.read(len(END) + 1) != END:
+        offset, kept = reader.offset, bytearray()
+        digest = _read_member(reader, size, kept if name in _TEXTS else None, path)
+        if len(kept) > _LARGEST_TEXT_BYTES:
+            raise BundleError(f"{path} is damaged: {name} is far too large.")
+        texts[name] = bytes(kept)
+        found.append(Member(name, offset, size, digest))
+        reader.read(padding(size))
+    if reader.read(len(END) + 1) != END:
         raise BundleError(f"{path} is damaged: it does not end where it should.")
-    return found
+    return tuple(found), texts
 
 
 def _size(header: bytes) -> int:
@@ -173,22 +212,18 @@ def _size(header: bytes) -> int:
     return int(field, 8) if len(field) == 11 and not field.strip(b"01234567") else 0
 
 
-def _digest(file: BinaryIO, size: int, path: Path) -> str:
+def _read_member(reader: _Reader, size: int, kept: bytearray | None, path: Path) -> str:
+    """Read a member and return its SHA-256; `kept` gets its bytes, but not many more than a text may have."""
     digest = hashlib.sha256()
     while size > 0:
-        chunk = file.read(min(size, COPY_BYTES))
+        chunk = reader.read(min(size, COPY_BYTES))
         if not chunk:
             raise BundleError(f"{path} is damaged: it is cut short.")
         digest.update(chunk)
+        if kept is not None and len(kept) <= _LARGEST_TEXT_BYTES:
+            kept += chunk
         size -= len(chunk)
     return digest.hexdigest()
-
-
-def _read(file: BinaryIO, member: Member, path: Path) -> bytes:
-    if member.size > _LARGEST_TEXT_BYTES:
-        raise BundleError(f"{path} is damaged: {member.name} is far too large.")
-    file.seek(member.offset)
-    return file.read(member.size)
 
 
 def _parse(text: bytes, name: str, path: Path) -> dict[str, Any]:
@@ -201,8 +236,8 @@ def _parse(text: bytes, name: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _describe(file: BinaryIO, member: Member, path: Path) -> Description:
-    values = _parse(_read(file, member, path), DESCRIPTION, path)
+def _describe(text: bytes, path: Path) -> Description:
+    values = _parse(text, DESCRIPTION, path)
     version = values.get("format")
     if isinstance(version, int) and version != FORMAT:
         raise BundleError(
@@ -214,18 +249,18 @@ def _describe(file: BinaryIO, member: Member, path: Path) -> Description:
     return Description(**values)
 
 
-def _verify(file: BinaryIO, members: tuple[Member, ...], description: Description, path: Path) -> None:
+def _verify(members: tuple[Member, ...], texts: dict[str, bytes], description: Description, path: Path) -> None:
     """Compare every member with the sums, and what the artifact says of itself with what the bundle says."""
-    sums, manifest = members[1], members[3]
-    if _read(file, sums, path) != write_sums({each.name: each.sha256 for each in members if each is not sums}):
+    manifest = f"{MODEL}/{MANIFEST}"
+    if texts[SUMS] != write_sums({each.name: each.sha256 for each in members if each.name != SUMS}):
         raise BundleError(f"{path} is damaged: its files are not those of its {SUMS}.")
-    inner = _parse(_read(file, manifest, path), manifest.name, path)
+    inner = _parse(texts[manifest], manifest, path)
     said = (description.model.get("name"), description.weights_sha256, description.precision, description.classes)
     files = {each.name.removeprefix(f"{MODEL}/"): each.sha256 for each in members[4:]}
     same = said == tuple(inner.get(key) for key in ("name", "weights_sha256", "precision", "classes"))
     known = {field.name for field in dataclasses.fields(Manifest)}
     if not same or inner.get("files") != files or inner.keys() != known:
-        raise BundleError(f"{path} is damaged: {manifest.name} does not fit {DESCRIPTION}.")
+        raise BundleError(f"{path} is damaged: {manifest} does not fit {DESCRIPTION}.")
 
 
 def write_sums(sums: dict[str, str]) -> bytes:

@@ -1,7 +1,8 @@
 """Answers kept for the next who asks the same, and one computation for all who ask the same at once.
 
 An answer depends on the photo's bytes, the model, the parameters and our own version alone, so its key holds
-these four and nothing ever expires; what was not used for longest makes room. The bound is in bytes.
+these four and nothing ever expires; what was not used for longest makes room. The bound is in bytes. Where callers
+need keys, the caller's name is the fifth, so that nobody learns from the time of an answer what others have sent.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Classifier:
         self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH)
         self._last_success = 0.0
         self._asked_since = False
-        self.failure: str | None = None
+        self.failure: ModelUnavailable | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, *, max_bytes: int | None = None) -> Classifier:
@@ -113,8 +113,8 @@ class Classifier:
         if self._model is None:
             failed_before = self._failed_loads
             with self._loading:  # whatever another thread's load ends with, those who waited for it share
-                if self._failed_loads > failed_before:
-                    raise ModelUnavailable(self.failure or "")
+                if self._failed_loads > failed_before and self.failure:
+                    raise ModelUnavailable(self.failure.detail, self.failure.reason)
                 if self._model is None:
                     self._load_first()
         assert self._model is not None
@@ -134,7 +134,7 @@ class Classifier:
         try:
             self._put(self._try_load())
         except ModelUnavailable as error:
-            self.failure = str(error)
+            self._note_failure(error)
             self._failed_loads += 1
             raise
         self.failure = None
@@ -142,8 +142,14 @@ class Classifier:
     def _try_load(self) -> Model:
         try:
             return self._load()
-        except (TopthreeError, RuntimeError, OSError, ValueError, ImportError) as error:  # the others are engines'
-            raise ModelUnavailable(str(error)) from error
+        except TopthreeError as error:
+            raise ModelUnavailable(error.public, str(error)) from error
+        except (RuntimeError, OSError, ValueError, ImportError) as error:  # of engines
+            raise ModelUnavailable(TopthreeError.public, str(error)) from error
+
+    def _note_failure(self, error: ModelUnavailable) -> None:
+        """Keep what a failure says, without the frames that its traceback would keep with it."""
+        self.failure = ModelUnavailable(error.detail, error.reason)
 
     def _put(self, model: Model) -> None:
         self._model = model
@@ -172,7 +178,7 @@ class Classifier:
         try:
             self._check(model)
         except ModelUnavailable as error:
-            self.failure = str(error)
+            self._note_failure(error)
             raise
         self.failure = None
         self._note_success()

@@ -39,9 +39,14 @@ from typing import ClassVar
 
 
 class TopthreeError(Exception):
-    """The base of all failures that are ours; its text is one sentence for a person, `exit_status` a command's."""
+    """The base of all failures that are ours; its text is one sentence for a person, `exit_status` a command's.
+
+    The text may name files and hosts of this machine. `public` is what an HTTP answer says instead, where a failure
+    of this kind keeps the service from answering.
+    """
 
     exit_status: ClassVar[int] = 1
+    public: ClassVar[str] = "The model could not be loaded. The service's log has the reason."
 
 
 class KeysError(TopthreeError):
@@ -51,13 +56,19 @@ class KeysError(TopthreeError):
 class LabelsError(TopthreeError):
     """A labels file is missing, malformed or of the wrong length."""
 
+    public = "The names of the model's classes cannot be used. The service's log has the reason."
+
 
 class WeightsError(TopthreeError):
     """A weights file is missing, damaged, of another shape, or cannot be downloaded."""
 
+    public = "The model's weights cannot be had or cannot be used. The service's log has the reason."
+
 
 class BundleError(TopthreeError):
     """A bundle is missing, damaged, not for this installation, or cannot be unpacked."""
+
+    public = "The bundle that holds the model cannot be used. The service's log has the reason."
 
 
 class Problem(TopthreeError):
@@ -234,10 +245,21 @@ class Overloaded(Problem):
 
 
 class ModelUnavailable(Problem):
-    """No model is ready to answer."""
+    """No model is ready to answer.
+
+    `detail` is for the answer. The text, for the log and for commands, is `reason`, which may name files and hosts;
+    where there is no reason of its own, both are the same.
+    """
 
     status, slug, title = 503, "model-unavailable", "No model is ready"
     retry_after_seconds = 5
+
+    def __init__(self, detail: str, reason: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason or detail
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Draining(Problem):

@@ -124,7 +124,8 @@ def readyz() -> flask.Response:
         raise Draining(f"Send new requests elsewhere. Requests in flight: {count}.", count)
     warm = readiness.warm_workers
     if warm < readiness.planned or classifier.loaded_model is None:
-        raise ModelUnavailable(classifier.failure or f"{warm} of {readiness.planned} workers have a model.")
+        failure = classifier.failure
+        raise ModelUnavailable(failure.detail if failure else f"{warm} of {readiness.planned} workers have a model.")
     return flask.jsonify({"status": "ready", "workers": warm, "model": classifier.loaded_model.identity})
 
 

@@ -29,9 +29,14 @@ def imagenet_labels() -> tuple[Label, ...]:
     return read_labels(IMAGENET_FILE)
 
 
-def load_labels(path: Path | None) -> tuple[Label, ...]:
-    """Read the labels file of a custom model, or ImageNet's where there is none."""
-    return read_labels(path) if path else imagenet_labels()
+def load_labels(source: Path | bytes | None) -> tuple[Label, ...]:
+    """Read the names of a custom model's classes, a file or what a bundle holds, or ImageNet's where there are none.
+
+    Raises LabelsError as `read_labels` does.
+    """
+    if isinstance(source, bytes):
+        return _parse(source, "of the bundle")
+    return read_labels(source) if source else imagenet_labels()
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
@@ -41,14 +46,19 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     there is one, must agree with it. Raises LabelsError with the reason and the line.
     """
     try:
-        rows = _rows(path.read_text(encoding="utf-8-sig"))
+        return _parse(path.read_bytes(), str(path))
     except OSError as error:
         raise LabelsError(f"The labels file {path} cannot be read: {error.strerror}.") from error
+
+
+def _parse(content: bytes, name: str) -> tuple[Label, ...]:
+    try:
+        rows = _rows(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read())
     except (UnicodeDecodeError, csv.Error) as error:
-        raise LabelsError(f"The labels file {path} cannot be read: {error}.") from error
+        raise LabelsError(f"The labels file {name} cannot be read: {error}.") from error
     if not rows:
-        raise LabelsError(f"The labels file {path} is empty.")
-    return tuple(_label(path, index, row) for index, row in enumerate(rows))
+        raise LabelsError(f"The labels file {name} is empty.")
+    return tuple(_label(name, index, row) for index, row in enumerate(rows))
 
 
 def _rows(text: str) -> list[dict[str, str]]:
@@ -58,12 +68,12 @@ def _rows(text: str) -> list[dict[str, str]]:
     return [{"label": line} for line in text.splitlines()]
 
 
-def _label(path: Path, index: int, row: dict[str, str]) -> Label:
+def _label(file: str, index: int, row: dict[str, str]) -> Label:
     wnid, name, name_zh = ((row.get(column) or "").strip() for column in ("wnid", "label", "label_zh"))
     if not name:
-        raise LabelsError(f"The labels file {path} has no name for class {index}.")
+        raise LabelsError(f"The labels file {file} has no name for class {index}.")
     if row.get("class_id", str(index)) != str(index):
-        raise LabelsError(f"The labels file {path} has class_id {row['class_id']} where {index} is due.")
+        raise LabelsError(f"The labels file {file} has class_id {row['class_id']} where {index} is due.")
     return Label(index, wnid or None, name, name_zh or None)
 
 

@@ -16,11 +16,12 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .digests import file_sha256
+from .digests import bytes_sha256
 from .errors import WeightsError
 from .settings import ROOT, Settings
 from .weights import (
@@ -60,12 +61,17 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A verified artifact, the weights that it was made from, and the names of its classes (None: ImageNet's)."""
+    """A verified artifact, the weights that it was made from, and the names of its classes (None: ImageNet's).
+
+    `content` holds the bytes of `FILES` that were verified: they are what is to be loaded, since the files may be
+    replaced at any time.
+    """
 
     folder: Path
     manifest: Manifest
     weights: Weights
-    labels: Path | None = None
+    content: Mapping[str, bytes] = field(repr=False)
+    labels: Path | bytes | None = None
 
 
 def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
@@ -105,14 +111,20 @@ def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
         return None
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-        damaged = [name for name in FILES if file_sha256(folder / name) != manifest.files[name]]
+        content = read_files(folder)
+        damaged = [name for name in FILES if bytes_sha256(content[name]) != manifest.files[name]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         log.warning("The prepared model %s is damaged: %s.", folder, error)
         return None
     if damaged:
         log.warning("The prepared model %s is damaged: %s.", folder, ", ".join(damaged))
         return None
-    return Prepared(folder, manifest, weights, settings.labels)
+    return Prepared(folder, manifest, weights, content, settings.labels)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Read the files of an artifact, each once."""
+    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 def ensure_prepared(settings: Settings, *, progress: Progress | None = None) -> Prepared:

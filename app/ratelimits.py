@@ -8,7 +8,6 @@ served and limited, if less exactly.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import flask
 
+from .addresses import counted_as
 from .errors import RateLimited
 from .settings import Settings
 
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 # A Redis that answers at all does so in a millisecond; nobody waits longer than this for one that does not.
 _REDIS_OPTIONS: dict[str, str | int] = {"socket_connect_timeout": 1, "socket_timeout": 1}
-# A household or an office gets at least so much of IPv6; its single addresses change as it likes.
-_IPV6_PREFIX_BITS = 64
 
 
 def init_app(app: flask.Flask, settings: Settings, is_counted: Callable[[], bool]) -> None:
@@ -76,16 +74,7 @@ def caller() -> str:
 
 def address() -> str:
     """Return the address that the request came from, as far as proxies are trusted; of IPv6 the network."""
-    text = flask.request.remote_addr or "local"
-    try:
-        found = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:  # a Unix socket, or a trusted proxy that says something else
-        return text
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, _IPV6_PREFIX_BITS), strict=False))
+    return counted_as(flask.request.remote_addr or "local")
 
 
 def count_photos(photos: int) -> None:

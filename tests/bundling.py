@@ -11,7 +11,7 @@ from app.bundles import END, MEMBERS, SUMS, padding, tar_header, write_sums
 from app.digests import bytes_sha256
 from app.labels import Label
 from app.offline.bundle import write_bundle
-from app.prepared import FILES, Manifest, Prepared, write_manifest
+from app.prepared import FILES, Manifest, Prepared, read_files, write_manifest
 from app.weights import RESNET18, Weights
 
 LABELS = tuple(Label(index, None, name, None) for index, name in enumerate(("cat", 'dog, "big"', "杯")))
@@ -27,7 +27,8 @@ def small_bundle(folder: Path) -> Path:
     manifest = Manifest("resnet18", "5" * 64, "fp32", 3, {}, {"openvino": "1"}, files, None)
     write_manifest(artifact, manifest)
     weights = Weights(artifact, "5" * 64, RESNET18, "cache")
-    return write_bundle(Prepared(artifact, manifest, weights), LABELS, folder / "small.tar").path
+    prepared = Prepared(artifact, manifest, weights, read_files(artifact))
+    return write_bundle(prepared, LABELS, folder / "small.tar").path
 
 
 def rewrite(bundle: Path, changes: dict[str, Any]) -> None:

@@ -6,17 +6,23 @@ import base64
 import dataclasses
 import io
 import json
+import re
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, assert_problem_document, form
+from test_cache import wait_until_waiting
 
 from app import create_app
 from app.answers import to_json, with_member
 from app.engines import Inference, Pixels
+from app.keys import Key, digest_of
 from app.labels import Label
 
 COCK = colour_png(7, 251, 80)
@@ -29,12 +35,14 @@ class GatedEngine(FakeEngine):
 
     def __init__(self) -> None:
         self.gate = threading.Event()
+        self.entered: Callable[[], None] = lambda: None
         self.calls = 0
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
         """Wait if told so."""
         self.calls += 1
         if batch[0, 0, 0, 0] == 99:
+            self.entered()
             assert self.gate.wait(60)
         return super().infer(batch, alone=alone)
 
@@ -103,6 +111,62 @@ def test_nothing_is_kept_where_the_setting_says_so(make_settings) -> None:
     client = client_of(make_settings, engine, result_cache_bytes=0)
     for _ in range(2):
         assert "desc=miss" in client.post("/api/v1/predict", data=COCK).headers["Server-Timing"]
+
+
+def keys_file_of(folder: Path, *names: str) -> Path:
+    """Write a file in which each name has the key `tt_` and itself."""
+    path = folder / "keys.txt"
+    path.write_text("\n".join(Key(name, True, digest_of(f"tt_{name}")).as_line() for name in names), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", ["predict", "embed"])
+def test_what_is_kept_for_one_key_is_no_other_ones(make_settings, tmp_path: Path, path: str) -> None:
+    engine = GatedEngine()
+    client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
+    sources = []
+    for name in ("alice", "bob", "alice", "bob"):
+        answer = client.post(f"/api/v1/{path}", data=COCK, headers={"Authorization": f"Bearer tt_{name}"})
+        sources.append(re.search(r"cache;desc=(\w+)", answer.headers["Server-Timing"])[1])
+    assert sources == ["miss", "miss", "hit", "hit"]
+    assert engine.calls == 2
+
+
+def test_a_batch_is_kept_for_its_own_key_too(make_settings, tmp_path: Path) -> None:
+    engine = GatedEngine()
+    client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
+    for name in ("alice", "bob", "alice"):
+        headers = {"Authorization": f"Bearer tt_{name}"}
+        assert client.post("/api/v1/predict/batch", headers=headers, **form(COCK)).status_code == 200
+    assert engine.calls == 2
+
+
+@pytest.mark.parametrize(("second", "calls"), [("alice", 1), ("bob", 2)])
+def test_what_is_in_flight_is_shared_with_the_same_key_alone(
+    make_settings, tmp_path: Path, second: str, calls: int
+) -> None:
+    engine, entered = GatedEngine(), threading.Semaphore(0)
+    client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
+    engine.entered = entered.release
+    results = client.application.extensions["topthree_results"]
+
+    def post(name: str) -> str:
+        headers = {"Authorization": f"Bearer tt_{name}"}
+        answer = client.application.test_client().post("/api/v1/predict", data=colour_png(99), headers=headers)
+        return answer.headers["Server-Timing"]
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(post, "alice")
+        assert entered.acquire(timeout=60)
+        other = pool.submit(post, second)
+        if calls == 1:
+            wait_until_waiting(results, 1)
+        else:
+            assert entered.acquire(timeout=60)
+        engine.gate.set()
+        assert "desc=miss" in first.result(60)
+        assert ("desc=shared" if calls == 1 else "desc=miss") in other.result(60)
+    assert engine.calls == calls
 
 
 def test_lines_say_what_the_batch_says(client: FlaskClient) -> None:

@@ -28,8 +28,8 @@ ROWS: dict[int, str] = {
     2: "backbones bundles engines prepared unpacking",
     1: "admission arrivals archives cache download heatmaps heif images keys lanes photos pidfile plan scheduling "
     "weights",
-    0: "digests errors headers parsers labels logs memory metrics processes setting_table settings traces version "
-    "words",
+    0: "addresses digests errors headers parsers labels logs memory metrics processes setting_table settings traces "
+    "version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}
 MAY_READ_THE_ENVIRONMENT = {"application.py", "cli.py", "settings.py"}

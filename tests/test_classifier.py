@@ -57,7 +57,8 @@ def test_a_failed_load_is_told_and_tried_again() -> None:
     classifier = make_classifier(load)
     with pytest.raises(ModelUnavailable, match="The disk is gone"):
         classifier.classify(colour_png(1), max_pixels=PIXELS)
-    assert classifier.failure == "The disk is gone."
+    assert classifier.failure is not None
+    assert (classifier.failure.reason, classifier.failure.detail) == ("The disk is gone.", WeightsError.public)
     assert classifier.classify(colour_png(7), max_pixels=PIXELS).predictions[0].class_id == 7
     assert classifier.failure is None
 

@@ -259,3 +259,21 @@ def test_nginx_refuses_with_the_service_s_own_problems() -> None:
     ours = {(f"/problems/{problem.slug}", problem.title, problem.status) for problem in PROBLEMS}
     assert len(documents) == 4
     assert {(document["type"], document["title"], document["status"]) for document in documents} <= ours
+
+
+def test_one_client_takes_at_most_half_of_nginx_s_memory() -> None:
+    most = {zone: int(number) for zone, number in re.findall(r"limit_conn\s+(\w+)\s+(\d+);", NGINX)}
+    assert "http2 on" not in NGINX.replace('with "http2 on"', "")
+    assert '"~^[0-9]{8}" $client;' in NGINX
+    answer, small = as_bytes(nginx_value("proxy_max_temp_file_size")), 10**7
+    large = as_bytes(nginx_value("client_max_body_size"))
+    taken = most["large_bodies"] * (large + answer) + (most["clients"] - most["large_bodies"]) * (small + answer)
+    (memory,) = COMPOSE["services"]["nginx"]["tmpfs"]
+    assert taken <= as_bytes(re.search(r"size=(\w+)", memory)[1]) / 2
+
+
+def test_nginx_is_a_version_without_the_known_flaws() -> None:
+    version = re.fullmatch(
+        r"nginx:(\d+)\.(\d+)\.(\d+)-alpine(@sha256:[0-9a-f]{64})?", COMPOSE["services"]["nginx"]["image"]
+    )
+    assert tuple(map(int, version.groups()[:3])) >= (1, 30, 7)

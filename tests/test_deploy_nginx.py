@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import queue
 import shutil
 import socket
 import ssl
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
 import pytest
 from fakes import colour_png
-from servers import CLIENTS, PATIENCE_SECONDS, POLL_SECONDS, Server, free_port, serving
-from werkzeug.serving import make_server
+from nginxes import HEAD, NGINX, Recorder, running, running_nginx, wait_for_refusal
+from servers import CLIENTS, PATIENCE_SECONDS, Server, free_port, serving
 
 from app.setting_table import MEBI
 
@@ -28,8 +24,6 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.skipif(not shutil.which("nginx"), reason="needs nginx, for example Debian's package nginx"),
 ]
-NGINX = Path(__file__).resolve().parent.parent / "deploy" / "nginx"
-HEAD = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
 Proxy = Callable[[int], str]
 
 
@@ -37,68 +31,7 @@ Proxy = Callable[[int], str]
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
     """Start nginx with our file before the service at a port, and return its address; it ends with the test."""
     with ExitStack() as stack:
-
-        def start(upstream: int) -> str:
-            port = free_port()
-            moves = {
-                "server app:8000;": f"server 127.0.0.1:{upstream};",
-                "listen 8080;": f"listen 127.0.0.1:{port};",
-                " /tmp/": f" {tmp_path}/",
-                "/etc/nginx/tls/": f"{tmp_path}/tls/",
-            }
-            text = (NGINX / "nginx.conf").read_text(encoding="utf-8")
-            for old, new in moves.items():
-                assert old in text
-                text = text.replace(old, new)
-            (tmp_path / "nginx.conf").write_text(text)
-            stack.enter_context(running_nginx(tmp_path / "nginx.conf"))
-            wait_until_listening(port)
-            return f"http://127.0.0.1:{port}"
-
-        yield start
-
-
-class running_nginx:
-    """An nginx that runs until the block ends."""
-
-    def __init__(self, file: Path) -> None:
-        # Started by root, its workers would be nobody, who may not look into a test's folder.
-        user = " user root;" if os.geteuid() == 0 else ""
-        command = ["nginx", "-p", file.parent, "-c", file, "-g", f"daemon off;{user}"]
-        self.process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
-
-    def __enter__(self) -> running_nginx:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
-
-
-def wait_until_listening(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(POLL_SECONDS)
-    raise AssertionError("nginx does not listen.")
-
-
-class Recorder:
-    """A service that notes the requests it gets, and answers in the lines that it is given."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, object]] = []
-        self.lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def __call__(self, environ: dict[str, object], start_response: Callable[..., object]) -> Iterator[bytes]:
-        self.seen.append(dict(environ))
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if "ndjson" not in environ.get("HTTP_ACCEPT", ""):
-            start_response("200 OK", [("Content-Type", "text/css"), ("Content-Length", "20000")])
-            return iter([b"%05d" % len(body) * 4000])
-        start_response("200 OK", [("Content-Type", "application/x-ndjson"), ("X-Accel-Buffering", "no")])
-        return iter(self.lines.get, b"")
+        yield lambda upstream: stack.enter_context(running_nginx(tmp_path, upstream)).url
 
 
 @pytest.fixture
@@ -110,13 +43,8 @@ def recorder() -> Recorder:
 @pytest.fixture
 def recording(recorder: Recorder, proxy: Proxy) -> Iterator[str]:
     """The address of nginx before the service that takes notes."""
-    with make_server("127.0.0.1", 0, recorder, threaded=True) as live:
-        thread = threading.Thread(target=live.serve_forever)
-        thread.start()
-        yield proxy(live.server_port)
-        recorder.lines.put(b"")
-        live.shutdown()
-        thread.join()
+    with running(recorder) as port:
+        yield proxy(port)
 
 
 @pytest.fixture(scope="module")
@@ -219,17 +147,9 @@ def test_too_many_connections_from_one_address_are_refused(recorder: Recorder, r
         for _ in range(32):
             slow = stack.enter_context(socket.create_connection((address.host, address.port)))
             slow.sendall(HEAD % 100)
-        answer = wait_for_refusal(f"{recording}/api/v1/model")
+        answer = wait_for_refusal(lambda: httpx.get(f"{recording}/api/v1/model"))
     assert answer.json()["status"] == 429
     assert answer.headers["Retry-After"] == "1"
-
-
-def wait_for_refusal(url: str) -> httpx.Response:
-    """Ask until nginx has read the heads of all the others."""
-    deadline = time.monotonic() + 20
-    while (answer := httpx.get(url)).status_code != 429 and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    return answer
 
 
 def test_a_service_that_is_away_is_a_problem_with_a_time_to_come_back(proxy: Proxy) -> None:
@@ -258,14 +178,10 @@ def test_the_example_adds_tls(recorder: Recorder, proxy: Proxy, tmp_path: Path) 
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     command += ["-keyout", str(folder / "privkey.pem"), "-out", str(folder / "fullchain.pem")]
     subprocess.run(command, check=True, capture_output=True)
-    with make_server("127.0.0.1", 0, recorder, threaded=True) as live:
-        thread = threading.Thread(target=live.serve_forever)
-        thread.start()
-        proxy(live.server_port)
+    with running(recorder) as upstream:
+        proxy(upstream)
         trust = ssl.create_default_context(cafile=folder / "fullchain.pem")
         with closing(http.client.HTTPSConnection("127.0.0.1", port, context=trust)) as connection:
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
-        live.shutdown()
-        thread.join()
     assert recorder.seen[0]["HTTP_X_FORWARDED_PROTO"] == "https"

@@ -9,11 +9,11 @@ import flask
 import pytest
 from fakes import FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 from flask.testing import FlaskClient
-from shapes import assert_problem
+from shapes import assert_problem, form
 
 from app import create_app
 from app.engines import Inference, Pixels
-from app.errors import WeightsError
+from app.errors import BundleError, KeysError, LabelsError, WeightsError
 from app.health import HALT_SERVICE, Readiness, warm_up_in_background
 from app.model import Model
 from app.settings import Settings
@@ -137,18 +137,61 @@ def test_other_failure_stays_alive_and_not_ready_and_is_tried_again(
     assert failed.wait(PATIENCE_SECONDS)
     client = app.test_client()
     assert client.get("/healthz").status_code == 200
-    assert assert_problem(client.get("/readyz"), 503, "model-unavailable") == "The weights are not there."
+    assert assert_problem(client.get("/readyz"), 503, "model-unavailable") == WeightsError.public
     assert "No model is ready: The weights are not there." in caplog.text
     released.set()
     join_warm_up()
     assert client.get("/readyz").status_code == 200
 
 
-def test_prediction_without_a_model_says_why(make_settings: Callable[..., Settings]) -> None:
-    client = create_app(make_settings(), make_classifier(refuse)).test_client()
-    answer = client.get("/api/v1/model")
-    assert assert_problem(answer, 503, "model-unavailable") == "The weights are not there."
-    assert answer.headers["Retry-After"]
+INTERNAL = "/srv/models/own.pth of http://weights.internal:8080/resnet18.pth"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(kind(f"{INTERNAL} cannot be read.") for kind in (WeightsError, BundleError, LabelsError, KeysError)),
+        OSError(5, "Input/output error", INTERNAL),
+        *(kind(INTERNAL) for kind in (RuntimeError, ValueError, ImportError)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_answers_name_no_file_or_host_and_the_log_does(
+    make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail() -> Model:
+        raise error
+
+    app = create_app(make_settings(weights="own.pth"), make_classifier(fail))
+    warm_up_in_background(app, Readiness(planned=1), slot=0, halt=lambda status: None)
+    join_warm_up()
+    client, photo = app.test_client(), form(colour_png(1))
+    answers = [
+        client.get("/readyz"),
+        client.get("/api/v1/model"),
+        client.post("/api/v1/predict", **form(colour_png(1))),
+    ]
+    for answer in answers:
+        detail = assert_problem(answer, 503, "model-unavailable")
+        assert detail.endswith("The service's log has the reason.")
+        assert answer.headers["Retry-After"]
+    answers += [client.post("/api/v1/predict/batch", **form(colour_png(1))), client.post("/", **photo)]
+    assert [answer.status_code for answer in answers] == [503] * 5
+    assert not any("/srv" in answer.text or "internal:" in answer.text for answer in answers)
+    assert INTERNAL in caplog.text
+
+
+def test_a_model_that_does_not_work_says_so(make_settings: Callable[..., Settings]) -> None:
+    class Blind(FakeEngine):
+        def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+            inference = super().infer(batch, alone=alone)
+            return Inference(inference.logits * 0, inference.features)
+
+    app = create_app(make_settings(weights="own.pth"), make_classifier(lambda: fake_model(Blind())))
+    warm_up_in_background(app, Readiness(planned=1), slot=0, halt=lambda status: None)
+    join_warm_up()
+    detail = assert_problem(app.test_client().get("/readyz"), 503, "model-unavailable")
+    assert detail == "The model does not work: the known photo of an espresso, class 967, got class 0."
 
 
 def test_draining_service_is_not_ready_and_counts_what_is_in_flight(

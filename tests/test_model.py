@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fakes import CLASSES, FakeEngine, fake_model, known_crop
+from fakes import CLASSES, FakeEngine, fake_model, known_crop, make_classifier
 
+from app import create_app
 from app.classifier import Classifier
 from app.engines import Inference, Pixels
 from app.errors import ModelUnavailable
 from app.labels import Label
 from app.model import KNOWN_CLASS, Model, check_model
+from app.settings import Settings
+from app.weights import PACKAGED
 
 
 class Engine(FakeEngine):
@@ -71,3 +75,13 @@ def test_other_names_make_another_model() -> None:
     assert model.identity == renamed.identity
     assert model.fingerprint == fake_model().fingerprint
     assert len({each.fingerprint for each in (model, renamed, unpublished(model))}) == 3
+
+
+def test_why_a_fallback_serves_is_told_without_the_host(make_settings: Callable[..., Settings]) -> None:
+    model = fake_model()
+    reason = "http://mirror.internal:8080/resnet18.pth cannot be reached: /srv/cache is full."
+    model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, source=PACKAGED, reason=reason))
+    answer = create_app(make_settings(), make_classifier(lambda: model)).test_client().get("/api/v1/model")
+    said = "ResNet-18 could not be had when the service was set up. Its log has the reason."
+    assert (answer.json["fallback"], answer.json["fallback_reason"]) == (True, said)
+    assert "internal" not in answer.text

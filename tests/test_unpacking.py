@@ -52,16 +52,17 @@ def test_it_opens_from_the_cache_once_it_is_there(bundle: Path, make_settings: M
     assert open_(bundle, make_settings).folder == prepared.folder
     assert {path: path.stat().st_ino for path in prepared.folder.iterdir()} == before
     assert (prepared.weights.source, prepared.weights.path) == ("bundle", bundle)
-    assert prepared.labels.read_text(encoding="utf-8").splitlines()[1:] == ["0,,cat,", '1,,"dog, ""big""",', "2,,杯,"]
+    assert prepared.labels.decode().splitlines()[1:] == ["0,,cat,", '1,,"dog, ""big""",', "2,,杯,"]
 
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_what_was_damaged_in_the_cache_is_unpacked_again(bundle: Path, tmp_path: Path, name: str) -> None:
     found = read_bundle(bundle)
-    folder = unpack(found, tmp_path)
+    folder = unpack(found, tmp_path).folder
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(b"damaged")
-    assert (unpack(found, tmp_path) / name).read_bytes() == whole
+    assert unpack(found, tmp_path).content[name] == whole
+    assert (folder / name).read_bytes() == whole
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".unf")] == []
 
 
@@ -75,7 +76,7 @@ def test_what_a_killed_process_left_is_cleared_away(bundle: Path, tmp_path: Path
 def test_many_at_once_get_the_same_whole_folder(bundle: Path, tmp_path: Path) -> None:
     found = read_bundle(bundle)
     with ThreadPoolExecutor(8) as pool:
-        folders = set(pool.map(lambda _: unpack(found, tmp_path), range(32)))
+        folders = set(pool.map(lambda _: unpack(found, tmp_path).folder, range(32)))
     assert len(folders) == 1
     assert {path.name for path in (tmp_path / "bundles").iterdir()} == {".lock", found.sha256}
 
@@ -99,7 +100,9 @@ def test_a_read_only_cache_serves_what_was_unpacked_before(bundle: Path, tmp_pat
     code = (
         "import sys; from pathlib import Path; from app.bundles import read_bundle; from app.unpacking import unpack\n"
     )
-    code += "try: print(unpack(read_bundle(Path(sys.argv[1])), Path(sys.argv[2])))\nexcept Exception as e: print(e)"
+    code += (
+        "try: print(unpack(read_bundle(Path(sys.argv[1])), Path(sys.argv[2])).folder)\nexcept Exception as e: print(e)"
+    )
     cache = tmp_path / "cache"
     cache.mkdir()
     script = 'mount --bind "$2" "$2" && mount -o remount,ro,bind "$2" && exec "$3" -c "$4" "$1" "$2"'
@@ -108,7 +111,7 @@ def test_a_read_only_cache_serves_what_was_unpacked_before(bundle: Path, tmp_pat
         pytest.skip("mount namespaces are not permitted here")
     fresh = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "Read-only file system. Set TOPTHREE_CACHE to a folder that can be written" in fresh.stdout
-    folder = unpack(read_bundle(bundle), cache)
+    folder = unpack(read_bundle(bundle), cache).folder
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == f"{folder}\n"
 
 
@@ -172,8 +175,8 @@ def test_serving_a_bundle_needs_neither_torch_nor_weights_nor_a_network(
 
 def test_a_copy_in_the_cache_of_another_user_will_do(bundle: Path, tmp_path: Path) -> None:
     found = read_bundle(bundle)
-    folder = unpack(found, tmp_path)
+    folder = unpack(found, tmp_path).folder
     moved = tmp_path / "other" / "bundles" / found.sha256
     shutil.copytree(folder, moved)
     shutil.rmtree(folder)
-    assert unpack(dataclasses.replace(found, path=tmp_path / "gone"), tmp_path / "other") == moved
+    assert unpack(dataclasses.replace(found, path=tmp_path / "gone"), tmp_path / "other").folder == moved

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..errors import Problem, TopthreeError
 from ..labels import imagenet_labels
 from ..photos.decoders import Decoders
 from ..photos.protocol import Wanted
-from ..prepared import Manifest, Prepared
+from ..prepared import Manifest, Prepared, read_files
 from .artifacts import describe
 from .evaluate import class_names, true_class
 from .photos import MAX_FILE_BYTES, FileProblem, list_photos
@@ -67,11 +66,14 @@ def quantise(base: Prepared, photos: Path, folder: Path, *, max_drop: float, max
     crops = _crops(files, base, max_pixels)
     calibration, evaluation = _split(len(files))
     _quantise_graph(base, [crops[index] for index in calibration], folder)
-    shutil.copy(base.folder / "classifier.npy", folder)
+    (folder / "classifier.npy").write_bytes(base.content["classifier.npy"])
     manifest = describe(base.weights, folder, precision="int8", classes=base.manifest.classes)
     answers = {
         precision: _answers(artifact, precision, [crops[index] for index in evaluation])
-        for precision, artifact in (("fp32", base), ("int8", Prepared(folder, manifest, base.weights)))
+        for precision, artifact in (
+            ("fp32", base),
+            ("int8", Prepared(folder, manifest, base.weights, read_files(folder))),
+        )
     }
     truth = np.array([truths[index] for index in evaluation])
     comparison = compare(answers["fp32"], answers["int8"], truth, calibration_photos=len(calibration))
@@ -158,7 +160,7 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path) -> None:
         raise click.ClickException("--precision int8 needs nncf: pip install -e '.[optimize]'") from error
     nncf.set_log_level(logging.ERROR)  # its reports are about graph nodes; ours is about photos
 
-    model = openvino.Core().read_model(base.folder / "model.xml")
+    model = openvino.Core().read_model(base.content["model.xml"], base.content["model.bin"])
     classifier = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
     views = [view[None] for crop in crops for view in (crop, np.ascontiguousarray(crop[:, ::-1]))]
     quantised = nncf.quantize(
