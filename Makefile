@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens lint coverage fuzz soak overload chaos schema-check lock image-check clean
+.PHONY: help serve test test-browser screens lint coverage fuzz soak overload chaos schema-check lock audit image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ lock: $(VENV)/.installed ## Write requirements-serve.txt, what the container ser
 	@$(PIP) install --quiet uv
 	$(BIN)/python scripts/lock.py
 
+audit: $(VENV)/.installed-audit ## Compare requirements-serve.txt with the public advisories, before a release; needs the network.
+	@$(BIN)/python scripts/audit.py
+
 image-check: $(VENV)/.installed-test ## Build the container image without a container engine, run it, try it (root, Debian).
 	scripts/image_check.sh
 
@@ -85,6 +88,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed
 	@$(PIP) install --quiet --editable '.[fuzz]'
+	@touch $@
+
+$(VENV)/.installed-audit: $(VENV)/.installed
+	@$(PIP) install --quiet --editable '.[audit]'
 	@touch $@
 
 $(VENV)/.installed-schema: $(VENV)/.installed

@@ -12,7 +12,7 @@ from app import logs, metrics
 from app.access import announce
 from app.connections import Shares
 from app.errors import KeysError
-from app.health import Readiness, warm_up_in_background
+from app.health import Readiness, keep_watch_in_background, warm_up_in_background
 from app.memory import limit_heaps
 from app.pidfile import publish
 from app.plan import describe_plan, make_plan
@@ -125,7 +125,7 @@ def pre_fork(server, worker):
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     worker.shares = _shares
-    _readiness.mark(worker.slot, False)
+    _readiness.forget(worker.slot)
     # gunicorn would give SIGHUP its default while the worker starts, which is to end it; so it keeps the master's.
     worker.SIGNALS = [each for each in worker.SIGNALS if each != signal.SIGHUP]
     if worker.slot in _used_slots:
@@ -153,11 +153,12 @@ def post_worker_init(worker):
     signal.siginterrupt(signal.SIGHUP, False)
     worker.method_queue.defer(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
+    keep_watch_in_background(worker.wsgi.extensions["topthree"], _readiness, worker.slot)
 
 
 def child_exit(server, worker):
     """Take a worker that has left off the readiness board, and forget what it was doing."""
-    _readiness.mark(worker.slot, False)
+    _readiness.forget(worker.slot)
     _shares.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))

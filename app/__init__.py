@@ -1,25 +1,18 @@
-"""topthree: the three most likely of ImageNet's 1000 classes for a photo."""
+"""topthree: the three most likely classes of a photo."""
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING
 
-import flask
-from werkzeug.middleware.proxy_fix import ProxyFix
-
-from . import access, api, health, observability, openapi, pages, problems, refused_bodies, uploads
-from .admission import Admission
-from .cache import ResultCache
-from .classifier import Classifier
-from .headers import SECURITY_HEADERS
-from .plan import make_plan
-from .settings import ROOT, Settings
 from .version import __version__
 
-__all__ = ["__version__", "create_app"]
+if TYPE_CHECKING:
+    import flask
 
-# How much of the deadline may be taken up already when a request is let in; the rest is for what an estimate misses.
-LATEST_SHARE = 0.7
+    from .classifier import Classifier
+    from .settings import Settings
+
+__all__ = ["__version__", "create_app"]
 
 
 def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> flask.Flask:
@@ -27,54 +20,6 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
 
     Without `settings` they are read from the environment; SettingsError names a variable with a bad value.
     """
-    settings = settings or Settings.from_environment(os.environ)
-    app = flask.Flask(__name__, template_folder=ROOT / "templates", static_folder=None)
-    app.static_folder = str(ROOT / "static")  # set later, so that Flask adds no route: pages.py serves hashed names
-    app.request_class = uploads.MemoryRequest
-    app.config["TOPTHREE"] = settings
-    # The routes that take photos raise this to their own limit; no other has a body to read.
-    app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
-    _keep_json_as_written(app)
-    classifier = classifier or Classifier.from_settings(settings)
-    app.extensions["topthree"] = classifier
-    app.extensions["topthree_admission"] = _make_admission(settings, classifier)
-    app.extensions["topthree_results"] = ResultCache(settings.result_cache_bytes)
-    problems.init_app(app)
-    observability.init_app(app, settings)
-    health.init_app(app)
-    app.before_request(uploads.note_arrival)
-    app.teardown_request(uploads.leave)
-    access.init_app(app, settings)
-    for module in (api, health, observability, openapi, pages):
-        app.register_blueprint(module.blueprint)
-    if settings.page == "on":
-        app.register_blueprint(pages.form_blueprint)
-    app.after_request(refused_bodies.drain_refused)
-    app.after_request(_add_security_headers)
-    if settings.trusted_proxies:
-        count = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, count, count, count, x_prefix=count)  # type: ignore[method-assign]
-    return app
+    from .application import build  # the decoders and the command line import this package, and need no Flask
 
-
-def _make_admission(settings: Settings, classifier: Classifier) -> Admission:
-    return Admission(
-        make_plan(settings).most_requests,
-        settings.max_waiting_bytes + uploads.FRAMING_BYTES,  # so that one request of the largest size fits
-        most_seconds=LATEST_SHARE * settings.deadline_ms / 1000,
-        expected_seconds=lambda: classifier.slots.expected_seconds,
-    )
-
-
-def _keep_json_as_written(app: flask.Flask) -> None:
-    provider = app.json
-    assert isinstance(provider, flask.json.provider.DefaultJSONProvider)
-    provider.ensure_ascii = False
-    provider.sort_keys = False
-    provider.compact = True
-
-
-def _add_security_headers(response: flask.Response) -> flask.Response:
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
+    return build(settings, classifier)

@@ -57,12 +57,13 @@ class Answerer:
     def predict(self, data: bytes, parameters: Parameters) -> Rendered:
         """Answer with the likeliest classes: the members `predictions` and `image` as UTF-8 JSON."""
 
-        def classify() -> Answer:
+        def classify(sha256: str) -> Answer:
             return self.classifier.classify(
                 data,
                 max_pixels=self.max_pixels,
                 top=parameters.top,
                 heatmap=parameters.heatmap,
+                sha256=sha256,
                 model=self.model,
                 deadline=self.deadline,
             )
@@ -72,9 +73,15 @@ class Answerer:
     def embed(self, data: bytes, *, normalize: bool, as_npy: bool) -> Rendered:
         """Answer with the embedding: JSON without the model, or a .npy file (NumPy's format 1.0) of float32."""
 
-        def classify() -> Answer:
+        def classify(sha256: str) -> Answer:
             return self.classifier.classify(
-                data, max_pixels=self.max_pixels, top=1, embedding=True, model=self.model, deadline=self.deadline
+                data,
+                max_pixels=self.max_pixels,
+                top=1,
+                embedding=True,
+                sha256=sha256,
+                model=self.model,
+                deadline=self.deadline,
             )
 
         def write(answer: Answer) -> bytes:
@@ -111,15 +118,16 @@ class Answerer:
                 yield index, InternalError("Something failed here. It is in the server's log.")
 
     def _render(
-        self, data: bytes, parameters: Hashable, classify: Callable[[], Answer], write: Callable[[Answer], bytes]
+        self, data: bytes, parameters: Hashable, classify: Callable[[str], Answer], write: Callable[[Answer], bytes]
     ) -> Rendered:
         computed: list[Answer] = []
+        digest = hashlib.sha256(data)
 
         def compute() -> bytes:
-            computed.append(classify())
+            computed.append(classify(digest.hexdigest()))
             return write(computed[0])
 
-        key = (hashlib.sha256(data).digest(), self.model.fingerprint, parameters, __version__)
+        key = (digest.digest(), self.model.fingerprint, parameters, __version__)
         body, source = self.results.get_or_compute(key, compute, self.deadline)
         return Rendered(body, source, computed[0] if computed else None, self.model)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,16 +16,30 @@ import numpy as np
 
 from . import metrics, traces
 from .engines import Engine, Floats, Inference, Pixels
-from .errors import ModelUnavailable, Problem, TopthreeError
+from .errors import (
+    BrokenImage,
+    ModelUnavailable,
+    Problem,
+    TooCostly,
+    TooManyPixels,
+    TopthreeError,
+    UnsupportedImage,
+)
 from .heatmaps import MOST_HEATMAPS, Grid, activation_maps
-from .images import Geometry, Photo, decode
+from .images import Geometry
 from .labels import Label
-from .model import Model, check_model, load_model
+from .lanes import Lanes
+from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model, load_model
+from .photos.decoders import Decoded, Decoders
+from .photos.protocol import Wanted
 from .plan import SPARE_SLOTS, make_plan
-from .scheduling import NO_DEADLINE, Batcher, Deadline, Slots
+from .scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn
 from .settings import Settings
 
 LARGEST_BATCH = 32
+# How long the known photo may take, wait for a slot included, before the model counts as not answering.
+CHECK_SECONDS = 20.0
+DOUBT_SECONDS = 10.0
 
 Failure = TypeVar("Failure", bound=TopthreeError)
 
@@ -46,15 +62,15 @@ class Answer:
 
     `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
     `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each of the first `MOST_HEATMAPS` predictions, and `image` the
-    crop that they cover. `thumbnail` is a JPEG and `embedding` float32 (C), the spatial mean of the
-    features, where they were asked for. The decoded photo itself is not kept: it may be large.
+    crop that they cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the
+    spatial mean of the features, where they were asked for.
     `batch_size` tells how many photos were computed together.
     """
 
     predictions: list[Prediction]
     image: dict[str, object]
     heatmaps: list[Grid] | None
-    thumbnail: bytes | None
+    thumbnail: Pixels | None
     embedding: Floats | None
     decode_seconds: float
     queue_seconds: float
@@ -65,21 +81,31 @@ class Answer:
 class Classifier:
     """The one model of a process. `load` builds it on first use; a load that fails is tried again at the next."""
 
-    def __init__(self, load: Callable[[], Model], *, cpus: int = 1) -> None:
+    def __init__(self, load: Callable[[], Model], decoders: Decoders, *, cpus: int = 1) -> None:
         self._load = load
         self._loading = threading.Lock()
         self._model: Model | None = None
         self._failed_loads = 0
         self._cpus = cpus
+        self._decoders = decoders
         self.slots = Slots(cpus + SPARE_SLOTS)
+        self._lanes = Lanes(self.slots, decoders)
         self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH)
-        self.is_warm = False
+        self._last_success = 0.0
+        self._asked_since = False
         self.failure: str | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Classifier:
-        """Make the classifier that the settings describe; its model is loaded on first use."""
-        return cls(lambda: load_model(settings), cpus=make_plan(settings).cpus_per_worker)
+    def from_settings(cls, settings: Settings, *, max_bytes: int | None = None) -> Classifier:
+        """Make the classifier that the settings describe; its model is loaded and its decoders start on first use.
+
+        Photos may have up to `max_bytes`, or what an upload may have.
+        """
+        plan = make_plan(settings)
+        decoders = Decoders(
+            plan.decoders, max_bytes=max_bytes or settings.max_upload_bytes, memory_bytes=plan.photo_memory_bytes
+        )
+        return cls(lambda: load_model(settings), decoders, cpus=plan.cpus_per_worker)
 
     @property
     def model(self) -> Model:
@@ -129,7 +155,7 @@ class Classifier:
         Raises ModelUnavailable with the reason; whatever happens, the model in use stays in use.
         """
         model = self._try_load()
-        check_model(model)
+        self._check(model)
         return model
 
     def use(self, model: Model) -> None:
@@ -138,15 +164,37 @@ class Classifier:
             self._put(model)
 
     def warm_up(self) -> None:
-        """Load the model and check it, so that no visitor waits for it; raises ModelUnavailable with the reason."""
+        """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
+
+        The photo goes the whole way of any other, decoder included, so that what fails here fails for all.
+        """
         model = self.model
         try:
-            check_model(model)
+            self._check(model)
         except ModelUnavailable as error:
             self.failure = str(error)
             raise
         self.failure = None
-        self.is_warm = True
+        self._note_success()
+
+    def _check(self, model: Model) -> None:
+        wanted = Wanted(model.weights.record.geometry, KNOWN_PIXELS)
+        deadline = Deadline(time.monotonic() + CHECK_SECONDS)
+        try:
+            with self._decoded(KNOWN_PHOTO.read_bytes(), wanted, deadline) as (photo, _):
+                check_model(model, photo.crop)
+        except ModelUnavailable:
+            raise
+        except (Problem, OSError) as error:
+            raise ModelUnavailable(f"The known photo was not answered: {error}") from error
+
+    def _note_success(self) -> None:
+        self._last_success, self._asked_since = time.monotonic(), False
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Return whether photos were asked for, and none has succeeded for `DOUBT_SECONDS`."""
+        return self._asked_since and time.monotonic() - self._last_success >= DOUBT_SECONDS
 
     def classify(
         self,
@@ -156,8 +204,9 @@ class Classifier:
         top: int = 3,
         heatmap: bool = False,
         heatmap_class: int | None = None,
-        thumbnail_side: int | None = None,
+        thumbnail_side: int = 0,
         embedding: bool = False,
+        sha256: str | None = None,
         model: Model | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
@@ -170,33 +219,31 @@ class Classifier:
         """
         model = model or self.model
         geometry = model.weights.record.geometry
-        with self.slots.take(deadline) as turn:
-            started = time.monotonic()
-            photo = _decode(data, max_pixels)
-            crop = photo.crop(geometry)
-            thumbnail = photo.thumbnail(thumbnail_side) if thumbnail_side else None
-            image = _image_facts(photo, geometry if heatmap else None)
-            del photo
+        wanted = Wanted(geometry, max_pixels, thumbnail_side)
+        arrived = time.monotonic()
+        self._asked_since = True
+        with self._decoded(data, wanted, deadline) as (photo, turn):
             decoded = time.monotonic()
             deadline.check()
             if not model.engine.batches:
-                inference, batch_size = model.engine.infer(crop[None], alone=turn.alone), 1
+                inference, batch_size = model.engine.infer(photo.crop[None], alone=turn.alone), 1
         if model.engine.batches:
-            inference, batch_size = self._batcher.submit((model.engine, crop), deadline).result()
+            inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()
         predictions = _predictions(inference.logits[0], model.labels, top)
         ids = [row.class_id for row in predictions[:MOST_HEATMAPS]] if heatmap_class is None else [heatmap_class]
         answer = Answer(
             predictions,
-            image,
+            _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if heatmap else None),
             heatmaps=activation_maps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
-            thumbnail=thumbnail,
+            thumbnail=photo.thumbnail,
             embedding=inference.features[0].mean(axis=(1, 2)) if embedding else None,
-            decode_seconds=decoded - started,
+            decode_seconds=decoded - arrived - turn.waited_seconds,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,
             batch_size=batch_size,
         )
+        self._note_success()
         metrics.photo_computed(answer)
         traces.photo_computed(answer)
         return answer
@@ -230,8 +277,18 @@ class Classifier:
             return list(pool.map(classify, photos))
 
     def close(self) -> None:
-        """Answer what waits and end the batcher's thread, if it runs."""
+        """Answer what waits, end the batcher's thread, if it runs, and the decoders."""
         self._batcher.close()
+        self._decoders.close()
+
+    @contextmanager
+    def _decoded(self, data: bytes, wanted: Wanted, deadline: Deadline) -> Iterator[tuple[Decoded, Turn]]:
+        try:
+            with self._lanes.decoded(data, wanted, deadline) as found:
+                yield found
+        except (BrokenImage, TooCostly, TooManyPixels, UnsupportedImage) as problem:
+            metrics.count_decode_failure(problem.slug)
+            raise
 
     def _infer_batch(self, items: Sequence[tuple[Engine, Pixels]]) -> list[tuple[Inference, int]]:
         """Compute crops together, those that came before and after a change of the model each with their own."""
@@ -251,24 +308,11 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
-def _decode(data: bytes, max_pixels: int) -> Photo:
-    try:
-        return decode(data, max_pixels=max_pixels)
-    except Problem as problem:
-        metrics.count_decode_failure(problem.slug)
-        raise
-
-
-def _image_facts(photo: Photo, geometry: Geometry | None) -> dict[str, object]:
-    facts: dict[str, object] = {
-        "width": photo.width,
-        "height": photo.height,
-        "format": photo.format,
-        "sha256": photo.sha256,
-    }
+def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict[str, object]:
+    facts: dict[str, object] = {"width": photo.width, "height": photo.height, "format": photo.format, "sha256": sha256}
     if geometry is not None:
         names = ("left", "top", "right", "bottom")
-        edges = photo.crop_fractions(geometry)
+        edges = geometry.fractions(photo.width, photo.height)
         facts["crop"] = {name: round(edge, 6) for name, edge in zip(names, edges, strict=True)}
     return facts
 

@@ -23,6 +23,7 @@ blueprint = flask.Blueprint("health", __name__)
 # gunicorn stops the whole service when a worker leaves with this status (gunicorn.arbiter.Arbiter.APP_LOAD_ERROR).
 HALT_SERVICE = 4
 RETRY_SECONDS = 30.0
+WATCH_SECONDS = 2.0
 
 
 class Readiness:
@@ -40,10 +41,12 @@ class Readiness:
         self._lock = threading.Lock()
 
     def mark(self, slot: int, warm: bool) -> None:
-        """Note whether the worker in this slot has named the photo that is known; one that has not begins afresh."""
+        """Record whether the worker in this slot has answered the known photo."""
         self._words[1 + slot] = int(warm)
-        if not warm:
-            self._words[1 + self._slots + slot] = 0
+
+    def forget(self, slot: int) -> None:
+        """Record that the worker in this slot has left, and what it had in flight with it."""
+        self._words[1 + slot] = self._words[1 + self._slots + slot] = 0
 
     def count(self, change: int) -> None:
         """Note that this process has one request more, or one less, in flight."""
@@ -156,6 +159,20 @@ def warm_up_in_background(
         log.info("Ready.")
 
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
+
+
+def keep_watch_in_background(
+    classifier: Classifier, readiness: Readiness, slot: int, *, pause: Callable[[float], object] = time.sleep
+) -> None:
+    """Try the known photo again when photos were asked for and none has succeeded; mark what comes of it."""
+
+    def watch() -> None:
+        while True:
+            pause(WATCH_SECONDS)
+            if classifier.loaded_model is not None and classifier.is_in_doubt:
+                readiness.mark(slot, _is_warm(classifier))
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
 
 
 def _is_warm(classifier: Classifier) -> bool:

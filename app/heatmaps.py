@@ -41,14 +41,13 @@ def activation_maps(features: Floats, rows: Floats) -> list[Grid]:
     return [[[round(float(value), 4) for value in line] for line in grid] for grid in maps]
 
 
-def draw(photo: bytes, grid: Sequence[Sequence[float]], crop: Mapping[str, float], kind: str) -> bytes:
-    """Lay a heat map over an encoded photo and encode the result as `kind`, PNG or WEBP.
+def draw(photo: npt.NDArray[np.uint8], grid: Sequence[Sequence[float]], crop: Mapping[str, float], kind: str) -> bytes:
+    """Lay a heat map over a photo and encode the result as `kind`, PNG or WEBP.
 
-    `grid` holds numbers from 0 to 1 that cover `crop`, the edges as fractions of the photo; outside it the photo
-    is darkened, since the model never saw that.
+    `photo` is uint8 RGB of shape (height, width, 3). `grid` holds numbers from 0 to 1 that cover `crop`, the edges as
+    fractions of the photo; outside it the photo is darkened, since the model never saw that.
     """
-    with Image.open(io.BytesIO(photo)) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    pixels = photo.astype(np.float32)
     height, width = pixels.shape[:2]
     left, right = _span(crop["left"], crop["right"], width)
     top, bottom = _span(crop["top"], crop["bottom"], height)
@@ -56,8 +55,13 @@ def draw(photo: bytes, grid: Sequence[Sequence[float]], crop: Mapping[str, float
     values = enlarge(np.asarray(grid, np.float32), bottom - top, right - left)
     share = (OPACITY * (_FLOOR + (1 - _FLOOR) * values))[..., None]
     drawn[top:bottom, left:right] = pixels[top:bottom, left:right] * (1 - share) + colours(values) * share
+    return encode(np.rint(drawn).astype(np.uint8), kind)
+
+
+def encode(pixels: npt.NDArray[np.uint8], kind: str) -> bytes:
+    """Encode RGB pixels, of shape (height, width, 3), as PNG, WEBP or JPEG, without metadata."""
     encoded = io.BytesIO()
-    Image.fromarray(np.rint(drawn).astype(np.uint8)).save(encoded, kind)
+    Image.fromarray(pixels).save(encoded, kind, **({"quality": 85} if kind == "JPEG" else {}))
     return encoded.getvalue()
 
 

@@ -1,21 +1,25 @@
-"""HEIC without its metadata, whose reading crashes in pi-heif where it is damaged.
+"""How AVIF and HEIC are decoded: in the thread that asks, and HEIC without its metadata.
 
-pi-heif gives each photo's metadata to Python, wanted or not, and takes a content type that libheif does not know for
-text: one such upload would end the process. libheif finds the metadata of an image by references of the type `cdsc`
-(ISO/IEC 14496-12 and 23008-12), so where none is named so, none is read. We have no use for any: orientation is a
-property of a HEIC image, not part of its metadata.
+pillow-heif copies the metadata of each image to Python as soon as a file is opened, wanted or not. Many items may
+name the same bytes of the file, so that one megabyte became two gigabytes. libheif finds the metadata of an image by
+references of the type `cdsc` (ISO/IEC 14496-12 and 23008-12), so where none is named so, none is copied. We have no
+use for any: orientation is a property of a HEIC image, not part of its metadata.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pi_heif
+import pillow_heif
+from PIL import AvifImagePlugin
 
 _REFERENCE = b"cdsc"
 _UNKNOWN = b"free"  # a type that no reference has
 
-pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+# Photos run in parallel, not the parts of one. For libheif 0 means the calling thread, and 1 another one. libde265
+# still starts one thread for each tile, one after the other. Pillow's number is for the whole process.
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=0)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def without_metadata(data: bytes) -> bytes:

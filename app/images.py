@@ -6,7 +6,6 @@ of the metadata only the EXIF orientation is used.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import re
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from .errors import BrokenImage, TooManyPixels, UnsupportedImage
+from .errors import BrokenImage, TooCostly, TooManyPixels, UnsupportedImage
 from .heif import without_metadata
 
 log = logging.getLogger(__name__)
@@ -99,6 +98,11 @@ class Geometry:
         x_scale, y_scale = width / scaled_width, height / scaled_height
         return left * x_scale, top * y_scale, (left + self.crop) * x_scale, (top + self.crop) * y_scale
 
+    def fractions(self, width: int, height: int) -> Box:
+        """Return the crop (left, top, right, bottom) as fractions of an upright photo of this size."""
+        left, top, right, bottom = self.box(width, height)
+        return left / width, top / height, right / width, bottom / height
+
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but not below 2.5 times what the resize needs: at twice,
 # sharp photos differed from torchvision's crop by up to 11 levels and 0.6 on average, from here on by 4 and 0.3.
@@ -107,12 +111,11 @@ _SHORTEST_DECODED_SIDE = Geometry().resize * 5 // 2
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo: `width` and `height` of the upright original, `format`, and `sha256` of its bytes."""
+    """A decoded photo: `width` and `height` of the upright original, and `format`."""
 
     width: int
     height: int
     format: str
-    sha256: str
     pixels: Image.Image
     orientation: int
 
@@ -123,21 +126,12 @@ class Photo:
         view = _resize_to_rgb(self.pixels, (geometry.crop, geometry.crop), resample, box)
         return np.asarray(self._upright(view))
 
-    def thumbnail(self, longest_side: int) -> bytes:
-        """Encode the upright photo as a JPEG of at most `longest_side` pixels, free of metadata."""
+    def thumbnail(self, longest_side: int) -> npt.NDArray[np.uint8]:
+        """Return the upright photo, uint8 RGB of shape (height, width, 3), no side above `longest_side`."""
         stored = self.pixels
         scale = min(1.0, longest_side / max(stored.size))
         size = max(1, round(stored.width * scale)), max(1, round(stored.height * scale))
-        picture = self._upright(_resize_to_rgb(stored, size, Image.Resampling.BICUBIC, (0, 0, *stored.size)))
-        picture.info.clear()  # Pillow would write the original's comment
-        encoded = io.BytesIO()
-        picture.save(encoded, "JPEG", quality=85)
-        return encoded.getvalue()
-
-    def crop_fractions(self, geometry: Geometry) -> Box:
-        """Return the crop (left, top, right, bottom) as fractions of the upright photo."""
-        left, top, right, bottom = geometry.box(self.width, self.height)
-        return left / self.width, top / self.height, right / self.width, bottom / self.height
+        return np.asarray(self._upright(_resize_to_rgb(stored, size, Image.Resampling.BICUBIC, (0, 0, *stored.size))))
 
     def _upright(self, picture: Image.Image) -> Image.Image:
         method = _TO_UPRIGHT.get(self.orientation)
@@ -164,7 +158,8 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
     """Decode a photo from its bytes.
 
     Raises UnsupportedImage for bytes of no kind we know, TooManyPixels, before anything is decoded, for width
-    times height over `max_pixels`, and BrokenImage for a known kind that is damaged or cut short.
+    times height over `max_pixels`, and BrokenImage for a known kind that is damaged or cut short. Raises
+    TooCostly where memory runs out.
     """
     kind = _kind(data)
     if kind is None:
@@ -176,7 +171,14 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(max_pixels) from error
     except Exception as error:  # a decoder meets hostile bytes: whatever it raises, the file is at fault
+        if _ran_out_of_memory(error):
+            raise TooCostly("Decoding this photo takes more memory than its header promised.") from error
         raise BrokenImage(f"The file begins like {kind}, but it is damaged or cut short.") from error
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Return whether a decoder met the limit of its memory; libtiff and libheif say so in their text alone."""
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
 def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
@@ -196,7 +198,7 @@ def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
     orientation = _orientation(image)
     if orientation >= 5:
         width, height = height, width
-    return Photo(width, height, kind, hashlib.sha256(data).hexdigest(), image, orientation)
+    return Photo(width, height, kind, image, orientation)
 
 
 def _tile_pixels(image: Image.Image) -> int:

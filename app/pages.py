@@ -10,6 +10,7 @@ from .access import require_form_key
 from .api import current_classifier
 from .assets import asset_response, compress_page, page_assets
 from .errors import NotFound
+from .heatmaps import encode
 from .problems import problem_class
 from .translations import remember_language, render_page
 from .uploads import read_photo, request_deadline, settings_of_app
@@ -46,7 +47,8 @@ def classify() -> flask.Response:
         model=model,
         deadline=request_deadline(),
     )
-    thumbnail = base64.b64encode(answer.thumbnail or b"").decode("ascii")
+    assert answer.thumbnail is not None
+    thumbnail = base64.b64encode(encode(answer.thumbnail, "JPEG")).decode("ascii")
     doubt = _doubt([prediction.confidence for prediction in answer.predictions])
     values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail, "doubt": doubt}
     return _page("result.html", model=model, **values)

@@ -16,6 +16,11 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 # One photo more than there are processors is decoded or answered while the others compute: it fills the pauses in
 # which a result is handed over, and no processor waits for one. Two more only make each other slower.
 SPARE_SLOTS = 1
+# What the service takes under load beside the photos (docs/performance.md), rounded up; the rest of what is left over
+# is for uploads in flight, answers kept, and what an estimate misses.
+_SERVICE_MEMORY = 512 * 2**20
+# A photo of 4 megapixels in the most costly format.
+_MIN_PHOTO_MEMORY = 64 * 2**20
 # Threads beyond all admitted requests: they answer probes and pages, and refuse what is too much.
 SPARE_THREADS = 16
 
@@ -25,7 +30,8 @@ class Plan:
     """What to start: `workers` processes, each with `threads` for requests and its share of the processors.
 
     In each, up to `cpus_per_worker` photos are computed at once on one thread each; a photo that is alone in all
-    of them uses every processor.
+    of them uses every processor. Each has `decoders` processes that decode photos, and `photo_memory_bytes` for photos
+    that take more memory than most while they are decoded.
     """
 
     cpus: int
@@ -35,6 +41,8 @@ class Plan:
     cpus_per_worker: int
     max_waiting: int
     most_requests: int
+    decoders: int
+    photo_memory_bytes: int
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -51,6 +59,8 @@ def make_plan(settings: Settings) -> Plan:
         cpus_per_worker=cpus_per_worker,
         max_waiting=settings.max_waiting,
         most_requests=most_requests,
+        decoders=cpus_per_worker + SPARE_SLOTS,
+        photo_memory_bytes=_photo_memory(memory_limit() or _physical_memory()) // settings.workers,
     )
 
 
@@ -62,8 +72,18 @@ def describe_plan(plan: Plan) -> str:
         f"{plan.workers} process(es) with {plan.threads} request threads each\n"
         f"up to {plan.cpus_per_worker} photos at once in each, one thread a photo; "
         f"a lone photo uses {plan.cpus}\n"
+        f"{plan.decoders} processes in each decode photos, in {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
         f"{plan.max_waiting} requests may wait in each, more are refused at once"
     )
+
+
+def _photo_memory(limit_bytes: int) -> int:
+    """Return what photos may take together while they are decoded: half of what the service itself leaves."""
+    return max(_MIN_PHOTO_MEMORY, (limit_bytes - _SERVICE_MEMORY) // 2)
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def available_cpus(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:

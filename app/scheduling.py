@@ -84,42 +84,52 @@ def side_by_side(
         pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
 class Turn:
-    """A held slot: how long its holder waited for it, and whether nobody else holds or awaits one."""
+    """A held slot: how long its holder waited for it, and whether no other request holds or awaits one."""
 
-    slots: Slots
-    waited_seconds: float
+    def __init__(self, slots: Slots, waited_seconds: float, *, is_long: bool) -> None:
+        self.waited_seconds = waited_seconds
+        self._slots = slots
+        self._is_long = is_long
+        self.is_held = True
 
     @property
     def alone(self) -> bool:
-        """Tell whether this is, right now, the only request, here and in other processes."""
-        return self.slots.in_flight == 1 and not self.slots.elsewhere()
+        """Return whether this is, right now, the only request, here and in other processes."""
+        return self._slots.in_flight == 1 and not self._slots.elsewhere()
+
+    def give_up(self) -> None:
+        """Give the slot to the next request; to be called by the thread that holds it, as often as it likes."""
+        if self.is_held:
+            self.is_held = False
+            self._slots.release(is_long=self._is_long)
 
 
 class Slots:
     """A number of slots, handed over in the order of arrival.
 
+    Long photos hold all but one of them at most, so that one is always for those that are decoded in a moment.
     `elsewhere` counts the requests that other processes have in flight on the same processors.
     """
 
     def __init__(self, count: int) -> None:
         self.elsewhere: Callable[[], int] = int  # none, while this process is the only one
         self._count = self._free = count
+        self._free_for_long = max(1, count - 1)
         self._last_handover: float | None = None
         self._seconds_between = 0.0
-        self._waiting: deque[threading.Event] = deque()
+        self._waiting: deque[tuple[threading.Event, bool]] = deque()
         self._lock = threading.Lock()
         self.in_flight = 0
 
     @property
     def waiting(self) -> int:
-        """Count those who wait for a slot."""
+        """Count the requests that wait for a slot."""
         return len(self._waiting)
 
     @property
     def expected_seconds(self) -> float:
-        """Estimate how long it would take to answer one photo more, its wait included; 0 while nobody waits."""
+        """Estimate how long it would take to answer one photo more, its wait included; 0 while no request waits."""
         waiting = len(self._waiting)
         return self._seconds_between * (waiting + 1) + self._seconds_held if waiting else 0.0
 
@@ -128,46 +138,60 @@ class Slots:
         return self._seconds_between * self._count
 
     @contextmanager
-    def take(self, deadline: Deadline = NO_DEADLINE) -> Iterator[Turn]:
+    def take(self, deadline: Deadline = NO_DEADLINE, *, is_long: bool = False) -> Iterator[Turn]:
         """Hold a slot; raises DeadlineExceeded or ClientClosedRequest where its turn comes too late."""
         arrived = time.monotonic()
         with metrics.counting_waiting():
-            has_waited = self._acquire(deadline)
+            has_waited = self._acquire(deadline, is_long)
+        turn = Turn(self, time.monotonic() - arrived, is_long=is_long)
         try:
-            # Whoever finds a slot free is worked for, however long that took before: else no estimate would ever mend.
+            # A request that got a slot at once always runs; otherwise a bad estimate could never recover.
             deadline.check(self._seconds_held if has_waited else 0.0)
             with metrics.counting_in_flight():
-                yield Turn(self, time.monotonic() - arrived)
+                yield turn
         finally:
-            self._release()
+            turn.give_up()
 
-    def _acquire(self, deadline: Deadline) -> bool:
-        """Get a slot, and tell whether that took waiting."""
+    def _acquire(self, deadline: Deadline, is_long: bool) -> bool:
+        """Get a slot, and return whether that took waiting."""
         with self._lock:
             self.in_flight += 1
-            if self._free:
-                self._free -= 1
+            if self._is_free(is_long):
+                self._grant(is_long)
                 return False
             granted = threading.Event()
-            self._waiting.append(granted)
+            self._waiting.append((granted, is_long))
         if not granted.wait(deadline.remaining_seconds):
             with self._lock:
                 if not granted.is_set():  # else the slot came at the last moment; `take` gives it back
-                    self._waiting.remove(granted)
+                    self._waiting.remove((granted, is_long))
                     self.in_flight -= 1
                     deadline.check()
                     raise DeadlineExceeded(_TOO_LATE)  # the clock and the wait may differ by a hair; there is no slot
         return True
 
-    def _release(self) -> None:
+    def _is_free(self, is_long: bool) -> bool:
+        return self._free > 0 and (not is_long or self._free_for_long > 0)
+
+    def _grant(self, is_long: bool) -> None:
+        self._free -= 1
+        self._free_for_long -= is_long
+
+    def release(self, *, is_long: bool) -> None:
+        """Take a slot back, and hand it to the first request that may have it."""
         with self._lock:
             self.in_flight -= 1
-            if self._waiting:
-                self._waiting.popleft().set()  # the slot passes on without becoming free: nobody can jump the queue
-                self._note_handover()
-            else:
-                self._free += 1
+            self._free += 1
+            self._free_for_long += is_long
+            following = next((waiting for waiting in self._waiting if self._is_free(waiting[1])), None)
+            if following is None:
                 self._last_handover = None
+                return
+            # Handed over under the lock, so that a request that arrives now cannot jump the queue.
+            self._waiting.remove(following)
+            self._grant(following[1])
+            following[0].set()
+            self._note_handover()
 
     def _note_handover(self) -> None:
         """Measure the time between two slots that pass on, in which all were held: only then is it the work's own."""
@@ -175,6 +199,40 @@ class Slots:
         if self._last_handover is not None:
             self._seconds_between = moving_mean(self._seconds_between, now - self._last_handover)
         self._last_handover = now
+
+
+class MemoryBudget:
+    """Memory for photos that take more than most, handed out in the order of arrival."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self._free_bytes = total_bytes
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, size: int, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
+        """Hold `size` bytes; waits while others hold them, and raises what the deadline does.
+
+        A size above the total is never to be had: the caller refuses such a photo.
+        """
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                while self._waiting[0] is not ticket or self._free_bytes < size:
+                    deadline.check()
+                    self._changed.wait(deadline.remaining_seconds)
+                self._free_bytes -= size
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free_bytes += size
+                self._changed.notify_all()
 
 
 class Batcher(Generic[Item, Result]):

@@ -258,7 +258,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "problem.too-many-pixels": ("The photo has too many pixels.", "照片的像素太多了。"),
     "advice.too-many-pixels": ("Save a smaller copy and send that.", "请缩小照片尺寸后再发送。"),
-    "problem.too-costly": ("The photo takes too long or too much memory to open.", "打开这张照片所需的时间或内存过多。"),
+    "problem.too-costly": (
+        "The photo takes too long or too much memory to open.",
+        "打开这张照片所需的时间或内存过多。",
+    ),
     "advice.too-costly": ("Save a copy as JPEG and send that.", "请另存为 JPEG 后再发送。"),
     "problem.rate-limited": ("That was too much in too short a time.", "请求过于频繁。"),
     "advice.rate-limited": ("Wait a while, then try again.", "请稍等片刻后再试。"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from app.engines import Inference, Pixels
 from app.images import decode
 from app.labels import imagenet_labels
 from app.model import KNOWN_CLASS, KNOWN_PHOTO, Model
+from app.photos.decoders import Decoders
 from app.weights import RESNET18, Weights
 
 CLASSES = 1000
@@ -56,7 +59,27 @@ def fake_model(engine: FakeEngine | None = None) -> Model:
 
 def fake_classifier(engine: FakeEngine | None = None) -> Classifier:
     """Make a classifier that answers at once, with what `FakeEngine` says."""
-    return Classifier(lambda: fake_model(engine))
+    return make_classifier(lambda: fake_model(engine))
+
+
+def make_classifier(load: Callable[[], Model], *, cpus: int = 1) -> Classifier:
+    """Make a classifier that decodes in processes that all tests of this process share."""
+    return Classifier(load, decoders(), cpus=cpus)
+
+
+class SharedDecoders(Decoders):
+    """Decoders that a classifier cannot close, since other tests go on with them."""
+
+    def close(self) -> None:
+        """Leave them running."""
+
+
+@functools.cache
+def decoders() -> Decoders:
+    """Start decoders that end with this process."""
+    shared = SharedDecoders(3, max_bytes=64 * 2**20, memory_bytes=2**30)
+    atexit.register(super(SharedDecoders, shared).close)
+    return shared
 
 
 def fallback_model() -> Model:

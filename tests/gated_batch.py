@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 
 import flask
-from fakes import FakeEngine, fake_model
+from fakes import FakeEngine, fake_model, make_classifier
 
 from app import create_app
-from app.classifier import Classifier
 from app.engines import Inference, Pixels
 
 FIRST_HELD_BACK = 100
@@ -39,4 +38,4 @@ class GatedEngine(FakeEngine):
 def create() -> flask.Flask:
     """Build the application, which works on two photos at once; only the engine is not the real one."""
     engine = GatedEngine(Path(os.environ["TOPTHREE_TEST_FOLDER"]))
-    return create_app(classifier=Classifier(lambda: fake_model(engine), cpus=2))
+    return create_app(classifier=make_classifier(lambda: fake_model(engine), cpus=2))

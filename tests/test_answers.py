@@ -10,13 +10,12 @@ import threading
 
 import numpy as np
 import pytest
-from fakes import FakeEngine, colour_png, fake_classifier, fake_model
+from fakes import FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, assert_problem_document, form
 
 from app import create_app
 from app.answers import to_json, with_member
-from app.classifier import Classifier
 from app.engines import Inference, Pixels
 from app.labels import Label
 
@@ -52,7 +51,7 @@ class FailingEngine(FakeEngine):
 
 def client_of(make_settings, engine: FakeEngine, cpus: int = 2, **values: object) -> FlaskClient:
     """Make a client of an application with this engine."""
-    classifier = Classifier(lambda: fake_model(engine), cpus=cpus)
+    classifier = make_classifier(lambda: fake_model(engine), cpus=cpus)
     return create_app(make_settings(**values), classifier).test_client()
 
 
@@ -160,7 +159,7 @@ def test_a_class_without_a_chinese_name_keeps_its_own(make_settings) -> None:
 
     labels = tuple(Label(number, None, f"bird {number}", None) for number in range(1000))
     model = dataclasses.replace(fake_model(), labels=labels)
-    client = create_app(make_settings(), Classifier(lambda: model)).test_client()
+    client = create_app(make_settings(), make_classifier(lambda: model)).test_client()
     row = client.post("/api/v1/predict?labels=zh", data=COCK).json["predictions"][0]
     assert (row["label"], row["label_zh"]) == ("bird 7", None)
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model
+from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 
-from app.classifier import Classifier, softmax
+from app.classifier import softmax
 from app.engines import Inference, Pixels
 from app.errors import (
     BrokenImage,
@@ -33,7 +33,7 @@ def test_two_first_requests_load_once() -> None:
         loads.append(1)
         return fake_model()
 
-    classifier = Classifier(load)
+    classifier = make_classifier(load)
 
     def ask(_: int) -> Model:
         both_are_here.wait(PATIENCE_SECONDS)
@@ -54,7 +54,7 @@ def test_a_failed_load_is_told_and_tried_again() -> None:
             raise outcome
         return outcome
 
-    classifier = Classifier(load)
+    classifier = make_classifier(load)
     with pytest.raises(ModelUnavailable, match="The disk is gone"):
         classifier.classify(colour_png(1), max_pixels=PIXELS)
     assert classifier.failure == "The disk is gone."
@@ -81,7 +81,7 @@ def test_a_failed_load_fails_all_who_waited_for_it_once() -> None:
             assert waiting.acquire(timeout=PATIENCE_SECONDS)
         raise WeightsError("The disk is gone.")
 
-    classifier = Classifier(load)
+    classifier = make_classifier(load)
     classifier._loading = CountingLock()
 
     def ask(_: int) -> None:
@@ -96,10 +96,8 @@ def test_a_failed_load_fails_all_who_waited_for_it_once() -> None:
 def test_nothing_is_loaded_before_the_first_use() -> None:
     classifier = fake_classifier()
     assert classifier.loaded_model is None
-    assert not classifier.is_warm
     classifier.warm_up()
     assert classifier.loaded_model is not None
-    assert classifier.is_warm
 
 
 def test_predictions_are_ranked_named_and_rounded() -> None:
@@ -158,7 +156,7 @@ class RecordingEngine(FakeEngine):
 
 def test_a_lone_photo_may_use_the_whole_machine_and_the_next_ones_may_not() -> None:
     engine = RecordingEngine()
-    classifier = Classifier(lambda: fake_model(engine), cpus=2)
+    classifier = make_classifier(lambda: fake_model(engine), cpus=2)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(classifier.classify, colour_png(1), max_pixels=PIXELS)
         assert engine.started.wait(PATIENCE_SECONDS)
@@ -177,7 +175,7 @@ def test_a_lone_photo_may_use_the_whole_machine_and_the_next_ones_may_not() -> N
 def test_what_nobody_waits_for_is_not_computed(deadline: Deadline, failure: type[Exception]) -> None:
     engine = RecordingEngine()
     with pytest.raises(failure):
-        Classifier(lambda: fake_model(engine)).classify(colour_png(1), max_pixels=PIXELS, deadline=deadline)
+        make_classifier(lambda: fake_model(engine)).classify(colour_png(1), max_pixels=PIXELS, deadline=deadline)
     assert engine.alone == []
 
 
@@ -204,7 +202,7 @@ class BatchingEngine(FakeEngine):
 
 def test_a_batching_engine_gets_batches_and_every_photo_its_own_answer() -> None:
     engine = BatchingEngine()
-    classifier = Classifier(lambda: fake_model(engine), cpus=1)
+    classifier = make_classifier(lambda: fake_model(engine), cpus=1)
     answers = classifier.classify_many([colour_png(number) for number in range(40)], max_pixels=PIXELS)
     assert [answer.predictions[0].class_id for answer in answers] == list(range(40))
     assert sum(engine.sizes) == 40

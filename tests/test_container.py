@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pillow_heif
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -26,6 +28,7 @@ LOCK = (ROOT / "requirements-serve.txt").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEPENDENCIES = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"])}
 PINS = re.findall(r"^([a-z0-9-]+)==([^ ]+)(?: ; [^\\]+)? \\\n((?:    --hash=.*\n)*)", LOCK, re.MULTILINE)
+IMAGE_PACKAGES = "/opt/topthree/venv/lib/python3.*/site-packages"
 LOCKED_NAMES = {name for name, _, _ in PINS}
 
 spec = importlib.util.spec_from_file_location("lock", ROOT / "scripts" / "lock.py")
@@ -94,6 +97,35 @@ def test_the_lock_is_installed_with_its_hashes() -> None:
 def test_the_last_stage_installs_nothing() -> None:
     commands = [rest for keyword, rest in LAST if keyword == "RUN"]
     assert [command for command in commands if re.search(r"\b(apt|apt-get|install)\b", command)] == []
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the image's build stage installs gcc")
+def test_heic_is_read_without_the_encoder_that_its_library_needs(tmp_path: Path) -> None:
+    step = next(rest for stage in STAGES for keyword, rest in stage if keyword == "RUN" and "libx265" in rest)
+    packages = tmp_path / "packages"
+    installed = Path(pillow_heif.__file__).parent.parent
+    for path in installed.glob("*pillow_heif*"):
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        packages.mkdir(exist_ok=True)
+        copy(path, packages / path.name)
+    subprocess.run(["sh", "-c", step.replace(IMAGE_PACKAGES, str(packages))], check=True)
+    encoder = next((packages / "pillow_heif.libs").glob("libx265-*"))
+    assert encoder.stat().st_size < 64 * 1024
+    photo = Path(__file__).parent / "data" / "drawn.heic"
+    shown = {size_and_digest(photo, path) for path in ("", str(packages))}
+    assert len(shown) == 1
+    assert "(320, 240)" in shown.pop()
+
+
+def size_and_digest(photo: Path, packages: str) -> str:
+    """Decode a HEIC in a process that looks into the folder `packages` first."""
+    code = (
+        "import hashlib, sys, pillow_heif as p; photo = p.open_heif(sys.argv[1]); assert sys.argv[2] in p.__file__; "
+    )
+    code += "print(photo.size, hashlib.sha256(photo.data).hexdigest())"
+    command = [sys.executable, "-c", code, str(photo), packages]
+    environment = os.environ | {"PYTHONPATH": packages}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 def test_the_service_runs_as_a_fixed_user_that_is_not_root() -> None:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import flask
 import pytest
-from fakes import fake_classifier
+from fakes import fake_classifier, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem
 
 from app import SECURITY_HEADERS, create_app
-from app.classifier import Classifier
 from app.model import Model
 from app.settings import Settings, SettingsError
 
@@ -20,7 +19,7 @@ def test_creating_loads_nothing(make_settings: Callable[..., Settings]) -> None:
     def load() -> Model:
         raise AssertionError("A model was loaded.")
 
-    assert create_app(make_settings(), Classifier(load)).extensions["topthree"].loaded_model is None
+    assert create_app(make_settings(), make_classifier(load)).extensions["topthree"].loaded_model is None
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from test_architecture import ROW_OF_MODULE
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.serving import make_server
@@ -139,9 +140,26 @@ def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    explained = [re.split(r" \| ", line.strip("| ")) for line in text.splitlines() if re.match(r"\| [a-z]", line)]
+    explained = rows_of_packages(text.split("\n## Decoding of phone photos\n")[0])
     assert {re.match(r"[a-z0-9-]+", name)[0] for name in wanted} <= {row[0] for row in explained}
     assert all(len(row) == 4 for row in explained)
+
+
+def test_bounds_that_exclude_a_flaw_are_those_in_force() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    named = map(Requirement, [*pyproject["project"]["dependencies"], *pyproject["build-system"]["requires"]])
+    bounds = {need.name: {str(part) for part in need.specifier} for need in named}
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    rows = rows_of_packages(text.split("\n## What the bounds exclude\n")[1])
+    assert len(rows) >= 10
+    for name, least, _ in rows:
+        lower, _, upper = least.partition(", and below ")
+        assert bounds[name.split(" ")[0]] == {f">={lower}", *([f"<{upper}"] if upper else [])}, name
+
+
+def rows_of_packages(text: str) -> list[list[str]]:
+    """Return the cells of each row, in any table, that begins with the name of a package."""
+    return [re.split(r" \| ", line.strip("| ")) for line in text.splitlines() if re.match(r"\| [a-z]", line)]
 
 
 def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 
 import flask
 import pytest
-from fakes import FakeEngine, colour_png, fake_classifier, fake_model
+from fakes import FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem
 
 from app import create_app
-from app.classifier import Classifier
 from app.engines import Inference, Pixels
 from app.errors import WeightsError
 from app.health import HALT_SERVICE, Readiness, warm_up_in_background
@@ -54,7 +53,7 @@ def loading_app(make_settings: Callable[..., Settings], released: threading.Even
         assert released.wait(PATIENCE_SECONDS)
         return fake_model()
 
-    app = create_app(make_settings(), Classifier(load))
+    app = create_app(make_settings(), make_classifier(load))
     warm_up_in_background(app, Readiness(planned=1), slot=0)
     assert started.wait(PATIENCE_SECONDS)
     return app
@@ -87,7 +86,7 @@ def test_probes_are_never_stored(client: FlaskClient, path: str) -> None:
 
 def test_probes_load_nothing(make_settings: Callable[..., Settings]) -> None:
     loads: list[int] = []
-    classifier = Classifier(lambda: loads.append(1) or fake_model())
+    classifier = make_classifier(lambda: loads.append(1) or fake_model())
     client = create_app(make_settings(), classifier).test_client()
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503
@@ -117,7 +116,7 @@ def test_what_was_asked_for_by_name_and_fails_stops_the_service(
     make_settings: Callable[..., Settings], asked: dict[str, str]
 ) -> None:
     halts: list[int] = []
-    app = create_app(make_settings(**asked), Classifier(refuse))
+    app = create_app(make_settings(**asked), make_classifier(refuse))
     warm_up_in_background(app, Readiness(planned=1), slot=0, halt=halts.append)
     join_warm_up()
     assert halts == [HALT_SERVICE]
@@ -128,7 +127,7 @@ def test_other_failure_stays_alive_and_not_ready_and_is_tried_again(
 ) -> None:
     failed = threading.Event()
     loads = iter([refuse, refuse, fake_model])
-    app = create_app(make_settings(), Classifier(lambda: next(loads)()))
+    app = create_app(make_settings(), make_classifier(lambda: next(loads)()))
 
     def pause(seconds: float) -> None:
         failed.set()
@@ -146,7 +145,7 @@ def test_other_failure_stays_alive_and_not_ready_and_is_tried_again(
 
 
 def test_prediction_without_a_model_says_why(make_settings: Callable[..., Settings]) -> None:
-    client = create_app(make_settings(), Classifier(refuse)).test_client()
+    client = create_app(make_settings(), make_classifier(refuse)).test_client()
     answer = client.get("/api/v1/model")
     assert assert_problem(answer, 503, "model-unavailable") == "The weights are not there."
     assert answer.headers["Retry-After"]
@@ -163,7 +162,7 @@ def test_draining_service_is_not_ready_and_counts_what_is_in_flight(
             assert released.wait(PATIENCE_SECONDS)
             return super().infer(batch, alone=alone)
 
-    app = create_app(make_settings(), Classifier(lambda: fake_model(Gated())))
+    app = create_app(make_settings(), make_classifier(lambda: fake_model(Gated())))
     readiness = app.extensions["topthree_readiness"]
     readiness.is_draining = True
     client = app.test_client()
@@ -200,7 +199,7 @@ def test_a_worker_that_leaves_takes_what_it_had_in_flight_along() -> None:
     readiness.slot = 1
     readiness.count(2)
     assert readiness.in_flight == 2
-    readiness.mark(1, False)
+    readiness.forget(1)
     assert readiness.in_flight == 0
 
 
@@ -215,7 +214,7 @@ def test_what_was_asked_for_by_name_and_fails_later_costs_nobody_who_answers(
         assert released.wait(PATIENCE_SECONDS)
 
     loads = iter([refuse, fake_model])
-    app = create_app(make_settings(weights="own.pth"), Classifier(lambda: next(loads)()))
+    app = create_app(make_settings(weights="own.pth"), make_classifier(lambda: next(loads)()))
     warm_up_in_background(app, readiness, slot=1, halt=halts.append, pause=pause)
     assert paused.wait(PATIENCE_SECONDS)
     released.set()

@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from fakes import encode
 from pictures import BICUBIC, BILINEAR, MAX_PIXELS, cat, crop_of, crop_of_picture, png
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from app.images import Geometry, decode
 
@@ -149,7 +149,7 @@ def test_conversion_tile_by_tile_leaves_no_seam(mode: str, geometry: Geometry):
 def test_the_thinnest_photos_work(mode: str, size: tuple[int, int]):
     photo = decode(encode(Image.new(mode, size)), max_pixels=MAX_PIXELS)
     assert photo.crop(BICUBIC).shape == (224, 224, 3)
-    assert max(opened(photo.thumbnail(640)).size) == min(640, max(size))
+    assert max(photo.thumbnail(640).shape) == min(640, max(size))
 
 
 @pytest.mark.parametrize("size", [(999_999, 1), (1, 999_999)])
@@ -162,7 +162,7 @@ def test_the_longest_photos_are_cropped_at_their_very_centre(size: tuple[int, in
 
 @pytest.mark.parametrize(("size", "shape"), [((400, 300), (0.171875, 0.0625)), ((300, 400), (0.0625, 0.171875))])
 def test_crop_fractions_tell_where_the_crop_lies(size: tuple[int, int], shape: tuple[float, float]):
-    left, top, right, bottom = decode(encode(cat(*size)), max_pixels=MAX_PIXELS).crop_fractions(BILINEAR)
+    left, top, right, bottom = BILINEAR.fractions(*size)
     assert (left, top) == pytest.approx(shape, abs=0.002)
     assert (left + right, top + bottom) == pytest.approx((1, 1), abs=0.005)
 
@@ -179,25 +179,11 @@ def test_crop_fractions_are_those_of_the_upright_photo(orientation: int):
 def test_the_thumbnail_is_upright(orientation: int):
     data = encode(cat(), "JPEG", quality=95, exif=with_orientation(orientation))
     upright = ImageOps.exif_transpose(opened(data))
-    thumbnail = opened(decode(data, max_pixels=MAX_PIXELS).thumbnail(150))
-    assert thumbnail.size == ((150, 100) if orientation < 5 else (100, 150))
-    expected = np.asarray(upright.resize(thumbnail.size)).astype(np.int16)
-    assert np.abs(np.asarray(thumbnail) - expected).mean() < 4
+    thumbnail = decode(data, max_pixels=MAX_PIXELS).thumbnail(150)
+    assert thumbnail.shape == ((100, 150, 3) if orientation < 5 else (150, 100, 3))
+    expected = np.asarray(upright.resize((thumbnail.shape[1], thumbnail.shape[0]))).astype(np.int16)
+    assert np.abs(thumbnail - expected).mean() < 4
 
 
 def test_the_thumbnail_never_grows_the_photo():
-    assert opened(decode(encode(cat(40, 30)), max_pixels=MAX_PIXELS).thumbnail(640)).size == (40, 30)
-
-
-@pytest.mark.parametrize("encoder", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_the_thumbnail_carries_no_metadata(encoder: str):
-    exif = with_orientation(1)
-    exif[0x010F] = "SECRET maker"
-    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 0.0)})
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    data = encode(cat(), encoder, exif=exif, icc_profile=profile, comment=b"SECRET note", xmp=b"<x>SECRET</x>")
-    thumbnail = decode(data, max_pixels=MAX_PIXELS).thumbnail(640)
-    assert b"SECRET" in data
-    assert b"SECRET" not in thumbnail
-    assert not opened(thumbnail).getexif()
-    assert not {"icc_profile", "comment", "xmp", "exif"} & set(opened(thumbnail).info)
+    assert decode(encode(cat(40, 30)), max_pixels=MAX_PIXELS).thumbnail(640).shape == (30, 40, 3)

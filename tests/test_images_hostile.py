@@ -77,7 +77,7 @@ def test_random_damage_gives_a_photo_or_a_problem(name: str):
             met.add(type(problem))
             continue
         assert photo.crop(BILINEAR).shape == (224, 224, 3)
-        assert photo.thumbnail(64).startswith(b"\xff\xd8")
+        assert photo.thumbnail(64).shape[2] == 3
     assert BrokenImage in met
 
 
@@ -171,7 +171,7 @@ def test_a_broken_colour_profile_does_not_cost_the_photo(encoder: str, profile: 
     data = encode(SMALL, encoder, icc_profile=profile, quality=95)
     photo = decode(data, max_pixels=MAX_PIXELS)
     assert np.abs(photo.crop(BILINEAR) - crop_of_picture(SMALL)).mean() < 5
-    assert photo.thumbnail(64).startswith(b"\xff\xd8")
+    assert photo.thumbnail(64).shape[2] == 3
 
 
 def test_a_profile_that_cannot_be_unpacked_does_not_cost_the_photo():

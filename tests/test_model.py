@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fakes import CLASSES, FakeEngine, fake_model
+from fakes import CLASSES, FakeEngine, fake_model, known_crop
 
 from app.classifier import Classifier
 from app.engines import Inference, Pixels
@@ -42,27 +42,27 @@ def unpublished(model: Model) -> Model:
 
 def test_known_photo_is_classified_in_every_way() -> None:
     engine = Engine(logits())
-    check_model(fake_model(engine))
+    check_model(fake_model(engine), known_crop())
     assert sorted(engine.calls) == [False, True]
 
 
 def test_published_weights_must_know_the_photo() -> None:
     with pytest.raises(ModelUnavailable, match="class 967, got class 5"):
-        check_model(fake_model(Engine(logits(5))))
+        check_model(fake_model(Engine(logits(5))), known_crop())
 
 
 def test_own_weights_may_see_something_else_in_it() -> None:
-    check_model(unpublished(fake_model(Engine(logits(5)))))
+    check_model(unpublished(fake_model(Engine(logits(5)))), known_crop())
 
 
 @pytest.mark.parametrize("given", [logits(classes=999), logits(value=np.nan), logits(value=np.inf)])
 def test_any_weights_must_give_a_finite_number_for_each_class(given: np.ndarray) -> None:
     with pytest.raises(ModelUnavailable, match="no finite number for each class"):
-        check_model(unpublished(fake_model(Engine(given))))
+        check_model(unpublished(fake_model(Engine(given))), known_crop())
 
 
 def test_real_packaged_model_knows_the_photo(packaged_classifier: Classifier) -> None:
-    check_model(packaged_classifier.model)
+    check_model(packaged_classifier.model, known_crop())
 
 
 def test_other_names_make_another_model() -> None:

@@ -11,13 +11,12 @@ from collections.abc import Callable
 import flask
 import numpy as np
 import pytest
-from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model, fallback_model
+from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model, fallback_model, make_classifier
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.classifier import Classifier
 from app.engines import Inference, Pixels
 from app.errors import PROBLEMS
 from app.labels import Label
@@ -64,7 +63,7 @@ def hostile_model() -> Model:
 
 @pytest.mark.parametrize("address", ["/", "/problems/too-large", "/nothing/here", "/robots.txt", "/favicon.ico"])
 def test_looking_at_the_page_never_loads_the_model(make_settings: Callable[..., Settings], address: str) -> None:
-    client = create_app(make_settings(), Classifier(refuse_to_load)).test_client()
+    client = create_app(make_settings(), make_classifier(refuse_to_load)).test_client()
     assert client.get(address).status_code in (200, 404)
 
 
@@ -140,7 +139,7 @@ def test_a_model_still_loading_is_said(client: FlaskClient) -> None:
 
 
 def test_a_fallback_is_said_on_every_page(make_settings: Callable[..., Settings]) -> None:
-    classifier = Classifier(fallback_model)
+    classifier = make_classifier(fallback_model)
     client = create_app(make_settings(), classifier).test_client()
     assert english("fallback") in send(client, colour_png(8)).text
     assert english("fallback") in client.get("/").text
@@ -207,7 +206,7 @@ def test_what_a_visitor_sends_is_escaped(client: FlaskClient) -> None:
 
 
 def test_a_class_name_is_escaped(make_settings: Callable[..., Settings]) -> None:
-    page = send(create_app(make_settings(), Classifier(hostile_model)).test_client(), colour_png(8)).text
+    page = send(create_app(make_settings(), make_classifier(hostile_model)).test_client(), colour_png(8)).text
     assert "<img src=x>" not in page
     assert "&lt;img src=x&gt;" in page
 

@@ -12,10 +12,9 @@ from types import SimpleNamespace
 
 import flask
 import pytest
-from fakes import FakeEngine, colour_png, fake_model
+from fakes import FakeEngine, colour_png, fake_model, make_classifier
 
 from app import create_app
-from app.classifier import Classifier
 from app.engines import Inference, Pixels
 from app.errors import WeightsError
 from app.labels import Label
@@ -87,7 +86,7 @@ class Service:
         self.files = [Files(named("old")), Files(named("old"))]
         self.apps: list[flask.Flask] = []
         for slot, files in enumerate(self.files):
-            self.apps.append(create_app(settings, Classifier(files.load)))
+            self.apps.append(create_app(settings, make_classifier(files.load)))
             self.apps[slot].extensions["topthree"].warm_up()
             self.master.WORKERS[slot] = SimpleNamespace(slot=slot)
             self.master.reloaders[slot] = Reloader(self.apps[slot], self.board, slot)
@@ -228,7 +227,7 @@ def test_a_request_that_has_begun_ends_with_its_model_and_is_not_kept_as_the_new
 ) -> None:
     engine = GatedEngine()
     engine.batches = batches
-    app = create_app(make_settings(), Classifier(lambda: named("old", engine)))
+    app = create_app(make_settings(), make_classifier(lambda: named("old", engine)))
     answers: list[str] = []
 
     def ask() -> None:

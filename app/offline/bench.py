@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -71,18 +71,19 @@ def run(
 
 
 def _bench_in_process(settings: Settings, photos: list[bytes], options: Options) -> Report:
-    classifier = Classifier.from_settings(settings)
-    begin = time.monotonic()
-    classifier.warm_up()
-    started = time.monotonic() - begin
+    with closing(Classifier.from_settings(settings)) as classifier:
+        begin = time.monotonic()
+        classifier.warm_up()
+        started = time.monotonic() - begin
 
-    def send(photo: bytes) -> dict[str, float]:
-        answer = classifier.classify(photo, max_pixels=settings.max_pixels)
-        stages = {"decode": answer.decode_seconds, "queue": answer.queue_seconds, "infer": answer.infer_seconds}
-        return {name: 1000 * seconds for name, seconds in stages.items()}
+        def send(photo: bytes) -> dict[str, float]:
+            answer = classifier.classify(photo, max_pixels=settings.max_pixels)
+            stages = {"decode": answer.decode_seconds, "queue": answer.queue_seconds, "infer": answer.infer_seconds}
+            return {name: 1000 * seconds for name, seconds in stages.items()}
 
-    loads = _measure(lambda: nullcontext(send), photos, options)
-    return Report("this process", len(photos), round(started, 2), process_memory_mb(os.getpid()), loads)
+        loads = _measure(lambda: nullcontext(send), photos, options)
+        memory = process_memory_mb(os.getpid())
+    return Report("this process", len(photos), round(started, 2), memory, loads)
 
 
 def _bench_own_server(settings: Settings, photos: list[bytes], options: Options) -> Report:

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ..errors import TopthreeError
 from ..labels import Label
 from ..model import Model
 from ..settings import Settings
-from .photos import FileProblem, classify_files, list_photos, printable
+from .photos import MAX_FILE_BYTES, FileProblem, classify_files, list_photos, printable
 
 RANKS = (1, 3, 5)
 WORST_CLASSES = 10
@@ -56,12 +57,13 @@ class Evaluation:
 
 def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
     """Evaluate the model that would serve and print the result; return whether every photo could be read."""
-    classifier = Classifier.from_settings(settings)
-    result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
+    with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
+        result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
+        model = classifier.model
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
     else:
-        _print_report(result, classifier.model)
+        _print_report(result, model)
     return not result.unreadable
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +15,7 @@ from rich.text import Text
 from ..classifier import Classifier
 from ..errors import TopthreeError
 from ..settings import Settings
-from .photos import Row, classify_files, list_photos, printable
+from .photos import MAX_FILE_BYTES, Row, classify_files, list_photos, printable
 
 # Columns where there is no terminal: wide enough that no line is folded in a file or a pipe.
 WIDE = 10_000
@@ -23,7 +24,11 @@ WIDE = 10_000
 def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> bool:
     """Classify and print; return whether every photo could be read."""
     files = list_photos(sources)
-    classifier = Classifier.from_settings(settings)
+    with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
+        return _predict(classifier, files, top=top, form=form, max_pixels=settings.max_pixels)
+
+
+def _predict(classifier: Classifier, files: Sequence[str], *, top: int, form: str, max_pixels: int) -> bool:
     classifier.model  # noqa: B018 - a model that cannot load is one error, not one for each photo
     failures = 0
     # Lines that stream to the terminal show the progress themselves; a bar among them would only tear them.
@@ -31,7 +36,7 @@ def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> b
 
     def counted() -> Iterable[Row]:
         nonlocal failures
-        rows = classify_files(classifier, files, top=top, max_pixels=settings.max_pixels, show_progress=show_progress)
+        rows = classify_files(classifier, files, top=top, max_pixels=max_pixels, show_progress=show_progress)
         for row in rows:
             failures += isinstance(row[1], TopthreeError)
             yield row

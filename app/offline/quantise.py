@@ -6,6 +6,7 @@ import logging
 import math
 import random
 import shutil
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,18 +16,20 @@ import numpy.typing as npt
 
 from ..engines import OpenVINOEngine, Pixels, import_openvino
 from ..errors import Problem, TopthreeError
-from ..images import decode
 from ..labels import imagenet_labels
+from ..photos.decoders import Decoders
+from ..photos.protocol import Wanted
 from ..prepared import Manifest, Prepared
 from .artifacts import describe
 from .evaluate import class_names, true_class
-from .photos import FileProblem, list_photos
+from .photos import MAX_FILE_BYTES, FileProblem, list_photos
 
 MOST_CALIBRATION_PHOTOS = 300
 FEWEST_PHOTOS = 20
 LEAST_AGREEMENT_PERCENT = 93.0
 STRONG_EVIDENCE_PHOTOS = 1000
 Z_95 = 1.959964
+_MAX_PHOTO_MEMORY = 2**30
 
 Classes = npt.NDArray[np.int64]
 
@@ -124,12 +127,13 @@ def _labelled(folder: Path) -> tuple[list[str], list[int]]:
 
 def _crops(files: list[str], base: Prepared, max_pixels: int) -> list[Pixels]:
     crops = []
-    for file in files:
-        try:
-            photo = decode(Path(file).read_bytes(), max_pixels=max_pixels)
-            crops.append(photo.crop(base.weights.record.geometry))
-        except (Problem, OSError) as error:
-            raise FileProblem(f"{file} cannot be used to calibrate: {error}") from error
+    wanted = Wanted(base.weights.record.geometry, max_pixels)
+    with closing(Decoders(1, max_bytes=MAX_FILE_BYTES, memory_bytes=_MAX_PHOTO_MEMORY)) as decoders:
+        for file in files:
+            try:
+                crops.append(decoders.decode(Path(file).read_bytes(), wanted).crop)
+            except (Problem, OSError) as error:
+                raise FileProblem(f"{file} cannot be used to calibrate: {error}") from error
     return crops
 
 

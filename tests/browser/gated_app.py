@@ -14,10 +14,9 @@ import flask
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fakes import fake_model
+from fakes import fake_model, make_classifier
 
 from app import create_app
-from app.classifier import Classifier
 from app.errors import WeightsError
 from app.model import Model
 
@@ -34,4 +33,4 @@ def load() -> Model:
 
 def create() -> flask.Flask:
     """Build the application; only the model is not the real one."""
-    return create_app(classifier=Classifier(load))
+    return create_app(classifier=make_classifier(load))

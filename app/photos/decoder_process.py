@@ -1,0 +1,119 @@
+"""`DecoderProcess`: one decoder as its worker sees it, and how long the worker waits for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from ..errors import BrokenImage, Problem, TooCostly
+from ..processes.channel import Channel
+from ..processes.usage import Progress, Usage, run_when_idle
+from .protocol import REPLY, Reply, Request
+
+log = logging.getLogger(__name__)
+
+MEBI = 1024 * 1024
+MAX_STALLED_SECONDS = 1.0
+# How much longer than promised a photo may keep its place among the others.
+MAX_OVERTIME_SECONDS = 0.25
+# The kernel ends a photo that is over its processor time. One that has switched that off ends by this.
+_KERNEL_DELAY_SECONDS = 0.1
+# What the interpreter takes while it decodes, beyond the file and the pixels.
+_SLACK_BYTES = 24 * MEBI
+LOOK_SECONDS = 0.05
+_STATUS_SECONDS = 1.0
+
+
+class Waiter(Protocol):
+    """How long a caller waits, such as a deadline."""
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """How long is left, at least 0; None without an end."""
+
+    def check(self) -> None:
+        """Raise when the answer is of no use any more."""
+
+
+class DecoderProcess:
+    """A living decoder; used by one thread at a time."""
+
+    def __init__(self, pid: int, channel: Channel) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.is_aside = False
+        self.ended = threading.Event()
+        self.status = signal.SIGKILL.value  # until the fork server says otherwise
+        self._usage = Usage(pid)
+        self._born_bytes = self._usage.data_bytes()
+        self._limit = 0
+        channel.socket.settimeout(LOOK_SECONDS)
+
+    def run(self, photo: bytes, request: Request, waiter: Waiter | None, step_aside: Callable[[], None]) -> Reply:
+        """Have a photo decoded and wait for the reply.
+
+        Raises Disconnected where the decoder ends, ValueError for a reply that makes no sense, TooCostly for a photo
+        that takes too long, and what the waiter and `step_aside` raise; after any of these the decoder is of no use.
+        `step_aside` is called once, when the photo takes much longer than promised.
+        """
+        self._limit_memory(request.allowance.memory_bytes + len(photo))
+        progress = Progress(self._usage)
+        self.channel.put(photo)
+        self.channel.send(request.pack())
+        while True:
+            with suppress(TimeoutError):
+                return Reply.unpack(self.channel.receive(REPLY))
+            self._look(request, progress, waiter, step_aside)
+
+    def _look(
+        self, request: Request, progress: Progress, waiter: Waiter | None, step_aside: Callable[[], None]
+    ) -> None:
+        if waiter is not None:
+            waiter.check()
+        used = progress.used_seconds()
+        if used > request.max_seconds + _KERNEL_DELAY_SECONDS:
+            raise took_too_long(request.max_seconds)
+        if progress.stalled_seconds() > MAX_STALLED_SECONDS:
+            raise TooCostly("Decoding this photo came to a standstill.")
+        if used > request.allowance.seconds + MAX_OVERTIME_SECONDS and not self.is_aside:
+            step_aside()
+            run_when_idle(self.pid)
+
+    def _limit_memory(self, allowed_bytes: int) -> None:
+        limit = self._born_bytes + allowed_bytes + _SLACK_BYTES
+        if limit != self._limit and self._born_bytes and hasattr(resource, "prlimit"):
+            with suppress(ProcessLookupError):  # it has ended, as the caller is about to see
+                resource.prlimit(self.pid, resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+            self._limit = limit
+
+    def was_killed(self) -> bool:
+        """Return whether something outside the decoder ended it; waits for the fork server to say so."""
+        self.ended.wait(_STATUS_SECONDS)
+        return self._signal() in (signal.SIGKILL, signal.SIGTERM)
+
+    def problem_of_end(self, max_seconds: float) -> Problem:
+        """Say what the end of the decoder means for its photo."""
+        self.ended.wait(_STATUS_SECONDS)
+        found = self._signal()
+        if found == signal.SIGPROF:
+            return took_too_long(max_seconds)
+        if found == signal.SIGKILL:
+            log.warning("A decoder was killed while it decoded a photo, perhaps for lack of memory.")
+            return TooCostly("The system ended the decoding of this photo, perhaps for lack of memory.")
+        cause = f"signal {found}" if found else f"exit status {os.waitstatus_to_exitcode(self.status)}"
+        log.warning("A decoder crashed while it decoded a photo: %s.", cause)
+        return BrokenImage("The file is damaged in a way that crashes its decoder.")
+
+    def _signal(self) -> int:
+        return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+
+
+def took_too_long(max_seconds: float) -> TooCostly:
+    """Say that a photo is over its processor time."""
+    return TooCostly(f"Decoding this photo takes more than {max_seconds:g} s of processor time.")

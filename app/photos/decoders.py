@@ -1,0 +1,346 @@
+"""`Decoders`: photos are decoded in processes of their own, which can be ended whatever they do.
+
+Each decoder is a child of the fork server (`processes.forkserver`) and shares one block of memory with this process
+(`processes.channel`). A thread that has a photo takes an idle decoder, writes the photo into its block and waits for
+the reply; every 50 ms it looks whether there is still a reason to wait (`decoder_process`). One thread keeps as many
+decoders alive as there should be: it hears of each one that ends, and asks for another at once.
+
+A decoder ends when a photo has taken its processor time (the kernel sees to that), when the request's deadline has
+passed or the client has disconnected, when it neither computes nor waits for a processor for a second, and after a
+photo that made it grow or that went on at the lowest priority.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BrokenImage, Overloaded, Problem, TooCostly
+from ..processes import sandbox
+from ..processes.channel import Channel, Disconnected, shared_block
+from ..processes.forkserver import Event, ForkServer
+from .decoder_process import MEBI, DecoderProcess, Waiter
+from .guards import Estimate
+from .protocol import HELLO, KINDS, OUTPUT_BYTES, PROBLEMS, THUMBNAIL_START, Allowance, Reply, Request, Status, Wanted
+
+log = logging.getLogger(__name__)
+
+MAX_SECONDS = 2.0
+# What most photos need: a JPEG of 12 megapixels is decoded at a quarter of its size, within both.
+FAST = Allowance(memory_bytes=32 * MEBI, seconds=0.05)
+# So many photos may go on at the lowest priority, each in a decoder beyond the planned ones.
+MAX_ASIDE = 4
+MAX_RESIDENT_BYTES = 96 * MEBI
+_HELLO_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
+_MAX_WAIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A photo as the model sees it: `crop` is uint8 RGB of shape (side, side, 3), `thumbnail` (height, width, 3).
+
+    `width` and `height` are those of the upright original, `format` one of `protocol.KINDS`.
+    """
+
+    width: int
+    height: int
+    format: str
+    crop: npt.NDArray[np.uint8]
+    thumbnail: npt.NDArray[np.uint8] | None
+
+
+class Decoders:
+    """`count` decoders, started with the first photo; usable from many threads until `close`.
+
+    A photo may have up to `max_bytes`, take `memory_bytes` while it is decoded, and `max_seconds` of processor time.
+    The fork server imports `extra_modules` before it forks.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        max_bytes: int,
+        memory_bytes: int,
+        max_seconds: float = MAX_SECONDS,
+        extra_modules: tuple[str, ...] = (),
+    ) -> None:
+        self.count = count
+        self.max_bytes = max_bytes
+        self.memory_bytes = memory_bytes
+        self.max_seconds = max_seconds
+        self.measures = sandbox.Measures(0)
+        self._extra_modules = extra_modules
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._server: ForkServer | None = None
+        self._is_closed = False
+        self._retry_at = 0.0
+        self._asked: deque[Channel] = deque()
+        self._alive: dict[int, DecoderProcess] = {}
+        self._idle: list[DecoderProcess] = []
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the process ids of the decoders that are alive."""
+        with self._changed:
+            return list(self._alive)
+
+    def start(self) -> sandbox.Measures:
+        """Start the decoders, wait for one, and return what its sandbox enforces; raises Overloaded."""
+        self._check_in(self._check_out(None))
+        return self.measures
+
+    def decode(self, photo: bytes, wanted: Wanted, waiter: Waiter | None = None) -> Decoded:
+        """Decode a photo with all the memory and time that a photo may take; raises what `attempt` raises."""
+        found = self.attempt(photo, wanted, Allowance(self.memory_bytes, self.max_seconds), waiter)
+        if isinstance(found, Estimate):
+            raise self.too_costly(found)
+        return found
+
+    def attempt(
+        self,
+        photo: bytes,
+        wanted: Wanted,
+        allowance: Allowance = FAST,
+        waiter: Waiter | None = None,
+        *,
+        step_aside: Callable[[], None] | None = None,
+    ) -> Decoded | Estimate:
+        """Decode a photo whose header promises no more than the allowance, else return what it promises.
+
+        A photo that takes much longer than promised goes on at the lowest priority, after `step_aside` was called.
+        Raises UnsupportedImage, BrokenImage, TooManyPixels or TooCostly for the photo,
+        Overloaded where no decoder can be had or the photo may not go on, and what the waiter raises.
+        """
+        if len(photo) > self.max_bytes:
+            raise TooCostly(f"The file has more than {self.max_bytes:,} bytes.")
+        request = Request(len(photo), wanted, allowance, self.max_seconds)
+        decoder = self._check_out(waiter)
+        try:
+            return self._run(decoder, photo, request, waiter, step_aside)
+        except Disconnected:
+            if not decoder.was_killed():
+                raise decoder.problem_of_end(self.max_seconds) from None
+        # Killed from outside: as far as one can tell, the photo is not to blame. It gets one other decoder.
+        decoder = self._check_out(waiter)
+        try:
+            return self._run(decoder, photo, request, waiter, step_aside)
+        except Disconnected:
+            raise decoder.problem_of_end(self.max_seconds) from None
+
+    def too_costly(self, estimate: Estimate) -> TooCostly:
+        """Say which limit of one photo an estimate is over."""
+        needed, allowed = estimate.memory_bytes / MEBI, self.memory_bytes / MEBI
+        if needed > allowed:
+            return TooCostly(f"Decoding takes about {needed:,.0f} MiB of memory; {allowed:,.0f} MiB are allowed.")
+        return TooCostly(
+            f"Decoding takes about {estimate.seconds:.1f} s of processor time; {self.max_seconds:g} s are allowed."
+        )
+
+    def close(self) -> None:
+        """End all decoders."""
+        with self._changed:
+            self._is_closed = True
+            server, thread = self._server, self._thread
+            self._changed.notify_all()
+        if server is not None:
+            server.close()
+        if thread is not None:
+            thread.join()
+
+    def _run(
+        self,
+        decoder: DecoderProcess,
+        photo: bytes,
+        request: Request,
+        waiter: Waiter | None,
+        step_aside: Callable[[], None] | None,
+    ) -> Decoded | Estimate:
+        is_fit = False
+        try:
+            reply = decoder.run(photo, request, waiter, lambda: self._step_aside(decoder, step_aside))
+            found = _result(decoder.channel, reply, request.wanted)
+            is_fit = True
+        except ValueError as error:
+            raise BrokenImage("The file is damaged in a way that confuses its decoder.") from error
+        finally:
+            if is_fit:
+                self._check_in(decoder, reply.resident_bytes, len(photo))
+            else:
+                self._end(decoder)
+        if isinstance(found, Problem):
+            raise found
+        return found
+
+    def _check_out(self, waiter: Waiter | None) -> DecoderProcess:
+        """Take an idle decoder; waits for one that is being started."""
+        give_up = time.monotonic() + _MAX_WAIT_SECONDS
+        with self._changed:
+            if self._thread is None and not self._is_closed:
+                self._thread = threading.Thread(target=self._supervise, name="decoders", daemon=True)
+                self._thread.start()
+            while not self._idle:
+                left = give_up - time.monotonic()
+                if self._is_closed or left <= 0:
+                    raise Overloaded("No process for decoding photos can be started.")
+                if waiter is not None:
+                    waiter.check()
+                    left = min(left, waiter.remaining_seconds or left)
+                self._changed.wait(left)
+            return self._idle.pop()
+
+    def _check_in(self, decoder: DecoderProcess, resident_bytes: int = 0, used_bytes: int = 0) -> None:
+        """Give a decoder back; one that has grown, or that runs at the lowest priority, is replaced."""
+        if decoder.is_aside or resident_bytes > MAX_RESIDENT_BYTES:
+            self._end(decoder)
+            return
+        decoder.channel.tidy(used_bytes)
+        with self._changed:
+            if decoder.pid in self._alive:
+                self._idle.append(decoder)
+                self._changed.notify()
+            else:
+                decoder.channel.close()
+
+    def _end(self, decoder: DecoderProcess) -> None:
+        """End a decoder that its thread has no more use for; its replacement is the supervisor's work."""
+        with self._changed:
+            if self._server is not None and decoder.pid in self._alive:
+                self._server.kill(decoder.pid)
+        decoder.channel.close()
+
+    def _step_aside(self, decoder: DecoderProcess, step_aside: Callable[[], None] | None) -> None:
+        """Put another decoder in the place of one that goes on at the lowest priority; raises Overloaded."""
+        with self._changed:
+            if sum(other.is_aside for other in self._alive.values()) >= MAX_ASIDE:
+                raise Overloaded("Too many photos take longer to decode than their headers promised.")
+            decoder.is_aside = True
+            self._fill()
+        if step_aside is not None:
+            step_aside()
+
+    def _supervise(self) -> None:
+        """Keep the decoders alive; runs in a thread of its own."""
+        while not self._is_closed:
+            try:
+                server = ForkServer("app.photos.decoder", self.max_bytes, extra_modules=self._extra_modules)
+            except OSError as error:
+                self._forget_all(error)
+                continue
+            with self._changed:
+                self._server = server
+            with suppress(Disconnected):
+                while not self._is_closed:
+                    with self._changed:
+                        self._fill()
+                    with suppress(TimeoutError):
+                        self._note(*server.events(_RETRY_SECONDS))
+            server.close()
+            self._forget_all(OSError("their parent process ended"))
+
+    def _fill(self) -> None:
+        """Ask for as many decoders as are missing; called with the lock."""
+        if self._server is None or self._is_closed or time.monotonic() < self._retry_at:
+            return
+        in_use = sum(not decoder.is_aside for decoder in self._alive.values())
+        try:
+            for _ in range(self.count - in_use - len(self._asked)):
+                self._ask(self._server)
+        except OSError as error:
+            self._give_up_for_now(error)
+
+    def _ask(self, server: ForkServer) -> None:
+        ours, theirs = socket.socketpair()
+        block = shared_block(self.max_bytes + OUTPUT_BYTES)
+        try:
+            channel = Channel(ours, block, self.max_bytes)
+            with theirs:
+                server.fork(theirs, block)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            os.close(block)
+        self._asked.append(channel)
+
+    def _note(self, event: Event, first: int, second: int) -> None:
+        """Take note of what the fork server reports."""
+        if event is Event.EXITED:
+            self._bury(first, second)
+            return
+        channel = self._asked.popleft()
+        if event is Event.FAILED:
+            channel.close()
+            self._give_up_for_now(OSError(first, os.strerror(first)))
+            return
+        channel.socket.settimeout(_HELLO_SECONDS)
+        try:
+            (enforced,) = channel.receive(HELLO)
+        except (Disconnected, TimeoutError) as error:
+            channel.close()
+            self._give_up_for_now(error)
+            return
+        self.measures = sandbox.Measures(enforced)
+        decoder = DecoderProcess(first, channel)
+        with self._changed:
+            self._alive[first] = decoder
+            self._idle.append(decoder)
+            self._changed.notify()
+
+    def _bury(self, pid: int, status: int) -> None:
+        with self._changed:
+            decoder = self._alive.pop(pid, None)
+            if decoder is None:
+                return
+            decoder.status = status
+            decoder.ended.set()
+            if decoder in self._idle:
+                self._idle.remove(decoder)
+                decoder.channel.close()
+
+    def _give_up_for_now(self, error: OSError) -> None:
+        reason = error.strerror or str(error) or "it ended at once"
+        log.error("A process for decoding photos could not be started: %s.", reason)
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
+
+    def _forget_all(self, error: OSError) -> None:
+        """Bury all decoders, which end with the fork server, and pause before the next."""
+        with self._changed:
+            self._server = None
+            for channel in self._asked:
+                channel.close()
+            self._asked.clear()
+            for pid in list(self._alive):
+                self._bury(pid, self._alive[pid].status)
+            if not self._is_closed:
+                self._give_up_for_now(error)
+                self._changed.wait(_RETRY_SECONDS)
+
+
+def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimate | Problem:
+    """Read what a decoder has written; nothing of it is believed but sizes that are known."""
+    if reply.status == Status.PROBLEM:
+        detail = channel.output(THUMBNAIL_START, reply.detail_bytes).decode("utf-8", "replace")
+        return PROBLEMS[reply.problem](detail)
+    kind = KINDS[reply.kind]
+    if reply.status == Status.NEEDS_MORE:
+        return Estimate(kind, reply.width, reply.height, reply.memory_bytes, reply.seconds)
+    side = wanted.geometry.crop
+    crop = np.frombuffer(channel.output(0, side * side * 3), np.uint8).reshape(side, side, 3)
+    thumbnail = None
+    if wanted.thumbnail_side:
+        shape = reply.thumbnail_height, reply.thumbnail_width, 3
+        thumbnail = np.frombuffer(channel.output(THUMBNAIL_START, shape[0] * shape[1] * 3), np.uint8).reshape(shape)
+    return Decoded(reply.width, reply.height, kind, crop, thumbnail)

@@ -1,0 +1,128 @@
+"""What a worker and a decoder say to each other over a `Channel`: two frames, and what lies in the block.
+
+block: [ the photo's bytes ... | crop | thumbnail, or the sentence of a problem ]
+                               ^ input_bytes
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Literal
+
+from ..errors import BrokenImage, Problem, TooCostly, TooManyPixels, UnsupportedImage
+from ..images import Geometry
+
+HELLO = struct.Struct("=B")
+REQUEST = struct.Struct("=IHHBHQQdd")
+REPLY = struct.Struct("=BBBIIHHHQQd")
+
+MAX_CROP_SIDE = 640
+MAX_THUMBNAIL_SIDE = 1024
+MAX_DETAIL_BYTES = 1024
+THUMBNAIL_START = MAX_CROP_SIDE * MAX_CROP_SIDE * 3
+OUTPUT_BYTES = THUMBNAIL_START + max(MAX_THUMBNAIL_SIDE * MAX_THUMBNAIL_SIDE * 3, MAX_DETAIL_BYTES)
+
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC")
+PROBLEMS: tuple[type[Problem], ...] = (UnsupportedImage, BrokenImage, TooManyPixels, TooCostly)
+_INTERPOLATIONS: tuple[Literal["bilinear", "bicubic"], ...] = ("bilinear", "bicubic")
+
+
+class Status(IntEnum):
+    """How a request ended."""
+
+    DONE = 0
+    NEEDS_MORE = 1
+    PROBLEM = 2
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a photo: the model's crop, and an upright RGB thumbnail where `thumbnail_side` is not 0.
+
+    `max_pixels` bounds width times height. A crop has at most 640 pixels a side, a thumbnail 1024.
+    """
+
+    geometry: Geometry
+    max_pixels: int
+    thumbnail_side: int = 0
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much memory, beyond the file's own bytes, and processor time a photo may be expected to take."""
+
+    memory_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """One photo: its size, what is wanted, what its header may promise, and the kernel's limit of processor time."""
+
+    size: int
+    wanted: Wanted
+    allowance: Allowance
+    max_seconds: float
+
+    def pack(self) -> bytes:
+        """Write the frame."""
+        wanted, geometry = self.wanted, self.wanted.geometry
+        return REQUEST.pack(
+            self.size,
+            geometry.resize,
+            geometry.crop,
+            _INTERPOLATIONS.index(geometry.interpolation),
+            wanted.thumbnail_side,
+            wanted.max_pixels,
+            self.allowance.memory_bytes,
+            self.allowance.seconds,
+            self.max_seconds,
+        )
+
+    @classmethod
+    def unpack(cls, fields: tuple[Any, ...]) -> Request:
+        """Read the frame."""
+        size, resize, crop, interpolation, side, max_pixels, memory, seconds, max_seconds = fields
+        geometry = Geometry(resize, crop, _INTERPOLATIONS[interpolation])
+        return cls(size, Wanted(geometry, max_pixels, side), Allowance(memory, seconds), max_seconds)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a photo ended.
+
+    `width` and `height` are the upright photo's; `memory_bytes` and `seconds` are the header's estimate,
+    `resident_bytes` what the decoder occupies now. `detail_bytes` is the length of a problem's sentence.
+    """
+
+    status: int
+    kind: int = 0
+    problem: int = 0
+    width: int = 0
+    height: int = 0
+    thumbnail_width: int = 0
+    thumbnail_height: int = 0
+    detail_bytes: int = 0
+    resident_bytes: int = 0
+    memory_bytes: int = 0
+    seconds: float = 0.0
+
+    def pack(self) -> bytes:
+        """Write the frame."""
+        return REPLY.pack(*vars(self).values())
+
+    @classmethod
+    def unpack(cls, fields: tuple[Any, ...]) -> Reply:
+        """Read the frame; raises ValueError for what no decoder of ours says."""
+        reply = cls(*fields)
+        if (
+            reply.status > Status.PROBLEM
+            or reply.kind >= len(KINDS)
+            or reply.problem >= len(PROBLEMS)
+            or max(reply.thumbnail_width, reply.thumbnail_height) > MAX_THUMBNAIL_SIDE
+            or reply.detail_bytes > MAX_DETAIL_BYTES
+        ):
+            raise ValueError("The decoder's answer makes no sense.")
+        return reply

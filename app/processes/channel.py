@@ -1,0 +1,102 @@
+"""`Channel`: how a worker and a process that works for it talk, without copying a photo through a pipe.
+
+Both share one block of memory and one socket. A request is a frame of fixed size on the socket, and its input lies at
+the beginning of the block; the answer is a frame of fixed size, and its output lies in the block from `input_bytes`
+on. One request is in work at a time. The end of either process closes the socket, which the other sees at once.
+
+What the frames hold is up to who uses the channel: `photos.protocol` is for decoders. The worker trusts neither frame
+nor block: it reads only sizes that it knows, and copies what it uses before it looks at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import tempfile
+from typing import Any
+
+# Larger inputs leave the block empty again, so that a few large photos do not stay in memory for ever after.
+_KEPT_BYTES = 1024 * 1024
+
+
+class Disconnected(ConnectionError):
+    """The other process has ended."""
+
+
+class Channel:
+    """One end: `block` for the bytes, `socket` for the frames."""
+
+    def __init__(self, sock: socket.socket, block_file: int, input_bytes: int) -> None:
+        self.socket = sock
+        self.input_bytes = input_bytes
+        self.block = mmap.mmap(block_file, os.fstat(block_file).st_size)
+        self._received = b""
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; raises Disconnected."""
+        try:
+            self.socket.sendall(frame)
+        except OSError as error:
+            raise Disconnected from error
+
+    def receive(self, frame: struct.Struct) -> tuple[Any, ...]:
+        """Wait for a frame and unpack it.
+
+        Raises TimeoutError after the socket's time-out, after which the caller may go on waiting, and Disconnected.
+        """
+        while len(self._received) < frame.size:
+            try:
+                part = self.socket.recv(frame.size - len(self._received))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise Disconnected from error
+            if not part:
+                raise Disconnected
+            self._received += part
+        data, self._received = self._received, b""
+        return frame.unpack(data)
+
+    def put(self, data: bytes) -> None:
+        """Write a request's input."""
+        self.block[: len(data)] = data
+
+    def output(self, start: int, size: int) -> bytes:
+        """Copy a part of the answer's output."""
+        at = self.input_bytes + start
+        return self.block[at : at + size]
+
+    def tidy(self, used_bytes: int) -> None:
+        """Give the memory of a large input back to the system."""
+        if used_bytes > _KEPT_BYTES and hasattr(mmap, "MADV_REMOVE"):
+            self.block.madvise(mmap.MADV_REMOVE)
+
+    def close(self) -> None:
+        """Close the socket and unmap the block."""
+        self.socket.close()
+        with contextlib.suppress(BufferError):  # unmapped with its last view
+            self.block.close()
+
+
+def shared_block(size: int) -> int:
+    """Make a block of memory that is a file without a name; returns its descriptor.
+
+    On Linux it can neither shrink nor grow: a shorter block would end the process that reads beyond its end. It takes
+    memory only where it was written, and needs no /dev/shm.
+    """
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryFile() as file:
+            os.ftruncate(file.fileno(), size)
+            return os.dup(file.fileno())
+    descriptor = os.memfd_create("topthree-photo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,90 @@
+"""What another process uses: processor time, memory, and whether it waits for a processor."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_SECONDS_PER_LOOK = 1e-6
+
+
+class Usage:
+    """The use of one process; where the system cannot say, it seems to use nothing and never to stall."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._clock = _processor_clock(pid)
+
+    def seconds(self) -> float:
+        """Return the processor time of all its threads; 0 where it has ended."""
+        if self._clock is None:
+            return 0.0
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:
+            return 0.0
+
+    def data_bytes(self) -> int:
+        """Return how much memory it has mapped for its own data (`VmData` in proc_pid_status(5))."""
+        with suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+        return 0
+
+    def is_waiting(self) -> bool:
+        """Return whether all its threads sleep, which no computing or starving thread does."""
+        states = list(_thread_states(self.pid))
+        return bool(states) and "R" not in states and "D" not in states
+
+
+class Progress:
+    """Notices a process that does not get on: for some time it has neither computed nor waited for a processor."""
+
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+        self._start = self._seconds = usage.seconds()
+        self._since = time.monotonic()
+
+    def used_seconds(self) -> float:
+        """Return the processor time used since this was made."""
+        return max(0.0, self._usage.seconds() - self._start)
+
+    def stalled_seconds(self) -> float:
+        """Return for how long it has not got on, as far as the calls of this method could see."""
+        now, seconds = time.monotonic(), self._usage.seconds()
+        if seconds - self._seconds > _SECONDS_PER_LOOK or not self._usage.is_waiting():
+            self._seconds, self._since = seconds, now
+        return now - self._since
+
+
+def run_when_idle(pid: int) -> None:
+    """Let a process have a processor only while no other wants one; this cannot be taken back without rights."""
+    if not hasattr(os, "sched_setscheduler"):
+        return
+    for thread in _threads(pid):
+        with suppress(OSError):  # it has ended
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _processor_clock(pid: int) -> int | None:
+    """Find the process's clock of processor time (clock_getcpuclockid(3)); None where there is none."""
+    get = getattr(ctypes.CDLL(None), "clock_getcpuclockid", None)
+    clock = ctypes.c_int()
+    return clock.value if get is not None and get(pid, ctypes.byref(clock)) == 0 else None
+
+
+def _threads(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    return []
+
+
+def _thread_states(pid: int) -> Iterator[str]:
+    """Yield the state of each thread, a letter of proc_pid_stat(5)."""
+    for thread in _threads(pid):
+        with suppress(OSError):
+            yield Path(f"/proc/{pid}/task/{thread}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
