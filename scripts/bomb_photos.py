@@ -17,7 +17,14 @@ from PIL import Image
 
 SIDE = 8000
 # `hostile_plugin.py` looks for these in a BMP's reserved bytes.
-HOSTILE = {"spins": b"SPIN", "allocates": b"HOAR", "crashes": b"SEGV", "waits": b"WAIT", "is slow": b"SLOW"}
+HOSTILE = {
+    "spins": b"SPIN",
+    "allocates": b"HOAR",
+    "asks too much": b"MUCH",
+    "crashes": b"SEGV",
+    "waits": b"WAIT",
+    "is slow": b"SLOW",
+}
 
 Maker = Callable[[int], bytes]
 

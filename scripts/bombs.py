@@ -100,8 +100,10 @@ async def each_alone(server: OwnServer, watch: Watch, files: dict[str, bytes]) -
 
 
 @asynccontextmanager
-async def bombarding(url: str, files: dict[str, bytes], answers: dict[str, Counter[int]]) -> AsyncIterator[None]:
-    """Keep sixteen files in flight as long as the context lasts; note how often which status came back to each."""
+async def bombarding(
+    url: str, files: dict[str, bytes], answers: dict[str, Counter[int]], *, at_once: int = ATTACKERS
+) -> AsyncIterator[None]:
+    """Keep some files in flight as long as the context lasts; note how often which status came back to each."""
 
     async def go_on(start: int) -> None:
         names = list(files)
@@ -110,7 +112,7 @@ async def bombarding(url: str, files: dict[str, bytes], answers: dict[str, Count
                 name = names[(start + place) % len(names)]
                 answers[name][await send(url, files[name])] += 1
 
-    tasks = [asyncio.create_task(go_on(start)) for start in range(ATTACKERS)]
+    tasks = [asyncio.create_task(go_on(start)) for start in range(at_once)]
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +29,12 @@ import pebble
 
 from app.images import Geometry, decode
 from app.offline.server import process_memory_mb
+from app.photos.decoders import Decoders, Wanted
 
 WORKERS = 2
 MAX_PIXELS = 64_000_000
+MAX_PHOTO_BYTES = 10 * 2**20
+MAX_PHOTO_MEMORY = 512 * 2**20
 TIMEOUT_SECONDS = 1.0
 
 Crop = npt.NDArray[np.uint8]
@@ -79,9 +82,18 @@ def pebble_pool() -> Iterator[Pool]:
         pool.join()
 
 
+@contextmanager
+def own_decoders() -> Iterator[Pool]:
+    """Decode as the service does."""
+    with closing(Decoders(WORKERS, max_bytes=MAX_PHOTO_BYTES, memory_bytes=MAX_PHOTO_MEMORY)) as pool:
+        wanted = Wanted(Geometry(), MAX_PIXELS)
+        yield Pool(lambda data: pool.decode(data, wanted).crop, lambda: pool.pids)
+
+
 POOLS: dict[str, Callable[[], AbstractContextManager[Pool]]] = {
     "in process": in_process,
     "pebble": pebble_pool,
+    "our decoders": own_decoders,
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -38,6 +39,11 @@ def hoard() -> None:
             spin()
 
 
+def ask_too_much() -> None:
+    """Ask for more memory at once than any photo may have, and say so when it is refused."""
+    bytearray(2**33)
+
+
 def crash() -> None:
     """Read from address 0."""
     ctypes.string_at(0)
@@ -50,6 +56,12 @@ def wait() -> None:
     lock.acquire()
 
 
+def resist() -> None:
+    """Compute without end, deaf to the kernel's limit of processor time."""
+    signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    spin()
+
+
 def be_slow() -> None:
     """Compute for a second of processor time, then go on."""
     end = time.process_time() + SLOW_SECONDS
@@ -60,9 +72,11 @@ def be_slow() -> None:
 DEEDS: dict[bytes, Callable[[], None]] = {
     b"SPIN": spin,
     b"HOAR": hoard,
+    b"MUCH": ask_too_much,
     b"SEGV": crash,
     b"WAIT": wait,
     b"SLOW": be_slow,
+    b"DEAF": resist,
 }
 
 
