@@ -43,6 +43,7 @@ fuzz: $(VENV)/.installed ## Send damaged files to the decoders for 30 minutes; S
 
 bombs: $(VENV)/.installed ## Send files that cost much to decode beside good ones; nobody else may notice. SECONDS=20 makes it shorter.
 	$(BIN)/python scripts/bombs.py $(if $(SECONDS),--seconds $(SECONDS))
+	$(BIN)/python scripts/hostile_bombs.py $(if $(SECONDS),--seconds $(SECONDS))
 
 soak: $(VENV)/.installed ## Send 20,000 mixed requests and require flat memory; SECONDS=60 makes it a minute.
 	$(BIN)/python scripts/soak.py $(if $(SECONDS),--seconds $(SECONDS))
