@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens lint coverage fuzz soak overload chaos schema-check lock audit image-check clean
+.PHONY: help serve test test-browser screens lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,12 @@ lint: $(VENV)/.installed-test ## Check style, formatting and types.
 coverage: $(VENV)/.installed-test ## Run the tests and require 95% of branches.
 	$(BIN)/pytest -n auto --cov --cov-report=term
 
-fuzz: $(VENV)/.installed-fuzz ## Send damaged files to the decoders for 30 minutes; SECONDS=60 makes it a minute.
-	$(BIN)/python scripts/fuzz_images.py $(if $(SECONDS),--seconds $(SECONDS))
+fuzz: $(VENV)/.installed ## Send damaged files to the decoders for 30 minutes; SECONDS=60 makes it a minute, INPUTS=1000000 a million files.
+	$(BIN)/python scripts/fuzz_images.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUTS),--inputs $(INPUTS))
+
+bombs: $(VENV)/.installed ## Send files that cost much to decode beside good ones; nobody else may notice. SECONDS=20 makes it shorter.
+	$(BIN)/python scripts/bombs.py $(if $(SECONDS),--seconds $(SECONDS))
+	$(BIN)/python scripts/hostile_bombs.py $(if $(SECONDS),--seconds $(SECONDS))
 
 soak: $(VENV)/.installed ## Send 20,000 mixed requests and require flat memory; SECONDS=60 makes it a minute.
 	$(BIN)/python scripts/soak.py $(if $(SECONDS),--seconds $(SECONDS))
@@ -47,7 +51,7 @@ soak: $(VENV)/.installed ## Send 20,000 mixed requests and require flat memory; 
 overload: $(VENV)/.installed ## Offer four times what the service can answer; it must still answer 90% of its best, and its probes.
 	$(BIN)/python scripts/overload.py $(if $(SECONDS),--seconds $(SECONDS))
 
-chaos: $(VENV)/.installed ## Kill, stop and reload the service, and send it slow clients, under load; only what was killed may be lost.
+chaos: $(VENV)/.installed ## Kill, stop and reload the service, send it slow clients and costly files, under load; only what was killed may be lost.
 	$(BIN)/python scripts/chaos.py $(if $(SECONDS),--seconds $(SECONDS))
 
 schema-check: $(VENV)/.installed-schema ## Send what schemathesis makes of the interface's document for 5 minutes; SECONDS=60 makes it one.
@@ -84,10 +88,6 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "Installing the tools for tests and checks into $(VENV)."
 	@$(PIP) install --quiet --editable '.[test]'
-	@touch $@
-
-$(VENV)/.installed-fuzz: $(VENV)/.installed
-	@$(PIP) install --quiet --editable '.[fuzz]'
 	@touch $@
 
 $(VENV)/.installed-audit: $(VENV)/.installed

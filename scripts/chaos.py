@@ -4,13 +4,15 @@ usage: python scripts/chaos.py [--seconds 60]
 
 Two workers answer eight clients, each of which sends its next photo when its last one is answered, on a new connection
 after every tenth; no answer is kept.
-A quarter of the time each:
+Three tenths of the time for `bombs`, the rest in equal parts:
 
   kill    kill -9 for a worker, again and again: only requests on its own connections may be lost, and two workers
           must be ready again within ten seconds
   reload  SIGHUP, again and again: nothing may be lost, and each reload must be done
   slow    200 connections that send a head byte by byte and 200 that stop amid a body: nothing of the clients may be
           lost, and their 99th percentile may be at most twice that without them, and 100 ms
+  bombs   16 files at once that cost much to decode, then kill -9 for a decoder, then for all, again and again: nothing
+          of the clients may be lost, and all decoders must be there again within two seconds
   stop    SIGTERM for a new server, again and again: whatever was accepted must be answered
 """
 
@@ -30,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from chaos_bombs import attack_decoders
 from chaos_load import Fates, load, until
 from overload import photo_requests
 
@@ -40,6 +43,7 @@ ATTACKERS = 200
 RECOVERY_SECONDS = 10.0
 NOISE_MS = 100.0
 TRICKLE_SECONDS = 1.0
+BOMBS_SHARE = 0.3
 
 
 def workers_of(server: OwnServer) -> set[int]:
@@ -182,13 +186,14 @@ def broken(promises: dict[str, bool]) -> list[str]:
 
 
 async def run(settings: Settings, seconds: float) -> list[str]:
-    """Do all four, and return what was broken."""
+    """Do all five, and return what was broken."""
     found = []
     with own_server(settings) as server:
         await until(lambda: is_ready(server))
+        found += await attack_decoders(server, BOMBS_SHARE * seconds)
         for act in (kill_workers, reload, slow_clients):
-            found += await act(server, seconds)
-    return found + await stop(settings, seconds)
+            found += await act(server, (1 - BOMBS_SHARE) / 4 * seconds)
+    return found + await stop(settings, (1 - BOMBS_SHARE) / 4 * seconds)
 
 
 def main() -> int:
@@ -198,7 +203,7 @@ def main() -> int:
     options = parser.parse_args()
     settings = Settings.from_environment(os.environ)
     settings = dataclasses.replace(settings, workers=2, result_cache_bytes=0)
-    found = asyncio.run(run(settings, options.seconds / 4))
+    found = asyncio.run(run(settings, options.seconds))
     for promise in found:
         print(f"broken: {promise}")
     return int(bool(found))

@@ -1,214 +1,246 @@
 #!/usr/bin/env python3
-"""Fuzz app/images.py: hostile files give a photo or a problem, soon, in little memory, and nothing else.
+"""Fuzz the decoders: hostile files give a photo or a problem, soon, in little memory, and nothing else.
 
-libFuzzer, through atheris, keeps what reaches new lines of Pillow's and our Python code and changes it further;
-fuzz_mutations.py knows how the files are built. It runs in a child process, so that a crash is recorded with its
-input. A find is an exception that is no Problem, a crash, more than 2 seconds of processor time for one input, or
-more memory than the budget. Each is tried again alone in a fresh process before it counts.
+usage: python scripts/fuzz_images.py [--seconds 1800 | --inputs 1000000] [--seed 1] [--replay FILE ...]
+
+fuzz_mutations.py damages good files of every kind, knowing how they are built; each goes the way that a photo of the
+service goes, into a decoder and back. A find is a file that ends its decoder: by a crash, at its limit of processor
+time, or at that of memory. It is tried again alone, in new decoders, before it counts, and kept in a file. Finds are
+listed; what fails the run is a promise broken: another exception than a problem, an answer that does not come, a
+decoder that has more memory than it may.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
+import logging
+import os
 import random
-import re
-import resource
-import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+from app.photos.decoders import Decoders, Wanted
+from fuzz_mutations import mutate, scramble
+from fuzz_seeds import seeds
 
+from app.errors import Problem
+from app.images import Geometry
+
+MEBI = 2**20
 MAX_PIXELS = 4_000_000
-MOST_SECONDS = 2.0
-# Above what the process has after it decoded every seed: 4 megapixels take 16 MB, and decoders hold several copies.
-MEMORY_BUDGET_BYTES = 256 * 1024 * 1024
-LARGEST_INPUT_BYTES = 64 * 1024
-# Two seconds of processor time are noticed when an input returns; one that never does is stopped after these.
-NEVER_RETURNS_SECONDS = 30
+MAX_SECONDS = 2.0
+MAX_INPUT_BYTES = 64 * 1024
+# 4 megapixels take 16 MB, and decoders hold several copies.
+MEMORY_BYTES = 256 * MEBI
+# Beyond what a photo may take: the interpreter, the libraries, and the block that is shared with the worker.
+MAX_RESIDENT_BYTES = MEMORY_BYTES + 128 * MEBI
+# A photo that is over its time has its answer by then, also where several share a processor.
+MAX_ANSWER_SECONDS = 15.0
+PROGRESS_SECONDS = 60.0
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+WANTED = (
+    Wanted(Geometry(), MAX_PIXELS, 640),
+    Wanted(Geometry(interpolation="bicubic"), MAX_PIXELS),
+)
+# What the sentence of a problem says where the decoder did not refuse the file, but came to an end with it.
+ENDS = {
+    "crash": ("crashes its decoder", "confuses its decoder"),
+    "time": ("takes more than", "came to a standstill"),
+    "memory": ("more memory than its header promised", "for lack of memory"),
+}
 
 
-class Find(Exception):
-    """An input took longer or more memory than it may."""
+class Broken(Exception):
+    """The service itself did something that it never may."""
 
 
-def peak_bytes() -> int:
-    """Tell the most memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+@dataclass
+class Tally:
+    """What became of the inputs, and the files that ended their decoder, by name with the kind of the end."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    finds: dict[str, str] = field(default_factory=dict)
+    slowest_seconds: float = 0.0
+    resident_bytes: int = 0
+
+    def note(self, outcome: str, seconds: float) -> None:
+        """Count one input."""
+        self.outcomes[outcome] += 1
+        self.slowest_seconds = max(self.slowest_seconds, seconds)
 
 
-def try_one(data: bytes, base_bytes: int | None = None) -> str:
-    """Do with an input all that the service does with a photo; return the kind of photo or problem that it is."""
-    from app.errors import Problem
-    from app.images import Geometry, decode
+def open_decoders(count: int, extra_modules: tuple[str, ...] = ()) -> Decoders:
+    """Make decoders with the limits of a fuzzing run."""
+    return Decoders(
+        count,
+        max_bytes=MAX_INPUT_BYTES,
+        memory_bytes=MEMORY_BYTES,
+        max_seconds=MAX_SECONDS,
+        extra_modules=extra_modules,
+    )
 
-    started = time.process_time()
+
+def try_one(decoders: Decoders, data: bytes, wanted: Wanted = WANTED[0]) -> str:
+    """Have a file decoded; return the kind of photo, problem or end of its decoder that it is."""
     try:
-        photo = decode(data, max_pixels=MAX_PIXELS)
-        for geometry in (Geometry(), Geometry(interpolation="bicubic")):
-            crop = photo.crop(geometry)
-            if crop.shape != (224, 224, 3) or str(crop.dtype) != "uint8":
-                raise Find(f"a crop of {crop.shape}, {crop.dtype}")
-        if not photo.thumbnail(640).startswith(b"\xff\xd8"):
-            raise Find("a thumbnail that is no JPEG")
-        outcome = photo.format
+        photo = decoders.decode(data, wanted)
     except Problem as problem:
-        outcome = problem.slug
-    seconds = time.process_time() - started
-    if seconds > MOST_SECONDS:
-        raise Find(f"{seconds:.1f} s of processor time")
-    if base_bytes is not None and peak_bytes() - base_bytes > MEMORY_BUDGET_BYTES:
-        raise Find(f"{(peak_bytes() - base_bytes) / 2**20:.0f} MiB above the start")
-    return outcome
+        ends = (kind for kind, said in ENDS.items() if any(phrase in problem.detail for phrase in said))
+        return next(ends, problem.slug)
+    except Exception as error:  # whatever else it is, it should not have come
+        raise Broken(f"{type(error).__name__}: {error}") from error
+    if photo.crop.shape != (224, 224, 3) or str(photo.crop.dtype) != "uint8":
+        raise Broken(f"a crop of {photo.crop.shape}, {photo.crop.dtype}")
+    return photo.format
 
 
-def fuzz(options: list[str], outcomes_file: Path) -> None:
-    """Let libFuzzer call `try_one` until its time is up; runs in the child process."""
-    import atexit
-    import warnings
-
-    import atheris
-
-    warnings.simplefilter("ignore")
-    with atheris.instrument_imports(include=["app.images", "PIL"]):
-        import app.images  # noqa: F401
-    from fuzz_mutations import mutate
-    from fuzz_seeds import seeds
-
-    for _, data in seeds():
-        try_one(data)
-    base = peak_bytes()
-    outcomes: Counter[str] = Counter()
-
-    def target(data: bytes) -> None:
-        outcomes[try_one(data, base)] += 1
-        if sum(outcomes.values()) % 1000 == 0:
-            write()
-
-    def write() -> None:
-        outcomes_file.write_text("\n".join(f"{count} {name}" for name, count in outcomes.most_common()))
-
-    def change(data: bytes, max_size: int, seed: int) -> bytes:
-        changed = mutate(data, random.Random(seed), lambda piece: atheris.Mutate(piece, max(len(piece) + 8, 16)))
-        return changed[:max_size]
-
-    atexit.register(write)
-    atheris.Setup([sys.argv[0], *options], target, custom_mutator=change)
-    atheris.Fuzz()
+def input_of(number: int, seed: int, originals: list[bytes]) -> bytes:
+    """Make one input; the same numbers make the same."""
+    chance = random.Random(f"{seed} {number}")
+    data = chance.choice(originals)
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        data = mutate(data, chance, lambda piece: scramble(piece, chance))
+    return data[:MAX_INPUT_BYTES]
 
 
-def replay(paths: list[Path]) -> None:
-    """Try files, each as the only one of this process if there is one; prints what each is."""
-    from fuzz_seeds import seeds
-
-    for _, data in seeds():
-        try_one(data)
-    base = peak_bytes()
-    for path in paths:
-        print(f"{path.name}: {try_one(path.read_bytes(), base)}", flush=True)
+def confirm(data: bytes, extra_modules: tuple[str, ...] = ()) -> str:
+    """Try a file again in new decoders, where nothing else runs, and return what it is."""
+    with closing(open_decoders(1, extra_modules)) as decoders:
+        return try_one(decoders, data)
 
 
-def confirm(path: Path) -> str | None:
-    """Try a find again in a process of its own, and return what happens; None where nothing does."""
-    command = [sys.executable, __file__, "--replay", str(path)]
+class Fuzzer:
+    """A run: it has inputs tried by as many threads as there are decoders, until it has had enough."""
+
+    def __init__(self, decoders: Decoders, finds: Path, seed: int) -> None:
+        self._decoders = decoders
+        self._finds = finds
+        self._seed = seed
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._originals = [data for _, data in seeds()]
+        self.tally = Tally()
+
+    def run(self, seconds: float, inputs: int) -> None:
+        """Fuzz for some seconds, or until some inputs were tried; raises Broken."""
+        began = time.monotonic()
+        self._end, self._inputs = began + seconds, inputs
+        count = self._decoders.count
+        with _watching(self._decoders, self.tally), ThreadPoolExecutor(count) as threads:
+            running = {threads.submit(self._go_on) for _ in range(count)}
+            while wait(running, PROGRESS_SECONDS).not_done:
+                print(summary(self.tally, time.monotonic() - began), flush=True)
+        for future in running:
+            future.result()
+
+    def _go_on(self) -> None:
+        while time.monotonic() < self._end and (number := next(self._numbers)) < self._inputs:
+            data = input_of(number, self._seed, self._originals)
+            began = time.monotonic()
+            try:
+                outcome = try_one(self._decoders, data, WANTED[number % len(WANTED)])
+            except Broken:
+                self._keep("broken", data)
+                self._end = 0.0
+                raise
+            with self._lock:
+                self.tally.note(outcome, time.monotonic() - began)
+            if outcome in ENDS and confirm(data) == outcome:
+                self._keep(outcome, data)
+
+    def _keep(self, kind: str, data: bytes) -> None:
+        path = self._finds / f"{kind}-{hashlib.sha1(data).hexdigest()}"
+        self._finds.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        with self._lock:
+            self.tally.finds[path.name] = kind
+        print(f"Find: {path}", flush=True)
+
+
+@contextmanager
+def _watching(decoders: Decoders, tally: Tally) -> Iterator[None]:
+    """Note the most memory that any decoder has, as long as the context lasts."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            tally.resident_bytes = max(tally.resident_bytes, *map(resident_bytes, decoders.pids), 0)
+
+    thread = threading.Thread(target=look)
+    thread.start()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10 * NEVER_RETURNS_SECONDS)
-    except subprocess.TimeoutExpired:
-        return "it never returns"
-    if done.returncode == 0:
-        return None
-    return f"signal {-done.returncode}" if done.returncode < 0 else done.stderr.strip().splitlines()[-1]
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
-def run(seconds: float, finds: Path, seed: int) -> int:
-    """Fuzz for so many seconds, print what was tried and found, and return how many finds there are."""
-    from fuzz_seeds import seeds
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process occupies; 0 for one that has ended."""
+    try:
+        return PAGE_BYTES * int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
-    tried, outcomes, confirmed, restarts = 0, Counter[str](), {}, -1
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        corpus, artifacts, counts = Path(scratch, "corpus"), Path(scratch, "artifacts"), Path(scratch, "outcomes")
-        corpus.mkdir()
-        artifacts.mkdir()
-        for name, data in seeds():
-            (corpus / name).write_bytes(data)
-        begun_with = len(list(corpus.iterdir()))
-        while (left := seconds - (time.monotonic() - started)) > 1:
-            restarts += 1
-            counts.unlink(missing_ok=True)
-            errors = _run_child(corpus, artifacts, counts, left, seed + restarts)
-            tried += int(
-                (
-                    re.findall(r"number_of_executed_units: (\d+)", errors)
-                    or re.findall(r"^#(\d+)", errors, re.M)
-                    or ["0"]
-                )[-1]
-            )
-            for line in counts.read_text().splitlines() if counts.exists() else ():
-                outcomes[line.split(" ", 1)[1]] += int(line.split(" ")[0])
-            for path in artifacts.iterdir():
-                reason = confirm(path)
-                if reason:
-                    finds.mkdir(parents=True, exist_ok=True)
-                    confirmed[path.name] = reason
-                    (finds / path.name).write_bytes(path.read_bytes())
-                    print(f"Find: {finds / path.name}: {reason}", flush=True)
-                path.unlink()
-        grown = len(list(corpus.iterdir())) - begun_with
-    took = time.monotonic() - started
+
+def summary(tally: Tally, seconds: float) -> str:
+    """Say how far a run is."""
+    tried = tally.outcomes.total()
+    ended = ", ".join(f"{tally.outcomes[kind]} {kind}" for kind in ENDS)
+    return f"{tried:,} inputs in {seconds:,.0f} s ({tried / seconds:,.0f} a second); decoders ended: {ended}"
+
+
+def report(tally: Tally, seconds: float) -> int:
+    """Print what a run found, and return 0 if every promise was kept."""
+    print(summary(tally, seconds))
+    print("what became of them: " + ", ".join(f"{name} {count:,}" for name, count in tally.outcomes.most_common()))
     print(
-        f"{tried:,} inputs in {took:,.0f} s ({tried / took:,.0f} a second), {begun_with} seeds, {grown} kept since "
-        f"they reached new lines, {restarts} restarts of the child"
+        f"slowest answer {tally.slowest_seconds:.1f} s; most memory of a decoder {tally.resident_bytes / MEBI:.0f} MiB"
     )
-    print("What became of them: " + ", ".join(f"{name} {count:,}" for name, count in outcomes.most_common()))
-    print(
-        f"{len(confirmed)} finds (no crash, no exception but a Problem, at most {MOST_SECONDS:g} s of processor "
-        f"time and {MEMORY_BUDGET_BYTES // 2**20} MiB above the start are allowed)"
-    )
-    return len(confirmed)
+    print(f"{len(tally.finds)} finds" + "".join(f"\n  {kind:7} {name}" for name, kind in sorted(tally.finds.items())))
+    broken = {
+        f"an answer took over {MAX_ANSWER_SECONDS:.0f} s": tally.slowest_seconds > MAX_ANSWER_SECONDS,
+        f"a decoder had over {MAX_RESIDENT_BYTES / MEBI:.0f} MiB": tally.resident_bytes > MAX_RESIDENT_BYTES,
+    }
+    for promise, is_broken in broken.items():
+        if is_broken:
+            print(f"broken: {promise}")
+    return int(any(broken.values()))
 
 
-def _run_child(corpus: Path, artifacts: Path, counts: Path, seconds: float, seed: int) -> str:
-    options = [
-        str(corpus),
-        f"-max_total_time={max(1, int(seconds))}",
-        f"-max_len={LARGEST_INPUT_BYTES}",
-        f"-timeout={NEVER_RETURNS_SECONDS}",
-        f"-artifact_prefix={artifacts}/",
-        f"-seed={seed}",
-        "-rss_limit_mb=2048",
-        "-print_final_stats=1",
-        "-len_control=0",
-    ]
-    command = [sys.executable, __file__, "--child", str(counts), *options]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
-    if done.returncode and not list(artifacts.iterdir()):
-        raise SystemExit(f"The fuzzer itself failed:\n{done.stderr[-3000:]}")
-    return done.stderr
-
-
-def main() -> None:
+def main() -> int:
     """Fuzz, or try single files again."""
-    if sys.argv[1:2] == ["--child"]:
-        fuzz(sys.argv[3:], Path(sys.argv[2]))
-        return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=1800, help="how long (1800)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, help="how long (1800, without --inputs)")
+    parser.add_argument("--inputs", type=int, help="how many")
     parser.add_argument("--seed", type=int, default=1, help="another number, other inputs (1)")
-    parser.add_argument(
-        "--finds", type=Path, default=Path("fuzz-finds"), help="folder for inputs that break something"
-    )
+    parser.add_argument("--finds", type=Path, default=Path("fuzz-finds"), help="folder for what ends a decoder")
     parser.add_argument("--replay", type=Path, nargs="+", help="try these files instead")
-    arguments = parser.parse_args()
-    if arguments.replay:
-        replay(arguments.replay)
-    elif run(arguments.seconds, arguments.finds, arguments.seed):
-        raise SystemExit(1)
+    options = parser.parse_args()
+    if options.replay:
+        for path in options.replay:
+            print(f"{path.name}: {confirm(path.read_bytes())}", flush=True)
+        return 0
+    logging.disable(logging.WARNING)  # each end of a decoder, which the summary counts
+    seconds = options.seconds or (float("inf") if options.inputs else 1800.0)
+    with closing(open_decoders(len(os.sched_getaffinity(0)) + 1)) as decoders:
+        fuzzer, began = Fuzzer(decoders, options.finds, options.seed), time.monotonic()
+        try:
+            fuzzer.run(seconds, options.inputs or sys.maxsize)
+        except Broken as error:
+            print(f"broken: {error}")
+            return 1
+        return report(fuzzer.tally, time.monotonic() - began)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,52 +3,115 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import fuzz_images
 import pytest
-from fuzz_images import Find, confirm, try_one
+from bomb_photos import hostile
+from fakes import decoders, encode
+from fuzz_images import Broken, Fuzzer, Tally, confirm, input_of, open_decoders, report, try_one
 from fuzz_mutations import KINDS, Mutate, mutate, scramble
 from fuzz_seeds import seeds
 from PIL import Image
 
 from app import images
+from app.photos.decoders import Decoders
 
 CORPUS = sorted(path for path in (Path(__file__).parent / "data" / "fuzz").iterdir() if path.suffix != ".md")
 SEEDS = dict(seeds())
+PLUGIN = ("hostile_plugin",)
+
+
+@pytest.fixture(scope="module")
+def hostile_decoders() -> Iterator[Decoders]:
+    """Decoders that do what a hostile BMP says."""
+    with closing(open_decoders(1, PLUGIN)) as opened:
+        yield opened
 
 
 def unchanged(piece: bytes) -> bytes:
-    """Stand in for libFuzzer's own mutation."""
+    """Stand in for a mutation that knows nothing."""
     return piece
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
 def test_what_was_found_is_a_photo_or_a_problem_now(path: Path) -> None:
-    assert confirm(path) is None
+    assert confirm(path.read_bytes()) not in fuzz_images.ENDS
 
 
 @pytest.mark.parametrize("name", SEEDS)
 def test_every_seed_is_a_photo(name: str) -> None:
     kind = "tiff" if "tiff" in name else "jpeg" if "mpo" in name else name.split("-")[0]
-    assert try_one(SEEDS[name]) == ("HEIC" if "drawn" in name else kind.upper())
+    assert try_one(decoders(), SEEDS[name]) == ("HEIC" if "drawn" in name else kind.upper())
 
 
 @pytest.mark.parametrize("name", SEEDS)
 def test_hostile_files_are_photos_or_problems(name: str) -> None:
-    met = {try_one(mutate(SEEDS[name], random.Random(number), unchanged)) for number in range(25)}
-    assert met <= {*(kind for kind, _ in images._SIGNATURES), "AVIF", "HEIC", "broken-image", "unsupported-image"} | {
-        "too-many-pixels"
-    }
+    met = {try_one(decoders(), mutate(SEEDS[name], random.Random(number), unchanged)) for number in range(25)}
+    kinds = {*(kind for kind, _ in images._SIGNATURES), "AVIF", "HEIC"}
+    assert met <= kinds | {"broken-image", "unsupported-image", "too-many-pixels", "too-costly"}
+
+
+@pytest.mark.parametrize(
+    ("deed", "end"), [("spins", "time"), ("allocates", "time"), ("waits", "time"), ("crashes", "crash")]
+)
+def test_the_end_of_a_decoder_is_told_by_its_kind(hostile_decoders: Decoders, deed: str, end: str) -> None:
+    assert try_one(hostile_decoders, hostile(deed)) == end
+
+
+def test_memory_beyond_the_promise_is_told_as_memory(hostile_decoders: Decoders) -> None:
+    assert try_one(hostile_decoders, hostile("asks too much")) == "memory"
+
+
+def test_a_find_is_tried_again_in_new_decoders() -> None:
+    assert confirm(hostile("crashes"), PLUGIN) == "crash"
+    assert confirm(hostile("crashes")) == "BMP"
+
+
+def test_a_run_counts_its_inputs_and_keeps_no_file_without_a_find(tmp_path: Path) -> None:
+    fuzzer = Fuzzer(decoders(), tmp_path / "finds", seed=1)
+    fuzzer.run(60, inputs=200)
+    assert fuzzer.tally.outcomes.total() == 200
+    assert (tmp_path / "finds").exists() == bool(fuzzer.tally.finds)
+    assert fuzzer.tally.resident_bytes > 2**20
+
+
+def test_another_failure_than_a_problem_ends_the_run(tmp_path: Path) -> None:
+    with closing(open_decoders(1)) as closed:
+        fuzzer = Fuzzer(closed, tmp_path / "finds", seed=1)
+    closed.attempt = lambda *_, **__: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(Broken, match="ZeroDivisionError"):
+        fuzzer.run(60, inputs=10)
+    assert [path.name.partition("-")[0] for path in (tmp_path / "finds").iterdir()] == ["broken"]
+
+
+@pytest.mark.parametrize(
+    ("tally", "status"),
+    [
+        (Tally(slowest_seconds=1.0, resident_bytes=2**20), 0),
+        (Tally(slowest_seconds=60.0), 1),
+        (Tally(resident_bytes=2**30), 1),
+    ],
+    ids=["all well", "an answer too late", "too much memory"],
+)
+def test_what_fails_a_run_is_a_promise_broken(tally: Tally, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(tally, 1.0) == status
+    assert ("broken:" in capsys.readouterr().out) == bool(status)
+
+
+def test_the_list_of_finds_names_their_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(Tally(finds={"crash-1f": "crash", "time-2e": "time"}), 1.0) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == ["2 finds", "  crash   crash-1f", "  time    time-2e"]
 
 
 @pytest.mark.parametrize("name", SEEDS)
 def test_the_same_number_makes_the_same_file(name: str) -> None:
-    twice = [mutate(SEEDS[name], random.Random(7), unchanged) for _ in range(2)]
+    twice = [input_of(7, 1, [SEEDS[name]]) for _ in range(2)]
     assert twice[0] == twice[1]
+    assert input_of(8, 1, [SEEDS[name]]) != twice[0]
 
 
 @pytest.mark.parametrize("change", [kind[2] for kind in KINDS], ids=lambda change: change.__name__)
@@ -64,7 +127,7 @@ def test_a_changed_chunk_of_a_png_has_the_right_checksum() -> None:
 
     changed = {mutated_by(flip, number) for number in range(40)} - {SEEDS["png-0"]}
     assert len(changed) > 10
-    assert any(try_one(data) == "PNG" for data in changed)
+    assert any(try_one(decoders(), data) == "PNG" for data in changed)
     for data in changed:
         first_size = int.from_bytes(data[8:12], "big")
         body = data[12 : 16 + first_size]
@@ -81,33 +144,5 @@ def test_scrambling_reaches_every_byte() -> None:
     assert touched == set(range(64))
 
 
-def test_an_exception_that_is_no_problem_is_a_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images.Photo, "thumbnail", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        try_one(SEEDS["png-0"])
-
-
-def test_too_much_time_or_memory_is_a_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Find, match="MiB above the start"):
-        try_one(SEEDS["png-0"], base_bytes=-fuzz_images.MEMORY_BUDGET_BYTES)
-    monkeypatch.setattr(fuzz_images, "MOST_SECONDS", 0.0)
-    with pytest.raises(Find, match="s of processor time"):
-        try_one(SEEDS["png-0"])
-
-
-def test_finds_are_tried_again_in_a_process_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "good.png").write_bytes(SEEDS["png-0"])
-    assert confirm(tmp_path / "good.png") is None
-    assert "No such file" in confirm(tmp_path / "gone.png")
-
-
-def test_a_crash_of_the_process_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    crash = [sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"]
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda _, **options: run(crash, **options))
-    assert confirm(tmp_path) == "signal 11"
-
-
-def test_a_photo_over_the_fuzzers_limit_is_refused_by_its_header(tmp_path: Path) -> None:
-    Image.new("1", (2001, 2000)).save(tmp_path / "large.png")
-    assert try_one((tmp_path / "large.png").read_bytes()) == "too-many-pixels"
+def test_a_photo_over_the_fuzzers_limit_is_refused_by_its_header() -> None:
+    assert try_one(decoders(), encode(Image.new("1", (2001, 2000)))) == "too-many-pixels"

@@ -13,7 +13,16 @@ import signal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import AvifImagePlugin, GifImagePlugin, Image, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImagePalette,
+    MpoImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from ..errors import Problem, TooCostly
 from ..images import decode
@@ -34,7 +43,7 @@ from .protocol import (
 
 # Behind the sandbox nothing can be imported any more.
 Image.preinit()
-_IMPORTED = (AvifImagePlugin, GifImagePlugin, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
+_IMPORTED = (AvifImagePlugin, GifImagePlugin, ImageCms, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 
 def serve(channel: Channel) -> None:

@@ -1,0 +1,202 @@
+"""Send files that cost much to a server of its own, and fail if anybody else notices or one costs more than it may.
+
+usage: python scripts/bombs.py [--seconds 60] [--bombs FOLDER] [--grow]
+
+First each file alone: its status, the processor time and memory of all the service's processes, and how long it took.
+Then, in turns, eight clients alone, and eight clients beside sixteen that send all kinds of files in turn, each the
+next when its last is answered. The service lives in a control group of 1536 MiB where one can be made. It fails when a
+good request is lost, when the good ones' 99th percentile is over twice that without bombs plus 100 ms, when a probe
+takes over 100 ms, when the memory is over 1 GiB, when a file costs over 2.2 seconds of processor time, and when
+anything but 200, a 4xx or a 503 comes back. `--bombs` sends the files of a folder, `--grow` has each as large as an
+upload may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bomb_photos import bombs, bombs_of
+from chaos_load import Fates, load
+from memory_limit import Group, born_limited, leave
+from overload import photo_requests, read_answer
+from service_watch import Seen, Watch, settled_processor_seconds, watching
+
+from app.offline.server import OwnServer, own_server
+from app.settings import Settings
+
+ATTACKERS = 16
+TURNS = 4
+GROUP_BYTES = 1536 * 2**20
+MAX_MEMORY_MB = 1024.0
+MAX_PROCESSOR_SECONDS = 2.2
+MAX_PROBE_MS = 100.0
+NOISE_MS = 100.0
+PATIENCE_SECONDS = 60.0
+LOST = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one file took."""
+
+    status: int
+    processor_seconds: float
+    memory_mb: float
+    seconds: float
+
+
+@dataclass
+class Found:
+    """What a run measured."""
+
+    alone: dict[str, Cost] = field(default_factory=dict)
+    without: Fates = field(default_factory=Fates)
+    beside: Fates = field(default_factory=Fates)
+    answers: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    seen: list[Seen] = field(default_factory=list)
+
+
+async def send(url: str, body: bytes) -> int:
+    """Send a file on a connection of its own; return the status, 0 where no answer comes."""
+    address = urlsplit(url)
+    try:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    except OSError:
+        return LOST
+    try:
+        head = f"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        return (await asyncio.wait_for(read_answer(reader), PATIENCE_SECONDS))[0]
+    except (OSError, EOFError):  # TimeoutError is an OSError
+        return LOST
+    finally:
+        writer.close()
+
+
+async def each_alone(server: OwnServer, watch: Watch, files: dict[str, bytes]) -> dict[str, Cost]:
+    """Send one file after the other, and measure what each takes until nothing computes any more."""
+    found = {}
+    group = server.process.pid
+    for name, body in files.items():
+        before = settled_processor_seconds(group)
+        watch.seen()
+        began = time.monotonic()
+        status = await send(server.url, body)
+        seconds = time.monotonic() - began
+        used = settled_processor_seconds(group) - before
+        found[name] = Cost(status, used, watch.seen().memory_mb, seconds)
+    return found
+
+
+@asynccontextmanager
+async def bombarding(
+    url: str, files: dict[str, bytes], answers: dict[str, Counter[int]], *, at_once: int = ATTACKERS
+) -> AsyncIterator[None]:
+    """Keep some files in flight as long as the context lasts; note how often which status came back to each."""
+
+    async def go_on(start: int) -> None:
+        names = list(files)
+        while True:
+            for place in range(len(names)):
+                name = names[(start + place) % len(names)]
+                answers[name][await send(url, files[name])] += 1
+
+    tasks = [asyncio.create_task(go_on(start)) for start in range(at_once)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def all_together(server: OwnServer, watch: Watch, files: dict[str, bytes], seconds: float, found: Found) -> None:
+    """Let the good clients alone, and beside the files, take turns."""
+    for _ in range(TURNS):
+        async with load(server.url) as without:
+            await asyncio.sleep(seconds / TURNS / 2)
+        watch.seen()
+        async with bombarding(server.url, files, found.answers), load(server.url) as beside:
+            await asyncio.sleep(seconds / TURNS)
+        found.seen.append(watch.seen())
+        found.without += without
+        found.beside += beside
+
+
+async def measure(server: OwnServer, files: dict[str, bytes], seconds: float) -> Found:
+    """Do both."""
+    found = Found()
+    with watching(server) as watch:
+        found.alone = await each_alone(server, watch, files)
+        await all_together(server, watch, files, seconds, found)
+    return found
+
+
+def is_fair(status: int) -> bool:
+    """Return whether a status says that the file was answered, refused for what it is, or came at a bad time."""
+    return status in (200, 503) or 400 <= status < 500
+
+
+def report(found: Found, files: dict[str, bytes], group: Group | None, settings: Settings) -> int:
+    """Print what was found, and return 0 if all of it is as promised."""
+    print(f"{'file':28} {'bytes':>10} status  processor s  memory MB  elapsed s")
+    for name, cost in found.alone.items():
+        numbers = f"{cost.status:6}  {cost.processor_seconds:11.2f}  {cost.memory_mb:9.0f}  {cost.seconds:9.2f}"
+        print(f"{name:28} {len(files[name]):10,} {numbers}")
+    memory = max(seen.memory_mb for seen in found.seen)
+    probe = max(seen.probe_ms for seen in found.seen)
+    statuses = sum(found.answers.values(), Counter[int]())
+    print(f"without: {found.without}; p99 {found.without.p99_ms:.0f} ms")
+    print(f"beside {ATTACKERS} at once: {found.beside}; p99 {found.beside.p99_ms:.0f} ms")
+    print("came back to these: " + ", ".join(f"{count} times {status}" for status, count in sorted(statuses.items())))
+    where = f"its group's peak {group.peak_mb:.0f} MB, {group.kills} killed in it" if group else "no group can be made"
+    print(f"slowest /healthz {probe:.1f} ms; memory at most {memory:.0f} MB ({where})")
+    alone = found.alone.values()
+    broken = {
+        "a good request was lost": bool(found.beside.lost or found.beside.statuses or found.without.lost),
+        "good requests became slower": found.beside.p99_ms > 2 * found.without.p99_ms + NOISE_MS,
+        f"a probe took over {MAX_PROBE_MS:.0f} ms": probe > MAX_PROBE_MS,
+        f"memory was over {MAX_MEMORY_MB:.0f} MB": max([memory] + [cost.memory_mb for cost in alone]) > MAX_MEMORY_MB,
+        f"a file cost over {MAX_PROCESSOR_SECONDS} s": any(
+            cost.processor_seconds > MAX_PROCESSOR_SECONDS for cost in alone
+        ),
+        "something else came back": not all(map(is_fair, [*statuses, *(cost.status for cost in alone)])),
+        "the system ended a process for lack of memory": group is not None and group.kills > 0,
+    }
+    for promise, is_broken in broken.items():
+        if is_broken:
+            print(f"broken: {promise}")
+    return int(any(broken.values()))
+
+
+def main() -> int:
+    """Run all of it on a server of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--bombs", type=Path, metavar="FOLDER")
+    parser.add_argument("--grow", action="store_true")
+    options = parser.parse_args()
+    settings = dataclasses.replace(Settings.from_environment(os.environ), result_cache_bytes=0)
+    size = settings.max_upload_bytes if options.grow else 0
+    files = bombs_of(options.bombs, size) if options.bombs else bombs(size)
+    with born_limited(GROUP_BYTES) as group, own_server(settings) as server:
+        leave(group)
+        server.wait_for_answer(photo_requests()[0].partition(b"\r\n\r\n")[2])
+        found = asyncio.run(measure(server, files, options.seconds))
+        return report(found, files, group, settings)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        sys.exit(main())

@@ -1,0 +1,111 @@
+"""Send photos to a server of its own whose decoder spins, allocates, crashes or waits, and fail if others notice.
+
+usage: python scripts/hostile_bombs.py [--seconds 60]
+
+No guard knows these photos, since hostile_plugin.py is what goes wrong. For each of the first three kinds, four of
+them are always in flight beside eight good clients: no good request may be lost, and their 99th percentile is at most
+a second. Then three photos that wait without end, of this and of Pillow's own kind, are sent, whose clients stay: a
+good photo behind them must be answered within three seconds, and `/readyz` must say 200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import http.client
+import os
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bomb_photos import hostile
+from bombs import bombarding, is_fair, send
+from chaos_load import load
+from heif_boxes import heic_cycle
+from overload import photo_requests
+
+from app.offline.server import OwnServer, own_server
+from app.settings import Settings
+
+HERE = Path(__file__).resolve().parent
+AT_ONCE = 4
+WAITING = 3
+MAX_P99_MS = 1000.0
+MAX_BEHIND_SECONDS = 3.0
+# What waits must have been taken by a decoder before the good photo comes.
+BEFORE_SECONDS = 0.3
+GOOD = photo_requests()[0].partition(b"\r\n\r\n")[2]
+
+
+async def beside(server: OwnServer, kind: str, seconds: float) -> list[str]:
+    """Keep four photos of a kind in flight beside good clients."""
+    answers: dict[str, Counter[int]] = defaultdict(Counter)
+    async with bombarding(server.url, {kind: hostile(kind)}, answers, at_once=AT_ONCE), load(server.url) as fates:
+        await asyncio.sleep(seconds)
+    came = ", ".join(f"{count} times {status}" for status, count in sorted(answers[kind].items()))
+    print(f"{AT_ONCE} at once that it {kind} with ({came}): {fates}; p99 {fates.p99_ms:.0f} ms", flush=True)
+    broken = {
+        "a good request was lost": bool(fates.lost or fates.statuses),
+        f"the p99 was over {MAX_P99_MS:.0f} ms": fates.p99_ms > MAX_P99_MS,
+        "something else came back": not all(map(is_fair, answers[kind])),
+    }
+    return [f"{kind}: {promise}" for promise, is_broken in broken.items() if is_broken]
+
+
+async def behind(server: OwnServer, name: str, body: bytes) -> list[str]:
+    """Send a good photo behind three that wait without end and whose clients stay."""
+    waiting = [asyncio.create_task(send(server.url, body)) for _ in range(WAITING)]
+    await asyncio.sleep(BEFORE_SECONDS)
+    began = time.monotonic()
+    status = await send(server.url, GOOD)
+    seconds = time.monotonic() - began
+    ready = await asyncio.to_thread(readiness, server.url)
+    came = await asyncio.gather(*waiting)
+    print(f"behind {WAITING} x {name} ({came}): {status} after {seconds:.2f} s; /readyz {ready}", flush=True)
+    broken = {
+        f"a good photo was not answered within {MAX_BEHIND_SECONDS:.0f} s": status != 200
+        or seconds > MAX_BEHIND_SECONDS,
+        "/readyz is not true": ready != 200,
+        "something else came back": not all(map(is_fair, came)),
+    }
+    return [f"{name}: {promise}" for promise, is_broken in broken.items() if is_broken]
+
+
+def readiness(url: str) -> int:
+    """Ask `/readyz`; return its status."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection.request("GET", "/readyz")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+async def run(server: OwnServer, seconds: float) -> list[str]:
+    """Do all of it, and return what was broken."""
+    found = []
+    for kind in ("spins", "allocates", "crashes"):
+        found += await beside(server, kind, seconds / 3)
+    found += await behind(server, "a cycle", heic_cycle(0))
+    return found + await behind(server, "a decoder that waits", hostile("waits"))
+
+
+def main() -> int:
+    """Run, print what was found, and return 0 if all of it is as promised."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "hostile"), str(HERE)])
+    settings = dataclasses.replace(Settings.from_environment(os.environ), result_cache_bytes=0)
+    with own_server(settings) as server:
+        server.wait_for_answer(GOOD)
+        found = asyncio.run(run(server, options.seconds))
+    for promise in found:
+        print(f"broken: {promise}")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

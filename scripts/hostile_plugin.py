@@ -1,0 +1,105 @@
+"""A decoder that no guard knows: it makes some BMPs spin, allocate, crash, wait or take their time.
+
+The fork server of the decoders imports this module where a trial or a test asks for it. It takes the place of Pillow's
+opener of BMP. A BMP whose four reserved bytes name a deed does it while its pixels are decoded; every other one is
+decoded as ever. `bomb_photos.hostile` makes such files. Its code stands for that of a native library with a flaw: so
+it keeps the GIL, as such code does, wherever it computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import IO
+
+from PIL import BmpImagePlugin, Image
+
+RESERVED = slice(6, 10)
+SLOW_SECONDS = 1.0
+
+
+def spin() -> None:
+    """Compute without end; no signal handler of Python runs until then."""
+    deque(itertools.repeat(0), maxlen=0)
+
+
+def hoard() -> None:
+    """Take memory until there is no more, touch all of it, keep it, and spin."""
+    kept = []
+    while True:
+        try:
+            kept.append(b"\1" * 2**20)
+        except MemoryError:
+            spin()
+
+
+def ask_too_much() -> None:
+    """Ask for more memory at once than any photo may have, and say so when it is refused."""
+    bytearray(2**33)
+
+
+def crash() -> None:
+    """Read from address 0."""
+    ctypes.string_at(0)
+
+
+def wait() -> None:
+    """Wait without end, with no use of the processor."""
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def resist() -> None:
+    """Compute without end, deaf to the kernel's limit of processor time."""
+    signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    spin()
+
+
+def be_slow() -> None:
+    """Compute for a second of processor time, then go on."""
+    end = time.process_time() + SLOW_SECONDS
+    while time.process_time() < end:
+        deque(itertools.repeat(0, 10**5), maxlen=0)
+
+
+DEEDS: dict[bytes, Callable[[], None]] = {
+    b"SPIN": spin,
+    b"HOAR": hoard,
+    b"MUCH": ask_too_much,
+    b"SEGV": crash,
+    b"WAIT": wait,
+    b"SLOW": be_slow,
+    b"DEAF": resist,
+}
+
+
+class HostileBmp(BmpImagePlugin.BmpImageFile):
+    """A BMP that does its deed before its pixels are decoded."""
+
+    def _open(self) -> None:
+        start = self.fp.tell()
+        head = self.fp.read(RESERVED.stop)
+        self.fp.seek(start, os.SEEK_SET)
+        self._deed = DEEDS.get(head[RESERVED])
+        super()._open()
+
+    def load(self) -> Image.core.PixelAccess | None:
+        """Do the deed, if there is one, and decode."""
+        if self._deed is not None:
+            deed, self._deed = self._deed, None
+            deed()
+        return super().load()
+
+
+def _open(file: IO[bytes], name: str | bytes) -> HostileBmp:
+    return HostileBmp(file, name)
+
+
+Image.register_open("BMP", _open, BmpImagePlugin._accept)

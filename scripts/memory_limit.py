@@ -1,0 +1,91 @@
+"""A memory limit for a process and all that it starts, where the system lets us set one: a control group of Linux."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+# The names of the limit, of the largest use so far, and of the file that counts kills, in both versions.
+NAMES = {
+    1: ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
+    2: ("memory.max", "memory.peak", "memory.events"),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """A control group with a limit."""
+
+    folder: Path
+    version: int
+
+    @property
+    def peak_mb(self) -> float:
+        """Return the most that it ever used, what it read from files included, in 2^20 bytes."""
+        path = self.folder / NAMES[self.version][1]
+        return int(path.read_text(encoding="ascii")) / 2**20 if path.exists() else 0.0
+
+    @property
+    def kills(self) -> int:
+        """Count the processes that the system ended since there was no memory left."""
+        lines = (self.folder / NAMES[self.version][2]).read_text(encoding="ascii").splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+@contextmanager
+def born_limited(limit_bytes: int) -> Iterator[Group | None]:
+    """Have all that is started within the context live under a limit; yields None where none can be set.
+
+    This process itself is under it while it starts others: `leave` ends that.
+    """
+    group = _make(limit_bytes)
+    home = _own_folder(group.version) if group else None
+    try:
+        if group:
+            _enter(group.folder)
+        yield group
+    finally:
+        if group and home:
+            _enter(home)
+            group.folder.rmdir()
+
+
+def leave(group: Group | None) -> None:
+    """Take this process out of the limit again; what it has started stays."""
+    if group:
+        _enter(group.folder.parent)
+
+
+def _make(limit_bytes: int) -> Group | None:
+    for version in NAMES:
+        folder = _own_folder(version) / f"topthree-trial-{os.getpid()}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            (folder / NAMES[version][0]).write_text(str(limit_bytes), encoding="ascii")
+        except OSError:  # there is no memory controller here
+            folder.rmdir()
+            continue
+        return Group(folder, version)
+    return None
+
+
+def _own_folder(version: int) -> Path:
+    """Find the folder of this process's own group, or the nearest above it that is mounted here."""
+    mount = ROOT / "memory" if version == 1 else ROOT
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if (version == 1 and controllers == "memory") or (version == 2 and number == "0"):
+            folder = mount / path.lstrip("/")
+            return folder if folder.is_dir() else mount
+    return mount
+
+
+def _enter(folder: Path) -> None:
+    (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")

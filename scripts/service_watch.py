@@ -1,0 +1,141 @@
+"""What a service and all its processes use, and how soon it answers its probe, watched from a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from app.offline.server import OwnServer, process_memory_mb
+
+PAUSE_SECONDS = 0.1
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+QUIET_SECONDS = 0.3
+DECODER = b"app.photos.decoder"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The largest memory of all processes together, and the slowest probe, in some time."""
+
+    memory_mb: float
+    probe_ms: float
+
+
+class Watch:
+    """Asks the watching process what it has seen since the last time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def seen(self) -> Seen:
+        """Return what was seen, and begin anew."""
+        self._connection.send("seen")
+        found: Seen = self._connection.recv()
+        return found
+
+    def stop(self) -> None:
+        """End the watching process."""
+        self._connection.send("stop")
+
+
+@contextmanager
+def watching(server: OwnServer) -> Iterator[Watch]:
+    """Watch a service as long as the context lasts."""
+    ours, theirs = multiprocessing.Pipe()
+    arguments = (server.url, server.process.pid, theirs)
+    process = multiprocessing.get_context("spawn").Process(target=_watch, args=arguments)
+    process.start()
+    watch = Watch(ours)
+    watch.seen()  # it has begun
+    try:
+        yield watch
+    finally:
+        watch.stop()
+        process.join()
+
+
+def _watch(url: str, group: int, connection: Connection) -> None:
+    """Look again and again, and answer when asked."""
+    with suppress(PermissionError):  # what waits for a processor itself sees everything late
+        os.nice(-10)
+    memory = probe = 0.0
+    while True:
+        memory = max(memory, sum(map(process_memory_mb, members(group))))
+        probe = max(probe, probe_ms(url))
+        if connection.poll(PAUSE_SECONDS):
+            if connection.recv() == "stop":
+                return
+            connection.send(Seen(memory, probe))
+            memory = probe = 0.0
+
+
+def probe_ms(url: str) -> float:
+    """Ask `/healthz` once; return the milliseconds, infinite where it does not say 200."""
+    began = time.monotonic()
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request("GET", "/healthz")
+        response = connection.getresponse()
+        response.read()
+    except (OSError, http.client.HTTPException):
+        return float("inf")
+    finally:
+        connection.close()
+    return 1000 * (time.monotonic() - began) if response.status == 200 else float("inf")
+
+
+def members(group: int) -> list[int]:
+    """List the processes of a process group."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            if os.getpgid(int(folder.name)) == group:
+                found.append(int(folder.name))
+    return found
+
+
+def decoders(group: int) -> list[int]:
+    """List the decoders of a service: the children of its fork servers."""
+    named = {pid for pid in members(group) if DECODER in _read(pid, "cmdline")}
+    return sorted(pid for pid in named if _parent(pid) in named)
+
+
+def processor_seconds(group: int) -> float:
+    """Add up the processor time of a group's processes and of those children of theirs that have ended."""
+    fields = (_stat(pid)[11:15] for pid in members(group))
+    return TICK_SECONDS * sum(int(ticks) for each in fields for ticks in each)
+
+
+def settled_processor_seconds(group: int, patience: float = 10.0) -> float:
+    """Wait until a group computes hardly anything any more, and return its processor time."""
+    end, before = time.monotonic() + patience, processor_seconds(group)
+    while True:
+        time.sleep(QUIET_SECONDS)
+        now = processor_seconds(group)
+        if now - before <= 0.2 * QUIET_SECONDS or time.monotonic() > end:
+            return now
+        before = now
+
+
+def _parent(pid: int) -> int:
+    return int((_stat(pid) or [b"", b"0"])[1])
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Read the fields of proc(5)'s stat from the third on, which follow the name's parenthesis."""
+    return _read(pid, "stat").rpartition(b")")[2].split()
+
+
+def _read(pid: int, name: str) -> bytes:
+    """Read a file of a process; nothing where it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""
