@@ -26,7 +26,8 @@ ROWS: dict[int, str] = {
     "ratelimits refused_bodies reload schemas translations uploads waiting worker offline",
     3: "classifier model",
     2: "backbones bundles engines prepared unpacking",
-    1: "admission arrivals archives cache download heatmaps heif images keys photos pidfile plan scheduling weights",
+    1: "admission arrivals archives cache download forms heatmaps heif images json_bodies keys photos pidfile plan "
+    "scheduling weights",
     0: "digests errors headers parsers labels logs memory metrics setting_table settings traces version words",
 }
 ROW_OF_MODULE = {module: row for row, modules in ROWS.items() for module in modules.split()}
