@@ -6,10 +6,12 @@ import base64
 import os
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
+from app import json_bodies
 from app.errors import BadRequest
 from app.json_bodies import parse_photo
 
@@ -99,3 +101,13 @@ def test_no_more_is_built_than_one_photo(body: bytes, most_bytes: int) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < most_bytes + 100_000
+
+
+def test_bodies_are_decoded_one_at_a_time() -> None:
+    body = b'{"image":"%s"}' % TEXT
+    with ThreadPoolExecutor() as pool:
+        with json_bodies._ONE_AT_A_TIME:
+            other = pool.submit(parse_photo, body)
+            with pytest.raises(TimeoutError):
+                other.result(0.2)
+        assert other.result(20) == PHOTO
