@@ -12,6 +12,7 @@ import flask
 from . import cors, ratelimits
 from .errors import Forbidden, Unauthorized
 from .keys import KeySet, is_writable_by_others, read_keys
+from .refused_bodies import free_place, raise_servers_refusal
 from .settings import Settings
 from .uploads import read_form_field
 
@@ -83,7 +84,9 @@ def is_guarded() -> bool:
 def require_form_key() -> None:
     """Let in who sends a key with the form, unless the header had one; raises as `/api` does."""
     if keys_of_app().is_required and flask.g.caller is None:
+        raise_servers_refusal()
         flask.g.caller = _admit(read_form_field(FORM_FIELD).strip())
+        free_place()
         ratelimits.count_caller()
 
 

@@ -24,7 +24,6 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
     settings = settings or Settings.from_environment(os.environ)
     app = flask.Flask(__package__, template_folder=ROOT / "templates", static_folder=None)
     app.static_folder = str(ROOT / "static")  # set later, so that Flask adds no route: pages.py serves hashed names
-    app.request_class = uploads.MemoryRequest
     app.config["TOPTHREE"] = settings
     # The routes that take photos raise this to their own limit; no other has a body to read.
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES

@@ -6,7 +6,7 @@ import enum
 import errno
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any
 
@@ -42,6 +42,10 @@ class Wait(enum.Enum):
     CLOSE = "close"
 
 
+def _has_no_place() -> None:
+    """Free nothing."""
+
+
 class _BodyReader:
     """gunicorn's reader of a body, which fails as a broken connection does where chunks are malformed.
 
@@ -68,6 +72,9 @@ class _Parser(RequestParser):  # type: ignore[misc]
         super().__init__(cfg, connection, client)
         self.unreader = Received(connection)
         self.is_whole = True
+        # Why the body was not taken in, and what frees the place that it has while its key is not known.
+        self.refusal: Problem | None = None
+        self.free_place: Callable[[], None] = _has_no_place
 
     def __next__(self) -> Request:
         request = super().__next__()
@@ -76,6 +83,7 @@ class _Parser(RequestParser):  # type: ignore[misc]
         request._expected_100_continue = False
         # The rest of a request that is refused is read by the event loop, and no other follows it.
         request.body.is_left_to_server = not self.is_whole
+        request.body.refusal, request.body.free_place = self.refusal, self.free_place
         if not self.is_whole:
             request.force_close()
         return request

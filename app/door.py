@@ -7,11 +7,14 @@
   than this, such as a web page that wants to read it, is refused in a thread.
 - A large body is not taken in where that would be in vain: without a key where one is needed, or at an address that
   takes no photo, or none so large. A thread answers such a request at once.
+- The form of the page without script carries its key in its body, so its body must be taken to know the key. Only a
+  few large ones are taken at once; a thread answers one more at once (503).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +24,7 @@ from .access import KeyRing
 from .admission import Admission
 from .arrivals import Arrival
 from .connections import refusal, request_id_in
+from .errors import Overloaded
 from .observability import report_refused
 from .settings import Settings
 from .uploads import FRAMING_BYTES
@@ -34,6 +38,7 @@ _NEEDS_A_THREAD = (b"origin", b"traceparent", b"transfer-encoding")
 _TARGET = re.compile(rb"(?:\r\n)?([^ \r\n]+) (?:[A-Za-z][A-Za-z0-9+.-]*://[^ /?#\r\n]*)?([^ ?#\r\n]*)")
 _TOKEN = re.compile(rb"\r\nauthorization:[ \t]*bearer[ \t]([^\r\n]*)", re.IGNORECASE)
 _API = "/api/"
+MAX_LARGE_FORMS = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Door:
         rules = [rule.rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())]
         self._photo_routes = {rule.encode() for rule in rules if rule.startswith(_API)}
         self._most_bytes = {rule.encode(): _most_bytes(rule, settings) for rule in rules}
+        self._places: set[object] = set()  # of large forms whose key is not known yet
         # A trace, and an address in the log, are made of what only the framework has read.
         self._refuses = settings.log_addresses == "off" and not settings.traces
 
@@ -67,6 +73,27 @@ class Door:
         if arrival.declared_bytes is None:  # no browser sends a form so; its key could be anywhere in it
             return most > 0 and not (is_form and self._keys.is_required)
         return arrival.declared_bytes <= max(most, FRAMING_BYTES)
+
+    def take_place(self, arrival: Arrival) -> Callable[[], None]:
+        """Give a large body a place if its key, which is needed, can only be inside it.
+
+        Returns what frees the place; any thread may call it, and more than once. Raises Overloaded if there is none.
+        """
+        if not self._has_key_inside(arrival):
+            return lambda: None
+        if len(self._places) >= MAX_LARGE_FORMS:
+            raise Overloaded(f"{MAX_LARGE_FORMS} large forms are being received already. Try again in 1 s.", 1)
+        place = object()
+        self._places.add(place)
+        return lambda: self._places.discard(place)
+
+    def _has_key_inside(self, arrival: Arrival) -> bool:
+        is_large = arrival.declared_bytes is None or arrival.declared_bytes > FRAMING_BYTES
+        if not (self._keys.is_required and is_large):
+            return False
+        method, path = _target(arrival.head)
+        is_form = method == b"POST" and path in self._most_bytes and path not in self._photo_routes
+        return is_form and not self._has_key(arrival.head)
 
     def refuse(self, arrival: Arrival, *, may_keep: bool) -> Refused | None:
         """Refuse a request that has arrived whole, or waits for leave to send its body, where the house is full.

@@ -9,6 +9,7 @@ from typing import IO
 
 import flask
 
+from .errors import Problem
 from .setting_table import MEBI
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,18 @@ def drain_refused(response: flask.Response) -> flask.Response:
 def is_left_to_server() -> bool:
     """Tell whether our worker has handed on a request whose body it did not take in, or that was cut short."""
     return getattr(flask.request.environ["wsgi.input"], "is_left_to_server", False)
+
+
+def raise_servers_refusal() -> None:
+    """Raise the problem for which our worker did not take in the current request's body, if there is one."""
+    refusal: Problem | None = getattr(flask.request.environ["wsgi.input"], "refusal", None)
+    if refusal is not None:
+        raise refusal
+
+
+def free_place() -> None:
+    """Free the place that our worker gave a body whose key was not known, now that it is."""
+    getattr(flask.request.environ["wsgi.input"], "free_place", lambda: None)()
 
 
 def _drain(source: IO[bytes], connection: socket.socket | None) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import binascii
-import io
-import json
-import re
 import socket
 import time
-from typing import IO
 
 import flask
-from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from .admission import Admission
 from .archives import Entry, read_archive
-from .errors import BadParameter, BadRequest, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
+from .errors import BadParameter, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
+from .forms import Part, boundary_of, parse_form
+from .json_bodies import parse_photo
 from .refused_bodies import is_left_to_server
 from .scheduling import Deadline
 from .setting_table import MEBI
@@ -25,27 +21,13 @@ from .settings import Settings
 FIELD = "file"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 FRAMING_BYTES = 64 * 1024
-MOST_PARTS = 1024
 EXAMPLE = "curl -F file=@photo.jpg"
 SMALLER = "Send a smaller copy."
 FEWER = "Send fewer photos at a time."
 JSON = "application/json"
+FORM = "multipart/form-data"
 # The second is what browsers on Windows say.
 ZIP = ("application/zip", "application/x-zip-compressed")
-_DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
-
-
-class MemoryRequest(flask.Request):
-    """A request whose upload stays in memory, where Werkzeug would spool it to a file beyond 500 KB."""
-
-    def _get_file_stream(
-        self,
-        total_content_length: int | None,
-        content_type: str | None,
-        filename: str | None = None,
-        content_length: int | None = None,
-    ) -> IO[bytes]:
-        return io.BytesIO()
 
 
 def settings_of_app() -> Settings:
@@ -60,11 +42,11 @@ def read_photo() -> bytes:
     if flask.request.mimetype == JSON:
         return check_size(_read_json_photo(limit), limit)
     admit_body(limit)
-    if flask.request.mimetype == "multipart/form-data":
+    if flask.request.mimetype == FORM:
         parts = _parts(limit)
         if len(parts) > 1:
             raise TooManyPhotos(f"{len(parts)} parts are named 'file'. Send many photos to predict/batch.")
-        data = parts[0].stream.read()
+        data = parts[0].data
     else:
         data = _read_body(limit)
     return check_size(data, limit)
@@ -78,7 +60,7 @@ def read_photos() -> list[Entry]:
     settings = settings_of_app()
     if flask.request.mimetype in ZIP:
         return [Entry(entry.name, _checked(entry.photo)) for entry in _read_zip(settings)]
-    if flask.request.mimetype != "multipart/form-data":
+    if flask.request.mimetype != FORM:
         raise UnsupportedContentType(
             f"A batch is multipart/form-data, {EXAMPLE} -F file=@other.jpg …, or an archive, "
             "curl --data-binary @photos.zip -H 'Content-Type: application/zip'."
@@ -87,17 +69,18 @@ def read_photos() -> list[Entry]:
     parts = _parts(settings.max_batch_bytes, advice=FEWER)
     if len(parts) > settings.max_batch_items:
         raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
-    return [Entry("", _checked(part.stream.read())) for part in parts]
+    return [Entry("", _checked(part.data)) for part in parts]
 
 
 def read_form_field(name: str) -> str:
     """Read a text field of a form that carries one photo, empty where there is none; `read_photo` reads the photo."""
-    if flask.request.mimetype != "multipart/form-data":
+    if flask.request.mimetype != FORM:
         return ""
     limit = settings_of_app().max_upload_bytes
     admit_body(limit)
-    _parse_form(limit)
-    return flask.request.form.get(name, "")
+    flask.g.form = form = _take_form(limit)
+    values = (part.data for part in form if part.name == name and part.filename is None)
+    return next(values, b"").decode("utf-8", "replace")
 
 
 def note_arrival() -> None:
@@ -169,29 +152,22 @@ def check_size(data: bytes, limit: int) -> bytes:
     return data
 
 
-def _parts(limit: int, *, advice: str = SMALLER) -> list[FileStorage]:
-    request = flask.request
-    _parse_form(limit, advice)
-    parts = request.files.getlist(FIELD)
+def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
+    parts = [part for part in _take_form(limit, advice) if part.name == FIELD]
+    files = [part for part in parts if part.filename is not None]
+    if files:
+        return files
     if parts:
-        return parts
-    if FIELD in request.form:
         raise NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
     raise NoPhoto(f"No file part is named 'file'. Send one, for example with {EXAMPLE}.")
 
 
-def _parse_form(limit: int, advice: str = SMALLER) -> None:
-    request = flask.request
-    if not request.mimetype_params.get("boundary"):
-        raise BadRequest("The Content-Type has no boundary. Let your HTTP library write that header itself.")
-    # Text counts towards the body's own limit, so that a photo sent as text is refused for what is wrong with it.
-    request.max_form_parts, request.max_form_memory_size = MOST_PARTS, limit + FRAMING_BYTES
-    try:
-        request.files  # noqa: B018 - the first look at it parses the form
-    except RequestEntityTooLarge as error:
-        if request.content_length and request.content_length <= limit + FRAMING_BYTES:
-            raise TooLarge(f"The request has more than {MOST_PARTS:,} parts.") from error
-        raise _too_large(limit, advice) from error
+def _take_form(limit: int, advice: str = SMALLER) -> list[Part]:
+    """Return the form that `read_form_field` has kept, or else read it from the body."""
+    if "form" in flask.g:
+        return flask.g.pop("form")  # type: ignore[no-any-return]
+    boundary = boundary_of(flask.request.content_type or "")
+    return parse_form(_take_body(limit, advice), boundary)
 
 
 def _read_body(limit: int) -> bytes:
@@ -222,30 +198,7 @@ def _read_zip(settings: Settings) -> list[Entry]:
 def _read_json_photo(limit: int) -> bytes:
     """Read `{"image": "…"}`; the limit is the decoded photo's, so the body may be larger by a third."""
     admit_body(4 * limit // 3 + 4)
-    body = _take_body(limit, SMALLER)
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest('The body is declared as JSON, but is none. Send {"image": "<base64>"}.') from error
-    if not (isinstance(document, dict) and isinstance(document.get("image"), str)):
-        raise BadRequest('The JSON must be an object with the photo as base64: {"image": "<base64>"}.')
-    if others := sorted(document.keys() - {"image"}):
-        raise BadRequest(f"The JSON has an unknown member {others[0][:50]!r}. Parameters go into the query: ?top=5.")
-    return _from_base64(document["image"])
-
-
-def _from_base64(text: str) -> bytes:
-    """Decode base64 (RFC 4648, section 4), strictly, with or without the beginning of a data: URL."""
-    if text[:5].lower() == "data:":
-        start = _DATA_URL.match(text[:1000])
-        if start is None:
-            raise BadRequest("The data: URL has no ';base64,' before its data.")
-        text = text[start.end() :]
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError as error:
-        advice = "Use A-Z, a-z, 0-9, + and /, padded with =, without line breaks."
-        raise BadRequest(f"The member 'image' is not base64. {advice}") from error
+    return parse_photo(_take_body(limit, SMALLER))
 
 
 def _checked(photo: bytes | Problem) -> bytes | Problem:

@@ -66,6 +66,7 @@ class WaitingWorker(CountsConnections, ThreadWorker):  # type: ignore[misc]
     def _release(self, conn: Connection) -> None:
         self.held_bytes -= conn.held_bytes
         conn.held_bytes = 0
+        conn.parser.free_place()
 
     def _drop(self, conn: Connection) -> None:
         self._leave_loop(conn)

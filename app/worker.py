@@ -29,6 +29,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER
 from .arrivals import Arrival, ClientSocket, State
 from .connections import Connection, Wait, limits_of, problem_of
 from .door import Door
+from .errors import Overloaded
 from .waiting import WaitingWorker
 
 _ACCEPTS_AT_ONCE = 16
@@ -91,6 +92,7 @@ class PatientWorker(WaitingWorker):
 
     def _await_request(self, conn: Connection, rest: bytes) -> None:
         conn.arrival = Arrival(self.limits)
+        conn.parser.refusal = None
         self._wait_for(conn, Wait.REQUEST, selectors.EVENT_READ, self._receive)
         conn.deadline = conn.since + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
         if rest:
@@ -118,14 +120,12 @@ class PatientWorker(WaitingWorker):
         conn.held_bytes += len(received)
         self.held_bytes += len(received)
         if state in (State.WHOLE, State.REFUSED):
-            is_whole = state is State.WHOLE
-            if not (is_whole and self._refuse_at_door(conn, is_whole=True)):
-                self._dispatch(conn, is_whole=is_whole)
+            self._end_arrival(conn, is_whole=state is State.WHOLE)
             return
         if conn.wait.value != state.value:
             conn.wait = Wait(state.value)
             self._begin_window(conn)
-            if state is State.BODY and not self._door.wants_body(arrival):
+            if state is State.BODY and not (self._door.wants_body(arrival) and self._take_place(conn)):
                 self._dispatch(conn, is_whole=False)
                 return
         conn.moved_bytes += len(received)
@@ -137,6 +137,23 @@ class PatientWorker(WaitingWorker):
                 conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.held_bytes > self.limits.all_bytes:
             self._refuse_slowest()
+
+    def _end_arrival(self, conn: Connection, *, is_whole: bool) -> None:
+        """Answer a request that has arrived whole, or give it to a thread."""
+        if is_whole and self._refuse_at_door(conn, is_whole=True):
+            return
+        if is_whole and conn.wait is not Wait.BODY:  # it came in one piece, so that nothing was decided by its head
+            self._take_place(conn)
+        self._dispatch(conn, is_whole=is_whole)
+
+    def _take_place(self, conn: Connection) -> bool:
+        """Give a body the place that it needs, if it needs one; return whether it has what it needs."""
+        assert conn.arrival is not None
+        try:
+            conn.parser.free_place = self._door.take_place(conn.arrival)
+        except Overloaded as problem:
+            conn.parser.refusal = problem
+        return conn.parser.refusal is None
 
     def _refuse_at_door(self, conn: Connection, *, is_whole: bool) -> bool:
         """Refuse a request whose head has come, where the house is full; tell whether that was done."""

@@ -28,12 +28,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.photos.decoders import Decoders, Wanted
 from fuzz_mutations import mutate, scramble
 from fuzz_seeds import seeds
 
 from app.errors import Problem
 from app.images import Geometry
+from app.photos.decoders import Decoders, Wanted
 
 MEBI = 2**20
 MAX_PIXELS = 4_000_000

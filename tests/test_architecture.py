@@ -26,8 +26,8 @@ ROWS: dict[int, str] = {
     "ratelimits refused_bodies reload schemas translations uploads waiting worker offline",
     3: "classifier model",
     2: "backbones bundles engines prepared unpacking",
-    1: "admission arrivals archives cache download heatmaps heif images keys lanes photos pidfile plan scheduling "
-    "weights",
+    1: "admission arrivals archives cache download forms heatmaps heif images json_bodies keys lanes photos pidfile "
+    "plan scheduling weights",
     0: "addresses digests errors headers parsers labels logs memory metrics processes setting_table settings traces "
     "version words",
 }

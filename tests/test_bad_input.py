@@ -142,13 +142,10 @@ def test_malformed_form_is_refused(client: FlaskClient, path: str, part: bytes) 
     assert_problem(answer, 400, "no-photo" if "no-photo" in answer.text else "bad-request")
 
 
-@pytest.mark.parametrize(
-    ("boundary", "slug"),
-    [("y", "no-photo"), ("x" * 5000, "no-photo"), ("é", "bad-request"), ('"', "bad-request"), ("", "bad-request")],
-)
-def test_wrong_boundary_is_refused(client: FlaskClient, boundary: str, slug: str) -> None:
+@pytest.mark.parametrize("boundary", ["y", "x" * 5000, "é", '"', ""])
+def test_wrong_boundary_is_refused(client: FlaskClient, boundary: str) -> None:
     body = form(GOOD) | {"content_type": f"multipart/form-data; boundary={boundary}"}
-    assert_problem(client.post("/api/v1/predict", **body), 400, slug)
+    assert "boundary" in assert_problem(client.post("/api/v1/predict", **body), 400, "bad-request")
 
 
 def send_all(client: FlaskClient) -> None:

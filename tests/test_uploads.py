@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import socket
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from app.errors import NoPhoto, TooLarge
 from app.settings import Settings
 from app.uploads import (
     FRAMING_BYTES,
-    MemoryRequest,
     check_size,
     has_left,
     note_arrival,
@@ -28,17 +26,6 @@ from app.uploads import (
 
 FIVE_MB = 5_000_000
 COCK = colour_png(7, 251, 80)
-
-
-@pytest.mark.parametrize("size", [10, FIVE_MB])
-def test_upload_stays_in_memory(app: flask.Flask, size: int) -> None:
-    body = form(bytes(size))
-    with app.test_request_context("/", method="POST", **body):
-        assert isinstance(flask.request, MemoryRequest)
-        flask.request.max_content_length = 2 * FIVE_MB
-        stream = flask.request.files["file"].stream
-        assert isinstance(stream, io.BytesIO)
-        assert len(stream.getvalue()) == size
 
 
 @pytest.mark.parametrize("path", ["/api/v1/labels", "/healthz", "/"])
@@ -135,14 +122,14 @@ def test_base64_in_json_is_the_same_photo(client: FlaskClient, prefix: str) -> N
     [
         (b"", "declared as JSON"),
         (COCK, "declared as JSON"),
-        (b"[" * 100_000, "declared as JSON"),
+        (b"[" * 100_000, "must be an object"),
         (b"[]", "must be an object"),
         (b"null", "must be an object"),
         (b"{}", "must be an object"),
         (b'{"image":7}', "must be an object"),
-        (b'{"photo":"AAAA"}', "must be an object"),
+        (b'{"photo":"AAAA"}', "unknown member 'photo'"),
         (b'{"image":"AAAA","top":5}', "unknown member 'top'"),
-        (b'{"image":"AAAA","\\ud800":5}', r"unknown member '\ud800'"),
+        (b'{"image":"AAAA","\\ud800":5}', "declared as JSON"),
         (b'{"image":"AAA"}', "not base64"),
         (b'{"image":"AA\\nAA"}', "not base64"),
         (b'{"image":"AA-_"}', "not base64"),
