@@ -10,7 +10,8 @@ from fakes import fake_classifier, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem
 
-from app import SECURITY_HEADERS, create_app
+from app import create_app
+from app.headers import SECURITY_HEADERS
 from app.model import Model
 from app.settings import Settings, SettingsError
 
