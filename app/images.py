@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,38 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from .errors import BrokenImage, TooCostly, TooManyPixels, UnsupportedImage
+from .errors import TooCostly, TooManyPixels, UnsupportedImage
 from .heif import without_metadata
+from .photos.formats import KINDS, check_size, damaged, kind_of, resemblance, too_many_pixels
 
 log = logging.getLogger(__name__)
-
-KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 
 # Pillow's own guard is one for the whole process, so it stands at the most that a setting allows. `decode` holds
 # each photo to its limit itself, after the header and before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = 1_000_000_000
-
-# ISO/IEC 23008-12 (HEIF) and the AV1 Image File Format name these brands in the file's `ftyp` box.
-_AVIF_BRANDS = (b"avif", b"avis")
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_SIGNATURES = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff")),
-    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
-    ("WEBP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL)),
-    ("GIF", re.compile(rb"GIF8[79]a")),
-    ("TIFF", re.compile(rb"II[*+]\x00|MM\x00[*+]")),
-    # "BM" alone begins many an English text; a real header goes on with its own known size.
-    ("BMP", re.compile(rb"BM.{12}(?:[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00)", re.DOTALL)),
-)
-_STRANGERS = (
-    ("a PDF document", re.compile(rb"%PDF")),
-    ("a ZIP archive or an office document", re.compile(rb"PK\x03\x04")),
-    ("an SVG drawing", re.compile(rb".{0,1000}<svg", re.DOTALL | re.IGNORECASE)),
-    ("a web page or XML", re.compile(rb"\s*<[!?a-zA-Z]")),
-    ("a JPEG XL or JPEG 2000 image", re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL |\x00\x00\x00\x0cjP ")),
-    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)),
-    ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
-)
 
 # EXIF orientation → (swap axes, mirror x, mirror y): where a point of the upright photo is stored.
 _ORIENTATIONS = {
@@ -74,9 +50,6 @@ Box = tuple[float, float, float, float]
 Levels = tuple[float, float]
 
 _TILE_SIDE = 56
-# No camera's panorama comes near it. One column of 64 million pixels, a file of 0.5 MB, would cost 10 seconds and
-# 0.5 GB, since Pillow keeps account of each row; and it holds a resize's box in single precision.
-_LONGEST_SIDE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -161,19 +134,19 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
     times height over `max_pixels`, and BrokenImage for a known kind that is damaged or cut short. Raises
     TooCostly where memory runs out.
     """
-    kind = _kind(data)
+    kind = kind_of(data)
     if kind is None:
-        raise UnsupportedImage(f"This looks like {_resemblance(data)}, not like a photo. Send {KINDS}.")
+        raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {KINDS}.")
     try:
         return _decode(data, kind, max_pixels)
     except TooManyPixels:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_many_pixels(max_pixels) from error
+        raise too_many_pixels(max_pixels) from error
     except Exception as error:  # a decoder meets hostile bytes: whatever it raises, the file is at fault
         if _ran_out_of_memory(error):
             raise TooCostly("Decoding this photo takes more memory than its header promised.") from error
-        raise BrokenImage(f"The file begins like {kind}, but it is damaged or cut short.") from error
+        raise damaged(kind) from error
 
 
 def _ran_out_of_memory(error: Exception) -> bool:
@@ -185,10 +158,9 @@ def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
     readable = without_metadata(data) if kind == "HEIC" else data
     image = Image.open(io.BytesIO(readable), formats=["HEIF" if kind == "HEIC" else kind])
     width, height = image.size
-    if max(width * height, _tile_pixels(image)) > max_pixels:
-        raise _too_many_pixels(max_pixels)
-    if max(width, height) > _LONGEST_SIDE:
-        raise TooManyPixels(f"The photo has a side of more than {_LONGEST_SIDE:,} pixels. Send a smaller copy.")
+    if _tile_pixels(image) > max_pixels:
+        raise too_many_pixels(max_pixels)
+    check_size(width, height, max_pixels)
     if kind == "JPEG":
         image.draft(None, (_SHORTEST_DECODED_SIDE, _SHORTEST_DECODED_SIDE))
     image.load()
@@ -207,25 +179,6 @@ def _tile_pixels(image: Image.Image) -> int:
         return 0
     tags = image.tag_v2
     return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0))
-
-
-def _too_many_pixels(max_pixels: int) -> TooManyPixels:
-    return TooManyPixels(f"The photo has more than {max_pixels:,} pixels. Send a smaller copy.")
-
-
-def _kind(data: bytes) -> str | None:
-    if data[4:8] == b"ftyp":
-        brands = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
-        listed = {brands[start : start + 4] for start in range(0, len(brands), 4)}
-        if listed & set(_AVIF_BRANDS):
-            return "AVIF"
-        return "HEIC" if listed & set(_HEIC_BRANDS) else None
-    return next((kind for kind, signature in _SIGNATURES if signature.match(data)), None)
-
-
-def _resemblance(data: bytes) -> str:
-    head = data[:1024]
-    return next((what for what, signature in _STRANGERS if signature.match(head)), "a file of another kind")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,0 +1,186 @@
+"""The cost of a JPEG, which is that of its scans: a progressive one may pass over all of its blocks hundreds of times.
+
+A JPEG of one scan is decoded row by row, and at 1/2, 1/4 or 1/8 of its size where it is large. One of several scans is
+decoded whole first, into 2 bytes a coefficient, whatever its size will be in the end.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .costs import BASE_BYTES, BASE_SECONDS, Estimate, too_costly
+from .formats import check_size, damaged
+
+# What `images.decode` asks of a JPEG's shorter side: 2.5 times what the resize needs.
+SHORTEST_DECODED_SIDE = 640
+
+# Processor time that is out of all proportion, whatever a caller's own limit is.
+MAX_SECONDS = 30.0
+_MAX_SEGMENTS = 1000
+_MAX_FRAMES = 8
+_MAX_SKIPPED_BYTES = 65_536
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_MAX_MARKS = 8192
+_BLOCK_BYTES = 1 << 16
+_ONE = np.uint8(1)  # 0xFF + 1 is 0: above 1 is every code that is neither 0x00 nor 0xFF
+_Codes = npt.NDArray[np.uint8]
+
+_START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8), 0xD8}
+
+# Measured as costs.py says. Real photos: a sample is one pixel of one component, as it is stored; the bytes are
+# those of the Huffman code. Blocks are of 8x8 samples: for each scan that passes over one, by flat pictures of
+# 64 megapixels with 200 scans of one kind. Arithmetic coding decodes 63 decisions a block even from no data at all.
+_SAMPLE_NS = 0.9
+_BYTE_NS = 7.0
+_PROGRESSIVE_BYTE_NS = 25.0
+_BLOCK_NS = 16.0
+_REFINED_BLOCK_NS = 40.0
+_ARITHMETIC_BLOCK_NS = 450.0
+_LOSSLESS_SAMPLE_NS = 25.0
+_SKIPPED_BYTE_NS = 150.0  # between segments, where Pillow reads byte by byte
+_CONVERTED_PIXEL_NS = 30.0  # of the decoded, smaller size: CMYK becomes RGB tile by tile
+
+
+@dataclass(frozen=True)
+class _Frame:
+    marker: int
+    width: int
+    height: int
+    blocks: dict[int, int]  # of 8x8 samples, of each component
+
+
+def examine_jpeg(data: bytes | memoryview, max_pixels: int) -> Estimate:
+    """Estimate a JPEG's cost from its first frame and all scans of it."""
+    frame, first_scan, skipped = _header(data)
+    check_size(frame.width, frame.height, max_pixels)
+    one_scan = frame.marker not in (0xC2, 0xC6, 0xCA, 0xCE) and data[first_scan + 4] >= len(frame.blocks)
+    seconds, memory = _output_cost(frame)
+    seconds += skipped * _SKIPPED_BYTE_NS * 1e-9
+    size = len(data) - first_scan
+    if one_scan:
+        seconds += size * _BYTE_NS * 1e-9
+        if frame.marker in _ARITHMETIC:
+            seconds += sum(frame.blocks.values()) * _ARITHMETIC_BLOCK_NS * 1e-9
+    else:
+        seconds += _scans_ns(data, first_scan, frame) * 1e-9
+        memory += sum(frame.blocks.values()) * 64 * 2
+    if seconds > MAX_SECONDS:
+        raise too_costly("JPEG", f"its scans take {seconds:.0f} s")
+    return Estimate("JPEG", frame.width, frame.height, int(memory), seconds)
+
+
+def _header(data: bytes | memoryview) -> tuple[_Frame, int, int]:
+    """Find the frame, the largest of several, the first scan's marker, and how much between segments is skipped."""
+    frames: list[_Frame] = []
+    place, skipped = 2, 0
+    for _ in range(_MAX_SEGMENTS):
+        following = _MARKER.search(data, place, place + 2 + _MAX_SKIPPED_BYTES - skipped)
+        if following is None:
+            break
+        skipped += following.start() - place
+        place, marker = following.start(), data[following.start() + 1]
+        if marker == 0xDA and frames:
+            return max(frames, key=lambda frame: frame.width * frame.height), place, skipped
+        if marker in (0xDA, 0xD9) or len(frames) > _MAX_FRAMES:
+            break
+        if marker in _START_OF_FRAME:
+            frames.append(_frame(data, place))
+        place += 2 if marker in _WITHOUT_LENGTH else 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
+    else:
+        raise too_costly("JPEG", f"it has more than {_MAX_SEGMENTS:,} segments")
+    raise damaged("JPEG")
+
+
+def _frame(data: bytes | memoryview, place: int) -> _Frame:
+    _, _, _, height, width, count = struct.unpack_from(">BBHxHHB", data, place)
+    listed = bytes(data[place + 10 : place + 10 + 3 * count])
+    if not width or not height or not listed or len(listed) % 3:
+        raise damaged("JPEG")
+    factors = [(min(4, max(1, both >> 4)), min(4, max(1, both & 15))) for both in listed[1::3]]
+    across, down = max(factor[0] for factor in factors), max(factor[1] for factor in factors)
+    counts = [-(-width * x // (across * 8)) * -(-height * y // (down * 8)) for x, y in factors]
+    return _Frame(data[place + 1], width, height, dict(zip(listed[::3], counts, strict=True)))
+
+
+def _output_cost(frame: _Frame) -> tuple[float, float]:
+    """Estimate the seconds and bytes that do not depend on scans: transform, colours, the smaller picture, crop."""
+    samples = 64 * sum(frame.blocks.values())
+    scale = min(8, max(1, min(frame.width, frame.height) // SHORTEST_DECODED_SIDE))
+    scale = 1 if frame.marker in _LOSSLESS else 1 << (scale.bit_length() - 1)
+    decoded = math.ceil(frame.width / scale) * math.ceil(frame.height / scale)
+    few = len(frame.blocks)
+    seconds = BASE_SECONDS + samples * _SAMPLE_NS * 1e-9 + decoded * 4e-9
+    if few > 3:
+        seconds += decoded * _CONVERTED_PIXEL_NS * 1e-9
+    if frame.marker in _LOSSLESS:
+        seconds += samples * _LOSSLESS_SAMPLE_NS * 1e-9
+    # Beside the picture the decoder keeps some rows at full width.
+    return seconds, BASE_BYTES + decoded * (1.2 if few == 1 else 4.5) + frame.width * few * 128
+
+
+def _scans_ns(data: bytes | memoryview, first_scan: int, frame: _Frame) -> float:
+    """Add up what the scans take, in nanoseconds."""
+    starts = _scan_starts(data, first_scan)
+    total = (len(data) - first_scan) * _PROGRESSIVE_BYTE_NS
+    for start in starts:
+        count = min(data[start + 4], 4)
+        end = start + 5 + 2 * count
+        components = bytes(data[start + 5 : end : 2])
+        refines_ac = end + 2 < len(data) and data[end] > 0 and data[end + 2] >> 4 > 0
+        block_ns = _REFINED_BLOCK_NS if refines_ac else _BLOCK_NS
+        if frame.marker in _ARITHMETIC:
+            block_ns = _ARITHMETIC_BLOCK_NS
+        total += block_ns * sum(frame.blocks.get(component, 0) for component in components)
+    return total
+
+
+def _scan_starts(data: bytes | memoryview, first_scan: int) -> list[int]:
+    """Find the markers of the first image's scans; coded data holds no such pair of bytes."""
+    coded = data[first_scan:]
+    marks = _marker_places(coded, lambda code: (code == 0xDA) | (code == 0xD9))
+    if len(marks) > _MAX_MARKS:
+        raise too_costly("JPEG", f"it has more than {_MAX_MARKS:,} scans or ends")
+    scans = [place for place in marks if coded[place + 1] == 0xDA]
+    end = next((place for place in marks if coded[place + 1] == 0xD9), len(coded))
+    before = bisect.bisect(scans, end)
+    if before < len(scans) and _ends_the_image(coded, scans[before - 1], end):
+        scans = scans[:before]
+    return [first_scan + place for place in scans]
+
+
+def _ends_the_image(coded: bytes | memoryview, scan: int, end: int) -> bool:
+    """Return whether an end marker is one: whether no segment, which may hold any bytes, begins after the scan."""
+    header = 2 + int.from_bytes(coded[scan + 2 : scan + 4], "big")
+    between = coded[scan + header : end]
+    return not _marker_places(between, lambda code: (code + _ONE > 1) & (code & 0xF8 != 0xD0), most=0)
+
+
+def _marker_places(
+    data: bytes | memoryview, wanted: Callable[[_Codes], npt.NDArray[np.bool_]], most: int = _MAX_MARKS
+) -> list[int]:
+    """Find 0xFF before a wanted code, by blocks that a processor's cache holds; stop after more than `most`."""
+    codes = np.frombuffer(data, np.uint8)
+    found: list[int] = []
+    for start in range(0, len(codes), _BLOCK_BYTES):
+        block = codes[start : start + _BLOCK_BYTES + 1]
+        marks = block[:-1] == 0xFF
+        if np.count_nonzero(marks) * 16 > marks.size:  # no photo has so many, and to list them would take longer
+            places = np.flatnonzero(marks & wanted(block[1:]))
+        else:
+            places = np.flatnonzero(marks)
+            places = places[wanted(block[places + 1])]
+        found += (start + places).tolist()
+        if len(found) > most:
+            break
+    return found
