@@ -24,6 +24,7 @@ HOSTILE = {
     "crashes": b"SEGV",
     "waits": b"WAIT",
     "is slow": b"SLOW",
+    "resists": b"DEAF",
 }
 
 Maker = Callable[[int], bytes]
