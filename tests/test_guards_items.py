@@ -178,3 +178,39 @@ def test_boxes_that_decoders_choose_from_differently_are_refused(name: bytes):
 def test_the_size_that_a_property_says_is_held_to_the_limit():
     with pytest.raises(TooManyPixels):
         examine(heic(size=(10_000, 10_000)).data(), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("what", "count"), [("items", 2100), ("parts", 3100), ("properties", 6100), ("references", 6100)]
+)
+def test_lists_by_the_thousand_are_too_costly(what: str, count: int):
+    file = HeifFile()
+    number = file.add(b"hvc1", b"", *[ispe(64, 64)] * (127 if what == "properties" else 1))
+    if what == "parts":
+        file.repeated[number] = count
+    elif what == "references":
+        file.refer(b"cdsc", number, *[number] * count)
+    data = file.data()
+    if what == "properties":
+        # Each entry gives the one item the same 127 properties again.
+        entries = data[data.index(b"ipma") + 12 : data.index(b"idat") - 4]
+        links = full_box(b"ipma", struct.pack(">I", 50), entries * 50)
+        start, end = data.index(b"ipma") - 4, data.index(b"idat") - 4
+        data = resized(data[:start] + links + data[end:], len(links) - (end - start), b"meta", b"iprp")
+    elif what == "items":
+        locations = struct.pack(">H", count) + b"".join(struct.pack(">HHHH", item, 1, 0, 0) for item in range(count))
+        links = full_box(b"iloc", b"\x44\x00", locations, version=1)
+        start, end = data.index(b"iloc") - 4, data.index(b"iinf") - 4
+        data = resized(data[:start] + links + data[end:], len(links) - (end - start), b"meta")
+    with pytest.raises(TooCostly, match=f"more than .*000 {what}"):
+        examine(data, max_pixels=MAX_PIXELS)
+
+
+def resized(data: bytes, more: int, *kinds: bytes) -> bytes:
+    """Say in boxes' headers that they have grown."""
+    for kind in kinds:
+        place = data.index(kind) - 4
+        data = (
+            data[:place] + struct.pack(">I", int.from_bytes(data[place : place + 4], "big") + more) + data[place + 4 :]
+        )
+    return data

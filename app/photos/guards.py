@@ -44,5 +44,5 @@ def examine(data: bytes | memoryview, *, max_pixels: int) -> Estimate:
         raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {KINDS}.")
     try:
         return _EXAMINERS[kind](data, max_pixels)
-    except (IndexError, struct.error) as error:  # a header that ends before its last field
+    except (IndexError, OverflowError, struct.error) as error:  # a header that ends early, or points beyond any file
         raise damaged(kind) from error
