@@ -183,6 +183,10 @@ class Classifier:
         self.failure = None
         self._note_success()
 
+    def log_sandbox(self) -> None:
+        """Log what the decoders' sandbox enforces; to be called when they have started."""
+        self._decoders.log_measures()
+
     def _check(self, model: Model) -> None:
         wanted = Wanted(model.weights.record.geometry, KNOWN_PIXELS)
         deadline = Deadline(time.monotonic() + CHECK_SECONDS)
