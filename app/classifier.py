@@ -225,7 +225,7 @@ class Classifier:
         With `heatmap` there is a heat map of the first `MOST_HEATMAPS` of them, or of `heatmap_class` alone where that
         is given. `model` is for callers who have looked at the model before, and want no other where it is replaced
         meanwhile.
-        Raises what `images.decode` raises, ModelUnavailable, or, too late, DeadlineExceeded or ClientClosedRequest.
+        Raises what `Lanes.decoded` raises, and ModelUnavailable.
         """
         model = model or self.model
         geometry = model.weights.record.geometry
