@@ -99,7 +99,7 @@ def available_cpus(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
 def memory_limit(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int | None:
     """Read the memory limit of our cgroup, in bytes, or None where there is none."""
     texts = [_read(folder / "memory.max").strip() for folder in _own_folders(root, own)]
-    texts.append(_read(root / "memory/memory.limit_in_bytes").strip())
+    texts += [_read(folder / "memory.limit_in_bytes").strip() for folder in _own_folders(root, own, "memory")]
     # Version 1 says "no limit" by a number near 2^63.
     limits = [int(text) for text in texts if text.isdigit() and int(text) < 1 << 60]
     return min(limits, default=None)
@@ -111,19 +111,20 @@ def _quotas(root: Path, own: Path) -> Iterator[float]:
         text = _read(folder / "cpu.max").split()
         if len(text) == 2 and text[0].isdigit():
             yield int(text[0]) / int(text[1])
-    quota, period = (
-        _read(root / "cpu/cpu.cfs_quota_us").strip(),
-        _read(root / "cpu/cpu.cfs_period_us").strip(),
-    )
-    if quota.isdigit() and period.isdigit():
-        yield int(quota) / int(period)
+    for folder in _own_folders(root, own, "cpu"):
+        quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        if quota.isdigit() and period.isdigit():
+            yield int(quota) / int(period)
 
 
-def _own_folders(root: Path, own: Path) -> Iterator[Path]:
-    line = next((line for line in _read(own).splitlines() if line.startswith("0::/")), "0::/")
-    folder = root / line.removeprefix("0::/")
+def _own_folders(root: Path, own: Path, controller: str = "") -> Iterator[Path]:
+    """Yield the folder of our cgroup and all above it: of version 2, or of a controller of version 1 (cgroups(7))."""
+    entries = [line.split(":", 2) for line in _read(own).splitlines()]
+    path = next((entry[2] for entry in entries if len(entry) == 3 and controller in entry[1].split(",")), "/")
+    top = root / controller
+    folder = top / path.lstrip("/")
     yield folder
-    while folder != root and root in folder.parents:
+    while folder != top and top in folder.parents:
         folder = folder.parent
         yield folder
 

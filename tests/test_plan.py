@@ -39,6 +39,7 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         ({"cpu_dot_max": "9900000 100000"}, "0::/", 8),
         ({"pod__cpu_dot_max": "300000 100000", "pod__box__cpu_dot_max": "max 100000"}, "0::/pod/box", 3),
         ({"cpu__cpu.cfs_quota_us": "400000", "cpu__cpu.cfs_period_us": "100000"}, "4:cpu:/", 4),
+        ({"cpu__pod__cpu.cfs_quota_us": "300000", "cpu__pod__cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/pod", 3),
         ({"cpu__cpu.cfs_quota_us": "-1", "cpu__cpu.cfs_period_us": "100000"}, "4:cpu:/", 8),
     ],
 )
@@ -49,19 +50,22 @@ def test_processors_are_counted_by_affinity_and_quota(
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("files", "own", "expected"),
     [
-        ({}, None),
-        ({"memory_dot_max": "max"}, None),
-        ({"memory_dot_max": "536870912"}, 536870912),
-        ({"memory__memory.limit_in_bytes": "9223372036854771712"}, None),
-        ({"memory__memory.limit_in_bytes": "1073741824"}, 1073741824),
+        ({}, "0::/", None),
+        ({"memory_dot_max": "max"}, "0::/", None),
+        ({"memory_dot_max": "536870912"}, "0::/", 536870912),
+        ({"pod__memory_dot_max": "536870912"}, "0::/pod/box", 536870912),
+        ({"memory__memory.limit_in_bytes": "9223372036854771712"}, "0::/", None),
+        ({"memory__memory.limit_in_bytes": "1073741824"}, "0::/", 1073741824),
+        ({"memory__pod__memory.limit_in_bytes": "536870912"}, "5:cpu,memory:/pod\n0::/", 536870912),
+        ({"memory__memory.limit_in_bytes": "536870912"}, "5:memory:/a/path/of/the/host", 536870912),
     ],
 )
 def test_the_memory_limit_is_read(
-    cgroup: Callable[..., tuple[Path, Path]], files: dict[str, str], expected: int | None
+    cgroup: Callable[..., tuple[Path, Path]], files: dict[str, str], own: str, expected: int | None
 ) -> None:
-    assert memory_limit(*cgroup(**files)) == expected
+    assert memory_limit(*cgroup(own, **files)) == expected
 
 
 @pytest.mark.parametrize(("workers", "each"), [(1, 6), (2, 3), (4, 1), (6, 1), (8, 1)])
