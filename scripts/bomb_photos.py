@@ -25,6 +25,8 @@ HOSTILE = {
     "waits": b"WAIT",
     "is slow": b"SLOW",
     "resists": b"DEAF",
+    "leaks": b"LEAK",
+    "poisons": b"POIS",
 }
 
 Maker = Callable[[int], bytes]

@@ -22,6 +22,8 @@ from PIL import BmpImagePlugin, Image
 
 RESERVED = slice(6, 10)
 SLOW_SECONDS = 1.0
+LEAKED_BYTES = 40 * 2**20
+LEAKED: list[bytes] = []
 
 
 def spin() -> None:
@@ -69,6 +71,17 @@ def be_slow() -> None:
         deque(itertools.repeat(0, 10**5), maxlen=0)
 
 
+def leak() -> None:
+    """Keep memory, as a library does that loses it on the way to an error, and fail."""
+    LEAKED.append(b"\1" * LEAKED_BYTES)
+    raise OSError("broken data stream")
+
+
+def poison() -> None:
+    """Leave something behind that crashes the next photo, as a damaged heap does."""
+    Image.open = lambda *_, **__: crash()  # type: ignore[assignment]
+
+
 DEEDS: dict[bytes, Callable[[], None]] = {
     b"SPIN": spin,
     b"HOAR": hoard,
@@ -77,6 +90,8 @@ DEEDS: dict[bytes, Callable[[], None]] = {
     b"WAIT": wait,
     b"SLOW": be_slow,
     b"DEAF": resist,
+    b"LEAK": leak,
+    b"POIS": poison,
 }
 
 
