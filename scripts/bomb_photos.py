@@ -27,6 +27,7 @@ HOSTILE = {
     "resists": b"DEAF",
     "leaks": b"LEAK",
     "poisons": b"POIS",
+    "multiplies": b"MANY",
 }
 
 Maker = Callable[[int], bytes]

@@ -22,6 +22,7 @@ from PIL import BmpImagePlugin, Image
 
 RESERVED = slice(6, 10)
 SLOW_SECONDS = 1.0
+MANY_THREADS = 640
 LEAKED_BYTES = 40 * 2**20
 LEAKED: list[bytes] = []
 
@@ -77,6 +78,14 @@ def leak() -> None:
     raise OSError("broken data stream")
 
 
+def multiply() -> None:
+    """Start threads that wait, as many as there may be, and wait."""
+    threading.stack_size(64 * 2**10)
+    for _ in range(MANY_THREADS):
+        threading.Thread(target=wait, daemon=True).start()
+    wait()
+
+
 def poison() -> None:
     """Leave something behind that crashes the next photo, as a damaged heap does."""
     Image.open = lambda *_, **__: crash()  # type: ignore[assignment]
@@ -92,6 +101,7 @@ DEEDS: dict[bytes, Callable[[], None]] = {
     b"DEAF": resist,
     b"LEAK": leak,
     b"POIS": poison,
+    b"MANY": multiply,
 }
 
 

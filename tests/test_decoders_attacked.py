@@ -63,6 +63,11 @@ def test_what_one_photo_damages_costs_no_other_photo(pool: Decoders) -> None:
         assert pool.decode(PHOTO, WANTED).crop[112, 112].tolist() == [200, 100, 50]
 
 
+def test_a_photo_that_starts_threads_without_end_is_too_costly(pool: Decoders) -> None:
+    with pytest.raises(TooCostly, match="threads"):
+        pool.decode(bomb_photos.hostile("multiplies"), WANTED)
+
+
 def test_a_photo_that_fails_and_leaves_memory_ends_its_decoder(pool: Decoders) -> None:
     wait_for(lambda: len(pool.pids) == 2)
     before = set(pool.pids)

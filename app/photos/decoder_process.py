@@ -28,6 +28,8 @@ _KERNEL_DELAY_SECONDS = 0.1
 # What the interpreter takes while it decodes, beyond the file and the pixels.
 _SLACK_BYTES = 24 * MEBI
 LOOK_SECONDS = 0.05
+# Of HEIC a thread for each tile, one after the other. The filter of system calls cannot count them.
+MAX_THREADS = 64
 MAX_RESIDENT_BYTES = 96 * MEBI
 # A thread's stack of 8 MiB and what the heap keeps came to 15 MiB; what is left of the slack is for the interpreter.
 MAX_KEPT_BYTES = 20 * MEBI
@@ -91,6 +93,8 @@ class DecoderProcess:
         used = progress.used_seconds()
         if used > request.max_seconds + _KERNEL_DELAY_SECONDS:
             raise took_too_long(request.max_seconds)
+        if self._usage.threads() > MAX_THREADS:
+            raise TooCostly("Decoding this photo takes too many threads.")
         stalled = progress.stalled_seconds()
         if stalled > MAX_STALLED_SECONDS:
             raise TooCostly("Decoding this photo came to a standstill.")

@@ -31,6 +31,10 @@ class Usage:
         except OSError:
             return 0.0
 
+    def threads(self) -> int:
+        """Count its threads; 0 where they are hidden, or it has ended."""
+        return len(_threads(self.pid))
+
     def is_waiting(self) -> bool | None:
         """Return whether all its threads sleep, which no computing or starving thread does; None where that is hidden.
 
