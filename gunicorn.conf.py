@@ -37,8 +37,8 @@ bind = [f"{_settings.host}:{_settings.port}"]
 # What operators see can have an address of its own, which app/observability.py tells from the first.
 bind += [_settings.metrics_address] if _settings.metrics_address else []
 
-# Threads, since decoding and inference leave Python's lock, while one process keeps one model in memory; a worker of
-# our own, in which slow clients wait without one.
+# Threads, since inference releases the GIL and photos are decoded in processes of their own, while one process keeps
+# one model in memory; a worker of our own, in which slow clients wait without a thread.
 worker_class = "app.worker.PatientWorker"
 workers = _plan.workers
 threads = _plan.threads

@@ -183,6 +183,10 @@ class Classifier:
         self.failure = None
         self._note_success()
 
+    def log_sandbox(self) -> None:
+        """Log what the decoders' sandbox enforces; to be called when they have started."""
+        self._decoders.log_measures()
+
     def _check(self, model: Model) -> None:
         wanted = Wanted(model.weights.record.geometry, KNOWN_PIXELS)
         deadline = Deadline(time.monotonic() + CHECK_SECONDS)
@@ -221,7 +225,7 @@ class Classifier:
         With `heatmap` there is a heat map of the first `MOST_HEATMAPS` of them, or of `heatmap_class` alone where that
         is given. `model` is for callers who have looked at the model before, and want no other where it is replaced
         meanwhile.
-        Raises what `images.decode` raises, ModelUnavailable, or, too late, DeadlineExceeded or ClientClosedRequest.
+        Raises what `Lanes.decoded` raises, and ModelUnavailable.
         """
         model = model or self.model
         geometry = model.weights.record.geometry

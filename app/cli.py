@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -227,9 +228,14 @@ def drain(seconds: float, at_most: float, undo: bool) -> None:
 @main.command()
 def plan() -> None:
     """Print how this machine's processors and memory would be used."""
+    from .photos.decoders import Decoders
     from .plan import describe_plan, make_plan
+    from .processes.sandbox import describe
 
-    click.echo(describe_plan(make_plan(_read_settings())))
+    planned = make_plan(_read_settings())
+    click.echo(describe_plan(planned))
+    with closing(Decoders(1, max_bytes=1, memory_bytes=planned.photo_memory_bytes)) as decoders:
+        click.echo(f"enforced in each of these: {describe(decoders.start())}")
 
 
 @main.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .weights import Weights
 
 if TYPE_CHECKING:
     import openvino
+
+log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -75,7 +78,7 @@ class OpenVINOEngine:
         hint = "bf16" if precision == "bf16" else "f32"
         singles = [_compile(core, model, hint, threads=1) for _ in range(cpus)]
         whole = _compile(core, model, hint, threads=threads_alone) if threads_alone > 1 else singles[0]
-        self.precision = precision
+        self.precision = _precision_of(singles[0], precision)
         self.class_weights: Floats = np.load(io.BytesIO(prepared.content["classifier.npy"]), allow_pickle=False)
         self.compiled = {False: singles, True: [whole]}
         self._idle = {alone: _requests(graphs) for alone, graphs in self.compiled.items()}
@@ -101,6 +104,14 @@ class OpenVINOEngine:
         for alone, graphs in self.compiled.items():
             for _ in graphs:
                 self.infer(black, alone=alone)
+
+
+def _precision_of(graph: Any, asked: str) -> str:
+    """Return what a graph really computes in: a processor without the instructions for bf16 computes in float32."""
+    if asked == "bf16" and "bfloat16" not in str(graph.get_property("INFERENCE_PRECISION_HINT")):
+        log.warning("This processor cannot compute in bf16; the model computes in fp32 instead.")
+        return "fp32"
+    return asked
 
 
 def _requests(graphs: Sequence[Any]) -> SimpleQueue[openvino.InferRequest]:

@@ -157,6 +157,8 @@ def warm_up_in_background(
                 return
             pause(RETRY_SECONDS)
         readiness.mark(slot, True)
+        if slot == 0:
+            classifier.log_sandbox()
         log.info("Ready.")
 
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()

@@ -1,15 +1,16 @@
-"""Who runs when.
+"""Which photo runs when.
 
-Two parts, in the order that a photo meets them, once `Admission` has let its request in:
+Three parts, in the order that a photo meets them, once `Admission` has admitted its request:
 
-- `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors,
-  so that the work of many requests is not interleaved on one core. Waiting requests are served strictly in the
-  order they came, which keeps the slowest answer near the median. A request that is alone may use the whole
-  machine, and `Turn.alone` says so at the moment it matters.
+- `MemoryBudget`, for a photo that takes more memory than most while it is decoded.
+- `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors, so
+  that the work of many requests is not interleaved on one core. Waiting requests are served in the order of arrival,
+  which keeps the slowest answer near the median; only long photos let short ones pass (`lanes`). A request that is
+  alone may use the whole machine, and `Turn.alone` says so at the moment it matters.
 - `Batcher`, on a GPU. One thread feeds the device; whatever waits when the device becomes free is the next
   batch. There is no waiting window: a lone photo is never delayed, and load itself makes the batches.
 
-A `Deadline` goes along: work that would be done too late, or that nobody waits for any more, is not begun.
+A `Deadline` goes along: work that would be done too late, or whose client has disconnected, is not begun.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 
 # How much the newest duration counts in a moving mean.
 _NEWEST_WEIGHT = 0.1
-_TOO_LATE = "The photo's turn came too late for its deadline. Nothing was computed."
+_TOO_LATE = "The deadline passed before the photo was answered."
 
 
 @dataclass(frozen=True)

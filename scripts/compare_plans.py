@@ -19,10 +19,13 @@ from app.classifier import Classifier
 from app.engines import OpenVINOEngine
 from app.model import Model, load_model
 from app.offline.load import Load, closed_loop
-from app.plan import make_plan
+from app.photos.decoders import Decoders
+from app.plan import SPARE_SLOTS, make_plan
 from app.settings import Settings
 
 CLIENTS = (1, 2, 8)
+MAX_PHOTO_BYTES = 10 * 2**20
+MAX_PHOTO_MEMORY = 2**29
 
 
 def classifier_for(plan: str, model: Model, cpus: int) -> Classifier:
@@ -34,9 +37,9 @@ def classifier_for(plan: str, model: Model, cpus: int) -> Classifier:
     if plan != "both":
         only = engine._idle[plan == "whole machine"]
         copy._idle = {False: only, True: only}
-    return Classifier(
-        lambda: Model(copy, model.labels, model.weights, model.manifest), cpus=1 if plan == "whole machine" else cpus
-    )
+    plan_cpus = 1 if plan == "whole machine" else cpus
+    decoders = Decoders(plan_cpus + SPARE_SLOTS, max_bytes=MAX_PHOTO_BYTES, memory_bytes=MAX_PHOTO_MEMORY)
+    return Classifier(lambda: Model(copy, model.labels, model.weights, model.manifest), decoders, cpus=plan_cpus)
 
 
 def measure(classifier: Classifier, photos: list[bytes], settings: Settings, clients: int, seconds: float) -> Load:
@@ -67,6 +70,8 @@ def main() -> None:
             for name, classifier in plans.items():
                 load = measure(classifier, photos, settings, clients, options.seconds)
                 found.setdefault((name, clients), []).append(load)
+    for classifier in plans.values():
+        classifier.close()
     for (name, clients), loads in found.items():
         throughput, p50, p99 = (
             statistics.median(getattr(load, key) for load in loads) for key in ("throughput", "p50", "p99")

@@ -37,7 +37,7 @@ from app.processes.sandbox import ALL_MEASURES
 from app.scheduling import Deadline
 
 MEBI = 2**20
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 WANTED = Wanted(Geometry(), 10_000_000)
 PHOTO = colour_png(200, 100, 50)
 # More than any good photo here takes, also on a busy machine.

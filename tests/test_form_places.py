@@ -174,7 +174,7 @@ class Input(io.BytesIO):
         self.freed += 1
 
 
-@pytest.mark.parametrize(("token", "status", "freed"), [(TOKEN, 415, 1), ("wrong", 401, 0)])
+@pytest.mark.parametrize(("token", "status", "freed"), [(TOKEN, 415, 1), ("wrong", 401, 0)], ids=["known", "wrong"])
 def test_place_is_free_once_the_key_is_known(
     make_settings: Callable[..., Settings], keys: Path, token: str, status: int, freed: int
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import colour_png, encode
+from fakes import colour_png
 from flask.testing import FlaskClient
 from PIL import Image
 
@@ -31,8 +31,8 @@ def test_a_class_activation_map_is_the_weighted_sum_without_its_negative_part() 
     assert class_activation_map(features, np.array([-1.0, -1.0], np.float32)).max() == 0.0
 
 
-def grey(width: int = 70, height: int = 70) -> bytes:
-    return encode(Image.new("RGB", (width, height), (128, 128, 128)))
+def grey(width: int = 70, height: int = 70) -> np.ndarray:
+    return np.full((height, width, 3), 128, np.uint8)
 
 
 def pixels(picture: bytes) -> np.ndarray:

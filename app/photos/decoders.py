@@ -106,6 +106,11 @@ class Decoders:
         self._check_in(self._check_out(None))
         return self.measures
 
+    def log_measures(self) -> None:
+        """Log what the sandbox enforces, as a warning where that is not all."""
+        level = logging.INFO if self.measures == sandbox.ALL_MEASURES else logging.WARNING
+        log.log(level, "Sandbox of the processes that decode photos: %s.", sandbox.describe(self.measures))
+
     def decode(self, photo: bytes, wanted: Wanted, waiter: Waiter | None = None) -> Decoded:
         """Decode a photo with all the memory and time that a photo may take; raises what `attempt` raises."""
         found = self.attempt(photo, wanted, Allowance(self.memory_bytes, self.max_seconds), waiter)

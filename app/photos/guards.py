@@ -1,4 +1,4 @@
-"""What a photo will cost, told from its bytes in microseconds, before any decoder opens it.
+"""What a photo will cost, told from its bytes in microseconds, before any library opens it.
 
 Nothing is decoded here, and every loop has a limit, so that the longest file of any content is examined in
 milliseconds. A file is believed no more than its decoder believes it: where a header and the coded frame differ, the
