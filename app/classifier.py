@@ -195,7 +195,7 @@ class Classifier:
                 check_model(model, photo.crop)
         except ModelUnavailable:
             raise
-        except (Problem, OSError) as error:
+        except (Problem, OSError, RuntimeError, ValueError) as error:  # the last three are engines', too
             raise ModelUnavailable(f"The known photo was not answered: {error}") from error
 
     def _note_success(self) -> None:

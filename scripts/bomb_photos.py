@@ -25,6 +25,9 @@ HOSTILE = {
     "waits": b"WAIT",
     "is slow": b"SLOW",
     "resists": b"DEAF",
+    "leaks": b"LEAK",
+    "poisons": b"POIS",
+    "multiplies": b"MANY",
 }
 
 Maker = Callable[[int], bytes]

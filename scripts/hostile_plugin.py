@@ -22,6 +22,9 @@ from PIL import BmpImagePlugin, Image
 
 RESERVED = slice(6, 10)
 SLOW_SECONDS = 0.5
+MANY_THREADS = 640
+LEAKED_BYTES = 40 * 2**20
+LEAKED: list[bytes] = []
 
 
 def spin() -> None:
@@ -69,6 +72,25 @@ def be_slow() -> None:
         deque(itertools.repeat(0, 10**5), maxlen=0)
 
 
+def leak() -> None:
+    """Keep memory, as a library does that loses it on the way to an error, and fail."""
+    LEAKED.append(b"\1" * LEAKED_BYTES)
+    raise OSError("broken data stream")
+
+
+def multiply() -> None:
+    """Start threads that wait, as many as there may be, and wait."""
+    threading.stack_size(64 * 2**10)
+    for _ in range(MANY_THREADS):
+        threading.Thread(target=wait, daemon=True).start()
+    wait()
+
+
+def poison() -> None:
+    """Leave something behind that crashes the next photo, as a damaged heap does."""
+    Image.open = lambda *_, **__: crash()  # type: ignore[assignment]
+
+
 DEEDS: dict[bytes, Callable[[], None]] = {
     b"SPIN": spin,
     b"HOAR": hoard,
@@ -77,6 +99,9 @@ DEEDS: dict[bytes, Callable[[], None]] = {
     b"WAIT": wait,
     b"SLOW": be_slow,
     b"DEAF": resist,
+    b"LEAK": leak,
+    b"POIS": poison,
+    b"MANY": multiply,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ from app.processes.channel import Channel, Disconnected
 HELLO = struct.Struct("=B")
 REQUEST = struct.Struct("=B")
 REPLY = struct.Struct("=H")
+MAP_GROWSDOWN = 0x0100  # <linux/mman.h>; Python has no name for it
 
 
 def start_a_thread() -> None:
@@ -44,6 +46,15 @@ def fork() -> None:
         os._exit(0)
 
 
+def map_memory(flags: int) -> Callable[[], None]:
+    """Make an attempt to map memory that the limit of data would not count."""
+
+    def attempt() -> None:
+        mmap.mmap(-1, mmap.PAGESIZE, flags | mmap.MAP_ANONYMOUS).close()
+
+    return attempt
+
+
 ATTEMPTS: dict[str, Callable[[], object]] = {
     "open a file to read": lambda: os.open("/etc/passwd", os.O_RDONLY),
     "create a file": lambda: os.open("/tmp/topthree-sandbox", os.O_CREAT | os.O_WRONLY, 0o600),
@@ -56,6 +67,8 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "signal its parent": lambda: os.kill(os.getppid(), signal.SIGTERM),
     "signal a thread of its parent": system_call("tgkill", 234, os.getppid(), os.getppid(), 15),
     "raise its own limit of memory": lambda: resource.setrlimit(resource.RLIMIT_DATA, (-1, -1)),
+    "map memory that can be shared": map_memory(mmap.MAP_SHARED),
+    "map a stack that grows": map_memory(mmap.MAP_PRIVATE | MAP_GROWSDOWN),
     "make a file in memory": lambda: os.memfd_create("x"),
     "raise its priority": lambda: os.setpriority(os.PRIO_PROCESS, 0, -1),
     "start a thread": start_a_thread,

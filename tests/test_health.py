@@ -13,8 +13,8 @@ from shapes import assert_problem, form
 
 from app import create_app
 from app.engines import Inference, Pixels
-from app.errors import BundleError, KeysError, LabelsError, WeightsError
-from app.health import HALT_SERVICE, Readiness, warm_up_in_background
+from app.errors import BrokenImage, BundleError, KeysError, LabelsError, WeightsError
+from app.health import HALT_SERVICE, Readiness, keep_watch_in_background, warm_up_in_background
 from app.model import Model
 from app.settings import Settings
 
@@ -142,6 +142,37 @@ def test_other_failure_stays_alive_and_not_ready_and_is_tried_again(
     released.set()
     join_warm_up()
     assert client.get("/readyz").status_code == 200
+
+
+class MoodyEngine(FakeEngine):
+    """An engine that fails as a library does, for as long as it is broken."""
+
+    is_broken = False
+
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+        if self.is_broken:
+            raise RuntimeError("The device is gone.")
+        return super().infer(batch, alone=alone)
+
+
+def test_readiness_follows_a_model_that_fails_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.classifier.DOUBT_SECONDS", 0.0)
+    engine, turns, ended = MoodyEngine(), threading.Semaphore(0), threading.Semaphore(0)
+    classifier, readiness = fake_classifier(engine), Readiness(planned=1)
+    classifier.warm_up()
+
+    def pause(_: float) -> None:
+        ended.release()
+        turns.acquire()  # in the end for good, as a daemon
+
+    keep_watch_in_background(classifier, readiness, 0, pause=pause)
+    assert ended.acquire(timeout=PATIENCE_SECONDS)
+    for engine.is_broken in (True, False):
+        with pytest.raises(BrokenImage):
+            classifier.classify(colour_png(200)[:60], max_pixels=10**6)
+        turns.release()
+        assert ended.acquire(timeout=PATIENCE_SECONDS)
+        assert readiness.warm_workers == int(not engine.is_broken)
 
 
 INTERNAL = "/srv/models/own.pth of http://weights.internal:8080/resnet18.pth"

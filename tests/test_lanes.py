@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from PIL import Image
 from app.errors import DeadlineExceeded, Overloaded, TooCostly
 from app.images import Geometry
 from app.lanes import Lanes
+from app.photos import decoder_process
 from app.photos.decoders import Decoders
 from app.photos.protocol import Wanted
 from app.scheduling import NO_DEADLINE, Deadline, Slots
@@ -91,6 +94,22 @@ def test_a_photo_that_takes_too_long_gives_its_slot_up(lanes: Lanes) -> None:
             assert width_of(lanes, SHORT, Deadline(time.monotonic() + PATIENCE_SECONDS)) == 300
         assert [photo.result(PATIENCE_SECONDS) for photo in slow] == [32, 32]
     assert lanes.slots.in_flight == 0
+
+
+def test_photos_that_wait_without_end_give_their_slots_up(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_process, "MAX_STALLED_SECONDS", 10.0)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(width_of, lanes, bomb_photos.hostile("waits")) for _ in range(2)]
+        pause = threading.Event()
+        while lanes.slots.in_flight < 2:
+            pause.wait(0.001)
+        assert width_of(lanes, SHORT) == 300
+        assert not any(photo.done() for photo in waiting)
+        for pid in set(lanes.decoders.pids):
+            os.kill(pid, signal.SIGKILL)
+        for photo in waiting:
+            with pytest.raises(TooCostly):
+                photo.result(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("deed", ["waits", "spins"])

@@ -68,6 +68,14 @@ def test_a_child_leaves_no_core_and_writes_no_file(child: tuple[int, Channel], e
     assert [line.split()[3:5] for line in limits.splitlines() if "Max file size" in line] == [["0", "0"]]
 
 
+def test_a_child_is_the_first_to_end_where_memory_runs_out(child: tuple[int, Channel], enforced: Measures) -> None:
+    assert Path(f"/proc/{child[0]}/oom_score_adj").read_text() == "1000\n"
+
+
+def test_a_terminal_s_signals_do_not_reach_a_child(child: tuple[int, Channel], enforced: Measures) -> None:
+    assert os.getsid(child[0]) != os.getsid(0)
+
+
 def test_a_child_keeps_no_file_open_but_its_channel(child: tuple[int, Channel], enforced: Measures) -> None:
     links = [os.readlink(link) for link in Path(f"/proc/{child[0]}/fd").iterdir()]
     assert sorted(link.partition(":")[0] for link in links) == ["/dev/null"] * 3 + ["/memfd", "socket"]

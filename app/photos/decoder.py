@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -43,18 +45,30 @@ from .protocol import (
 
 # Behind the sandbox nothing can be imported any more.
 Image.preinit()
+# What a decoder has before its first photo: 55 MiB of data, 156 in all.
+_MAX_BORN_DATA_BYTES, _MAX_BORN_MAPPED_BYTES = 80 << 20, 224 << 20
 _IMPORTED = (AvifImagePlugin, GifImagePlugin, ImageCms, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 
 def serve(channel: Channel) -> None:
     """Enter the sandbox, say what it enforces, and decode until the worker closes the channel."""
     decoder = Decoder(channel)
-    channel.send(HELLO.pack(sandbox.enter()))
+    measures, memory = sandbox.enter(), decoder.memory()
+    channel.send(HELLO.pack(measures, memory.data_bytes, memory.mapped_bytes))
     try:
         while True:
             decoder.answer(Request.unpack(channel.receive(REQUEST)))
     except Disconnected:
         return
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How many bytes a process has mapped, has in memory, and has mapped for its own data (proc_pid_statm(5))."""
+
+    mapped_bytes: int
+    resident_bytes: int
+    data_bytes: int
 
 
 class Decoder:
@@ -103,15 +117,24 @@ class Decoder:
         detail = problem.detail.encode()[:MAX_DETAIL_BYTES]
         start = self._channel.input_bytes + THUMBNAIL_START
         self._channel.block[start : start + len(detail)] = detail
-        return Reply(Status.PROBLEM, problem=PROBLEMS.index(type(problem)), detail_bytes=len(detail))
+        memory = self.memory()
+        return Reply(
+            Status.PROBLEM,
+            problem=PROBLEMS.index(type(problem)),
+            detail_bytes=len(detail),
+            resident_bytes=memory.resident_bytes,
+            data_bytes=memory.data_bytes,
+        )
 
     def _reply(self, status: Status, estimate: Estimate, **facts: int) -> Reply:
+        memory = self.memory()
         return Reply(
             status,
             KINDS.index(estimate.kind),
             memory_bytes=estimate.memory_bytes,
             seconds=estimate.seconds,
-            resident_bytes=self._resident_bytes(),
+            resident_bytes=memory.resident_bytes,
+            data_bytes=memory.data_bytes,
             **facts,
         )
 
@@ -119,9 +142,14 @@ class Decoder:
         at = self._channel.input_bytes + start
         self._channel.block[at : at + pixels.nbytes] = np.ascontiguousarray(pixels).data.cast("B")
 
-    def _resident_bytes(self) -> int:
-        """Read what this process occupies; where the system has no /proc, the most that it ever did."""
+    def memory(self) -> Memory:
+        """Read how much memory this process has; where the system has no /proc, what it has at most."""
         if self._statm < 0:
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        pages = os.pread(self._statm, 100, 0).split()[1]
-        return int(pages) * resource.getpagesize()
+            return Memory(_MAX_BORN_MAPPED_BYTES, _max_resident_bytes(), _MAX_BORN_DATA_BYTES)
+        pages = [int(number) * resource.getpagesize() for number in os.pread(self._statm, 100, 0).split()]
+        return Memory(pages[0], pages[1], pages[5])
+
+
+def _max_resident_bytes() -> int:
+    """Return the most that this process ever occupied (getrusage(2): kilobytes but on macOS)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

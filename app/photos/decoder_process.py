@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -20,14 +21,23 @@ log = logging.getLogger(__name__)
 
 MEBI = 1024 * 1024
 MAX_STALLED_SECONDS = 1.0
-# How much longer than promised a photo may keep its place among the others.
+# How much longer than promised, or without getting on, a photo may keep its place among the others.
 MAX_OVERTIME_SECONDS = 0.25
 # The kernel ends a photo that is over its processor time. One that has switched that off ends by this.
 _KERNEL_DELAY_SECONDS = 0.1
 # What the interpreter takes while it decodes, beyond the file and the pixels.
 _SLACK_BYTES = 24 * MEBI
 LOOK_SECONDS = 0.05
+# Of HEIC a thread for each tile, one after the other. The filter of system calls cannot count them.
+MAX_THREADS = 64
+MAX_RESIDENT_BYTES = 96 * MEBI
+# A thread's stack of 8 MiB and what the heap keeps came to 15 MiB; what is left of the slack is for the interpreter.
+MAX_KEPT_BYTES = 20 * MEBI
 _STATUS_SECONDS = 1.0
+# What is mapped and not counted as data: the heaps of threads reserve more than they use.
+_RESERVED_BYTES = 256 * MEBI
+# A decoder that an earlier photo has damaged crashes as soon as it goes on.
+_EARLY_SECONDS = 0.5
 
 
 class Waiter(Protocol):
@@ -44,15 +54,17 @@ class Waiter(Protocol):
 class DecoderProcess:
     """A living decoder; used by one thread at a time."""
 
-    def __init__(self, pid: int, channel: Channel) -> None:
+    def __init__(self, pid: int, channel: Channel, data_bytes: int, mapped_bytes: int) -> None:
         self.pid = pid
         self.channel = channel
         self.is_aside = False
         self.ended = threading.Event()
         self.status = signal.SIGKILL.value  # until the fork server says otherwise
         self._usage = Usage(pid)
-        self._born_bytes = self._usage.data_bytes()
-        self._limit = 0
+        self._born_bytes = {resource.RLIMIT_DATA: data_bytes, resource.RLIMIT_AS: mapped_bytes + _RESERVED_BYTES}
+        self._can_be_limited = hasattr(resource, "prlimit")
+        self._photos = 0
+        self._begun = 0.0
         channel.socket.settimeout(LOOK_SECONDS)
 
     def run(self, photo: bytes, request: Request, waiter: Waiter | None, step_aside: Callable[[], None]) -> Reply:
@@ -60,9 +72,11 @@ class DecoderProcess:
 
         Raises Disconnected where the decoder ends, ValueError for a reply that makes no sense, TooCostly for a photo
         that takes too long, and what the waiter and `step_aside` raise; after any of these the decoder is of no use.
-        `step_aside` is called once, when the photo takes much longer than promised.
+        `step_aside` is called once, when the photo takes much longer than promised or does not get on.
         """
         self._limit_memory(request.allowance.memory_bytes + len(photo))
+        self._photos += 1
+        self._begun = time.monotonic()
         progress = Progress(self._usage)
         self.channel.put(photo)
         self.channel.send(request.pack())
@@ -79,23 +93,50 @@ class DecoderProcess:
         used = progress.used_seconds()
         if used > request.max_seconds + _KERNEL_DELAY_SECONDS:
             raise took_too_long(request.max_seconds)
-        if progress.stalled_seconds() > MAX_STALLED_SECONDS:
+        if self._usage.threads() > MAX_THREADS:
+            raise TooCostly("Decoding this photo takes too many threads.")
+        stalled = progress.stalled_seconds()
+        if stalled > MAX_STALLED_SECONDS:
             raise TooCostly("Decoding this photo came to a standstill.")
-        if used > request.allowance.seconds + MAX_OVERTIME_SECONDS and not self.is_aside:
+        is_late = used > request.allowance.seconds + MAX_OVERTIME_SECONDS or stalled > MAX_OVERTIME_SECONDS
+        if is_late and not self.is_aside:
             step_aside()
             run_when_idle(self.pid)
 
     def _limit_memory(self, allowed_bytes: int) -> None:
-        limit = self._born_bytes + allowed_bytes + _SLACK_BYTES
-        if limit != self._limit and self._born_bytes and hasattr(resource, "prlimit"):
-            with suppress(ProcessLookupError):  # it has ended, as the caller is about to see
-                resource.prlimit(self.pid, resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
-            self._limit = limit
+        """Limit its data, and all that it maps: pages that are only read take tables of pages, which no limit counts.
 
-    def was_killed(self) -> bool:
-        """Return whether something outside the decoder ended it; waits for the fork server to say so."""
+        A lower limit that the whole service is under stays.
+        """
+        if not self._can_be_limited:
+            return
+        try:
+            for kind, born_bytes in self._born_bytes.items():
+                limit = born_bytes + allowed_bytes + _SLACK_BYTES
+                _, hard = resource.prlimit(self.pid, kind)
+                resource.prlimit(self.pid, kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+        except ProcessLookupError:  # it has ended, as the caller is about to see
+            return
+        except PermissionError as error:
+            log.warning("The memory of a decoder cannot be limited: %s.", error.strerror)
+            self._can_be_limited = False
+
+    def has_grown(self, reply: Reply) -> bool:
+        """Return whether photos have left so much behind in it that the next one would lack memory."""
+        kept_bytes = reply.data_bytes - self._born_bytes[resource.RLIMIT_DATA]
+        return reply.resident_bytes > MAX_RESIDENT_BYTES or kept_bytes > MAX_KEPT_BYTES
+
+    def may_be_blameless(self) -> bool:
+        """Return whether the photo may have had no part in the decoder's end; waits for the fork server to report it.
+
+        Something outside has killed it, or it has crashed at once, perhaps since an earlier photo had damaged it.
+        """
+        seconds = time.monotonic() - self._begun
         self.ended.wait(_STATUS_SECONDS)
-        return self._signal() in (signal.SIGKILL, signal.SIGTERM)
+        found = self._signal()
+        if found in (signal.SIGKILL, signal.SIGTERM):
+            return True
+        return found != signal.SIGPROF and self._photos > 1 and seconds < _EARLY_SECONDS
 
     def problem_of_end(self, max_seconds: float) -> Problem:
         """Say what the end of the decoder means for its photo."""

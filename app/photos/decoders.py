@@ -13,6 +13,7 @@ photo that made it grow or that went on at the lowest priority.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -40,8 +41,8 @@ MAX_SECONDS = 2.0
 FAST = Allowance(memory_bytes=32 * MEBI, seconds=0.05)
 # So many photos may go on at the lowest priority, each in a decoder beyond the planned ones.
 MAX_ASIDE = 4
-MAX_RESIDENT_BYTES = 96 * MEBI
-_HELLO_SECONDS = 10.0
+HELLO_SECONDS = 10.0
+MAX_SILENT_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 MAX_WAIT_SECONDS = 10.0
 
@@ -87,7 +88,10 @@ class Decoders:
         self._server: ForkServer | None = None
         self._is_closed = False
         self._retry_at = 0.0
+        self._failure = ""
         self._asked: deque[Channel] = deque()
+        # Since when the fork server has been asked for a decoder, or for the end of one.
+        self._owed: dict[Channel | int, float] = {}
         self._alive: dict[int, DecoderProcess] = {}
         self._idle: list[DecoderProcess] = []
 
@@ -136,9 +140,9 @@ class Decoders:
         try:
             return self._run(decoder, photo, request, waiter, step_aside)
         except Disconnected:
-            if not decoder.was_killed():
+            if not decoder.may_be_blameless():
                 raise decoder.problem_of_end(self.max_seconds) from None
-        # Killed from outside: as far as one can tell, the photo is not to blame. It gets one other decoder.
+        # It gets one other decoder.
         decoder = self._check_out(waiter)
         try:
             return self._run(decoder, photo, request, waiter, step_aside)
@@ -182,7 +186,7 @@ class Decoders:
             raise BrokenImage("The file is damaged in a way that confuses its decoder.") from error
         finally:
             if is_fit:
-                self._check_in(decoder, reply.resident_bytes, len(photo))
+                self._check_in(decoder, len(photo), has_grown=decoder.has_grown(reply))
             else:
                 self._end(decoder)
         if isinstance(found, Problem):
@@ -194,26 +198,35 @@ class Decoders:
         give_up = time.monotonic() + MAX_WAIT_SECONDS
         with self._changed:
             if self._thread is None and not self._is_closed:
-                self._thread = threading.Thread(target=self._supervise, name="decoders", daemon=True)
-                self._thread.start()
+                self._thread = self._start_thread()
             while not self._idle:
                 left = give_up - time.monotonic()
                 if self._is_closed or left <= 0:
                     raise Overloaded("No process for decoding photos can be started.")
                 if waiter is not None:
                     waiter.check()
-                    left = min(left, waiter.remaining_seconds or left)
+                    remaining = waiter.remaining_seconds
+                    left = left if remaining is None else min(left, remaining)
                 self._changed.wait(left)
             return self._idle.pop()
 
-    def _check_in(self, decoder: DecoderProcess, resident_bytes: int = 0, used_bytes: int = 0) -> None:
+    def _start_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._supervise, name="decoders", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread more for us; it may have one for the next photo
+            self._note_failure(str(error))
+            raise Overloaded("No process for decoding photos can be started.") from error
+        return thread
+
+    def _check_in(self, decoder: DecoderProcess, used_bytes: int = 0, *, has_grown: bool = False) -> None:
         """Give a decoder back; one that has grown, or that runs at the lowest priority, is replaced."""
-        if decoder.is_aside or resident_bytes > MAX_RESIDENT_BYTES:
+        if decoder.is_aside or has_grown:
             self._end(decoder)
             return
         decoder.channel.tidy(used_bytes)
         with self._changed:
-            if decoder.pid in self._alive:
+            if self._alive.get(decoder.pid) is decoder:
                 self._idle.append(decoder)
                 self._changed.notify()
             else:
@@ -222,8 +235,9 @@ class Decoders:
     def _end(self, decoder: DecoderProcess) -> None:
         """End a decoder that its thread has no more use for; its replacement is the supervisor's work."""
         with self._changed:
-            if self._server is not None and decoder.pid in self._alive:
+            if self._server is not None and self._alive.get(decoder.pid) is decoder:
                 self._server.kill(decoder.pid)
+                self._owed.setdefault(decoder.pid, time.monotonic())
         decoder.channel.close()
 
     def _step_aside(self, decoder: DecoderProcess, step_aside: Callable[[], None] | None) -> None:
@@ -247,13 +261,19 @@ class Decoders:
             with self._changed:
                 self._server = server
             with suppress(Disconnected):
-                while not self._is_closed:
+                while not self._is_closed and not self._is_silent():
                     with self._changed:
                         self._fill()
                     with suppress(TimeoutError):
-                        self._note(*server.events(_RETRY_SECONDS))
+                        self._note(server, *server.events(_RETRY_SECONDS))
             server.close()
             self._forget_all(OSError("their parent process ended"))
+
+    def _is_silent(self) -> bool:
+        """Return whether the fork server has not done for long what it was asked for, as when it is stopped."""
+        with self._changed:
+            oldest = min(self._owed.values(), default=math.inf)
+        return time.monotonic() - oldest > MAX_SILENT_SECONDS
 
     def _fill(self) -> None:
         """Ask for as many decoders as are missing; called with the lock."""
@@ -279,33 +299,39 @@ class Decoders:
         finally:
             os.close(block)
         self._asked.append(channel)
+        self._owed[channel] = time.monotonic()
 
-    def _note(self, event: Event, first: int, second: int) -> None:
+    def _note(self, server: ForkServer, event: Event, first: int, second: int) -> None:
         """Take note of what the fork server reports."""
         if event is Event.EXITED:
             self._bury(first, second)
             return
-        channel = self._asked.popleft()
+        with self._changed:
+            channel = self._asked.popleft()
+            self._owed.pop(channel)
         if event is Event.FAILED:
             channel.close()
             self._give_up_for_now(OSError(first, os.strerror(first)))
             return
-        channel.socket.settimeout(_HELLO_SECONDS)
+        channel.socket.settimeout(HELLO_SECONDS)
         try:
-            (enforced,) = channel.receive(HELLO)
+            enforced, data_bytes, mapped_bytes = channel.receive(HELLO)
         except (Disconnected, TimeoutError) as error:
+            server.kill(first)
             channel.close()
             self._give_up_for_now(error)
             return
         self.measures = sandbox.Measures(enforced)
-        decoder = DecoderProcess(first, channel)
+        decoder = DecoderProcess(first, channel, data_bytes, mapped_bytes)
         with self._changed:
+            self._failure = ""
             self._alive[first] = decoder
             self._idle.append(decoder)
             self._changed.notify()
 
     def _bury(self, pid: int, status: int) -> None:
         with self._changed:
+            self._owed.pop(pid, None)
             decoder = self._alive.pop(pid, None)
             if decoder is None:
                 return
@@ -316,9 +342,14 @@ class Decoders:
                 decoder.channel.close()
 
     def _give_up_for_now(self, error: OSError) -> None:
-        reason = error.strerror or str(error) or "it ended at once"
-        log.error("A process for decoding photos could not be started: %s.", reason)
+        self._note_failure(error.strerror or str(error) or "it ended at once")
         self._retry_at = time.monotonic() + _RETRY_SECONDS
+
+    def _note_failure(self, reason: str) -> None:
+        """Log why no decoder can be started, once until one can be."""
+        if reason != self._failure:
+            log.error("A process for decoding photos could not be started: %s.", reason)
+        self._failure = reason
 
     def _forget_all(self, error: OSError) -> None:
         """Bury all decoders, which end with the fork server, and pause before the next."""
@@ -327,6 +358,7 @@ class Decoders:
             for channel in self._asked:
                 channel.close()
             self._asked.clear()
+            self._owed.clear()
             for pid in list(self._alive):
                 self._bury(pid, self._alive[pid].status)
             if not self._is_closed:
@@ -347,5 +379,7 @@ def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimat
     thumbnail = None
     if wanted.thumbnail_side:
         shape = reply.thumbnail_height, reply.thumbnail_width, 3
+        if not 1 <= min(shape[:2]) <= max(shape[:2]) <= wanted.thumbnail_side:
+            raise ValueError("The decoder's answer makes no sense.")
         thumbnail = np.frombuffer(channel.output(THUMBNAIL_START, shape[0] * shape[1] * 3), np.uint8).reshape(shape)
     return Decoded(reply.width, reply.height, kind, crop, thumbnail)

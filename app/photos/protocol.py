@@ -6,6 +6,7 @@ block: [ the photo's bytes ... | crop | thumbnail, or the sentence of a problem 
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,9 +15,10 @@ from typing import Any, Literal
 from ..errors import BrokenImage, Problem, TooCostly, TooManyPixels, UnsupportedImage
 from ..images import Geometry
 
-HELLO = struct.Struct("=B")
+# What the sandbox enforces, and how many bytes are mapped for data and in all before the first photo.
+HELLO = struct.Struct("=BQQ")
 REQUEST = struct.Struct("=IHHBHQQdd")
-REPLY = struct.Struct("=BBBIIHHHQQd")
+REPLY = struct.Struct("=BBBIIHHHQQQd")
 
 MAX_CROP_SIDE = 640
 MAX_THUMBNAIL_SIDE = 1024
@@ -94,7 +96,8 @@ class Reply:
     """How a photo ended.
 
     `width` and `height` are the upright photo's; `memory_bytes` and `seconds` are the header's estimate,
-    `resident_bytes` what the decoder occupies now. `detail_bytes` is the length of a problem's sentence.
+    `resident_bytes` what the decoder occupies now, and `data_bytes` what it has mapped for its own data.
+    `detail_bytes` is the length of a problem's sentence.
     """
 
     status: int
@@ -106,6 +109,7 @@ class Reply:
     thumbnail_height: int = 0
     detail_bytes: int = 0
     resident_bytes: int = 0
+    data_bytes: int = 0
     memory_bytes: int = 0
     seconds: float = 0.0
 
@@ -123,6 +127,8 @@ class Reply:
             or reply.problem >= len(PROBLEMS)
             or max(reply.thumbnail_width, reply.thumbnail_height) > MAX_THUMBNAIL_SIDE
             or reply.detail_bytes > MAX_DETAIL_BYTES
+            or (reply.status == Status.DONE and min(reply.width, reply.height) < 1)
+            or not 0 <= reply.seconds < math.inf
         ):
             raise ValueError("The decoder's answer makes no sense.")
         return reply

@@ -83,6 +83,8 @@ class ForkServer:
                 # Linear algebra on one thread: a process that forks may have no other.
                 env={"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
                 cwd="/",
+                # Ctrl-C in a terminal is for the worker, also while this starts.
+                start_new_session=True,
             )
 
     @property
@@ -101,8 +103,8 @@ class ForkServer:
 
     def events(self, timeout: float | None = None) -> tuple[Event, int, int]:
         """Wait for the next event; raises TimeoutError, and Disconnected when the fork server has ended."""
-        self._socket.settimeout(timeout)
         try:
+            self._socket.settimeout(timeout)
             data = self._socket.recv(_EVENT.size, socket.MSG_WAITALL)
         except TimeoutError:
             raise
@@ -198,6 +200,7 @@ def _become_child(service: Service, descriptors: list[int], input_bytes: int) ->
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        sandbox.be_killed_first()
         sandbox.die_with_parent()
         if os.getppid() == 1:  # the fork server ended before that was in force
             return

@@ -16,13 +16,17 @@ import resource
 import signal
 import struct
 import sys
+from contextlib import suppress
 from enum import IntFlag
+from pathlib import Path
 
-# From <linux/prctl.h>, <linux/seccomp.h>, <linux/audit.h>, <linux/sched.h> and <linux/bpf_common.h>.
+# From <linux/prctl.h>, <linux/seccomp.h>, <linux/audit.h>, <linux/sched.h>, <linux/mman.h> and
+# <linux/bpf_common.h>.
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _ALLOW, _FAIL, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _CLONE_THREAD = 0x00010000
+_MAP_SHARED, _MAP_GROWSDOWN = 0x01, 0x0100
 _X32_BIT = 0x40000000
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_GREATER_OR_EQUAL, _JUMP_IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 # Where struct seccomp_data has the call's number, the architecture, and the low half of its arguments.
@@ -37,7 +41,6 @@ _ALLOWED = {
     "fstat": (5, 80),
     "poll": (7, -1),
     "lseek": (8, 62),
-    "mmap": (9, 222),
     "mprotect": (10, 226),
     "munmap": (11, 215),
     "brk": (12, 214),
@@ -76,7 +79,7 @@ _ALLOWED = {
     "membarrier": (324, 283),
     "rseq": (334, 293),
 }
-_CLONE, _CLONE3, _TGKILL, _PRLIMIT64 = (56, 220), (435, 435), (234, 131), (302, 261)
+_CLONE, _CLONE3, _TGKILL, _PRLIMIT64, _MMAP = (56, 220), (435, 435), (234, 131), (302, 261), (9, 222)
 
 
 class Measures(IntFlag):
@@ -93,6 +96,12 @@ ALL_MEASURES = Measures.NO_NEW_RIGHTS | Measures.NO_CORE_DUMPS | Measures.SYSTEM
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that forked it ends (Linux only)."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def be_killed_first() -> None:
+    """Have the kernel end this process before any other where memory runs out (Linux only)."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 
 
 def enter() -> Measures:
@@ -143,7 +152,7 @@ def _install_filter() -> bool:
 
 
 def _filter(column: int, architecture: int, pid: int) -> list[bytes]:
-    """Write the filter: plain calls by their number; the last four by what they are asked to do."""
+    """Write the filter: plain calls by their number; the last five by what they are asked to do."""
     allowed = [numbers[column] for numbers in _ALLOWED.values() if numbers[column] >= 0]
     return [
         _step(_LOAD, _ARCHITECTURE),
@@ -153,6 +162,8 @@ def _filter(column: int, architecture: int, pid: int) -> list[bytes]:
         _step(_JUMP_IF_GREATER_OR_EQUAL, _X32_BIT, 0, 1),
         _step(_RETURN, _FAIL | errno.EPERM),
         *(line for number in allowed for line in (_step(_JUMP_IF_EQUAL, number, 0, 1), _step(_RETURN, _ALLOW))),
+        # The limit of data counts neither memory that could be shared nor that of a stack that grows.
+        *_where(_MMAP[column], 3, _step(_JUMP_IF_ANY_BIT, _MAP_SHARED | _MAP_GROWSDOWN, 1, 0)),
         # glibc asks for clone3 first and falls back to clone, whose flags a filter can read.
         _step(_JUMP_IF_EQUAL, _CLONE3[column], 0, 1),
         _step(_RETURN, _FAIL | errno.ENOSYS),

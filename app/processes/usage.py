@@ -1,16 +1,18 @@
-"""What another process uses: processor time, memory, and whether it waits for a processor."""
+"""What another process uses: processor time, and whether it waits for a processor."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _SECONDS_PER_LOOK = 1e-6
+# A process whose threads are hidden may be waiting for a processor, so only a longer standstill counts.
+HIDDEN_FACTOR = 5.0
+PROC = Path("/proc")
 
 
 class Usage:
@@ -29,16 +31,19 @@ class Usage:
         except OSError:
             return 0.0
 
-    def data_bytes(self) -> int:
-        """Return how much memory it has mapped for its own data (`VmData` in proc_pid_status(5))."""
-        with suppress(OSError):
-            return int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[5]) * resource.getpagesize()
-        return 0
+    def threads(self) -> int:
+        """Count its threads; 0 where they are hidden, or it has ended."""
+        return len(_threads(self.pid))
 
-    def is_waiting(self) -> bool:
-        """Return whether all its threads sleep, which no computing or starving thread does."""
+    def is_waiting(self) -> bool | None:
+        """Return whether all its threads sleep, which no computing or starving thread does; None where that is hidden.
+
+        /proc hides a process that leaves no core from its own user where it is mounted with `hidepid`.
+        """
+        if self._clock is None:
+            return False
         states = list(_thread_states(self.pid))
-        return bool(states) and "R" not in states and "D" not in states
+        return "R" not in states and "D" not in states if states else None
 
 
 class Progress:
@@ -56,9 +61,10 @@ class Progress:
     def stalled_seconds(self) -> float:
         """Return for how long it has not got on, as far as the calls of this method could see."""
         now, seconds = time.monotonic(), self._usage.seconds()
-        if seconds - self._seconds > _SECONDS_PER_LOOK or not self._usage.is_waiting():
+        is_waiting = self._usage.is_waiting()
+        if seconds - self._seconds > _SECONDS_PER_LOOK or is_waiting is False:
             self._seconds, self._since = seconds, now
-        return now - self._since
+        return (now - self._since) / (1.0 if is_waiting else HIDDEN_FACTOR)
 
 
 def run_when_idle(pid: int) -> None:
@@ -79,7 +85,7 @@ def _processor_clock(pid: int) -> int | None:
 
 def _threads(pid: int) -> list[int]:
     with suppress(OSError):
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        return [int(name) for name in os.listdir(PROC / f"{pid}/task")]
     return []
 
 
@@ -87,4 +93,4 @@ def _thread_states(pid: int) -> Iterator[str]:
     """Yield the state of each thread, a letter of proc_pid_stat(5)."""
     for thread in _threads(pid):
         with suppress(OSError):
-            yield Path(f"/proc/{pid}/task/{thread}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+            yield (PROC / f"{pid}/task/{thread}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
