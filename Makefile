@@ -28,7 +28,7 @@ test-browser: $(VENV)/.installed-browser ## Run the tests of the page in a real 
 	$(BIN)/pytest tests/browser -n 2 --dist loadfile
 
 screens: $(VENV)/.installed-browser ## Take the screenshots of docs/screens.
-	PYTHONPATH=tests $(BIN)/python tests/browser/screens.py
+	PYTHONPATH=tests/support $(BIN)/python tests/browser/screens.py
 
 lint: $(VENV)/.installed-test ## Check style, formatting and types.
 	$(BIN)/ruff check .

@@ -8,16 +8,16 @@ import shutil
 import signal
 import tempfile
 
-from app import logs, metrics
-from app.access import announce
-from app.connections import Shares
 from app.errors import KeysError
-from app.health import Readiness, keep_watch_in_background, warm_up_in_background
-from app.memory import limit_heaps
-from app.pidfile import publish
-from app.plan import describe_plan, make_plan
-from app.reload import ReloadBoard, Reloader, reload_workers
+from app.processes.memory import limit_heaps
+from app.processes.pidfile import publish
+from app.processes.plan import describe_plan, make_plan
+from app.server.connections import Shares
+from app.server.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings
+from app.telemetry import logs, metrics
+from app.web.access import announce
+from app.web.probes import Readiness, keep_watch_in_background, warm_up_in_background
 
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
@@ -34,12 +34,12 @@ wsgi_app = "app:create_app()"
 proc_name = "topthree"
 # Loopback by default: a service without keys is open to whoever can reach it.
 bind = [f"{_settings.host}:{_settings.port}"]
-# What operators see can have an address of its own, which app/observability.py tells from the first.
+# What operators see can have an address of its own, which app/web/observing.py tells from the first.
 bind += [_settings.metrics_address] if _settings.metrics_address else []
 
 # Threads, since inference releases the GIL and photos are decoded in processes of their own, while one process keeps
 # one model in memory; a worker of our own, in which slow clients wait without a thread.
-worker_class = "app.worker.PatientWorker"
+worker_class = "app.server.worker.PatientWorker"
 workers = _plan.workers
 threads = _plan.threads
 

@@ -20,6 +20,6 @@ def create_app(settings: Settings | None = None, classifier: Classifier | None =
 
     Without `settings` they are read from the environment; SettingsError names a variable with a bad value.
     """
-    from .application import build  # the decoders and the command line import this package, and need no Flask
+    from .web.application import build  # the decoders and the command line import this package, and need no Flask
 
     return build(settings, classifier)

@@ -1,5 +1,5 @@
 """`python -m app` is the command `topthree`."""
 
-from .cli import main
+from .commands.cli import main
 
 main()

@@ -14,8 +14,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from . import metrics, traces
-from .engines import Engine, Floats, Inference, Pixels
 from .errors import (
     BrokenImage,
     ModelUnavailable,
@@ -25,16 +23,18 @@ from .errors import (
     TopthreeError,
     UnsupportedImage,
 )
-from .heatmaps import MOST_HEATMAPS, Grid, activation_maps
-from .images import Geometry
-from .labels import Label
-from .lanes import Lanes
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model, load_model
+from .model.engines import Engine, Floats, Inference, Pixels
+from .model.labels import Label
 from .photos.decoders import Decoded, Decoders
+from .photos.decoding import Geometry
+from .photos.heatmaps import MOST_HEATMAPS, Grid, activation_maps
 from .photos.protocol import Wanted
-from .plan import SPARE_SLOTS, make_plan
-from .scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn
+from .processes.plan import SPARE_SLOTS, make_plan
+from .queueing.lanes import Lanes
+from .queueing.scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn
 from .settings import Settings
+from .telemetry import metrics, traces
 
 LARGEST_BATCH = 32
 # How long the known photo may take, wait for a slot included, before the model counts as not answering.

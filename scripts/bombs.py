@@ -32,7 +32,7 @@ from memory_limit import Group, born_limited, leave
 from overload import photo_requests, read_answer
 from service_watch import Seen, Watch, settled_processor_seconds, watching
 
-from app.offline.server import OwnServer, own_server
+from app.measuring.own_server import OwnServer, own_server
 from app.settings import Settings
 
 ATTACKERS = 16

@@ -36,7 +36,7 @@ from chaos_bombs import attack_decoders
 from chaos_load import Fates, load, until
 from overload import photo_requests
 
-from app.offline.server import OwnServer, own_server
+from app.measuring.own_server import OwnServer, own_server
 from app.settings import Settings
 
 ATTACKERS = 200

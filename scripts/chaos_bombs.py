@@ -15,7 +15,7 @@ from bombs import MAX_PROBE_MS, NOISE_MS, bombarding, is_fair
 from chaos_load import Fates, load, until
 from service_watch import decoders, watching
 
-from app.offline.server import OwnServer
+from app.measuring.own_server import OwnServer
 
 # A photo whose decoder was killed from outside gets another one once, which must have its time.
 BETWEEN_KILLS_SECONDS = 1.0

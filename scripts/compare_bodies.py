@@ -24,7 +24,7 @@ from pathlib import Path
 import flask
 
 from app import create_app
-from app.offline.server import own_server
+from app.measuring.own_server import own_server
 from app.settings import Settings
 
 BOUNDARY = b"------------------------d74496d66958873e"  # as long as curl's

@@ -16,11 +16,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from app.classifier import Classifier
-from app.engines import OpenVINOEngine
+from app.measuring.load import Load, closed_loop
 from app.model import Model, load_model
-from app.offline.load import Load, closed_loop
+from app.model.engines import OpenVINOEngine
 from app.photos.decoders import Decoders
-from app.plan import SPARE_SLOTS, make_plan
+from app.processes.plan import SPARE_SLOTS, make_plan
 from app.settings import Settings
 
 CLIENTS = (1, 2, 8)

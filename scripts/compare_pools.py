@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import pebble
 
-from app.images import Geometry, decode
-from app.offline.server import process_memory_mb
+from app.measuring.own_server import process_memory_mb
 from app.photos.decoders import Decoders, Wanted
+from app.photos.decoding import Geometry, decode
 
 WORKERS = 2
 MAX_PIXELS = 64_000_000
@@ -62,7 +62,7 @@ def in_process() -> Iterator[Pool]:
 def pebble_processes(start_method: str = "forkserver") -> pebble.ProcessPool:
     """Start pebble's processes; `forkserver` gives them nothing of this process's memory."""
     context = multiprocessing.get_context(start_method)
-    context.set_forkserver_preload(["app.images"])
+    context.set_forkserver_preload(["app.photos.decoding"])
     return pebble.ProcessPool(max_workers=WORKERS, context=context)
 
 

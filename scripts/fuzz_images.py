@@ -32,8 +32,8 @@ from fuzz_mutations import mutate, scramble
 from fuzz_seeds import seeds
 
 from app.errors import Problem
-from app.images import Geometry
 from app.photos.decoders import Decoders, Wanted
+from app.photos.decoding import Geometry
 
 MEBI = 2**20
 MAX_PIXELS = 4_000_000

@@ -27,7 +27,7 @@ from chaos_load import load
 from heif_boxes import heic_cycle
 from overload import photo_requests
 
-from app.offline.server import OwnServer, own_server
+from app.measuring.own_server import OwnServer, own_server
 from app.settings import Settings
 
 HERE = Path(__file__).resolve().parent

@@ -29,7 +29,7 @@ MAX_PIXELS = 64_000_000
 MEASURE = """
 import sys, time
 from app.errors import Problem
-from app.images import Geometry, decode
+from app.photos.decoding import Geometry, decode
 
 def sizes():
     fields = dict(line.split(":") for line in open("/proc/self/status"))

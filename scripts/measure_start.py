@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from app.offline.load import RequestFailed, http_sender
-from app.offline.server import free_port
+from app.measuring.load import RequestFailed, http_sender
+from app.measuring.own_server import free_port
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -38,7 +38,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from app.offline.server import own_server
+from app.measuring.own_server import own_server
 from app.settings import Settings
 
 CLIENTS = 8

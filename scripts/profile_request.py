@@ -23,10 +23,10 @@ from PIL import Image
 
 from app import create_app
 from app.classifier import _predictions
-from app.images import _SHORTEST_DECODED_SIDE, decode
+from app.measuring.load import http_sender
+from app.measuring.own_server import own_server
 from app.model import Model
-from app.offline.load import http_sender
-from app.offline.server import own_server
+from app.photos.decoding import _SHORTEST_DECODED_SIDE, decode
 from app.settings import Settings
 
 MAX_PIXELS = 64_000_000

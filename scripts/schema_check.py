@@ -29,10 +29,10 @@ from hypothesis import strategies
 from PIL import Image
 from schemathesis.cli import schemathesis as command
 
-from app.keys import Key, digest_of, new_token
-from app.offline.server import own_server
+from app.measuring.own_server import own_server
 from app.settings import Settings
-from app.uploads import TIMEOUT_HEADER
+from app.web.keys import Key, digest_of, new_token
+from app.web.uploads import TIMEOUT_HEADER
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # Of a photo; a failure prints what was sent.

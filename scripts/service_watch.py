@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.offline.server import OwnServer, process_memory_mb
+from app.measuring.own_server import OwnServer, process_memory_mb
 
 PAUSE_SECONDS = 0.1
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")

@@ -28,8 +28,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from app.memory import IDLE_SECONDS
-from app.offline.server import OwnServer, own_server
+from app.measuring.own_server import OwnServer, own_server
+from app.processes.memory import IDLE_SECONDS
 from app.settings import Settings
 
 LARGEST_GROWTH_PERCENT = 5.0

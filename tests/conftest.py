@@ -20,14 +20,6 @@ from app import create_app
 from app.classifier import Classifier
 from app.settings import Settings
 
-TEST_WEIGHTS = os.environ.get("TOPTHREE_TEST_WEIGHTS")
-SHARED_PHOTOS = os.environ.get("TOPTHREE_TEST_PHOTOS")
-
-needs_test_weights = pytest.mark.skipif(
-    not (TEST_WEIGHTS and SHARED_PHOTOS),
-    reason="needs TOPTHREE_TEST_WEIGHTS, a ResNet-18 file, and TOPTHREE_TEST_PHOTOS, labelled photos",
-)
-
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 
 from app.classifier import softmax
-from app.engines import Inference, Pixels
 from app.errors import (
     BrokenImage,
     ClientClosedRequest,
@@ -20,7 +19,8 @@ from app.errors import (
     WeightsError,
 )
 from app.model import Model
-from app.scheduling import Deadline
+from app.model.engines import Inference, Pixels
+from app.queueing.scheduling import Deadline
 
 PIXELS = 10**7
 PATIENCE_SECONDS = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.cli import main
+from app.commands.cli import main
 from app.setting_table import SETTINGS
 from app.settings import Settings, SettingsError
 

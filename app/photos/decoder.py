@@ -27,9 +27,9 @@ from PIL import (
 )
 
 from ..errors import Problem, TooCostly
-from ..images import decode
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected
+from .decoding import decode
 from .guards import Estimate, examine
 from .protocol import (
     HELLO,

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Any, Literal
 
 from ..errors import BrokenImage, Problem, TooCostly, TooManyPixels, UnsupportedImage
-from ..images import Geometry
+from .decoding import Geometry
 
 # What the sandbox enforces, and how many bytes are mapped for data and in all before the first photo.
 HELLO = struct.Struct("=BQQ")

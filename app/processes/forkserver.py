@@ -29,9 +29,9 @@ from contextlib import closing, suppress
 from enum import IntEnum
 from typing import Protocol
 
-from ..memory import limit_heaps
 from . import sandbox
 from .channel import Channel, Disconnected
+from .memory import limit_heaps
 
 _COMMAND = struct.Struct("=Bq")
 _EVENT = struct.Struct("=Bqq")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import flask
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 
 from fakes import fake_model, make_classifier
 

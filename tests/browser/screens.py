@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from server import ROOT, Server
 
-from app.keys import Key, digest_of
+from app.web.keys import Key, digest_of
 
 FOLDER = ROOT / "docs" / "screens"
 SIZES = {"phone": (360, 740), "desktop": (1280, 800)}

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from server import Server
 from test_browser_axe import problems
 
-from app.keys import Key, digest_of
+from app.web.keys import Key, digest_of
 
 ALICE, MALLORY = "tt_alice-browser", "tt_mallory-browser"
 PHOTO = payload("red.png", colour_png(8), "image/png")

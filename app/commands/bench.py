@@ -1,0 +1,128 @@
+"""`topthree bench`: latency and throughput under load, memory and start-up time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ..classifier import Classifier
+from ..measuring.load import Load, MakeSender, closed_loop, http_sender, open_loop
+from ..measuring.own_server import ServerFailed, own_server, process_memory_mb
+from ..measuring.plots import check_plot, plot_loads
+from ..measuring.stream import list_photos
+from ..settings import Settings
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure: each number of clients, then each rate, for some seconds after a warm-up."""
+
+    clients: tuple[int, ...]
+    rates: tuple[float, ...]
+    seconds: float
+    warm_up_seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `bench` measured. Memory is the PSS of all the target's processes after the load."""
+
+    target: str
+    photos: int
+    started_seconds: float | None
+    memory_mb: float | None
+    loads: list[Load]
+
+
+def run(
+    settings: Settings,
+    folder: Path,
+    options: Options,
+    *,
+    url: str | None,
+    in_process: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Measure a running server, this process, or a server started for it and stopped again; print the report."""
+    if plot:
+        check_plot(plot)
+    photos = [Path(file).read_bytes() for file in list_photos([str(folder)])]
+    if url:
+        report = Report(url, len(photos), None, None, _measure(http_sender(url), photos, options))
+    elif in_process:
+        report = _bench_in_process(settings, photos, options)
+    else:
+        report = _bench_own_server(settings, photos, options)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+    else:
+        _print_report(report)
+    if plot:
+        plot_loads(report.loads, report.target, plot)
+
+
+def _bench_in_process(settings: Settings, photos: list[bytes], options: Options) -> Report:
+    with closing(Classifier.from_settings(settings)) as classifier:
+        begin = time.monotonic()
+        classifier.warm_up()
+        started = time.monotonic() - begin
+
+        def send(photo: bytes) -> dict[str, float]:
+            answer = classifier.classify(photo, max_pixels=settings.max_pixels)
+            stages = {"decode": answer.decode_seconds, "queue": answer.queue_seconds, "infer": answer.infer_seconds}
+            return {name: 1000 * seconds for name, seconds in stages.items()}
+
+        loads = _measure(lambda: nullcontext(send), photos, options)
+        memory = process_memory_mb(os.getpid())
+    return Report("this process", len(photos), round(started, 2), memory, loads)
+
+
+def _bench_own_server(settings: Settings, photos: list[bytes], options: Options) -> Report:
+    # The photos repeat, and an answer from memory would measure nothing.
+    with own_server(replace(settings, result_cache_bytes=0)) as server:
+        started = server.wait_for_answer(photos[0])
+        loads = _measure(http_sender(server.url), photos, options)
+        memory = server.memory_mb()
+    return Report("topthree serve", len(photos), round(started, 2), memory, loads)
+
+
+def _measure(make_sender: MakeSender, photos: list[bytes], options: Options) -> list[Load]:
+    try:
+        with make_sender() as send:
+            send(photos[0])
+    except OSError as error:
+        raise ServerFailed(f"The target does not answer: {error}.") from error
+    closed_loop(make_sender, photos, clients=max(options.clients, default=4), seconds=options.warm_up_seconds)
+    loads = [closed_loop(make_sender, photos, clients=count, seconds=options.seconds) for count in options.clients]
+    loads += [open_loop(make_sender, photos, rate=rate, seconds=options.seconds) for rate in options.rates]
+    return loads
+
+
+def _print_report(report: Report) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{report.target}, {report.photos} photos in rotation")
+    if report.started_seconds is not None:
+        console.print(
+            f"first answer after {report.started_seconds} s; memory after the load {report.memory_mb} MB (PSS)"
+        )
+    stages = list(dict.fromkeys(name for load in report.loads for name in load.stages))
+    table = Table("loop", "level", "photos/s", "p50 ms", "p90", "p99", "slowest", "errors", *stages, box=None)
+    for load in report.loads:
+        unit = "clients" if load.loop == "closed" else "per s"
+        figures = (load.throughput, load.p50, load.p90, load.p99, load.slowest)
+        row = [load.loop, f"{load.level:g} {unit}", *(f"{figure:.1f}" for figure in figures), str(load.errors)]
+        table.add_row(*row, *(f"{load.stages.get(name, 0):.1f}" for name in stages))
+    Console(width=None if console.is_terminal else 160).print(table)
+    if any(load.hits for load in report.loads):
+        console.print("Some answers came from the server's memory; TOPTHREE_RESULT_CACHE_BYTES=0 turns that off.")
+    if stages:
+        console.print("The last columns are the medians of Server-Timing, in milliseconds.")

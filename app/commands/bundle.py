@@ -1,0 +1,151 @@
+"""`topthree bundle`: all that serves in one archive, for a machine without a network."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from ..errors import BundleError
+from ..model.artifact import FILES, MANIFEST, PREPARE_VERSION, Prepared, ensure_prepared, precision_family
+from ..model.bundle import (
+    COPY_BYTES,
+    DESCRIPTION,
+    END,
+    FORMAT,
+    LABELS,
+    MEMBERS,
+    MODEL,
+    SUMS,
+    Bundle,
+    Description,
+    openvino_version,
+    padding,
+    read_bundle,
+    tar_header,
+    write_sums,
+)
+from ..model.digests import bytes_sha256, file_sha256
+from ..model.engines import check_classes
+from ..model.labels import Label, load_labels
+from ..settings import Settings
+from ..version import __version__
+from .weights import announce, make_ready
+
+
+def run(settings: Settings, *, output: Path | None, precision: str | None, force: bool) -> None:
+    """Write the bundle of the model that would serve, after preparing it where it is not prepared yet."""
+    if settings.bundle:
+        raise BundleError("TOPTHREE_BUNDLE names a bundle already; unset it to make another from the weights.")
+    if settings.engine == "torch":
+        raise BundleError("A bundle holds a model of OpenVINO; unset TOPTHREE_ENGINE.")
+    family = precision_family(precision or settings.precision)
+    settings = dataclasses.replace(settings, engine="openvino", precision=family)
+    announce(make_ready(settings))
+    prepared = ensure_prepared(settings)
+    target = output or Path(f"topthree-{prepared.manifest.name}-{family}-openvino{openvino_version()}.tar")
+    if target.exists() and not force:
+        raise BundleError(f"{target} is there already; --force replaces it.")
+    bundle = write_bundle(prepared, load_labels(settings.labels), target)
+    click.echo(describe(bundle))
+    click.echo(f"To serve it, anywhere: TOPTHREE_BUNDLE={target} topthree serve")
+
+
+def check(path: Path, *, sha256: str | None, as_json: bool) -> None:
+    """Verify a bundle to the last byte and describe it; raises BundleError where it cannot be served here."""
+    bundle = read_bundle(path, sha256)
+    if as_json:
+        whole = {"sha256": bundle.sha256, "bytes": path.stat().st_size} | dataclasses.asdict(bundle.description)
+        click.echo(json.dumps(whole | {"obstacle": bundle.obstacle}, ensure_ascii=False))
+    else:
+        click.echo(describe(bundle))
+    if bundle.obstacle:
+        raise BundleError(bundle.obstacle)
+
+
+def describe(bundle: Bundle) -> str:
+    """Say in a few lines what a bundle holds."""
+    made = bundle.description
+    rows = {
+        "Bundle": f"{bundle.path}, {bundle.path.stat().st_size:,} bytes, whole",
+        "SHA-256": bundle.sha256,
+        "Model": f"{made.model.get('name')}, {made.precision}, {made.classes} classes"
+        + (", the packaged fallback" if made.fallback else ""),
+        "Weights": f"SHA-256 {made.weights_sha256}",
+        "Made by": f"topthree {made.topthree}, to serve with OpenVINO {made.openvino}",
+    }
+    if made.accuracy:
+        rows["Accuracy"] = ", ".join(f"{key} {value}" for key, value in made.accuracy.items() if value is not None)
+    return "\n".join(f"{name:9} {value}" for name, value in rows.items())
+
+
+def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path) -> Bundle:
+    """Write a bundle, whole or not at all, and read it back; the same model and labels make the same bytes."""
+    check_classes(prepared, len(labels))
+    described = (json.dumps(dataclasses.asdict(_describe(prepared)), indent=1, ensure_ascii=False) + "\n").encode()
+    texts = {DESCRIPTION: described, LABELS: _write_labels(labels)}
+    files = {f"{MODEL}/{name}": prepared.folder / name for name in (MANIFEST, *FILES)}
+    digests = {name: bytes_sha256(text) for name, text in texts.items()}
+    digests |= {name: file_sha256(path) for name, path in files.items()}
+    texts[SUMS] = write_sums(digests)
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as out:
+            try:
+                _write_members(out.file, texts, files)
+                os.fchmod(out.fileno(), 0o644)
+                os.replace(out.name, target)
+            finally:
+                Path(out.name).unlink(missing_ok=True)  # only what could not be finished is still there
+    except OSError as error:
+        raise BundleError(f"{target} cannot be written: {error.strerror or error}.") from error
+    return read_bundle(target)
+
+
+def _describe(prepared: Prepared) -> Description:
+    manifest, weights = prepared.manifest, prepared.weights
+    return Description(
+        format=FORMAT,
+        model=dataclasses.asdict(weights.record),
+        weights_sha256=weights.sha256,
+        fallback=weights.is_fallback,
+        precision=manifest.precision,
+        classes=manifest.classes,
+        accuracy=manifest.accuracy,
+        topthree=__version__,
+        openvino=openvino_version(),
+        prepare_version=PREPARE_VERSION,
+    )
+
+
+def _write_members(out: Any, texts: dict[str, bytes], files: dict[str, Path]) -> None:
+    for name in MEMBERS:
+        if name in texts:
+            _write_member(out, name, io.BytesIO(texts[name]), len(texts[name]))
+        else:
+            with files[name].open("rb") as file:
+                _write_member(out, name, file, files[name].stat().st_size)
+    out.write(END)
+    out.flush()
+    os.fsync(out.fileno())
+
+
+def _write_member(out: Any, name: str, content: BinaryIO, size: int) -> None:
+    out.write(tar_header(name, size))
+    shutil.copyfileobj(content, out, COPY_BYTES)
+    out.write(bytes(padding(size)))
+
+
+def _write_labels(labels: tuple[Label, ...]) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["class_id", "wnid", "label", "label_zh"])
+    table.writerows([label.class_id, label.wnid or "", label.label, label.label_zh or ""] for label in labels)
+    return text.getvalue().encode()

@@ -1,0 +1,74 @@
+"""`topthree prepare`: weights in, an artifact out that serves without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ..errors import BundleError
+from ..model.artifact import Manifest, ensure_prepared
+from ..model.artifact_writer import describe, publish
+from ..model.engines import import_openvino
+from ..model.labels import load_labels
+from ..model.opening import open_bundle
+from ..model.weights import Weights, find_weights
+from ..settings import Settings
+from .weights import find_with_progress
+
+
+def run(
+    settings: Settings, *, precision: str, calibrate: Path | None, max_drop: float, rebuild: bool, quiet: bool
+) -> None:
+    """Prepare the model that would serve, and say where it is."""
+    if settings.bundle:
+        _unpack(settings, settings.bundle, calibrate, quiet=quiet)
+        return
+    settings = dataclasses.replace(settings, precision=precision)
+    weights = find_weights(settings) if quiet else find_with_progress(settings)
+
+    if calibrate is None:
+        fill = functools.partial(_convert, settings, weights)
+    else:
+        from ..model.quantise import quantise
+
+        base = ensure_prepared(dataclasses.replace(settings, precision="fp32"))
+        fill = functools.partial(quantise, base, calibrate, max_drop=max_drop, max_pixels=settings.max_pixels)
+    prepared = publish(settings, weights, fill, rebuild=rebuild)
+    if not quiet:
+        click.echo(f"Prepared: {prepared.folder}")
+
+
+def _unpack(settings: Settings, bundle: Path, calibrate: Path | None, *, quiet: bool) -> None:
+    if calibrate:
+        raise BundleError("TOPTHREE_BUNDLE names a model that is prepared already; unset it to prepare another.")
+    prepared = open_bundle(bundle, settings)
+    if not quiet:
+        click.echo(f"Unpacked: {prepared.folder}")
+
+
+def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
+    """Trace the torch model and save it as a float32 OpenVINO graph."""
+    openvino = import_openvino()
+    import torch
+
+    from ..model.backbones import load_backbone
+
+    classes = len(load_labels(settings.labels))
+    backbone = load_backbone(weights, classes)
+    side = weights.record.geometry.crop
+    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be taken for a constant
+    with torch.no_grad():
+        program = torch.export.export(backbone, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    model = openvino.convert_model(program)
+    model.reshape([-1, side, side, 3])
+    model.inputs[0].get_tensor().set_names({"pixels"})
+    for output, name in zip(model.outputs, ("logits", "features"), strict=True):
+        output.get_tensor().set_names({name})
+    # Left alone, save_model halves the weights to 16 bits and the answers move.
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    np.save(folder / "classifier.npy", backbone.head.weight.detach().numpy())
+    return describe(weights, folder, precision="fp32", classes=classes)

@@ -1,0 +1,159 @@
+"""Find, fetch and report the weights on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from ..errors import BundleError, WeightsError
+from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_weights
+from ..model.download import Progress as Report
+from ..model.engines import choose_engine
+from ..model.opening import open_bundle
+from ..model.weights import (
+    BUNDLE,
+    PACKAGED,
+    RESNET18,
+    RESNET18_URL,
+    Candidate,
+    Weights,
+    cached_candidates,
+    download_weights,
+    explicit_weights,
+    fallback_in_use,
+    find_weights,
+    packaged_weights,
+)
+from ..settings import Settings
+
+console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def find_with_progress(settings: Settings) -> Weights:
+    """Find the weights to serve, with a progress bar where they have to be downloaded."""
+    with _download_bar() as progress:
+        return find_weights(settings, progress=progress)
+
+
+def make_ready(settings: Settings) -> Weights:
+    """Find the weights and prepare their model where the engine wants that, with progress on the terminal."""
+    if settings.bundle:
+        return open_bundle(settings.bundle, settings).weights
+    if choose_engine(settings.engine) == "torch":
+        return find_with_progress(settings)
+    with _download_bar() as progress:
+        weights = identify_weights(settings, progress=progress)
+    if open_prepared(settings, weights):
+        return weights
+    with console.status(f"Preparing {weights.record.name}; this is done once."):
+        return ensure_prepared(settings).weights
+
+
+def fetch_with_progress(settings: Settings) -> Weights:
+    """Download the ResNet-18 weights with a progress bar."""
+    with _download_bar() as progress:
+        return download_weights(settings, progress=progress)
+
+
+def announce(weights: Weights) -> None:
+    """Say on standard error which model serves, and loudly if it is only the fallback."""
+    console.print(f"Model: {weights.record.name}, {weights.source} ({weights.path})")
+    if weights.is_fallback:
+        way_out = "'topthree weights --fetch' tries again; TOPTHREE_WEIGHTS names a file of your own."
+        if weights.source == BUNDLE:
+            way_out = "Where the weights can be had, 'topthree bundle' makes another."
+        console.print(
+            f"Note: {weights.reason} {weights.record.name} serves instead of {RESNET18.name}. {way_out}",
+            style="yellow",
+        )
+
+
+def report(settings: Settings) -> bool:
+    """Print the steps of the chain down to the one that serves, and return whether any does."""
+    for source, place, look in _steps(settings):
+        try:
+            weights = look()
+        except (WeightsError, BundleError) as error:
+            _print_step(source, str(error), place)
+        else:
+            is_sure = weights.source != PACKAGED or fallback_in_use(settings) is not None
+            verb = "serves" if is_sure else "serves if that fails"
+            _print_step(source, f"{verb}: {weights.record.name}, SHA-256 {weights.sha256}", str(weights.path))
+            return True
+    return False
+
+
+def _print_step(source: str, state: str, place: str) -> None:
+    print(f"{source:18} {state}")
+    if place:
+        print(f"{'':18} {place}")
+
+
+def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]]]:
+    if settings.bundle:
+        yield "TOPTHREE_BUNDLE", "", lambda: make_ready(settings)
+        return
+    explicit = settings.weights
+    if explicit:
+        yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, explicit, settings.weights_sha256)
+        return
+    yield "TOPTHREE_WEIGHTS", "", partial(_raise, "not set")
+    artifact = prepared_weights(settings, RESNET18, "prepared model")
+    if artifact is not None and choose_engine(settings.engine) == "openvino":
+        yield (
+            "prepared model",
+            str(artifact.path),
+            partial(_take, Candidate("prepared model", artifact.path, None, artifact)),
+        )
+    for candidate in cached_candidates(settings):
+        yield candidate.source, str(candidate.path), partial(_take, candidate)
+    yield "download", settings.weights_url or RESNET18_URL, partial(_raise, _download_state(settings))
+    if settings.fallback == "none":
+        yield "packaged fallback", "", partial(_raise, "switched off by TOPTHREE_FALLBACK")
+    else:
+        yield "packaged fallback", "", partial(packaged_weights, "")
+
+
+def _download_state(settings: Settings) -> str:
+    reason = fallback_in_use(settings)
+    if reason is None:
+        return "not tried now, but at the next start"
+    return f"not tried again before --fetch: {reason}"
+
+
+def _take(candidate: Candidate) -> Weights:
+    return candidate.weights or _raise(candidate.problem or "")
+
+
+def _raise(reason: str) -> Weights:
+    raise WeightsError(reason)
+
+
+@contextmanager
+def _download_bar() -> Iterator[Report]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    # Without a terminal rich would leave an empty line behind.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"Downloading {RESNET18.file_name}", total=RESNET18.size_bytes, visible=False)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield progress

@@ -1,0 +1,104 @@
+"""`Model`: what computes, with the names of its classes; how it is loaded, and how it shows that it sees."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ModelUnavailable
+from ..processes.plan import make_plan
+from ..settings import ROOT, Settings
+from .artifact import Manifest
+from .engines import (
+    Engine,
+    Floats,
+    OpenVINOEngine,
+    Pixels,
+    TorchEngine,
+    check_classes,
+    choose_engine,
+    choose_precision,
+)
+from .labels import Label, load_labels
+from .opening import open_serving
+from .weights import Weights, find_weights
+
+log = logging.getLogger(__name__)
+
+# A cup of coffee: both published models take it for class 967, espresso, and are sure of it.
+KNOWN_PHOTO = ROOT / "static" / "samples" / "coffee.webp"
+KNOWN_CLASS = 967
+KNOWN_PIXELS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model with the names of its classes and where its weights came from."""
+
+    engine: Engine
+    labels: tuple[Label, ...]
+    weights: Weights
+    manifest: Manifest | None = None
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """Say which model answered, as every answer does."""
+        return {
+            "name": self.weights.record.name,
+            "weights_sha256": self.weights.sha256,
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "fallback": self.weights.is_fallback,
+        }
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Tell models apart whose answers may differ: a digest of the identity and of all names."""
+        return hashlib.sha256(repr((self.identity, self.labels)).encode()).hexdigest()
+
+
+def load_model(settings: Settings) -> Model:
+    """Find the weights or their prepared model, check them against the labels, and load them into an engine."""
+    plan = make_plan(settings)
+    cpus = plan.cpus_per_worker
+    if choose_engine(settings.engine) == "torch":
+        labels = load_labels(settings.labels)
+        weights = find_weights(settings)
+        engine: Engine = TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus)
+        model = Model(engine, labels, weights)
+    else:
+        prepared = open_serving(settings)
+        labels = load_labels(prepared.labels)
+        check_classes(prepared, len(labels))
+        precision = choose_precision(settings.precision or prepared.manifest.precision)
+        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
+        model = Model(engine, labels, prepared.weights, prepared.manifest)
+    weights = model.weights
+    log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
+    if weights.is_fallback:
+        log.warning("This is the packaged fallback, not ResNet-18: %s", weights.reason)
+    return model
+
+
+def check_model(model: Model, crop: Pixels) -> None:
+    """Have a model classify the crop of the known photo, in every way that it can run; loads nothing.
+
+    Of the published weights the known class must come first; of any others a finite number for each class is all
+    that can be asked. Raises ModelUnavailable with what came instead.
+    """
+    for alone in (True, False):
+        _check_logits(model, model.engine.infer(crop[None], alone=alone).logits)
+
+
+def _check_logits(model: Model, logits: Floats) -> None:
+    if logits.shape != (1, len(model.labels)) or not np.isfinite(logits).all():
+        raise ModelUnavailable("The model does not work: it gave no finite number for each class of the known photo.")
+    first = int(logits.argmax())
+    if model.weights.is_published and first != KNOWN_CLASS:
+        raise ModelUnavailable(
+            f"The model does not work: the known photo of an espresso, class {KNOWN_CLASS}, got class {first}."
+        )

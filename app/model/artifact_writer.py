@@ -1,0 +1,87 @@
+"""Writing artifacts: whole or not at all, with a manifest of what made them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from filelock import AcquireReturnProxy, FileLock
+
+from ..errors import WeightsError
+from ..settings import Settings
+from .artifact import FILES, Manifest, Prepared, artifact_folder, open_prepared, precision_family, write_manifest
+from .digests import file_sha256
+from .weights import Weights
+
+TOOLS = ("openvino", "torch", "torchvision", "nncf")
+UNFINISHED = ".unfinished-"
+
+
+def publish(
+    settings: Settings, weights: Weights, fill: Callable[[Path], Manifest], *, rebuild: bool = False
+) -> Prepared:
+    """Make the artifact of these weights unless it is there and whole; nobody ever sees half of one.
+
+    `fill` writes the files into a folder and returns their manifest. Of two processes that start at once, one
+    makes the artifact and the other waits and takes it. Raises WeightsError where the cache cannot be written.
+    """
+    family = precision_family(settings.precision)
+    target = artifact_folder(settings.cache, weights.record, weights.sha256, family)
+    with _alone_in(target.parent):
+        prepared = None if rebuild else open_prepared(settings, weights)
+        if prepared is not None:
+            return prepared
+        for left_behind in target.parent.glob(f"{UNFINISHED}*"):  # by one that was killed: who holds the lock is alone
+            shutil.rmtree(left_behind, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target.parent))
+        try:
+            unfinished.chmod(0o755)
+            write_manifest(unfinished, fill(unfinished))
+            if target.exists():
+                shutil.rmtree(target)
+            os.rename(unfinished, target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        prepared = open_prepared(settings, weights)
+    if prepared is None:
+        raise click.ClickException(f"What was written to {target} cannot be read back; is the disk full?")
+    return prepared
+
+
+def _alone_in(folder: Path) -> AcquireReturnProxy[FileLock]:
+    """Make the folder where it is missing, and lock it; to be used with `with`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise WeightsError(
+            f"The folder {folder} cannot be written: {error.strerror or error}. "
+            "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+        ) from error
+
+
+def describe(weights: Weights, folder: Path, *, precision: str, classes: int, **more: Any) -> Manifest:
+    """Write down what lies in an artifact's folder and what made it."""
+    record = weights.record
+    return Manifest(
+        name=record.name,
+        weights_sha256=weights.sha256,
+        precision=precision,
+        classes=classes,
+        preprocessing=dataclasses.asdict(record.geometry) | {"mean": record.mean, "std": record.std},
+        versions=_versions(),
+        files={name: file_sha256(folder / name) for name in FILES},
+        **more,
+    )
+
+
+def _versions() -> dict[str, str]:
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
+    return {tool: importlib.metadata.version(tool) for tool in TOOLS if tool in installed}

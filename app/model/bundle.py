@@ -1,0 +1,268 @@
+"""The bundle: one archive that holds all that serves; how it is laid out, and read with suspicion.
+
+A bundle is a tar file (POSIX ustar) with these members in this order, nothing compressed: float32 weights shrink
+by less than a tenth, and what is not compressed cannot swell. Owner, mode and time of each are fixed, so that the
+same model makes the same bytes; and a header that differs from the one we would write by a single bit, as those
+of links, of sparse files and of paths that lead elsewhere all do, is refused. `SHA256SUMS` is what `sha256sum -c`
+reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, BinaryIO
+
+from ..errors import BundleError
+from .artifact import FILES, MANIFEST, PREPARE_VERSION, Manifest
+from .weights import RECORDS, ModelRecord
+
+FORMAT = 1
+DESCRIPTION = "bundle.json"
+SUMS = "SHA256SUMS"
+LABELS = "labels.csv"
+MODEL = "model"
+MEMBERS = (DESCRIPTION, SUMS, LABELS, *(f"{MODEL}/{name}" for name in (MANIFEST, *FILES)))
+END = bytes(2 * tarfile.BLOCKSIZE)
+# These are kept in memory while a bundle is read; real ones have some kilobytes.
+_TEXTS = (DESCRIPTION, SUMS, f"{MODEL}/{MANIFEST}")
+_LARGEST_TEXT_BYTES = 1024 * 1024
+COPY_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says of itself: `model` is the model's record, `openvino` the one version that it serves with."""
+
+    format: int
+    model: dict[str, Any]
+    weights_sha256: str
+    fallback: bool
+    precision: str
+    classes: int
+    accuracy: dict[str, Any] | None
+    topthree: str
+    openvino: str
+    prepare_version: int
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "model": dict,
+    "weights_sha256": str,
+    "fallback": bool,
+    "precision": str,
+    "classes": int,
+    "accuracy": (dict, NoneType),
+    "topthree": str,
+    "openvino": str,
+    "prepare_version": int,
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a member's bytes lie in the archive, and their SHA-256."""
+
+    name: str
+    offset: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A whole bundle, every checksum of it verified; `sha256` is the whole file's.
+
+    All checksums are of the bytes of one reading: what is unpacked later must have those of `members`.
+    """
+
+    path: Path
+    sha256: str
+    description: Description
+    members: tuple[Member, ...]
+
+    @property
+    def record(self) -> ModelRecord | None:
+        """Find the model's record among ours; None for a model that this version does not know."""
+        asked = self.description.model
+        return next((record for record in RECORDS if _as_json(record) == asked), None)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Tell in one sentence why this installation cannot serve it, None if it can."""
+        made = self.description
+        if made.openvino != openvino_version():
+            return (
+                f"{self.path} serves with OpenVINO {made.openvino}, and this is {openvino_version()}: install "
+                f"openvino=={made.openvino}, or make the bundle again with this one."
+            )
+        if made.prepare_version != PREPARE_VERSION or self.record is None:
+            return (
+                f"{self.path} was made by topthree {made.topthree} for a model that this version prepares in another "
+                "way: serve it with that version, or make the bundle again with this one."
+            )
+        return None
+
+
+def read_bundle(path: Path, sha256: str | None = None) -> Bundle:
+    """Read a bundle from end to end and verify it; `sha256` demands one for the whole file.
+
+    Raises BundleError where the file cannot be read, is no bundle, or differs in any way from what was written.
+    """
+    try:
+        with path.open("rb") as file:
+            reader = _Reader(file)
+            try:
+                members, texts = _read_members(reader, path)
+            except BundleError:
+                _compare(reader.finish(), sha256, path)  # that it is another file says more than what is wrong with it
+                raise
+            digest = reader.finish()
+        _compare(digest, sha256, path)
+    except OSError as error:
+        raise BundleError(f"The bundle {path} cannot be read: {error.strerror or error}.") from error
+    description = _describe(texts[DESCRIPTION], path)
+    _verify(members, texts, description, path)
+    return Bundle(path, digest, description, members)
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """Write a member's header, the same on every machine and at any time."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def padding(size: int) -> int:
+    """Count the zeros that fill a member's last block."""
+    return -size % tarfile.BLOCKSIZE
+
+
+def openvino_version() -> str:
+    """Tell which OpenVINO is installed, without importing it."""
+    return importlib.metadata.version("openvino")
+
+
+def _as_json(record: ModelRecord) -> Any:
+    """Bring a record into the form that it has once it was written to a file."""
+    return json.loads(json.dumps(dataclasses.asdict(record)))
+
+
+class _Reader:
+    """A file that is read once, from its beginning to its end, and hashed meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.offset = 0
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes, or what is left."""
+        data = self._file.read(size)
+        self._digest.update(data)
+        self.offset += len(data)
+        return data
+
+    def finish(self) -> str:
+        """Read what is left, and return the SHA-256 of the whole file."""
+        while self.read(COPY_BYTES):
+            pass
+        return self._digest.hexdigest()
+
+
+def _compare(digest: str, demanded: str | None, path: Path) -> None:
+    if demanded and digest != demanded:
+        raise BundleError(f"{path} has SHA-256 {digest}, but TOPTHREE_BUNDLE_SHA256 demands {demanded}.")
+
+
+def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict[str, bytes]]:
+    """Find what lies where, and keep the texts; each header must be, to the last bit, the one that we write."""
+    found: list[Member] = []
+    texts: dict[str, bytes] = {}
+    for name in MEMBERS:
+        header = reader.read(tarfile.BLOCKSIZE)
+        size = _size(header)
+        if header != tar_header(name, size):
+            # A later format may have other members, but this one first: it is to be told apart from damage.
+            if found:
+                _describe(texts[DESCRIPTION], path)
+            problem = f"is damaged: {name} is not where it belongs" if found else "is not a bundle of topthree"
+            raise BundleError(f"{path} {problem}.")
+        offset, kept = reader.offset, bytearray()
+        digest = _read_member(reader, size, kept if name in _TEXTS else None, path)
+        if len(kept) > _LARGEST_TEXT_BYTES:
+            raise BundleError(f"{path} is damaged: {name} is far too large.")
+        texts[name] = bytes(kept)
+        found.append(Member(name, offset, size, digest))
+        reader.read(padding(size))
+    if reader.read(len(END) + 1) != END:
+        raise BundleError(f"{path} is damaged: it does not end where it should.")
+    return tuple(found), texts
+
+
+def _size(header: bytes) -> int:
+    field = header[124:135]  # eleven octal digits, as POSIX has it
+    return int(field, 8) if len(field) == 11 and not field.strip(b"01234567") else 0
+
+
+def _read_member(reader: _Reader, size: int, kept: bytearray | None, path: Path) -> str:
+    """Read a member and return its SHA-256; `kept` gets its bytes, but not many more than a text may have."""
+    digest = hashlib.sha256()
+    while size > 0:
+        chunk = reader.read(min(size, COPY_BYTES))
+        if not chunk:
+            raise BundleError(f"{path} is damaged: it is cut short.")
+        digest.update(chunk)
+        if kept is not None and len(kept) <= _LARGEST_TEXT_BYTES:
+            kept += chunk
+        size -= len(chunk)
+    return digest.hexdigest()
+
+
+def _parse(text: bytes, name: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is damaged: {name} cannot be read.") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} is damaged: {name} cannot be read.")
+    return value
+
+
+def _describe(text: bytes, path: Path) -> Description:
+    values = _parse(text, DESCRIPTION, path)
+    version = values.get("format")
+    if isinstance(version, int) and version != FORMAT:
+        raise BundleError(
+            f"{path} is a bundle of format {version}, and this version of topthree reads format {FORMAT}: "
+            "make the bundle again with this version."
+        )
+    if values.keys() != _KINDS.keys() or not all(isinstance(values[key], kind) for key, kind in _KINDS.items()):
+        raise BundleError(f"{path} is damaged: {DESCRIPTION} does not say what it should.")
+    return Description(**values)
+
+
+def _verify(members: tuple[Member, ...], texts: dict[str, bytes], description: Description, path: Path) -> None:
+    """Compare every member with the sums, and what the artifact says of itself with what the bundle says."""
+    manifest = f"{MODEL}/{MANIFEST}"
+    if texts[SUMS] != write_sums({each.name: each.sha256 for each in members if each.name != SUMS}):
+        raise BundleError(f"{path} is damaged: its files are not those of its {SUMS}.")
+    inner = _parse(texts[manifest], manifest, path)
+    said = (description.model.get("name"), description.weights_sha256, description.precision, description.classes)
+    files = {each.name.removeprefix(f"{MODEL}/"): each.sha256 for each in members[4:]}
+    same = said == tuple(inner.get(key) for key in ("name", "weights_sha256", "precision", "classes"))
+    known = {field.name for field in dataclasses.fields(Manifest)}
+    if not same or inner.get("files") != files or inner.keys() != known:
+        raise BundleError(f"{path} is damaged: {manifest} does not fit {DESCRIPTION}.")
+
+
+def write_sums(sums: dict[str, str]) -> bytes:
+    """Write SHA-256 sums as `sha256sum` does, in the order of the archive."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode("ascii")

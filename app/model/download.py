@@ -1,0 +1,132 @@
+"""Fetch one file of known SHA-256: resumable, verified, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from filelock import FileLock
+
+from ..errors import WeightsError
+from .digests import file_sha256
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes are here, and how many there will be."""
+
+ATTEMPTS = 3
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+# Another attempt would end the same way. UnicodeError is the standard library's for an impossible host name.
+_UNREACHABLE = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+    httpx.TooManyRedirects,
+    httpx.UnsupportedProtocol,
+    UnicodeError,
+)
+
+
+def fetch(url: str, target: Path, *, sha256: str, size_bytes: int, progress: Progress | None = None) -> None:
+    """Download `url` to `target`, unless another process has just done so.
+
+    What a broken connection or a failing server leaves stays beside the target as `.part` and is resumed, now or
+    by a later call; any other failure leaves nothing. Raises WeightsError with the reason.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The lock's empty file stays: removing it would let two later processes lock two different files.
+        with FileLock(f"{target}.lock"):
+            if not (target.is_file() and file_sha256(target) == sha256):
+                part = target.with_name(target.name + ".part")
+                _download(url, part, sha256, size_bytes, progress or (lambda done, total: None))
+                os.replace(part, target)
+    except httpx.InvalidURL as error:
+        raise WeightsError("The address to download the weights from is not a valid one.") from error
+    except OSError as error:
+        raise WeightsError(f"{target} cannot be written: {error.strerror or error}.") from error
+
+
+def _download(url: str, part: Path, sha256: str, size_bytes: int, progress: Progress) -> None:
+    was_begun = part.exists()
+    try:
+        digest = _receive_with_retries(url, part, size_bytes, progress)
+        if digest != sha256 and was_begun:  # what an earlier call left may be at fault, not the server
+            part.unlink()
+            digest = _receive_with_retries(url, part, size_bytes, progress)
+    except OSError:  # a full disk, say: give back what was taken
+        part.unlink(missing_ok=True)
+        raise
+    if digest != sha256:
+        part.unlink()
+        raise WeightsError(
+            f"{_shown(url)} sent a file with SHA-256 {digest}, where {sha256} was due; it was thrown away."
+        )
+
+
+def _receive_with_retries(url: str, part: Path, size_bytes: int, progress: Progress) -> str:
+    with _client() as client:
+        for _ in range(ATTEMPTS):
+            try:
+                return _receive(client, url, part, size_bytes, progress)
+            except _UNREACHABLE as error:
+                raise WeightsError(f"{_shown(url)} cannot be reached: {error}.") from error
+            except httpx.TransportError as error:
+                reason, cause = str(error) or type(error).__name__, error
+    raise WeightsError(f"{_shown(url)} broke off {ATTEMPTS} times: {reason}.") from cause
+
+
+def _client() -> httpx.Client:
+    try:
+        return httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"})
+    except (ImportError, OSError, ValueError) as error:  # a kind of proxy that httpx cannot use, or no certificates
+        raise WeightsError(f"The environment's proxy or certificates cannot be used: {error}") from error
+
+
+def _receive(client: httpx.Client, url: str, part: Path, size_bytes: int, progress: Progress) -> str:
+    """Append to the partial file what is missing from it, and return the whole file's SHA-256."""
+    have = part.stat().st_size if part.exists() else 0
+    if have == size_bytes:  # complete, but the process ended before it was moved into place
+        return file_sha256(part)
+    have = have if have < size_bytes else 0
+    with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
+        resumed = _is_resumed(response, have)
+        if response.status_code != 200 and not resumed:
+            if not response.is_server_error:
+                part.unlink(missing_ok=True)
+            raise WeightsError(f"{_shown(url)} answered {response.status_code} {response.reason_phrase}.")
+        return _append(response, part, resumed, size_bytes, progress)
+
+
+def _append(response: httpx.Response, part: Path, resumed: bool, size_bytes: int, progress: Progress) -> str:
+    with part.open("r+b" if resumed else "w+b") as file:
+        digest = hashlib.file_digest(file, "sha256")  # of what is there; it leaves the file at its end
+        for chunk in response.iter_raw():  # no fixed size: a piece not yet full would be lost with the connection
+            if file.tell() + len(chunk) > size_bytes:
+                part.unlink()
+                raise WeightsError(f"{_shown(str(response.url))} sent more than {size_bytes} bytes; thrown away.")
+            file.write(chunk)
+            digest.update(chunk)
+            progress(file.tell(), size_bytes)
+        if file.tell() < size_bytes and not _announces_its_end(response):
+            raise httpx.RemoteProtocolError("the answer ended early")
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _is_resumed(response: httpx.Response, have: int) -> bool:
+    return response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+
+
+def _announces_its_end(response: httpx.Response) -> bool:
+    """Tell whether httpx could notice an answer cut short; one that ends with the connection hides it."""
+    return "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+
+
+def _shown(url: str) -> str:
+    """Leave out what may be secret: the reason for a fallback is shown to every visitor."""
+    return str(httpx.URL(url).copy_with(username="", password="", query=None))

@@ -1,0 +1,210 @@
+"""What computes: a batch of crops in, logits and the last feature map out.
+
+Softmax, top-k and names are the classifier's, so that two engines can be compared on what they compute.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import WeightsError
+from .artifact import Prepared
+from .weights import Weights
+
+if TYPE_CHECKING:
+    import openvino
+
+log = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+CPU_INFO = Path("/proc/cpuinfo")
+GPU_DEVICE = Path("/dev/nvidiactl")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What a model computed for n crops: `logits` (n, classes) and `features` (n, C, 7, 7), float32."""
+
+    logits: Floats
+    features: Floats
+
+
+class Engine(Protocol):
+    """A loaded model.
+
+    `name` and `precision` tell how it computes; `class_weights` (classes, C) is the classifier's matrix.
+    `batches` tells whether many photos at once are faster than one by one.
+    """
+
+    name: str
+    precision: str
+    batches: bool
+    class_weights: Floats
+
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+        """Compute a batch of shape (n, 224, 224, 3); `alone` allows it to use every processor."""
+
+
+class OpenVINOEngine:
+    """The fast engine on a CPU, from a prepared model.
+
+    One graph is compiled for a request that is alone and spreads a photo over `threads_alone` processors, all there
+    are; beside it, for load, `cpus` of one thread each, this process's share of them. A graph of one thread computes
+    in the thread that calls it, so that a photo stays on its core and nothing is handed over.
+    """
+
+    name = "openvino"
+    batches = False
+
+    def __init__(self, prepared: Prepared, *, precision: str, cpus: int, threads_alone: int) -> None:
+        core = import_openvino().Core()
+        # From memory, where all of it was verified: a file could be another one by now.
+        model = core.read_model(prepared.content["model.xml"], prepared.content["model.bin"])
+        # Batches do not pay on a CPU, and a graph that knows its size computes int8 a tenth faster.
+        model.reshape([1, *model.input().partial_shape[1:]])
+        hint = "bf16" if precision == "bf16" else "f32"
+        singles = [_compile(core, model, hint, threads=1) for _ in range(cpus)]
+        whole = _compile(core, model, hint, threads=threads_alone) if threads_alone > 1 else singles[0]
+        self.precision = _precision_of(singles[0], precision)
+        self.class_weights: Floats = np.load(io.BytesIO(prepared.content["classifier.npy"]), allow_pickle=False)
+        self.compiled = {False: singles, True: [whole]}
+        self._idle = {alone: _requests(graphs) for alone, graphs in self.compiled.items()}
+        self._compute_first(prepared.weights.record.geometry.crop)
+
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+        """Compute a batch of shape (n, 224, 224, 3); `alone` allows it to use every processor."""
+        idle = self._idle[alone]
+        request = idle.get()  # waits while every graph computes
+        try:
+            logits, features = zip(*(_infer_one(request, photo) for photo in batch), strict=True)
+        finally:
+            idle.put(request)
+        return Inference(np.stack(logits), np.stack(features))
+
+    def _compute_first(self, side: int) -> None:
+        """Use every graph once, while no other thread can.
+
+        OpenVINO's Python binding initialises itself at its first use without giving up Python's lock: two
+        threads that are first together wait for each other for ever.
+        """
+        black = np.zeros((1, side, side, 3), np.uint8)
+        for alone, graphs in self.compiled.items():
+            for _ in graphs:
+                self.infer(black, alone=alone)
+
+
+def _precision_of(graph: Any, asked: str) -> str:
+    """Return what a graph really computes in: a processor without the instructions for bf16 computes in float32."""
+    if asked == "bf16" and "bfloat16" not in str(graph.get_property("INFERENCE_PRECISION_HINT")):
+        log.warning("This processor cannot compute in bf16; the model computes in fp32 instead.")
+        return "fp32"
+    return asked
+
+
+def _requests(graphs: Sequence[Any]) -> SimpleQueue[openvino.InferRequest]:
+    idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+    for graph in graphs:
+        idle.put(graph.create_infer_request())
+    return idle
+
+
+def _infer_one(request: openvino.InferRequest, photo: Pixels) -> tuple[Floats, Floats]:
+    results = request.infer([photo[None]], share_inputs=True, share_outputs=True)
+    # The results are the request's own memory, which its next inference overwrites.
+    return results["logits"][0].copy(), results["features"][0].copy()
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would send usage statistics to its makers.
+
+    OpenVINO and NNCF do without the package `openvino_telemetry` where it cannot be imported.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    return importlib.import_module("openvino")
+
+
+def _compile(core: Any, model: Any, hint: str, *, threads: int) -> Any:
+    config = {
+        # Left alone, OpenVINO computes in bfloat16 where the processor can, and other answers come out.
+        "INFERENCE_PRECISION_HINT": hint,
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        # Pinned threads of two processes, or of two of our graphs, land on one core while others idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return core.compile_model(model, "CPU", config)
+
+
+class TorchEngine:
+    """The reference engine: PyTorch in eval and inference mode; on a GPU where there is one."""
+
+    name = "torch"
+    batches = True
+
+    def __init__(self, weights: Weights, *, classes: int, precision: str, cpus: int) -> None:
+        import torch
+
+        from .backbones import load_backbone
+
+        torch.set_num_threads(cpus)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.precision = precision
+        if precision == "auto":
+            self.precision = "bf16" if self.device == "cuda" else "fp32"
+        backbone = load_backbone(weights, classes)
+        self.class_weights: Floats = backbone.head.weight.detach().numpy().copy()
+        self._torch = torch
+        self._backbone = backbone.to(self.device).to(memory_format=torch.channels_last)
+
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+        """Compute a batch of shape (n, 224, 224, 3)."""
+        torch = self._torch
+        half = torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), half:
+            # torch takes no array that may not be written, as Pillow's views are; such a one is copied.
+            pixels = torch.from_numpy(np.require(batch, requirements="W"))
+            logits, features = self._backbone(pixels.to(self.device))
+        return Inference(logits.float().cpu().numpy(), features.float().cpu().numpy())
+
+
+def choose_engine(asked: str) -> str:
+    """Turn 'auto' into 'torch' on a machine with an NVIDIA GPU, else into 'openvino'."""
+    if asked != "auto":
+        return asked
+    return "torch" if GPU_DEVICE.exists() else "openvino"
+
+
+def choose_precision(asked: str, cpu_info: Path = CPU_INFO) -> str:
+    """Turn 'auto' into 'bf16' where the processor multiplies bfloat16 matrices in hardware, else into 'fp32'.
+
+    That is Intel's AMX. AVX512_BF16 alone does not count: measured, it is slower than float32 (docs/performance.md).
+    """
+    if asked != "auto":
+        return asked
+    try:
+        flags = cpu_info.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return "fp32"
+    return "bf16" if " amx_bf16" in flags else "fp32"
+
+
+def check_classes(prepared: Prepared, classes: int) -> None:
+    """Refuse labels that name another number of classes than the model has."""
+    if prepared.manifest.classes != classes:
+        raise WeightsError(
+            f"The model has {prepared.manifest.classes} classes, but the labels name {classes}; "
+            "set TOPTHREE_LABELS to a file with one name for each class."
+        )

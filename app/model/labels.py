@@ -1,0 +1,89 @@
+"""What the classes are called: ImageNet's 1000 in English and Chinese, or a custom model's own names."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import LabelsError
+
+IMAGENET_FILE = Path(__file__).with_name("labels.csv")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: its index, WordNet id and names; a custom model's classes have `label` alone."""
+
+    class_id: int
+    wnid: str | None
+    label: str
+    label_zh: str | None
+
+
+@functools.cache
+def imagenet_labels() -> tuple[Label, ...]:
+    """Read the 1000 ImageNet classes in the order of torchvision's models."""
+    return read_labels(IMAGENET_FILE)
+
+
+def load_labels(source: Path | bytes | None) -> tuple[Label, ...]:
+    """Read the names of a custom model's classes, a file or what a bundle holds, or ImageNet's where there are none.
+
+    Raises LabelsError as `read_labels` does.
+    """
+    if isinstance(source, bytes):
+        return _parse(source, "of the bundle")
+    return read_labels(source) if source else imagenet_labels()
+
+
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read a labels file: one name a line, or CSV with a header that has a column `label`.
+
+    CSV may carry `wnid` and `label_zh` too. The line's order is the class index; a column `class_id`, where
+    there is one, must agree with it. Raises LabelsError with the reason and the line.
+    """
+    try:
+        return _parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise LabelsError(f"The labels file {path} cannot be read: {error.strerror}.") from error
+
+
+def _parse(content: bytes, name: str) -> tuple[Label, ...]:
+    try:
+        rows = _rows(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LabelsError(f"The labels file {name} cannot be read: {error}.") from error
+    if not rows:
+        raise LabelsError(f"The labels file {name} is empty.")
+    return tuple(_label(name, index, row) for index, row in enumerate(rows))
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    if "label" in (table.fieldnames or ()):
+        return list(table)
+    return [{"label": line} for line in text.splitlines()]
+
+
+def _label(file: str, index: int, row: dict[str, str]) -> Label:
+    wnid, name, name_zh = ((row.get(column) or "").strip() for column in ("wnid", "label", "label_zh"))
+    if not name:
+        raise LabelsError(f"The labels file {file} has no name for class {index}.")
+    if row.get("class_id", str(index)) != str(index):
+        raise LabelsError(f"The labels file {file} has class_id {row['class_id']} where {index} is due.")
+    return Label(index, wnid or None, name, name_zh or None)
+
+
+def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
+    """Find the labels whose number, WordNet id or part of a name in either language is `query`."""
+    wanted = query.strip().casefold()
+    return [
+        label
+        for label in labels
+        if wanted in (str(label.class_id), label.wnid)
+        or wanted in label.label.casefold()
+        or wanted in (label.label_zh or "").casefold()
+    ]

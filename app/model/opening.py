@@ -1,0 +1,130 @@
+"""Which prepared model serves: a bundle's, unpacked once into the cache, or the one made here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import BundleError
+from ..settings import Settings
+from .artifact import FILES, MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
+from .bundle import COPY_BYTES, LABELS, MODEL, Bundle, Member, read_bundle
+from .digests import bytes_sha256
+from .weights import Weights
+
+FALLBACK_REASON = "The bundle was made of the packaged model, since ResNet-18 could not be had."
+
+
+def open_serving(settings: Settings) -> Prepared:
+    """Open what serves: the bundle, where TOPTHREE_BUNDLE names one, else the prepared model, made if need be."""
+    return open_bundle(settings.bundle, settings) if settings.bundle else ensure_prepared(settings)
+
+
+def open_bundle(path: Path, settings: Settings) -> Prepared:
+    """Verify a bundle and open what lies unpacked in the cache, after unpacking it where it does not.
+
+    Raises BundleError, in one sentence, where it is damaged, does not suit the settings or this installation, or
+    cannot be unpacked.
+    """
+    bundle = read_bundle(path, settings.bundle_sha256)
+    if bundle.obstacle:
+        raise BundleError(bundle.obstacle)
+    made = bundle.description
+    if settings.precision and precision_family(settings.precision) != made.precision:
+        raise BundleError(
+            f"TOPTHREE_PRECISION is {settings.precision}, but {path} of TOPTHREE_BUNDLE holds an {made.precision} "
+            "model: leave TOPTHREE_PRECISION unset, or make a bundle with that precision."
+        )
+    unpacked = unpack(bundle, settings.cache)
+    manifest = Manifest(**json.loads(unpacked.content[f"{MODEL}/{MANIFEST}"]))
+    content = {name: unpacked.content[f"{MODEL}/{name}"] for name in FILES}
+    assert bundle.record is not None
+    reason = FALLBACK_REASON if made.fallback else ""
+    weights = Weights(path, made.weights_sha256, bundle.record, "bundle", reason)
+    return Prepared(unpacked.folder / MODEL, manifest, weights, content, labels=unpacked.content[LABELS])
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The folder of the cache that holds a bundle's files, and the bytes of each as they were verified."""
+
+    folder: Path
+    content: Mapping[str, bytes] = field(repr=False)
+
+
+def unpack(bundle: Bundle, cache: Path) -> Unpacked:
+    """Return the bundle's files, unpacked and verified.
+
+    Of several processes that come at once, one unpacks and the others wait; nobody ever sees half of it. Nothing is
+    written where it lies there whole already. Raises BundleError where the cache cannot be written.
+    """
+    target = cache / "bundles" / bundle.sha256
+    content = _read_whole(bundle, target)
+    if content is not None:
+        return Unpacked(target, content)
+    from filelock import FileLock  # takes 20 ms to import, and is needed once
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / ".lock"):
+            content = _read_whole(bundle, target)
+            if content is None:
+                _unpack(bundle, target)
+                content = _read_whole(bundle, target)
+    except OSError as error:
+        raise BundleError(
+            f"The bundle {bundle.path} cannot be unpacked into {target.parent}: {error.strerror or error}. "
+            "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+        ) from error
+    if content is None:
+        raise BundleError(f"What was unpacked into {target} cannot be read back; is the disk full?")
+    return Unpacked(target, content)
+
+
+def _read_whole(bundle: Bundle, folder: Path) -> dict[str, bytes] | None:
+    """Read each file once; None where one is missing or is not the bundle's."""
+    content: dict[str, bytes] = {}
+    for member in bundle.members:
+        try:
+            content[member.name] = (folder / member.name).read_bytes()
+        except OSError:
+            return None
+        if bytes_sha256(content[member.name]) != member.sha256:
+            return None
+    return content
+
+
+def _unpack(bundle: Bundle, target: Path) -> None:
+    for left in target.parent.glob(".unfinished-*"):  # of a process that was killed: we hold the lock
+        shutil.rmtree(left)
+    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
+    try:
+        unfinished.chmod(0o755)
+        (unfinished / MODEL).mkdir()
+        with bundle.path.open("rb") as file:
+            for member in bundle.members:
+                _copy(file, member, unfinished / member.name, bundle.path)
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _copy(file: BinaryIO, member: Member, target: Path, path: Path) -> None:
+    file.seek(member.offset)
+    digest, left = hashlib.sha256(), member.size
+    with target.open("wb") as out:
+        while left and (chunk := file.read(min(left, COPY_BYTES))):
+            out.write(chunk)
+            digest.update(chunk)
+            left -= len(chunk)
+    if digest.hexdigest() != member.sha256:
+        raise BundleError(f"{path} changed while it was unpacked; start again.")

@@ -1,1 +1,0 @@
-"""Jobs run by hand, one a file; nothing that serves imports them."""

@@ -1,0 +1,136 @@
+"""How many processes and threads this machine, or the container's share of it, has room for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..settings import Settings
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+# One photo more than there are processors is decoded or answered while the others compute: it fills the pauses in
+# which a result is handed over, and no processor waits for one. Two more only make each other slower.
+SPARE_SLOTS = 1
+# What the service takes under load beside the photos (docs/performance.md), rounded up; the rest of what is left over
+# is for uploads in flight, answers kept, and what an estimate misses.
+_SERVICE_MEMORY = 512 * 2**20
+# A photo of 4 megapixels in the most costly format.
+_MIN_PHOTO_MEMORY = 64 * 2**20
+# Threads beyond all admitted requests: they answer probes and pages, and refuse what is too much.
+SPARE_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to start: `workers` processes, each with `threads` for requests and its share of the processors.
+
+    In each, up to `cpus_per_worker` photos are computed at once on one thread each; a photo that is alone in all
+    of them uses every processor. Each has `decoders` processes that decode photos, and `photo_memory_bytes` for photos
+    that take more memory than most while they are decoded.
+    """
+
+    cpus: int
+    memory_bytes: int | None
+    workers: int
+    threads: int
+    cpus_per_worker: int
+    max_waiting: int
+    most_requests: int
+    decoders: int
+    photo_memory_bytes: int
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Share the processors out, so that the model's threads of all workers together do not exceed them."""
+    cpus = available_cpus()
+    cpus_per_worker = max(1, cpus // settings.workers)
+    most_requests = settings.max_waiting + cpus_per_worker + SPARE_SLOTS
+    return Plan(
+        cpus=cpus,
+        memory_bytes=memory_limit(),
+        workers=settings.workers,
+        # Request threads mostly wait for their turn.
+        threads=most_requests + SPARE_THREADS,
+        cpus_per_worker=cpus_per_worker,
+        max_waiting=settings.max_waiting,
+        most_requests=most_requests,
+        decoders=cpus_per_worker + SPARE_SLOTS,
+        photo_memory_bytes=_photo_memory(memory_limit() or _physical_memory()) // settings.workers,
+    )
+
+
+def describe_plan(plan: Plan) -> str:
+    """Say the plan in a few lines for an operator."""
+    memory = f"{plan.memory_bytes / 2**20:,.0f} MiB" if plan.memory_bytes else "no limit"
+    return (
+        f"{plan.cpus} processors, memory: {memory}\n"
+        f"{plan.workers} process(es) with {plan.threads} request threads each\n"
+        f"up to {plan.cpus_per_worker} photos at once in each, one thread a photo; "
+        f"a lone photo uses {plan.cpus}\n"
+        f"{plan.decoders} processes in each decode photos, in {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
+        f"{plan.max_waiting} requests may wait in each, more are refused at once"
+    )
+
+
+def _photo_memory(limit_bytes: int) -> int:
+    """Return what photos may take together while they are decoded: half of what the service itself leaves."""
+    return max(_MIN_PHOTO_MEMORY, (limit_bytes - _SERVICE_MEMORY) // 2)
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_cpus(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
+    """Count the processors that may be used: the affinity mask, or the cgroup's quota where that is less.
+
+    A quota of a fraction counts as one; 2.5 processors count as 2, since a third thread would only be throttled.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = min(_quotas(root, own), default=math.inf)
+    return max(1, min(affinity, int(quota) if quota != math.inf else affinity))
+
+
+def memory_limit(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int | None:
+    """Read the memory limit of our cgroup, in bytes, or None where there is none."""
+    texts = [_read(folder / "memory.max").strip() for folder in _own_folders(root, own)]
+    texts += [_read(folder / "memory.limit_in_bytes").strip() for folder in _own_folders(root, own, "memory")]
+    # Version 1 says "no limit" by a number near 2^63.
+    limits = [int(text) for text in texts if text.isdigit() and int(text) < 1 << 60]
+    return min(limits, default=None)
+
+
+def _quotas(root: Path, own: Path) -> Iterator[float]:
+    """Read the CPU quotas, in processors, of our cgroup and all above it (version 2, then version 1)."""
+    for folder in _own_folders(root, own):
+        text = _read(folder / "cpu.max").split()
+        if len(text) == 2 and text[0].isdigit():
+            yield int(text[0]) / int(text[1])
+    for folder in _own_folders(root, own, "cpu"):
+        quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        if quota.isdigit() and period.isdigit():
+            yield int(quota) / int(period)
+
+
+def _own_folders(root: Path, own: Path, controller: str = "") -> Iterator[Path]:
+    """Yield the folder of our cgroup and all above it: of version 2, or of a controller of version 1 (cgroups(7))."""
+    entries = [line.split(":", 2) for line in _read(own).splitlines()]
+    path = next((entry[2] for entry in entries if len(entry) == 3 and controller in entry[1].split(",")), "/")
+    top = root / controller
+    folder = top / path.lstrip("/")
+    yield folder
+    while folder != top and top in folder.parents:
+        folder = folder.parent
+        yield folder
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""

@@ -1,0 +1,71 @@
+"""`Lanes`: a photo is decoded in the lane that its header asks for.
+
+Every photo first gets what most need, a slot and a decoder with a small allowance, and is decoded at once where its
+header promises no more than that. One that needs more gives its slot back, reserves the memory that its header
+promises, and waits for a slot of the long lane. A photo that takes much longer than promised, in either lane, goes on
+at the lowest priority without a slot, and queues for one again when it is decoded: the others do not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ..errors import DeadlineExceeded, Overloaded
+from ..photos.decoders import FAST, Decoded, Decoders
+from ..photos.guards import Estimate
+from ..photos.protocol import Allowance, Wanted
+from .scheduling import NO_DEADLINE, Deadline, MemoryBudget, Slots, Turn
+
+
+class Lanes:
+    """The slots, the memory and the decoders of one process."""
+
+    def __init__(self, slots: Slots, decoders: Decoders) -> None:
+        self.slots = slots
+        self.decoders = decoders
+        self.memory = MemoryBudget(decoders.memory_bytes)
+
+    @contextmanager
+    def decoded(
+        self, photo: bytes, wanted: Wanted, deadline: Deadline = NO_DEADLINE
+    ) -> Iterator[tuple[Decoded, Turn]]:
+        """Decode a photo and hold a slot, in which the caller computes; the turn's wait is that of the whole way.
+
+        Raises what `Decoders.attempt` raises; TooCostly where the header promises more than one photo may take;
+        DeadlineExceeded and ClientClosedRequest; Overloaded where the wait for the long lane takes the whole deadline.
+        """
+        with ExitStack() as stack:
+            turn = stack.enter_context(self.slots.take(deadline))
+            found = self._attempt(photo, wanted, FAST, deadline, turn)
+            waited = turn.waited_seconds
+            if isinstance(found, Estimate):
+                turn.give_up()
+                found, turn = self._decode_long(photo, wanted, found, deadline, stack)
+                waited += turn.waited_seconds
+            if not turn.is_held:
+                turn = stack.enter_context(self.slots.take(deadline))
+                waited += turn.waited_seconds
+            turn.waited_seconds = waited
+            yield found, turn
+
+    def _decode_long(
+        self, photo: bytes, wanted: Wanted, estimate: Estimate, deadline: Deadline, held: ExitStack
+    ) -> tuple[Decoded, Turn]:
+        if estimate.memory_bytes > self.memory.total_bytes or estimate.seconds > self.decoders.max_seconds:
+            raise self.decoders.too_costly(estimate)
+        with ExitStack() as reserved:
+            try:
+                reserved.enter_context(self.memory.reserve(estimate.memory_bytes, deadline))
+                turn = held.enter_context(self.slots.take(deadline, is_long=True))
+            except DeadlineExceeded as error:
+                raise Overloaded("Other large photos are waiting already. Try again later.") from error
+            found = self._attempt(photo, wanted, Allowance(estimate.memory_bytes, estimate.seconds), deadline, turn)
+        if isinstance(found, Estimate):
+            raise self.decoders.too_costly(found)
+        return found, turn
+
+    def _attempt(
+        self, photo: bytes, wanted: Wanted, allowance: Allowance, deadline: Deadline, turn: Turn
+    ) -> Decoded | Estimate:
+        return self.decoders.attempt(photo, wanted, allowance, deadline, step_aside=turn.give_up)

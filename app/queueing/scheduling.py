@@ -1,0 +1,312 @@
+"""Which photo runs when.
+
+Three parts, in the order that a photo meets them, once `Admission` has admitted its request:
+
+- `MemoryBudget`, for a photo that takes more memory than most while it is decoded.
+- `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors, so
+  that the work of many requests is not interleaved on one core. Waiting requests are served in the order of arrival,
+  which keeps the slowest answer near the median; only long photos let short ones pass (`lanes`). A request that is
+  alone may use the whole machine, and `Turn.alone` says so at the moment it matters.
+- `Batcher`, on a GPU. One thread feeds the device; whatever waits when the device becomes free is the next
+  batch. There is no waiting window: a lone photo is never delayed, and load itself makes the batches.
+
+A `Deadline` goes along: work that would be done too late, or whose client has disconnected, is not begun.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ..errors import ClientClosedRequest, DeadlineExceeded, Overloaded
+from ..telemetry import metrics
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# How much the newest duration counts in a moving mean.
+_NEWEST_WEIGHT = 0.1
+_TOO_LATE = "The deadline passed before the photo was answered."
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """Until when an answer is of use, by the monotonic clock, and whether anybody still waits for it."""
+
+    expires: float = math.inf
+    is_abandoned: Callable[[], bool] = bool
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Tell how long is left, at least 0; None where there is no end."""
+        return None if self.expires == math.inf else max(0.0, self.expires - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether work for it would be in vain."""
+        return self.remaining_seconds == 0 or self.is_abandoned()
+
+    def check(self, needed_seconds: float = 0.0) -> None:
+        """Raise DeadlineExceeded where too little time is left, ClientClosedRequest when the client has left."""
+        left = self.remaining_seconds
+        if left is not None and left <= needed_seconds:
+            raise DeadlineExceeded(_TOO_LATE)
+        if self.is_abandoned():
+            raise ClientClosedRequest("The client closed its connection before its turn came.")
+
+
+NO_DEADLINE = Deadline()
+
+
+def moving_mean(mean: float, newest: float) -> float:
+    """Let the newest duration count in a mean of durations, which is 0 before the first."""
+    return mean + (newest - mean) * (_NEWEST_WEIGHT if mean else 1)
+
+
+def side_by_side(
+    work: Callable[[Item], Result], items: Sequence[Item], threads: int
+) -> Iterator[tuple[int, Future[Result]]]:
+    """Yield each item's place and its done future, as soon as it is; where the caller stops, no other is begun."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
+    try:
+        # In the caller's context, so that what is logged names its request.
+        places = {pool.submit(copy_context().run, work, item): place for place, item in enumerate(items)}
+        for future in as_completed(places):
+            yield places[future], future
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class Turn:
+    """A held slot: how long its holder waited for it, and whether no other request holds or awaits one."""
+
+    def __init__(self, slots: Slots, waited_seconds: float, *, is_long: bool) -> None:
+        self.waited_seconds = waited_seconds
+        self._slots = slots
+        self._is_long = is_long
+        self.is_held = True
+
+    @property
+    def alone(self) -> bool:
+        """Return whether this is, right now, the only request, here and in other processes."""
+        return self._slots.in_flight == 1 and not self._slots.elsewhere()
+
+    def give_up(self) -> None:
+        """Give the slot to the next request; to be called by the thread that holds it, as often as it likes."""
+        if self.is_held:
+            self.is_held = False
+            self._slots.release(is_long=self._is_long)
+
+
+class Slots:
+    """A number of slots, handed over in the order of arrival.
+
+    Long photos hold all but one of them at most, so that one is always for those that are decoded in a moment.
+    `elsewhere` counts the requests that other processes have in flight on the same processors.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.elsewhere: Callable[[], int] = int  # none, while this process is the only one
+        self._count = self._free = count
+        self._free_for_long = max(1, count - 1)
+        self._last_handover: float | None = None
+        self._seconds_between = 0.0
+        self._waiting: deque[tuple[threading.Event, bool]] = deque()
+        self._lock = threading.Lock()
+        self.in_flight = 0
+
+    @property
+    def waiting(self) -> int:
+        """Count the requests that wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def expected_seconds(self) -> float:
+        """Estimate how long it would take to answer one photo more, its wait included; 0 while no request waits."""
+        waiting = len(self._waiting)
+        return self._seconds_between * (waiting + 1) + self._seconds_held if waiting else 0.0
+
+    @property
+    def _seconds_held(self) -> float:
+        return self._seconds_between * self._count
+
+    @contextmanager
+    def take(self, deadline: Deadline = NO_DEADLINE, *, is_long: bool = False) -> Iterator[Turn]:
+        """Hold a slot; raises DeadlineExceeded or ClientClosedRequest where its turn comes too late."""
+        arrived = time.monotonic()
+        with metrics.counting_waiting():
+            has_waited = self._acquire(deadline, is_long)
+        turn = Turn(self, time.monotonic() - arrived, is_long=is_long)
+        try:
+            # A request that got a slot at once always runs; otherwise a bad estimate could never recover.
+            deadline.check(self._seconds_held if has_waited else 0.0)
+            with metrics.counting_in_flight():
+                yield turn
+        finally:
+            turn.give_up()
+
+    def _acquire(self, deadline: Deadline, is_long: bool) -> bool:
+        """Get a slot, and return whether that took waiting."""
+        with self._lock:
+            self.in_flight += 1
+            if self._is_free(is_long):
+                self._grant(is_long)
+                return False
+            granted = threading.Event()
+            self._waiting.append((granted, is_long))
+        if not granted.wait(deadline.remaining_seconds):
+            with self._lock:
+                if not granted.is_set():  # else the slot came at the last moment; `take` gives it back
+                    self._waiting.remove((granted, is_long))
+                    self.in_flight -= 1
+                    deadline.check()
+                    raise DeadlineExceeded(_TOO_LATE)  # the clock and the wait may differ by a hair; there is no slot
+        return True
+
+    def _is_free(self, is_long: bool) -> bool:
+        return self._free > 0 and (not is_long or self._free_for_long > 0)
+
+    def _grant(self, is_long: bool) -> None:
+        self._free -= 1
+        self._free_for_long -= is_long
+
+    def release(self, *, is_long: bool) -> None:
+        """Take a slot back, and hand it to the first request that may have it."""
+        with self._lock:
+            self.in_flight -= 1
+            self._free += 1
+            self._free_for_long += is_long
+            following = next((waiting for waiting in self._waiting if self._is_free(waiting[1])), None)
+            if following is None:
+                self._last_handover = None
+                return
+            # Handed over under the lock, so that a request that arrives now cannot jump the queue.
+            self._waiting.remove(following)
+            self._grant(following[1])
+            following[0].set()
+            self._note_handover()
+
+    def _note_handover(self) -> None:
+        """Measure the time between two slots that pass on, in which all were held: only then is it the work's own."""
+        now = time.monotonic()
+        if self._last_handover is not None:
+            self._seconds_between = moving_mean(self._seconds_between, now - self._last_handover)
+        self._last_handover = now
+
+
+class MemoryBudget:
+    """Memory for photos that take more than most, handed out in the order of arrival."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self._free_bytes = total_bytes
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @property
+    def waiting(self) -> int:
+        """Count the photos that wait for memory."""
+        return len(self._waiting)
+
+    @contextmanager
+    def reserve(self, size: int, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
+        """Hold `size` bytes; waits while others hold them, and raises what the deadline does.
+
+        A size above the total is never to be had: the caller refuses such a photo.
+        """
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                while self._waiting[0] is not ticket or self._free_bytes < size:
+                    deadline.check()
+                    self._changed.wait(deadline.remaining_seconds)
+                self._free_bytes -= size
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free_bytes += size
+                self._changed.notify_all()
+
+
+class Batcher(Generic[Item, Result]):
+    """Compute items in batches on one thread, which starts with the first item and ends with `close`."""
+
+    def __init__(self, compute: Callable[[Sequence[Item]], Sequence[Result]], *, largest_batch: int) -> None:
+        self._compute = compute
+        self._largest_batch = largest_batch
+        self._waiting: deque[tuple[Item, Deadline, Future[Result]]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, item: Item, deadline: Deadline = NO_DEADLINE) -> Future[Result]:
+        """Queue an item, whose future fails where its deadline passes first; raises Overloaded after `close`."""
+        future: Future[Result] = Future()
+        with self._changed:
+            if self._closed:
+                raise Overloaded("This process is stopping.")
+            self._waiting.append((item, deadline, future))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Compute what waits, then end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            self._deliver([(item, future) for item, deadline, future in batch if _is_due(deadline, future)])
+
+    def _next_batch(self) -> list[tuple[Item, Deadline, Future[Result]]]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            count = min(len(self._waiting), self._largest_batch)
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _deliver(self, batch: Sequence[tuple[Item, Future[Result]]]) -> None:
+        """Compute a batch; where that fails, compute its items one by one, so that only the bad one fails."""
+        if not batch:
+            return
+        try:
+            results = self._compute([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results came back for {len(batch)} items.")
+        except Exception as error:  # whatever it is belongs to the waiting callers, not to this thread
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                for single in batch:
+                    self._deliver([single])
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)
+
+
+def _is_due(deadline: Deadline, future: Future[Result]) -> bool:
+    """Tell whether an item is still to be computed; if not, tell its waiter why."""
+    try:
+        deadline.check()
+    except (DeadlineExceeded, ClientClosedRequest) as error:
+        future.set_exception(error)
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""What is logged and how: one line for each message, as JSON or as text, with the id of the request it belongs to."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import textwrap
+from contextvars import ContextVar
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+from ..settings import Settings
+
+# The request that this thread works on, and the trace that it belongs to, or nothing.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+
+REQUESTS_LOGGER = "app.requests"
+_SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# gunicorn names the sender of what it cannot parse.
+_ADDRESS = re.compile(r"\bip=\S+?(?=:?(\s|$))")
+
+
+def choose_request_id(asked: str | None) -> str:
+    """Return the id that a client or a proxy gave its request, if it is short and harmless, else a random one."""
+    return asked if asked and _SANE_ID.fullmatch(asked) else secrets.token_hex(16)
+
+
+def as_urn(request: str) -> str:
+    """Write a request's id as a URI, the `instance` of a problem (RFC 9457, section 3.1.5)."""
+    return f"urn:topthree:request:{request}"
+
+
+class RequestFilter(logging.Filter):
+    """Add the request's id to each record, and take addresses of people out unless they are asked for."""
+
+    def __init__(self, *, addresses: bool) -> None:
+        super().__init__()
+        self._addresses = addresses
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        if request_id.get() and not hasattr(record, "request_id"):
+            record.request_id = request_id.get()
+        if trace_id.get():
+            record.trace_id = trace_id.get()
+        if not self._addresses and record.name.startswith("gunicorn"):
+            record.msg, record.args = _ADDRESS.sub("ip=-", record.getMessage()), None
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """One line a message; control characters are written as escapes, so that nobody can forge a line."""
+
+    def __init__(self) -> None:
+        super().__init__("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Write the line of a record, with the request's id at its end."""
+        request = getattr(record, "request_id", "")
+        line = super().formatMessage(record) + (f" [{request}]" if request else "")
+        return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), line)
+
+    def formatException(self, ei: Any) -> str:
+        """Write a traceback indented, so that no line of it looks like a message."""
+        return textwrap.indent(super().formatException(ei), "    ", lambda line: True)
+
+
+def json_formatter() -> logging.Formatter:
+    """Make the formatter of JSON lines: time (UTC, ISO 8601), level, logger, message, and what a record adds."""
+    return JsonFormatter(
+        ["levelname", "name", "message", "process"],
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+        timestamp="time",
+    )
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Build what `logging.config.dictConfig` takes: everything to standard error, in one format."""
+    level = settings.log_level.upper()
+    ours = {"handlers": ["stderr"], "level": level, "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request": {"()": RequestFilter, "addresses": settings.log_addresses == "on"}},
+        "formatters": {"line": {"()": json_formatter if settings.log_format == "json" else TextFormatter}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "line",
+                "filters": ["request"],
+            }
+        },
+        "loggers": {
+            "gunicorn.error": ours,
+            "app": ours,
+            REQUESTS_LOGGER: {"level": level if settings.access_log == "on" else "ERROR"},
+        },
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
+    }

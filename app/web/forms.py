@@ -1,0 +1,113 @@
+"""Forms (multipart/form-data, RFC 7578), parsed in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
+from werkzeug.http import parse_options_header as parse_extended_header
+
+from ..errors import BadRequest, TooLarge
+
+MAX_PARTS = 1024
+# As long as gunicorn allows a line of a request's header to be.
+MAX_HEADER_LINE_BYTES = 8190
+# A file's name of 255 characters takes up to 765 bytes, and the rest of its part's header about 100.
+MAX_HEADER_BYTES = MAX_PARTS * 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a form; `filename` is None for a text field, and may be empty for a file."""
+
+    name: str
+    filename: str | None
+    data: bytes
+
+
+@dataclass
+class _Unfinished:
+    segment: MultipartSegment
+    chunks: list[bytes] = field(default_factory=list)
+
+
+def boundary_of(content_type: str) -> bytes:
+    """Return the boundary that a Content-Type names; raises BadRequest where it names none."""
+    boundary = parse_options_header(content_type)[1].get("boundary")
+    if not boundary:
+        raise BadRequest("The Content-Type has no boundary. Let your HTTP library write that header itself.")
+    return str(boundary).encode("latin-1")  # as WSGI decodes a header
+
+
+def parse_form(body: bytes, boundary: bytes) -> list[Part]:
+    """Return all parts of a form in their order.
+
+    Raises BadRequest for a form that is malformed or ends early, and TooLarge for one of too many parts.
+    """
+    parts: list[_Unfinished] = []
+    try:
+        parser = _make_parser(boundary)
+        _collect(parser.parse(body), parts)
+    except ParserLimitReached as error:
+        if len(parts) == MAX_PARTS:
+            raise TooLarge(f"The request has more than {MAX_PARTS:,} parts.") from error
+        raise _header_too_large() from error
+    except MultipartError as error:
+        raise BadRequest(
+            "The body is not a well-formed form with the boundary of its Content-Type. "
+            "Let your HTTP library write both."
+        ) from error
+    try:
+        parser.close()
+    except MultipartError as error:
+        raise BadRequest("The form ends early: the boundary that closes it is missing.") from error
+    return [_finish(part) for part in parts]
+
+
+def _make_parser(boundary: bytes) -> PushMultipartParser:
+    return PushMultipartParser(
+        boundary,
+        max_header_size=MAX_HEADER_LINE_BYTES,
+        max_segment_count=MAX_PARTS,
+        header_charset="latin-1",
+        # Otherwise it joins continued header lines, which takes many seconds for some megabytes of short ones.
+        strict=True,
+    )
+
+
+def _collect(events: Iterable[MultipartSegment | bytes | None], parts: list[_Unfinished]) -> None:
+    header_bytes = 0
+    for event in events:
+        if isinstance(event, MultipartSegment):
+            header_bytes += sum(len(name) + len(value) for name, value in event.headerlist)
+            if header_bytes > MAX_HEADER_BYTES:
+                raise _header_too_large()
+            parts.append(_Unfinished(event))
+        elif event is not None:
+            parts[-1].chunks.append(event)
+
+
+def _finish(part: _Unfinished) -> Part:
+    segment = part.segment
+    filename = None if segment.filename is None else _text(segment.filename)
+    disposition = segment.header("Content-Disposition")
+    # RFC 7578, section 4.2, forbids `filename*`, but some older libraries send it for names beyond ASCII.
+    if filename is None and "*" in disposition:
+        filename = parse_extended_header(disposition)[1].get("filename")
+    return Part(_text(segment.name), filename, b"".join(part.chunks))
+
+
+def _text(value: str) -> str:
+    """Decode UTF-8 that was read as Latin-1; a file's name in another encoding, as Windows has, makes no error."""
+    return value.encode("latin-1").decode("utf-8", "replace")
+
+
+def _header_too_large() -> BadRequest:
+    return BadRequest("A part of the form has a header that is too large.")

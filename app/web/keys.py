@@ -1,0 +1,148 @@
+"""API keys: 256 random bits each, of which a file keeps only the SHA-256, with a name and a state, one key a line.
+
+A digest without salt and without deliberate slowness is right here, and wrong for passwords: nobody guesses 256
+random bits, however fast they can try.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import KeysError
+
+PREFIX = "tt_"  # so that people, and scanners for leaked secrets, know one when they see it
+RANDOM_BYTES = 32
+STATES = ("enabled", "disabled")
+NAME_RULE = "a name has at most 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+# The form of a bearer token (RFC 6750, section 2.1); the length only bounds what is hashed.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of a keys file; `digest` is the SHA-256 of the key itself, which nobody keeps."""
+
+    name: str
+    enabled: bool
+    digest: bytes
+
+    @property
+    def state(self) -> str:
+        """Name the state as the file does."""
+        return STATES[0] if self.enabled else STATES[1]
+
+    def as_line(self) -> str:
+        """Write the key as its line in the file, without the line's end."""
+        return f"{self.name}  {self.state}  {self.digest.hex()}"
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """All keys of a file, in its order; `lines` holds the number of each one's line, from 1."""
+
+    keys: tuple[Key, ...] = ()
+    lines: tuple[int, ...] = ()
+
+    def find(self, token: str) -> Key | None:
+        """Find the key that a caller holds, enabled or not; None where it is unknown.
+
+        Every key is compared, each in constant time, so that the time taken tells nothing of which came near.
+        """
+        if not _TOKEN.fullmatch(token):
+            return None
+        digest, found = digest_of(token), None
+        for key in self.keys:
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+    def named(self, name: str) -> Key | None:
+        """Find a key by its name."""
+        return next((key for key in self.keys if key.name == name), None)
+
+
+def new_token() -> str:
+    """Make a key of 256 random bits from the system's source, as base64url behind its prefix."""
+    return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+
+
+def digest_of(token: str) -> bytes:
+    """Return a key's SHA-256, which is all that is kept of it."""
+    return hashlib.sha256(token.encode("ascii")).digest()
+
+
+def check_name(name: str) -> str:
+    """Return a name that a key may have, or raise KeysError with the rule."""
+    if not _NAME.fullmatch(name):
+        raise KeysError(f"{name!r} cannot be a key's name: {NAME_RULE}.")
+    return name
+
+
+def read_keys(path: Path) -> KeySet:
+    """Read and check a file of keys.
+
+    Raises KeysError, naming the file and the line, for one that is missing or malformed. The text of a line is
+    never repeated, since a key may have been put there by mistake.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise KeysError(f"The keys file {path} is not UTF-8 text.") from error
+    except OSError as error:
+        raise KeysError(f"The keys file {path} cannot be read: {error.strerror}.") from error
+    return parse_keys(text, path)
+
+
+def parse_keys(text: str, path: Path) -> KeySet:
+    """Parse the text of a keys file; `path` is only for messages. Raises KeysError as `read_keys` does."""
+    by_name: dict[str, Key] = {}
+    by_digest: dict[bytes, Key] = {}
+    lines: list[int] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.partition("#")[0].split()
+        if not fields:
+            continue
+        try:
+            key = _parse_line(fields)
+            if key.name in by_name:
+                raise ValueError(f"the name {key.name} is there already")
+            if key.digest in by_digest:
+                raise ValueError(f"this is the key of {by_digest[key.digest].name} once more")
+        except ValueError as error:
+            raise KeysError(f"The keys file {path}, line {number}: {error}.") from error
+        by_name[key.name] = by_digest[key.digest] = key
+        lines.append(number)
+    return KeySet(tuple(by_name.values()), tuple(lines))
+
+
+def is_writable_by_others(path: Path) -> bool:
+    """Tell whether users other than the owner may write a file, and so let themselves in."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    except OSError as error:
+        raise KeysError(f"The keys file {path} cannot be read: {error.strerror}.") from error
+
+
+def _parse_line(fields: list[str]) -> Key:
+    if any(field.startswith(PREFIX) and len(field) > RANDOM_BYTES for field in fields):
+        raise ValueError("this is a key itself; the file holds its SHA-256, as 'topthree keys new' writes it")
+    if len(fields) != 3:
+        raise ValueError(
+            f"a line has three parts, a name, 'enabled' or 'disabled', and a SHA-256; this one has {len(fields)}"
+        )
+    name, state, digest = fields
+    if not _NAME.fullmatch(name):
+        raise ValueError(NAME_RULE)
+    if state not in STATES:
+        raise ValueError("the second part must be 'enabled' or 'disabled'")
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError("the third part must be a SHA-256, 64 hexadecimal digits")
+    return Key(name, state == STATES[0], bytes.fromhex(digest))

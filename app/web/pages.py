@@ -1,0 +1,102 @@
+"""The page for people: a form, three names, and errors that say what to do. Needs no JavaScript."""
+
+from __future__ import annotations
+
+import base64
+
+import flask
+
+from ..errors import NotFound
+from ..photos.heatmaps import encode
+from .access import require_form_key
+from .api import current_classifier
+from .assets import asset_response, compress_page, page_assets
+from .language import remember_language, render_page
+from .problems import problem_class
+from .uploads import read_photo, request_deadline, settings_of_app
+
+blueprint = flask.Blueprint("pages", __name__)
+# What TOPTHREE_PAGE=off takes away; the rest explains problems to which the API's answers refer.
+form_blueprint = flask.Blueprint("form", __name__)
+
+THUMBNAIL_SIDE = 640
+# Below this the best answer is wrong about as often as right; the page's script uses the same two numbers.
+UNSURE_BELOW = 0.4
+CLOSE_WITHIN = 0.1
+
+blueprint.after_app_request(compress_page)
+blueprint.app_context_processor(lambda: {"unsure_below": UNSURE_BELOW, "close_within": CLOSE_WITHIN})
+
+
+@form_blueprint.get("/")
+def index() -> flask.Response:
+    """Show the form; `?lang=` chooses the language and is remembered in a cookie."""
+    return remember_language() or _page("index.html")
+
+
+@form_blueprint.post("/")
+def classify() -> flask.Response:
+    """Show the three most likely classes of the photo in the form field `file`."""
+    require_form_key()
+    classifier, photo = current_classifier(), read_photo()
+    model = classifier.model
+    answer = classifier.classify(
+        photo,
+        max_pixels=settings_of_app().max_pixels,
+        thumbnail_side=THUMBNAIL_SIDE,
+        model=model,
+        deadline=request_deadline(),
+    )
+    assert answer.thumbnail is not None
+    thumbnail = base64.b64encode(encode(answer.thumbnail, "JPEG")).decode("ascii")
+    doubt = _doubt([prediction.confidence for prediction in answer.predictions])
+    values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail, "doubt": doubt}
+    return _page("result.html", model=model, **values)
+
+
+@blueprint.get("/problems/<slug>")
+def problem_page(slug: str) -> flask.Response:
+    """Explain the problem that an API answer's `type` names."""
+    problem = problem_class(slug)
+    if problem is None:
+        raise NotFound(f"There is no problem named {slug}.")
+    return remember_language() or _page("problem.html", problem=problem(""))
+
+
+@blueprint.get("/static/<digest>/<path:name>")
+def static_file(digest: str, name: str) -> flask.Response:
+    """Serve a static file by its versioned address; an outdated version gets the current file, not to be kept."""
+    return _static(name, is_current=digest == page_assets().digest)
+
+
+@blueprint.get("/robots.txt")
+def robots() -> flask.Response:
+    """Keep crawlers away from everything but the page."""
+    return _static("robots.txt")
+
+
+@blueprint.get("/favicon.ico")
+def favicon() -> flask.Response:
+    """Serve the icon at the path that browsers guess."""
+    return _static("favicon.ico")
+
+
+def _static(name: str, *, is_current: bool = False) -> flask.Response:
+    asset = page_assets().get(name)
+    if asset is None:
+        raise NotFound(f"There is no file named {name}.")
+    return asset_response(asset, is_current=is_current)
+
+
+def _doubt(confidences: list[float]) -> str | None:
+    if confidences[0] < UNSURE_BELOW:
+        return "low"
+    if len(confidences) > 1 and confidences[0] - confidences[1] < CLOSE_WITHIN:
+        return "close"
+    return None
+
+
+def _page(template: str, **values: object) -> flask.Response:
+    response = render_page(template, **values)
+    response.headers["Cache-Control"] = "no-store" if values else "no-cache"
+    return response

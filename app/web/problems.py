@@ -1,0 +1,71 @@
+"""Failures as HTTP answers: problem+json under `/api` and for probes, elsewhere a page in the reader's language."""
+
+from __future__ import annotations
+
+import logging
+
+import flask
+from werkzeug.exceptions import ClientDisconnected, HTTPException
+
+from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge
+from ..telemetry import logs, metrics
+from .language import render_page
+
+log = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+_JSON_PATHS = ("/api", "/healthz", "/readyz", "/metrics")
+
+
+def init_app(app: flask.Flask) -> None:
+    """Register the one renderer for our failures, the framework's, and what nobody foresaw."""
+    app.register_error_handler(Problem, _answer)
+    app.register_error_handler(HTTPException, _answer_framework)
+
+
+def _answer(problem: Problem) -> flask.Response:
+    metrics.count_problem(problem.slug)
+    if flask.request.path.startswith(_JSON_PATHS):
+        response = flask.make_response(
+            flask.jsonify(problem.as_dict() | {"instance": logs.as_urn(flask.g.request_id)})
+        )
+        response.content_type = PROBLEM_JSON
+    else:
+        response = render_page("problem.html", problem=problem)
+    response.status_code = problem.status
+    response.headers["Cache-Control"] = "no-store"
+    if problem.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(problem.retry_after_seconds)
+    if problem.challenge is not None:
+        response.headers["WWW-Authenticate"] = problem.challenge
+    return response
+
+
+def _answer_framework(error: HTTPException) -> flask.Response:
+    response = _answer(_as_problem(error))
+    for name, value in error.get_headers():
+        if name not in ("Content-Type", "Content-Length"):
+            response.headers[name] = value
+    return response
+
+
+def _as_problem(error: HTTPException) -> Problem:
+    path, method = flask.request.path, flask.request.method
+    if error.code == 404:
+        return NotFound(f"Nothing is served at {path}.")
+    if error.code == 405:
+        answered = set(getattr(error, "valid_methods", None) or ()) - {"HEAD", "OPTIONS"}
+        return MethodNotAllowed(f"{path} does not answer {method}, but {' and '.join(sorted(answered))}.")
+    if error.code == 413:
+        return TooLarge("The request is larger than this address takes.")
+    if isinstance(error, ClientDisconnected):
+        return BadRequest("The body broke off, or its chunks are malformed or very many and tiny.")
+    if error.code is not None and error.code < 500:
+        return BadRequest((error.description or "The request is malformed").rstrip(".") + ".")
+    log.error("%s %s failed.", method, path, exc_info=getattr(error, "original_exception", None) or error)
+    return InternalError("Something failed here. It is in the server's log; the same request may work again.")
+
+
+def problem_class(slug: str) -> type[Problem] | None:
+    """Find the problem that `/problems/<slug>` names."""
+    return next((problem for problem in PROBLEMS if problem.slug == slug), None)

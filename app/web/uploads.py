@@ -1,0 +1,229 @@
+"""Reading photos out of requests, within limits, in memory, never on disk."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import flask
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from ..errors import BadParameter, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
+from ..photos.archives import Entry, read_archive
+from ..queueing.admission import Admission
+from ..queueing.scheduling import Deadline
+from ..setting_table import MEBI
+from ..settings import Settings
+from .forms import Part, boundary_of, parse_form
+from .json_bodies import parse_photo
+from .refused_bodies import is_left_to_server
+
+FIELD = "file"
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+FRAMING_BYTES = 64 * 1024
+EXAMPLE = "curl -F file=@photo.jpg"
+SMALLER = "Send a smaller copy."
+FEWER = "Send fewer photos at a time."
+JSON = "application/json"
+FORM = "multipart/form-data"
+# The second is what browsers on Windows say.
+ZIP = ("application/zip", "application/x-zip-compressed")
+
+
+def settings_of_app() -> Settings:
+    """Return the current application's settings."""
+    settings: Settings = flask.current_app.config["TOPTHREE"]
+    return settings
+
+
+def read_photo() -> bytes:
+    """Read the one photo of the current request, from the form field `file`, as the raw body, or as base64 in JSON."""
+    limit = settings_of_app().max_upload_bytes
+    if flask.request.mimetype == JSON:
+        return check_size(_read_json_photo(limit), limit)
+    admit_body(limit)
+    if flask.request.mimetype == FORM:
+        parts = _parts(limit)
+        if len(parts) > 1:
+            raise TooManyPhotos(f"{len(parts)} parts are named 'file'. Send many photos to predict/batch.")
+        data = parts[0].data
+    else:
+        data = _read_body(limit)
+    return check_size(data, limit)
+
+
+def read_photos() -> list[Entry]:
+    """Read all photos of a batch, in order: parts named `file`, which go without a name, or the files of a ZIP.
+
+    Each that is empty or too large carries its problem.
+    """
+    settings = settings_of_app()
+    if flask.request.mimetype in ZIP:
+        return [Entry(entry.name, _checked(entry.photo)) for entry in _read_zip(settings)]
+    if flask.request.mimetype != FORM:
+        raise UnsupportedContentType(
+            f"A batch is multipart/form-data, {EXAMPLE} -F file=@other.jpg …, or an archive, "
+            "curl --data-binary @photos.zip -H 'Content-Type: application/zip'."
+        )
+    admit_body(settings.max_batch_bytes)
+    parts = _parts(settings.max_batch_bytes, advice=FEWER)
+    if len(parts) > settings.max_batch_items:
+        raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
+    return [Entry("", _checked(part.data)) for part in parts]
+
+
+def read_form_field(name: str) -> str:
+    """Read a text field of a form that carries one photo, empty where there is none; `read_photo` reads the photo."""
+    if flask.request.mimetype != FORM:
+        return ""
+    limit = settings_of_app().max_upload_bytes
+    admit_body(limit)
+    flask.g.form = form = _take_form(limit)
+    values = (part.data for part in form if part.name == name and part.filename is None)
+    return next(values, b"").decode("utf-8", "replace")
+
+
+def note_arrival() -> None:
+    """Remember when the current request began, before anything else is done for it."""
+    flask.g.arrived = time.monotonic()
+
+
+def admit_body(limit: int) -> None:
+    """Let the current request in with a body of `limit` bytes and its framing; it leaves when it ends.
+
+    Raises Overloaded, before anything is parsed, where it is one too many or its bytes are.
+    """
+    if "leave" in flask.g:  # it is in already
+        return
+    flask.request.max_content_length = most = limit + FRAMING_BYTES
+    declared = flask.request.content_length
+    flask.g.admitted_bytes = most if declared is None else min(declared, most)
+    flask.g.leave = _admission().enter(flask.g.admitted_bytes)
+
+
+def _admit_unpacked(size: int) -> None:
+    """Let an archive's files in, which may be far larger than the body that has been let in; they leave with it."""
+    leave_first, leave = flask.g.leave, _admission().enlarge(max(0, size - flask.g.admitted_bytes))
+    flask.g.leave = lambda: (leave(), leave_first())
+
+
+def _admission() -> Admission:
+    admission: Admission = flask.current_app.extensions["topthree_admission"]
+    return admission
+
+
+def leave(_: BaseException | None = None) -> None:
+    """Make room for others at the end of the current request."""
+    flask.g.pop("leave", lambda: None)()
+
+
+def request_deadline() -> Deadline:
+    """Return until when the current request's answer is of use: the setting's time, or the client's if shorter.
+
+    Raises BadParameter for a header `X-Request-Timeout-Ms` that is not a whole number from 1.
+    """
+    milliseconds = settings_of_app().deadline_ms
+    asked = flask.request.headers.get(TIMEOUT_HEADER)
+    if asked is not None:
+        if not (asked.isascii() and asked.isdigit() and int(asked[:10])):
+            raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
+        milliseconds = min(milliseconds, int(asked[:10]))
+    # Who ends an upload too early has closed that side only, and waits to hear what was wrong with it.
+    connection = None if is_left_to_server() else flask.request.environ.get("gunicorn.socket")
+    return Deadline(flask.g.arrived + milliseconds / 1000, (lambda: has_left(connection)) if connection else bool)
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Tell whether the client has closed its end of a connection; it may have sent its next request already."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def check_size(data: bytes, limit: int) -> bytes:
+    """Return one photo's bytes, or raise NoPhoto for none and TooLarge for more than `limit`."""
+    if not data:
+        raise NoPhoto(f"The photo has no bytes. Send one, for example with {EXAMPLE}.")
+    if len(data) > limit:
+        raise _too_large(limit)
+    return data
+
+
+def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
+    parts = [part for part in _take_form(limit, advice) if part.name == FIELD]
+    files = [part for part in parts if part.filename is not None]
+    if files:
+        return files
+    if parts:
+        raise NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
+    raise NoPhoto(f"No file part is named 'file'. Send one, for example with {EXAMPLE}.")
+
+
+def _take_form(limit: int, advice: str = SMALLER) -> list[Part]:
+    """Return the form that `read_form_field` has kept, or else read it from the body."""
+    if "form" in flask.g:
+        return flask.g.pop("form")  # type: ignore[no-any-return]
+    boundary = boundary_of(flask.request.content_type or "")
+    return parse_form(_take_body(limit, advice), boundary)
+
+
+def _read_body(limit: int) -> bytes:
+    mimetype = flask.request.mimetype
+    if mimetype and not (mimetype.startswith("image/") or mimetype == "application/octet-stream"):
+        raise _wrong_content_type(mimetype)
+    return _take_body(limit, SMALLER)
+
+
+def _take_body(limit: int, advice: str) -> bytes:
+    try:
+        return flask.request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise _too_large(limit, advice) from error
+
+
+def _read_zip(settings: Settings) -> list[Entry]:
+    admit_body(settings.max_batch_bytes)
+    return read_archive(
+        _take_body(settings.max_batch_bytes, FEWER),
+        most_entries=settings.max_batch_items,
+        most_bytes=settings.max_batch_bytes,
+        most_entry_bytes=settings.max_upload_bytes,
+        admit=_admit_unpacked,
+    )
+
+
+def _read_json_photo(limit: int) -> bytes:
+    """Read `{"image": "…"}`; the limit is the decoded photo's, so the body may be larger by a third."""
+    admit_body(4 * limit // 3 + 4)
+    return parse_photo(_take_body(limit, SMALLER))
+
+
+def _checked(photo: bytes | Problem) -> bytes | Problem:
+    if isinstance(photo, Problem):
+        return photo
+    try:
+        return check_size(photo, settings_of_app().max_upload_bytes)
+    except Problem as problem:
+        return problem
+
+
+def _wrong_content_type(mimetype: str) -> Problem:
+    if mimetype == "application/x-www-form-urlencoded":
+        return UnsupportedContentType(
+            "The body is declared as a form. Send the photo as a part, "
+            f"{EXAMPLE}, or as the body, curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'."
+        )
+    if mimetype in ZIP:
+        return UnsupportedContentType("An archive is a batch. Send it to predict/batch.")
+    return UnsupportedContentType(
+        "Send the photo as multipart/form-data, as the body with Content-Type image/jpeg, another image type, "
+        "or application/octet-stream, or as base64 in application/json."
+    )
+
+
+def _too_large(limit: int, advice: str = SMALLER) -> TooLarge:
+    mebibytes = f" ({limit // MEBI} MiB)" if limit % MEBI == 0 else ""
+    return TooLarge(f"The limit is {limit:,} bytes{mebibytes}. {advice}")

@@ -1,0 +1,116 @@
+// From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
+
+import { canBeScaled, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
+import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
+import { Failure } from '../server/upload.js';
+import { limitBytes } from '../page/words.js';
+
+const KINDS = [
+  ['JPEG', /^\xff\xd8\xff/],
+  ['PNG', /^\x89PNG\r\n\x1a\n/],
+  ['WebP', /^RIFF[^]{4}WEBP/],
+  ['GIF', /^GIF8[79]a/],
+  ['TIFF', /^(II[*+]\0|MM\0[*+])/],
+  ['BMP', /^BM[^]{4}\0\0\0\0/],
+  ['AVIF', /^[^]{4}ftypavi[fs]/],
+  ['HEIC', /^[^]{4}ftyp(he|mi|ms)/],
+];
+const STRIPPERS = {
+  JPEG: [stripJpeg, 'image/jpeg'],
+  PNG: [stripPng, 'image/png'],
+  WebP: [stripWebp, 'image/webp'],
+};
+
+// Return {original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
+export async function prepare(file) {
+  const kind = await kindOf(file);
+  const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file) : { bitmap: await decode(file) };
+  const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
+  const original = { kind, bytes: file.size, width, height };
+  const isFine = orientation === 1 && Math.min(width, height) <= SHORT_SIDE;
+  const canScale = Boolean(bitmap) && canBeScaled(bitmap);
+  const stripper = isFine || !canScale ? STRIPPERS[kind] : null;
+  if (canScale && !stripper) {
+    const blob = await scale(bitmap, orientation); // which takes the bitmap over
+    return checked({ original, way: 'scaled', blob, preview: blob });
+  }
+  bitmap?.close();
+  if (!stripper) return checked({ original, way: 'original', blob: file, preview: null });
+  const [strip, type] = stripper;
+  const blob = new Blob(strip(new Uint8Array(await file.arrayBuffer())), { type });
+  return checked({ original, way: 'stripped', blob, preview: bitmap && blob });
+}
+
+function checked(prepared) {
+  if (prepared.blob.size > limitBytes) throw new Failure('too-large');
+  return prepared;
+}
+
+async function kindOf(file) {
+  const head = String.fromCharCode(...(await readHead(file)));
+  if (!head) throw new Failure('no-photo');
+  const found = KINDS.find(([, signature]) => signature.test(head));
+  if (!found) throw new Failure('unsupported-image');
+  return found[0];
+}
+
+// A folder, or a file that has gone since it was chosen, cannot be read: it is as good as empty.
+async function readHead(file) {
+  try {
+    return new Uint8Array(await file.slice(0, 16).arrayBuffer());
+  } catch (error) {
+    console.info(`${file.name} cannot be read.`, error);
+    return new Uint8Array();
+  }
+}
+
+// Pixel values as they are stored: the model was trained on photos read that way.
+async function decode(file) {
+  try {
+    return await createImageBitmap(file, { colorSpaceConversion: 'none' });
+  } catch (error) {
+    console.info(`This browser cannot decode ${file.name}.`, error);
+    return null;
+  }
+}
+
+// Browsers show a WebP as it is stored, whatever its metadata says, the server shows it upright: here it is decoded
+// without them, to be turned.
+async function decodeWebp(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const orientation = webpOrientation(bytes);
+  if (orientation === 1) return { bitmap: await decode(file), orientation };
+  return { bitmap: await decode(new File(stripWebp(bytes, 1), file.name, { type: 'image/webp' })), orientation };
+}
+
+let worker = null;
+let latestId = 0;
+const waiting = new Map();
+
+// In the worker where there is one that can draw, else here.
+function scale(bitmap, orientation) {
+  if (typeof OffscreenCanvas === 'undefined') return encodeScaled(bitmap, orientation);
+  worker ??= startWorker();
+  latestId += 1;
+  const id = latestId;
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject });
+    worker.postMessage({ id, bitmap, orientation }, [bitmap]);
+  });
+}
+
+function startWorker() {
+  const started = new Worker(new URL('scaler.js', import.meta.url), { type: 'module' });
+  started.onmessage = ({ data: { id, blob, reason } }) => {
+    const { resolve, reject } = waiting.get(id);
+    waiting.delete(id);
+    if (blob) resolve(blob);
+    else reject(new Error(reason));
+  };
+  started.onerror = () => {
+    for (const { reject } of waiting.values()) reject(new Error('The scaling script could not be loaded.'));
+    waiting.clear();
+    worker = null;
+  };
+  return started;
+}

@@ -1,0 +1,266 @@
+"""The command `topthree`: help, settings, labels, and how it behaves on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fakes import colour_png
+from servers import free_port
+
+from app.commands.cli import main
+from app.setting_table import SETTINGS
+from app.version import __version__
+
+COMMANDS = sorted(main.commands)
+
+# The command in a process of its own, with the fake model: what it computes is not the matter here.
+WITH_FAKE_MODEL = """
+import signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import fakes, app.classifier, app.commands.cli
+def load(settings):
+    print("loaded", file=sys.stderr, flush=True)
+    return fakes.fake_model()
+app.classifier.load_model = load
+signal.signal(signal.SIGINT, signal.default_int_handler)
+app.commands.cli.main(prog_name="topthree")
+"""
+FAKE = [sys.executable, "-c", WITH_FAKE_MODEL, str(Path(__file__).parent.parent / "support")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(colour_png(0, 1, 2))
+    return folder
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(main, arguments)
+
+
+def test_version() -> None:
+    assert invoke("--version").output == f"topthree, version {__version__}\n"
+
+
+def test_python_m_app_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "app", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"topthree, version {__version__}\n"
+
+
+def test_help_lists_every_command() -> None:
+    for flag in ("-h", "--help"):
+        output = invoke(flag).output
+        assert all(f"\n  {command} " in output for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_summary_of_one_sentence(command: str) -> None:
+    first = (main.commands[command].help or "").split("\n\n")[0]
+    assert first.endswith(".")
+    assert invoke(command, "--help").exit_code == 0
+
+
+def test_serve_help_lists_every_setting_with_its_default() -> None:
+    lines = invoke("serve", "--help").output.splitlines()
+    for row in SETTINGS:
+        assert f"    {row.variable} [{row.default or 'not set'}]: {row.help}" in lines
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("TOPTHREE_PORT", "http", "TOPTHREE_PORT is 'http'; it must be a whole number from 1 to 65535."),
+        ("TOPTHREE_FALLBACK", "best", "TOPTHREE_FALLBACK is 'best'; it must be one of efficientnet_lite0, none."),
+        ("TOPTHREE_COLOUR", "1", "TOPTHREE_COLOUR is not a setting; 'topthree serve --help' lists them all."),
+        (
+            "TOPTHREE_PRT",
+            "1",
+            "TOPTHREE_PRT is not a setting; perhaps TOPTHREE_PORT is meant: 'topthree serve --help' lists them all.",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [("serve",), ("predict", "x.jpg"), ("evaluate", "."), ("weights",), ("labels", "x")]
+)
+def test_a_bad_setting_is_one_sentence(monkeypatch, command, variable: str, value: str, said: str) -> None:
+    monkeypatch.setenv(variable, value)
+    result = invoke(*command)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("variable", "host", "way_out"),
+    [
+        ("TOPTHREE_PORT", "", "TOPTHREE_HOST and TOPTHREE_PORT"),
+        ("TOPTHREE_METRICS_ADDRESS", "127.0.0.1:", "TOPTHREE_METRICS_ADDRESS."),
+    ],
+)
+def test_serve_on_a_port_in_use_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, variable: str, host: str, way_out: str
+) -> None:
+    monkeypatch.setenv("TOPTHREE_PORT", str(free_port()))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv(variable, f"{host}{port}")
+        result = invoke("serve")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use. Choose another with {way_out}"
+    )
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7"])
+def test_serve_on_an_address_not_ours_is_one_sentence(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("TOPTHREE_HOST", host)
+    result = invoke("serve")
+    assert result.exit_code == 1
+    assert f"Cannot listen on {host} port 8000" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("tabby", [281]),
+        ("TABBY", [281]),
+        ("虎斑猫", [281]),
+        ("n02123045", [281]),
+        ("281", [281]),
+        ("crane", [134, 517]),
+        ("虎鲨", [3]),
+        ("虎", [3, 92, 148, 281, 282, 292, 300, 800]),
+    ],
+)
+def test_labels_finds_classes_in_both_languages(query: str, ids: list[int]) -> None:
+    result = invoke("labels", query, "--json")
+    assert [label["class_id"] for label in json.loads(result.stdout)] == ids
+
+
+def test_labels_prints_number_wordnet_id_and_both_names() -> None:
+    assert invoke("labels", "tabby").stdout == " 281  n02123045  tabby  虎斑猫\n"
+
+
+def test_labels_json_holds_all_that_is_known() -> None:
+    assert json.loads(invoke("labels", "tabby", "--json").stdout) == [
+        {"class_id": 281, "wnid": "n02123045", "label": "tabby", "label_zh": "虎斑猫"}
+    ]
+
+
+@pytest.mark.parametrize(("options", "stdout"), [((), ""), (("--json",), "[]\n")])
+def test_labels_without_a_match_is_one_sentence_and_status_1(options, stdout: str) -> None:
+    result = invoke("labels", "unicorn", *options)
+    assert (result.exit_code, result.stdout) == (1, stdout)
+    assert result.stderr == "Error: No class matches 'unicorn'.\n"
+
+
+def test_labels_searches_an_own_model_s_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.txt").write_text("cat\ndog\n")
+    monkeypatch.setenv("TOPTHREE_LABELS", str(tmp_path / "own.txt"))
+    monkeypatch.setenv("TOPTHREE_WEIGHTS", str(tmp_path / "own.pth"))
+    assert invoke("labels", "o").stdout == "   1    dog\n"
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["labels", "tabby"], ["weights"], ["predict", "empty"]])
+def test_commands_that_run_no_model_do_not_import_torch(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    code = "import atexit, sys; from app.commands.cli import main; "
+    code += "atexit.register(lambda: print('torch' in sys.modules)); main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_a_pipe_that_closes_after_a_line_ends_it_quietly(photos: Path) -> None:
+    child = subprocess.Popen([*FAKE, "predict", "--ndjson", "--top", "1000", photos], **PIPES)
+    with child:
+        assert json.loads(child.stdout.readline())["file"] == str(photos / "0.png")
+        child.stdout.close()
+        assert child.stderr.read() == b"loaded\n"
+    assert child.returncode == 1
+
+
+@pytest.mark.parametrize("form", ["--json", "--ndjson", "--csv", "--table"])
+def test_a_pipe_that_nobody_reads_ends_it_quietly(photos: Path, form: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*FAKE, "predict", form, photos], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"loaded\n")
+
+
+def test_ctrl_c_ends_it_with_130_and_without_a_word() -> None:
+    with subprocess.Popen([*FAKE, "predict", "-"], stdin=subprocess.PIPE, **PIPES) as child:
+        assert child.stderr.readline() == b"loaded\n"  # now it waits for standard input
+        child.send_signal(signal.SIGINT)
+        assert child.wait(timeout=30) == 130
+        assert child.stdout.read() + child.stderr.read() == b""
+
+
+def test_the_progress_bar_is_on_the_terminal_and_the_answers_in_the_file(photos: Path) -> None:
+    shown, output = run_on_terminal([*FAKE, "predict", "--ndjson", photos], stdout_too=False)
+    assert "Classifying" in shown
+    assert [json.loads(line)["file"] for line in output.splitlines()] == [str(p) for p in sorted(photos.iterdir())]
+
+
+@pytest.mark.parametrize("form", ["--ndjson", "--csv"])
+def test_no_bar_tears_lines_that_stream_to_the_terminal(photos: Path, form: str) -> None:
+    shown, _ = run_on_terminal([*FAKE, "predict", form, photos], stdout_too=True)
+    assert "tench" in shown
+    assert "Classifying" not in shown
+
+
+def test_no_bar_without_a_terminal(photos: Path) -> None:
+    done = subprocess.run([*FAKE, "predict", photos], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"loaded\n")
+
+
+def test_a_file_name_with_markup_is_literal_on_a_terminal_too(photos: Path) -> None:
+    (photos / "[red]x[").mkdir()
+    (photos / "0.png").rename(photos / "[red]x[/red].png")
+    shown, _ = run_on_terminal([*FAKE, "predict", "[red]x[/red].png"], stdout_too=True, cwd=photos)
+    assert "[red]x[/red].png" in shown
+
+
+PIPES: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+
+def run_on_terminal(command: list[object], *, stdout_too: bool, cwd: Path | None = None) -> tuple[str, str]:
+    """Run a command with standard error on a terminal; return what that showed, and a piped standard output."""
+    ours, theirs = pty.openpty()
+    stdout = theirs if stdout_too else subprocess.PIPE
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdout=stdout, stderr=theirs, env=environment, cwd=cwd) as child:
+        os.close(theirs)
+        shown = read_terminal(ours, lambda: child.poll() is not None)
+        output = child.stdout.read() if child.stdout else b""
+    os.close(ours)
+    assert child.returncode == 0, shown
+    return shown, output.decode()
+
+
+def read_terminal(descriptor: int, has_ended: Callable[[], bool]) -> str:
+    """Read a terminal until the program on it has ended; Linux tells the end by an error."""
+    chunks = []
+    while True:
+        if not select.select([descriptor], [], [], 0.1)[0]:
+            if has_ended():
+                break
+            continue
+        try:
+            chunks.append(os.read(descriptor, 65536))
+        except OSError:
+            break
+    return b"".join(chunks).decode()

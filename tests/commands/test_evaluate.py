@@ -1,0 +1,220 @@
+"""`topthree evaluate`: how photos are labelled, what is counted, and how sure the result is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from fakes import colour_png, fake_model, fallback_model
+
+from app.commands.cli import main
+from app.commands.evaluate import wilson_interval
+from app.model.labels import Label
+
+# The fake engine answers with the photo's three colour values as classes, the likeliest first.
+RED = colour_png(0, 1, 2)
+GREEN = colour_png(1, 0, 2)
+TENCH, GOLDFISH, SHARK = "n01440764", "n01443537", "n01484850"
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch: pytest.MonkeyPatch):
+    """Let the tests say which model is evaluated."""
+
+    def choose(model) -> None:
+        monkeypatch.setattr("app.classifier.load_model", lambda settings: model)
+
+    choose(fake_model())
+    return choose
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Write files below the folder under test, whose path is returned."""
+
+    def write(**files: bytes) -> Path:
+        for name, data in files.items():
+            (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "set" / name).write_bytes(data)
+        return tmp_path / "set"
+
+    return write
+
+
+def evaluate(folder: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["evaluate", str(folder), *options])
+
+
+def report(folder: Path) -> dict:
+    result = evaluate(folder, "--json")
+    assert result.stdout, result.stderr
+    return json.loads(result.stdout)
+
+
+def shares(folder: Path) -> list[float]:
+    return [share["percent"] for share in report(folder)["top"].values()]
+
+
+def test_json_has_every_count_and_the_model(write) -> None:
+    folder = write(**{f"{TENCH}/a.png": RED, f"{TENCH}/b.png": GREEN, "other.png": RED})
+    found = report(folder)
+    assert found.pop("images_per_second") > 0
+    assert found == {
+        "photos": 2,
+        "unreadable": [],
+        "unlabelled": [str(folder / "other.png")],
+        "top": {
+            "1": {"percent": 50.0, "low": 9.45, "high": 90.55},
+            "3": {"percent": 100.0, "low": 34.24, "high": 100.0},
+            "5": {"percent": 100.0, "low": 34.24, "high": 100.0},
+        },
+        "confusions": [{"label": "tench", "taken_for": "goldfish", "photos": 1}],
+        "model": fake_model().identity,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{TENCH}/a.png",
+        f"{TENCH}/deeper/a.png",
+        f"{GOLDFISH}/{TENCH}/a.png",
+        "tench/a.png",
+        "Tench/a.png",
+        "N01440764/a.png",
+        f"{TENCH}.png",
+        f"{TENCH}_tench.png",
+        f"{TENCH}-17.png",
+        f"{TENCH} copy.png",
+        "tench_17.png",
+        f"unknown/{TENCH}_17.png",
+        f"tench/{GOLDFISH}_17.png",
+    ],
+)
+def test_the_class_is_the_nearest_folder_s_or_the_file_name_s(write, name: str) -> None:
+    assert shares(write(**{name: RED})) == [100.0, 100.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "unknown/a.png", f"{TENCH}9/a.png", f"{TENCH}9_a.png", f"my_{TENCH}.png", "cardigan/a.png"]
+)
+def test_other_files_are_counted_as_unlabelled(write, name: str) -> None:
+    folder = write(**{name: RED, f"{TENCH}_good.png": RED})
+    assert report(folder)["unlabelled"] == [str(folder / name)]
+    assert "Not labelled, left out: 1 files" in evaluate(folder).stdout
+
+
+def test_names_above_the_folder_do_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / TENCH
+    folder.mkdir()
+    (folder / "a.png").write_bytes(RED)
+    assert evaluate(folder).exit_code == 1
+
+
+def test_an_own_model_s_labels_name_the_folders(write, model) -> None:
+    own = (Label(0, None, "cat", None), Label(1, None, "harbour seal", None), *fake_model().labels[2:])
+    model(dataclasses.replace(fake_model(), labels=own))
+    folder = write(**{"cat/a.png": RED, "Harbour Seal/a.png": GREEN, "cat_2.png": GREEN, "dog/a.png": RED})
+    found = report(folder)
+    assert (found["photos"], found["unlabelled"]) == (3, [str(folder / "dog" / "a.png")])
+    assert found["confusions"] == [{"label": "cat", "taken_for": "harbour seal", "photos": 1}]
+
+
+@pytest.mark.parametrize("name", ["empty.png", "[red]x[/red].png", "new\nline.png"])
+def test_unreadable_files_are_listed_and_left_out_and_the_status_is_1(write, name: str) -> None:
+    folder = write(**{f"{TENCH}/a.png": RED, f"{TENCH}/{name}": b""})
+    found = report(folder)
+    assert (found["photos"], found["top"]["1"]["percent"]) == (1, 100.0)
+    assert found["unreadable"] == [f"{folder / TENCH / name}: The file is empty."]
+    result = evaluate(folder)
+    shown = name.replace("\n", r"\n")
+    assert f"Not read: {folder / TENCH / shown}: The file is empty.\n" in result.stdout
+    assert result.exit_code == 1
+
+
+def test_only_unreadable_files_give_no_share_but_the_whole_interval(write) -> None:
+    found = report(write(**{f"{TENCH}/a.png": b""}))
+    assert found["photos"] == 0
+    assert found["top"]["1"] == {"percent": 0.0, "low": 0.0, "high": 100.0}
+
+
+@pytest.mark.parametrize("files", [{}, {"a.png": RED}])
+def test_no_labelled_photo_is_one_sentence(write, tmp_path: Path, files: dict[str, bytes]) -> None:
+    (tmp_path / "set").mkdir(exist_ok=True)
+    write(**files)
+    result = evaluate(tmp_path / "set")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_folder_must_be_there(tmp_path: Path) -> None:
+    result = evaluate(tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+
+
+def test_the_worst_confused_classes_come_first(write) -> None:
+    files = {f"{SHARK}/{number}.png": RED for number in range(3)} | {f"{TENCH}/{n}.png": GREEN for n in range(2)}
+    found = report(write(**files, **{f"{GOLDFISH}/a.png": GREEN}))["confusions"]
+    assert [(c["label"], c["taken_for"], c["photos"]) for c in found] == [
+        ("great white shark", "tench", 3),
+        ("tench", "goldfish", 2),
+    ]
+
+
+def test_at_most_ten_confusions_are_shown(write, model) -> None:
+    found = report(write(**{f"{label.wnid}/a.png": RED for label in fake_model().labels[1:13]}))
+    assert len(found["confusions"]) == 10
+
+
+def test_the_report_reads_well(write) -> None:
+    lines = evaluate(write(**{f"{TENCH}/a.png": RED, f"{TENCH}/b.png": GREEN})).stdout.splitlines()
+    assert lines[:3] == [
+        "resnet18 (fake, fp32) on 2 photos",
+        "  top-1   50.00 %   95% interval 9.45 to 90.55 %",
+        "  top-3  100.00 %   95% interval 34.24 to 100.00 %",
+    ]
+    assert lines[5:] == [
+        "  published for ImageNet's validation set: top-1 69.758 %, top-5 89.078 %",
+        "Most confused:",
+        "    1  tench taken for goldfish",
+    ]
+
+
+def test_accuracy_is_compared_with_the_published_one_only_for_the_published_file(write, model) -> None:
+    folder = write(**{f"{TENCH}/a.png": RED})
+    assert "published" in evaluate(folder).stdout
+    model(fallback_model_of_another_file())
+    assert "published" not in evaluate(folder).stdout
+
+
+def fallback_model_of_another_file():
+    loaded = fallback_model()
+    return dataclasses.replace(loaded, weights=dataclasses.replace(loaded.weights, sha256="0" * 64))
+
+
+def test_a_real_model_names_real_photos(write, model, packaged_classifier, real_photos) -> None:
+    model(packaged_classifier.model)
+    names = {"espresso/a.jpg": "coffee", "missile/a.jpg": "rocket", "n02123045/cat.jpg": "cat"}
+    found = report(write(**{name: real_photos[photo] for name, photo in names.items()}))
+    assert found["photos"] == 3
+    assert found["top"]["3"]["percent"] == 100.0
+
+
+# R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (score without continuity correction).
+@pytest.mark.parametrize(
+    ("hits", "count", "low", "high"),
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)],
+)
+def test_intervals_are_those_of_a_published_table(hits: int, count: int, low: float, high: float) -> None:
+    share = wilson_interval(hits, count)
+    assert share.percent == pytest.approx(100 * hits / count, abs=0.005)
+    assert (share.low, share.high) == (low, high)
+
+
+def test_the_interval_of_all_mirrors_that_of_none() -> None:
+    assert wilson_interval(20, 20).low == pytest.approx(100 - wilson_interval(0, 20).high)

@@ -1,0 +1,115 @@
+"""Quantisation is judged by paired differences on photos it was not calibrated with, and refused when it loses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from fakes import colour_png
+from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
+
+from app.commands.cli import main
+from app.model import quantise
+from app.model.quantise import Comparison, QuantisationRefused, compare
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_paired_differences_and_their_interval() -> None:
+    truth = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    fp32 = np.array([1, 2, 3, 4, 5, 6, 7, 8, 0, 0])
+    int8 = np.array([1, 2, 3, 4, 5, 6, 0, 0, 9, 0])
+    found = compare(fp32, int8, truth, calibration_photos=50)
+    assert (found.photos, found.labelled_photos, found.calibration_photos) == (10, 10, 50)
+    assert (found.top1_fp32, found.top1_int8, found.agreement) == (80.0, 70.0, 70.0)
+    # Differences: six 0, two -1, one +1, one 0: mean -0.1, deviation 0.5676, half an interval 1.96 · 0.5676 / √10.
+    assert (found.top1_change, found.top1_change_low, found.top1_change_high) == (-10.0, -45.18, 25.18)
+
+
+def test_unlabelled_photos_count_for_agreement_alone() -> None:
+    found = compare(np.array([1, 2]), np.array([1, 3]), np.array([-1, -1]), calibration_photos=1)
+    assert (found.agreement, found.labelled_photos, found.top1_change) == (50.0, 0, None)
+
+
+def comparison(agreement: float = 95.0, change: float | None = 0.0) -> Comparison:
+    return Comparison(50, 50, 50, agreement, 80.0, 80.0, change, -1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "max_drop", "reason"),
+    [
+        (comparison(change=-1.01), 1.0, "Top-1 falls by 1.01 points"),
+        (comparison(agreement=92.99), 1.0, "Only 92.99%"),
+        (comparison(agreement=92.99, change=None), 1.0, "Only 92.99%"),
+        (comparison(change=-0.5), 0.0, "more than the 0 of --max-drop"),
+    ],
+)
+def test_the_gate_refuses(found: Comparison, max_drop: float, reason: str) -> None:
+    with pytest.raises(QuantisationRefused, match=reason):
+        quantise._gate(found, max_drop)
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(click.ClickException, match=r"^--precision int8 needs nncf: pip install -e '\.\[optimize\]'$"):
+        quantise._quantise_graph(None, [], tmp_path)
+
+
+@pytest.mark.parametrize("found", [comparison(change=-1.0), comparison(agreement=93.0), comparison(change=None)])
+def test_the_gate_lets_pass(found: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
+    quantise._gate(found, 1.0)
+    quantise._print_report(found, 1.0)
+    assert "weak evidence: fewer than 1000 photos" in capsys.readouterr().out
+
+
+def test_calibration_and_judgement_never_share_a_photo() -> None:
+    for count in (20, 101, 5000):
+        calibration, evaluation = quantise._split(count)
+        assert not set(calibration) & set(evaluation)
+        assert len(calibration) == min(count // 2, quantise.MOST_CALIBRATION_PHOTOS)
+        assert sorted(calibration + evaluation) == list(range(count))
+        assert quantise._split(count) == (calibration, evaluation)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "int8"], "go together"),
+        (["--calibrate", "."], "go together"),
+        (["--precision", "int8", "--calibrate", "missing"], "does not exist"),
+    ],
+)
+def test_int8_and_its_photos_go_together(runner: CliRunner, arguments: list[str], message: str) -> None:
+    result = runner.invoke(main, ["prepare", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_too_few_photos_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(colour_png(1))
+    with pytest.raises(quantise.FileProblem, match="holds 1 photos; calibration takes at least 20"):
+        quantise._labelled(tmp_path)
+
+
+@needs_test_weights
+def test_the_shared_photos_make_an_int8_model_that_serves(packaged_settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="needs the extra 'optimize'")
+    settings = dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), cache=tmp_path / "cache")
+    command = [sys.executable, "-m", "app", "prepare", "--precision", "int8", "--calibrate", str(SHARED_PHOTOS)]
+    environment = os.environ | settings.as_environment()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "paired difference" in done.stdout
+    (manifest,) = (tmp_path / "cache" / "prepared").glob("resnet18-*-int8-*/manifest.json")
+    accuracy = json.loads(manifest.read_text())["accuracy"]
+    assert accuracy["calibration_photos"] == accuracy["photos"] == 50
+    assert accuracy["agreement"] >= quantise.LEAST_AGREEMENT_PERCENT

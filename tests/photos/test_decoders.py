@@ -1,0 +1,262 @@
+"""A photo is decoded in a process of its own, and whatever it does there is that photo's problem alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import bomb_photos
+import numpy as np
+import pytest
+from fakes import colour_png, encode
+from pictures import cat
+from PIL import Image
+
+from app.errors import (
+    BrokenImage,
+    ClientClosedRequest,
+    DeadlineExceeded,
+    Overloaded,
+    Problem,
+    TooCostly,
+    TooManyPixels,
+    UnsupportedImage,
+)
+from app.photos import decoder_process, decoders
+from app.photos.decoders import Decoders
+from app.photos.decoding import Geometry, decode
+from app.photos.guards import Estimate
+from app.photos.protocol import Allowance, Wanted
+from app.processes.sandbox import ALL_MEASURES
+from app.queueing.scheduling import Deadline
+
+MEBI = 2**20
+PATIENCE_SECONDS = 60
+WANTED = Wanted(Geometry(), 10_000_000)
+PHOTO = colour_png(200, 100, 50)
+# More than any good photo here takes, also on a busy machine.
+SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Decoders]:
+    """Two decoders that know `hostile_plugin`."""
+    hostile = ("hostile_plugin",)
+    with closing(
+        Decoders(2, max_bytes=8 * MEBI, memory_bytes=256 * MEBI, max_seconds=SECONDS, extra_modules=hostile)
+    ) as pool:
+        assert pool.start() == ALL_MEASURES
+        yield pool
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def deep_grey(name: str) -> bytes:
+    """Encode 16 bits of grey."""
+    return encode(Image.fromarray((np.arange(300 * 260).reshape(260, 300) % 65536).astype(np.uint16)), name)
+
+
+PHOTOS = {
+    **{kind: encode(cat(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
+    "HEIC": encode(cat(), "HEIF"),
+    "a large JPEG": encode(cat(2400, 1600), "JPEG"),
+    "a progressive JPEG": encode(cat(), "JPEG", progressive=True),
+    "a CMYK JPEG": encode(cat().convert("CMYK"), "JPEG"),
+    "a palette PNG with transparency": encode(cat().quantize(16), "PNG", transparency=0),
+    "a 16-bit PNG": deep_grey("PNG"),
+    "a 16-bit TIFF": deep_grey("TIFF"),
+    "a deflated TIFF": encode(cat(), "TIFF", compression="tiff_adobe_deflate"),
+    "a lossless WebP with alpha": encode(cat().convert("RGBA"), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_the_crop_is_that_of_the_same_code_in_process(pool: Decoders, name: str) -> None:
+    found = pool.decode(PHOTOS[name], WANTED)
+    here = decode(PHOTOS[name], max_pixels=WANTED.max_pixels)
+    assert np.array_equal(found.crop, here.crop(Geometry()))
+    assert (found.width, found.height, found.format) == (here.width, here.height, here.format)
+    assert found.thumbnail is None
+
+
+def test_a_thumbnail_comes_along_where_it_is_wanted(pool: Decoders) -> None:
+    found = pool.decode(PHOTOS["JPEG"], Wanted(Geometry(), WANTED.max_pixels, thumbnail_side=150))
+    assert np.array_equal(found.thumbnail, decode(PHOTOS["JPEG"], max_pixels=10**7).thumbnail(150))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem", "detail"),
+    [
+        (b"%PDF-1.7", UnsupportedImage, "looks like a PDF document"),
+        (PHOTOS["PNG"][:600], BrokenImage, "damaged or cut short"),
+        (encode(Image.new("1", (4000, 3000)), "PNG"), TooManyPixels, "more than 10,000,000 pixels"),
+        (b"\0" * (8 * MEBI + 1), TooCostly, "more than 8,388,608 bytes"),
+    ],
+)
+def test_what_is_wrong_with_a_photo_is_said(pool: Decoders, data: bytes, problem: type[Problem], detail: str) -> None:
+    with pytest.raises(problem, match=detail):
+        pool.decode(data, WANTED)
+
+
+@pytest.mark.parametrize(
+    ("deed", "problem", "detail"),
+    [
+        ("spins", TooCostly, "more than 2 s of processor time"),
+        ("allocates", TooCostly, "of processor time|of memory"),
+        ("crashes", BrokenImage, "crashes its decoder"),
+        ("waits", TooCostly, "standstill"),
+    ],
+)
+def test_a_hostile_photo_costs_itself_only(pool: Decoders, deed: str, problem: type[Problem], detail: str) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        hostile = threads.submit(pool.decode, bomb_photos.hostile(deed), WANTED)
+        for _ in range(20):
+            assert pool.decode(PHOTO, WANTED).crop[112, 112].tolist() == [200, 100, 50]
+        with pytest.raises(problem, match=detail):
+            hostile.result(PATIENCE_SECONDS)
+    wait_for(lambda: len(pool.pids) == 2)
+
+
+def test_a_hoarder_gets_no_more_than_its_reservation(pool: Decoders) -> None:
+    known, peaks = set(pool.pids), []
+    with ThreadPoolExecutor(1) as threads:
+        hostile = threads.submit(pool.attempt, bomb_photos.hostile("allocates"), WANTED, Allowance(32 * MEBI, SECONDS))
+        while not hostile.done():
+            peaks += [resident_bytes(pid) for pid in known]
+            time.sleep(0.02)
+    assert 20 * MEBI < max(peaks) < 160 * MEBI
+
+
+def resident_bytes(pid: int) -> int:
+    """Read what a process occupies; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def test_the_deadline_ends_a_decoder(pool: Decoders) -> None:
+    with pytest.raises(DeadlineExceeded):
+        pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.2))
+    assert pool.decode(PHOTO, WANTED).width == 300
+
+
+def test_a_client_that_disconnects_ends_a_decoder(pool: Decoders) -> None:
+    gone = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        photo = threads.submit(pool.decode, bomb_photos.hostile("spins"), WANTED, Deadline(is_abandoned=gone.is_set))
+        gone.set()
+        with pytest.raises(ClientClosedRequest):
+            photo.result(PATIENCE_SECONDS)
+
+
+def test_a_header_that_promises_more_than_allowed_is_told_first(pool: Decoders) -> None:
+    found = pool.attempt(PHOTO, WANTED, Allowance(memory_bytes=1, seconds=1.0))
+    assert isinstance(found, Estimate)
+    assert found.memory_bytes > 1
+    assert pool.attempt(PHOTO, WANTED, Allowance(found.memory_bytes, found.seconds)).width == 300
+
+
+def test_a_photo_that_takes_longer_than_promised_steps_aside(pool: Decoders) -> None:
+    stepped, before = threading.Event(), set(pool.pids)
+    found = pool.attempt(bomb_photos.hostile("is slow"), WANTED, step_aside=stepped.set)
+    assert found.format == "BMP"
+    assert stepped.is_set()
+    wait_for(lambda: len(pool.pids) == 2 and set(pool.pids) != before)
+
+
+def test_too_many_slow_photos_end_early(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "MAX_ASIDE", 0)
+    with pytest.raises(Overloaded, match="longer to decode"):
+        pool.attempt(bomb_photos.hostile("is slow"), WANTED)
+
+
+def settled(pool: Decoders) -> list[int]:
+    """Wait until no decoder is on its way in or out, and return the process ids of all."""
+    wait_for(lambda: len(pool.pids) == 2 and all(Path(f"/proc/{pid}").exists() for pid in pool.pids))
+    return pool.pids
+
+
+def test_a_decoder_killed_while_idle_is_replaced(pool: Decoders) -> None:
+    for pid in settled(pool):
+        os.kill(pid, signal.SIGKILL)
+    assert pool.decode(PHOTO, WANTED).width == 300
+    wait_for(lambda: len(pool.pids) == 2)
+
+
+def test_a_photo_whose_decoder_is_killed_gets_another(pool: Decoders) -> None:
+    started = threading.Event()
+    settled(pool)
+    with ThreadPoolExecutor(1) as threads:
+        photo = threads.submit(pool.attempt, bomb_photos.hostile("is slow"), WANTED, step_aside=started.set)
+        assert started.wait(PATIENCE_SECONDS)
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        assert photo.result(PATIENCE_SECONDS).format == "BMP"
+
+
+def test_a_fork_server_that_is_killed_is_replaced(pool: Decoders) -> None:
+    before = settled(pool)
+    os.kill(parent_of(before[0]), signal.SIGKILL)
+    wait_for(lambda: not set(pool.pids) & set(before))
+    assert pool.decode(PHOTO, WANTED).width == 300
+
+
+def parent_of(pid: int) -> int:
+    """Read the process id of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_decoder_that_has_grown_is_replaced(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(pool.pids)
+    monkeypatch.setattr(decoder_process, "MAX_RESIDENT_BYTES", 1)
+    pool.decode(PHOTO, WANTED)
+    wait_for(lambda: len(pool.pids) == 2 and set(pool.pids) != before)
+
+
+def test_the_fork_server_knows_nothing_of_ours(pool: Decoders) -> None:
+    server = parent_of(settled(pool)[0])
+    environment = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    assert {entry.partition(b"=")[0] for entry in environment} - {b""} == {b"PYTHONPATH", b"OPENBLAS_NUM_THREADS"}
+    libraries = Path(f"/proc/{server}/maps").read_text()
+    assert not [name for name in ("openvino", "libtorch", "_ssl", "libcrypto") if name in libraries]
+
+
+def test_closing_ends_every_process() -> None:
+    pool = Decoders(2, max_bytes=MEBI, memory_bytes=64 * MEBI)
+    pool.start()
+    wait_for(lambda: len(pool.pids) == 2)
+    family = [*pool.pids, parent_of(pool.pids[0])]
+    pool.close()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    with pytest.raises(Overloaded, match="can be started"):
+        pool.decode(PHOTO, WANTED)
+
+
+@pytest.mark.parametrize("module", ["no_such_module", "forkless"])
+def test_decoders_that_cannot_start_are_an_error_in_the_log(
+    module: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(decoders, "MAX_WAIT_SECONDS", 4.0)
+    pool = Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=(module,))
+    with closing(pool), pytest.raises(Overloaded, match="can be started"):
+        pool.decode(PHOTO, WANTED)
+    assert caplog.text.count("A process for decoding photos could not be started") == 1
+
+
+def test_a_decoder_deaf_to_the_kernel_s_limit_is_killed(pool: Decoders) -> None:
+    with pytest.raises(TooCostly, match="more than 2 s of processor time"):
+        pool.decode(bomb_photos.hostile("resists"), WANTED)
+    assert pool.decode(PHOTO, WANTED).width == 300

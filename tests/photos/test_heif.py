@@ -1,0 +1,146 @@
+"""AVIF and HEIC: metadata is hidden from HEIC's decoder, nothing else changes, and AVIF takes no thread."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pillow_heif
+import pytest
+from packaging.version import Version
+from pictures import cat
+from PIL import Image
+
+from app.photos.heif import without_metadata
+
+DATA = Path(__file__).parent.parent / "data"
+PIXELS = b"....cdsc...."
+# What was published of older ones is in docs/dependencies.md.
+LEAST_LIBHEIF, LEAST_LIBDE265 = Version("1.23.6"), Version("1.1.3")
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    """Write a box with its size."""
+    return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+
+def large_box(kind: bytes, body: bytes) -> bytes:
+    """Write a box whose size takes eight bytes."""
+    return (1).to_bytes(4, "big") + kind + (16 + len(body)).to_bytes(8, "big") + body
+
+
+def full_box(kind: bytes, body: bytes, version: int = 0) -> bytes:
+    """Write a box with its size, its version and no flags."""
+    return box(kind, struct.pack(">I", version << 24) + body)
+
+
+def with_descriptions(copies: int, size: int) -> bytes:
+    """Write a HEIC whose one image has `copies` pieces of metadata, all of them the same `size` bytes of the file."""
+    photo = (DATA / "drawn.heic").read_bytes()
+    brands, handler, pixels = photo[:28], photo[40:73], photo[378:]
+    primary_and_properties = photo[142:370]
+    items = range(2, 2 + copies)
+
+    def entry(number: int, kind: bytes) -> bytes:
+        return full_box(b"infe", struct.pack(">HH4s", number, 0, kind) + b"\0", version=2)
+
+    def meta(start: int) -> bytes:
+        places = struct.pack(">HHHII", 1, 0, 1, start, len(pixels))
+        places += b"".join(struct.pack(">HHHII", item, 0, 1, start + len(pixels), size) for item in items)
+        count = struct.pack(">H", 1 + copies)
+        names = entry(1, b"hvc1") + b"".join(entry(item, b"Note") for item in items)
+        references = b"".join(box(b"cdsc", struct.pack(">HHH", item, 1, 1)) for item in items)
+        listed = full_box(b"iloc", b"\x44\0" + count + places) + full_box(b"iinf", count + names)
+        return full_box(b"meta", handler + listed + primary_and_properties + full_box(b"iref", references))
+
+    start = len(brands) + len(meta(0)) + 8
+    return brands + meta(start) + box(b"mdat", pixels + bytes(size))
+
+
+META = box(b"meta", b"..cdsc..")
+HIDDEN = box(b"meta", b"..free..")
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        box(b"mdat", PIXELS),
+        large_box(b"mdat", PIXELS),
+        (0).to_bytes(4, "big") + b"mdat" + PIXELS,  # to the end of the file
+    ],
+    ids=["short", "large", "open"],
+)
+def test_pixels_stay_as_they_are(pixels: bytes) -> None:
+    assert without_metadata(META + pixels) == HIDDEN + pixels
+
+
+@pytest.mark.parametrize("size", [2, 7, 10_000])
+def test_behind_a_size_that_makes_no_sense_nothing_passes_for_pixels(size: int) -> None:
+    broken = size.to_bytes(4, "big") + b"mdat" + PIXELS
+    assert b"cdsc" not in without_metadata(META + broken + META)
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", b"\0\0\0\1mdat", b"\0\0\0\1mdatcdsc"])
+def test_stubs_do_no_harm(data: bytes) -> None:
+    assert len(without_metadata(data)) == len(data)
+
+
+def test_a_real_photo_loses_its_reference_alone() -> None:
+    photo = (DATA / "drawn-rotated.heic").read_bytes()
+    hidden = without_metadata(photo)
+    assert photo.count(b"cdsc") == 1
+    assert [photo[i : i + 1] for i in range(len(photo)) if photo[i] != hidden[i]] == [b"c", b"d", b"s", b"c"]
+
+
+def test_a_photo_without_metadata_is_not_copied() -> None:
+    photo = (DATA / "drawn.heic").read_bytes()
+    assert without_metadata(photo) is photo
+
+
+def test_metadata_is_not_copied_for_each_time_it_is_named() -> None:
+    data = with_descriptions(copies=20, size=1000)
+    named = Image.open(io.BytesIO(data)).info["metadata"]
+    hidden = Image.open(io.BytesIO(without_metadata(data)))
+    assert [len(item["data"]) for item in named] == [1000] * 20
+    assert (hidden.info["metadata"], hidden.size) == ([], (320, 240))
+    hidden.load()
+
+
+def test_a_content_type_that_is_no_text_does_no_harm() -> None:
+    found = next((DATA / "fuzz").glob("crash-933f2e4d*")).read_bytes()
+    assert Image.open(io.BytesIO(found)).size == (240, 320)
+
+
+def test_the_library_is_one_without_the_published_flaws() -> None:
+    named = pillow_heif.libheif_version(), pillow_heif.libheif_info()["decoders"]["libde265"].split(" ")[-1]
+    libheif, libde265 = (Version(number) for number in named)
+    assert libheif >= LEAST_LIBHEIF
+    assert libde265 >= LEAST_LIBDE265
+
+
+# Decodes the photo on its standard input where no thread can be started: nobody but root may exceed the limit.
+ALONE = """
+import io, os, resource, sys
+from PIL import Image, AvifImagePlugin
+import app.photos.heif
+AvifImagePlugin.DEFAULT_MAX_THREADS = int(sys.argv[1]) or AvifImagePlugin.DEFAULT_MAX_THREADS
+data = sys.stdin.buffer.read()
+if os.getuid() == 0:
+    os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+image = Image.open(io.BytesIO(data))
+image.load()
+print(*image.size)
+"""
+
+
+@pytest.mark.parametrize(("threads", "size"), [(0, "800 600"), (2, "")], ids=["as set", "two"])
+def test_an_avif_is_decoded_without_another_thread(threads: int, size: str) -> None:
+    photo = io.BytesIO()
+    cat(800, 600).save(photo, "AVIF", tile_rows=1, tile_cols=1)
+    command = [sys.executable, "-c", ALONE, str(threads)]
+    done = subprocess.run(command, input=photo.getvalue(), capture_output=True, check=False)
+    assert done.stdout.decode().strip() == size, done.stderr.decode()

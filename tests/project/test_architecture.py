@@ -1,0 +1,171 @@
+"""The house: layers that only look down, small functions in small files, and a start that loads no model."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import create_app
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {path.relative_to(ROOT / "app").as_posix(): path for path in (ROOT / "app").rglob("*.py")}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+MAY_READ_THE_ENVIRONMENT = {"application.py", "cli.py", "settings.py"}
+# What a child process gets: the whole environment handed on, with the settings of this process written into it.
+HANDED_ON = "os.environ | settings.as_environment()"
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def nodes(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[str, ast.AST]]:
+    """Yield all nodes of a kind with the file that holds them."""
+    for name, tree in TREES.items():
+        yield from ((name, node) for node in ast.walk(tree) if isinstance(node, kind))
+
+
+FUNCTIONS = [(name, node) for name, node in nodes(Function) if isinstance(node, Function)]
+
+
+def own_imports(name: str) -> set[str]:
+    """List the modules of ours, as `classifier` or `model.weights`, that a file imports anywhere in it."""
+    package = ["app", *name.split("/")[:-1]]
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *filter(None, (node.module or "").split("."))]
+            paths = [".".join([*base[1:], alias.name]).lstrip(".") for alias in node.names]
+            found |= {next(way for way in (path, path.rpartition(".")[0]) if module_file(way)) for path in paths}
+    return found
+
+
+def module_file(module: str) -> str | None:
+    """Find a module's file; `model.weights` lies in `model/weights.py`."""
+    stem = module.replace(".", "/")
+    return next((name for name in (f"{stem}.py", f"{stem}/__init__.py".lstrip("/")) if name in FILES), None)
+
+
+def outside_imports(name: str) -> set[str]:
+    """List the modules of others that a file imports anywhere in it, with what it takes from them."""
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def code_lines(function: Function) -> int:
+    """Count the lines of a function that hold code: no docstring, comment or blank line."""
+    documented = ast.get_docstring(function) is not None
+    source = FILES[next(name for name, node in FUNCTIONS if node is function)].read_text(encoding="utf-8").splitlines()
+    skipped = range(function.body[0].lineno, function.body[0].end_lineno + 1) if documented else range(0)
+    lines = (number for number in range(function.lineno, function.end_lineno + 1) if number not in skipped)
+    return sum(bool(re.match(r"\s*[^\s#]", source[number - 1])) for number in lines)
+
+
+def test_imports_run_in_no_circle():
+    graph = {name: {module_file(module) for module in own_imports(name)} - {name} for name in FILES}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(FILES)
+
+
+def test_only_the_backbones_import_torchvision():
+    importers = {name for name in FILES for module in outside_imports(name) if module.startswith("torchvision")}
+    assert importers == {"model/backbones.py"}
+
+
+def test_our_own_modules_are_imported_relatively():
+    assert [name for name in FILES for module in outside_imports(name) if module.split(".")[0] == "app"] == []
+
+
+def test_functions_are_small():
+    sizes = {f"{name}:{function.name}": code_lines(function) for name, function in FUNCTIONS}
+    assert {name: lines for name, lines in sizes.items() if lines > 50} == {}
+    assert sum(lines <= 20 for lines in sizes.values()) >= 0.8 * len(sizes)
+
+
+@pytest.mark.parametrize("folder", ["app", "tests", "scripts"])
+def test_files_are_short(folder: str):
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+def test_at_most_five_parameters_are_positional():
+    counts = {
+        f"{name}:{function.name}": len([*function.args.posonlyargs, *function.args.args])
+        for name, function in FUNCTIONS
+    }
+    methods = {
+        f"{name}:{child.name}"
+        for name, node in nodes(ast.ClassDef)
+        for child in node.body
+        if isinstance(child, Function)
+    }
+    assert {name: count for name, count in counts.items() if count - (name in methods) > 5} == {}
+
+
+def test_every_function_is_annotated():
+    bare = []
+    for name, function in FUNCTIONS:
+        every = function.args
+        parameters = [*every.posonlyargs, *every.args, *every.kwonlyargs, *filter(None, [every.vararg, every.kwarg])]
+        named = [parameter for parameter in parameters if parameter.arg not in ("self", "cls")]
+        if function.returns is None or not all(parameter.annotation for parameter in named):
+            bare.append(f"{name}:{function.name}")
+    assert bare == []
+
+
+def test_only_commands_print():
+    printing = {name for name, call in nodes(ast.Call) if isinstance(call.func, ast.Name) and call.func.id == "print"}
+    assert {name for name in printing if not name.startswith("commands/")} == set()
+
+
+def test_nothing_is_global():
+    assert [name for name, _ in nodes(ast.Global)] == []
+
+
+def test_assertions_only_tell_the_type_checker_what_is_so():
+    allowed = r"isinstance\(.*\)|\S+ is not None"
+    said = [(name, ast.unparse(node.test)) for name, node in nodes(ast.Assert)]
+    assert [(name, test) for name, test in said if not re.fullmatch(allowed, test)] == []
+
+
+def test_failures_are_caught_by_name():
+    broad = [
+        name
+        for name, handler in nodes(ast.ExceptHandler)
+        if handler.type is None or ast.unparse(handler.type) in ("Exception", "BaseException")
+    ]
+    assert len(broad) <= 3, broad
+
+
+def test_the_environment_is_read_in_one_place():
+    sources = {name: ast.unparse(tree).replace(HANDED_ON, "") for name, tree in TREES.items()}
+    readers = {name for name, source in sources.items() if re.search(r"\bos\.(environ|getenv)", source)}
+    assert readers <= MAY_READ_THE_ENVIRONMENT
+
+
+@pytest.mark.parametrize("start", ["import app.commands.cli", "from app import create_app; create_app()"])
+def test_a_start_loads_no_model(start: str):
+    code = f"{start}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    loaded = {module.split(".")[0] for module in json.loads(done.stdout)}
+    assert loaded & {"torch", "torchvision", "openvino", "nncf"} == set()
+
+
+def test_templates_and_static_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    client = create_app().test_client()
+    page = client.get("/")
+    assert page.status_code == 200
+    style = re.search(r'href="([^"]+\.css)"', page.text)
+    assert client.get("/" + style[1].removeprefix("./")).status_code == 200

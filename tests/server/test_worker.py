@@ -1,0 +1,207 @@
+"""The worker over real sockets: however a request arrives, it gets the answer that it is due."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.errors import ConfigError
+from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
+
+from app.server.worker import PatientWorker
+
+
+def test_photo_in_one_piece_and_byte_by_byte_get_the_same(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    status, headers, whole = ask(server, WHOLE)
+    assert (status, headers["connection"]) == (200, "keep-alive")
+    with server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(len(WHOLE)):
+            connection.sendall(WHOLE[start : start + 1])
+        assert read_answer(connection)[::2] == (200, whole)
+
+
+def test_requests_in_a_row_on_one_connection_are_answered_in_order(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    chunked = CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PHOTO), PHOTO)
+    with server.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(ALIVE + WHOLE + chunked + b"GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        text = answers.read()
+    assert [line.split()[1] for line in text.splitlines() if line.startswith(b"HTTP/1.1 ")] == [
+        b"200",
+        b"200",
+        b"200",
+        b"404",
+    ]
+
+
+def test_client_that_asks_first_is_told_to_go_on_once(run_worker: Callable[..., Running]) -> None:
+    with run_worker().connect() as connection:
+        connection.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(PHOTO)
+        assert read_answer(connection)[0] == 200
+
+
+def test_client_that_asks_first_with_too_much_is_refused_unread(run_worker: Callable[..., Running]) -> None:
+    status, headers, _ = ask(run_worker(), POST % (10**9, b"Expect: 100-continue\r\n"))
+    assert (status, headers["connection"]) == (413, "close")
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (POST % (9, b"Expect: 100-continue\r\nExpect: 100-continue\r\n"), 400),
+        (POST.replace(b"%d", b"%019d") % (9, b""), 400),
+        (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"5\r\nab", 400),
+        (CHUNKED + b"0000000000000005\r\n", 400),
+        (CHUNKED + b"0x5\r\nphoto\r\n", 400),
+        (CHUNKED + b"1\r\nx\r\n" * 5000, 400),
+        (CHUNKED + b"5;bad ext\r\nphoto\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: %s\r\n" % bytes(5000).replace(b"\0", b"x") * 22, 431),
+    ],
+)
+def test_unusual_framing_holds_no_thread(run_worker: Callable[..., Running], sent: bytes, expected: int) -> None:
+    server = run_worker()
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(server.connect()).sendall(sent)
+        assert ask(server, WHOLE)[0] == 200
+    status, headers, body = ask(server, sent)
+    assert (status, headers["content-type"]) == (expected, "application/problem+json")
+    assert "browser" not in json.loads(body)["detail"]  # no sentence of the framework's
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "slug", "text"),
+    [
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "bad-request", "HTTP"),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "bad-request", "Host"),
+        (b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % bytes(5000).replace(b"\0", b"x"), 414, "address-too-long", "4,094"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "header-too-large", "more fields"),
+    ],
+)
+def test_what_is_no_proper_http_is_a_problem_like_any_other(
+    run_worker: Callable[..., Running], sent: bytes, status: int, slug: str, text: str
+) -> None:
+    found, headers, body = ask(run_worker(), sent)
+    assert (found, headers["content-type"], headers["connection"]) == (status, "application/problem+json", "close")
+    document = json.loads(body)
+    assert (document["status"], document["type"]) == (status, f"/problems/{slug}")
+    assert document["instance"].endswith(headers["x-request-id"])
+    assert text in document["detail"]
+
+
+def test_full_house_refuses_without_a_thread_and_keeps_the_connection(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    admission = server.worker.wsgi.extensions["topthree_admission"]
+    leaves = []
+    while admission.refusal_if_full() is None:
+        leaves.append(admission.enter(0))
+    with server.connect() as connection:
+        for _ in range(3):
+            connection.sendall(WHOLE)
+            status, headers, _ = read_answer(connection)
+            assert (status, headers["connection"], headers["retry-after"]) == (503, "keep-alive", "1")
+        expecting = ask(server, POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+        assert (expecting[0], expecting[1]["connection"]) == (503, "close")
+        assert server.worker.nr == 0
+        leaves[0]()
+        connection.sendall(WHOLE)
+        assert read_answer(connection)[0] == 200
+        assert server.worker.nr == 1
+
+
+def test_stop_answers_what_is_on_its_way_and_then_closes(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    with server.connect() as half, server.connect() as idle:
+        idle.sendall(ALIVE)
+        assert read_answer(idle)[1]["connection"] == "keep-alive"
+        half.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+        assert half.recv(100).startswith(b"HTTP/1.1 100")
+        server.stop()
+        idle.sendall(ALIVE)
+        assert read_answer(idle)[1]["connection"] == "close"
+        half.sendall(PHOTO)
+        status, headers, _ = read_answer(half)
+        assert (status, headers["connection"]) == (200, "close")
+    server.thread.join(PATIENCE_SECONDS)
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
+def test_encryption_is_refused_and_not_ignored() -> None:
+    with pytest.raises(ConfigError, match="proxy"):
+        PatientWorker.check_config(SimpleNamespace(is_ssl=True), None)
+
+
+def test_a_connection_whose_chunks_are_malformed_is_not_said_to_stay(run_worker: Callable[..., Running]) -> None:
+    with run_worker().connect() as connection:
+        connection.sendall(CHUNKED + b"5\r\nphotoXX0\r\n\r\n" + ALIVE)
+        status, headers, _ = read_answer(connection)
+        assert (status, headers["connection"]) == (400, "close")
+
+
+def test_a_connection_stays_after_a_body_that_nobody_read(run_worker: Callable[..., Running]) -> None:
+    with run_worker().connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n" + bytes(65_536))
+            status, headers, _ = read_answer(connection)
+            assert (status, headers["connection"]) == (200, "keep-alive")
+
+
+def test_connections_stay_however_many_threads_there_are(run_worker: Callable[..., Running]) -> None:
+    assert ask(run_worker({"worker_connections": 64, "threads": 70}), ALIVE)[1]["connection"] == "keep-alive"
+
+
+def test_a_worker_is_known_to_the_others_before_its_first_connection(run_worker: Callable[..., Running]) -> None:
+    shares = run_worker().worker.shares
+    shares.note(1, 5)
+    wait_until(lambda: shares.pause_seconds(1) > 0)
+
+
+def test_a_worker_that_stops_closes_its_door_once(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    server.stop()
+    server.thread.join(PATIENCE_SECONDS)
+    server.worker.set_accept_enabled(False)  # as gunicorn does where the worker stopped while it was full
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
+def test_without_a_key_nothing_of_a_large_body_is_taken_in(run_worker: Callable[..., Running], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("")
+    server = run_worker(api_keys_file=keys)
+    for field in (b"", b"Expect: 100-continue\r\n"):
+        with server.connect() as connection:
+            connection.sendall(POST % (9_000_000, field))
+            status, headers, _ = read_answer(connection)
+            assert (status, headers["connection"]) == (401, "close")
+            connection.sendall(bytes(9_000_000))  # who sends on all the same is not cut off before the answer is read
+    assert server.worker.held_bytes == 0
+
+
+def test_malformed_chunks_that_nobody_reads_end_the_connection_alone(
+    run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    with run_worker().connect() as connection:
+        connection.sendall(CHUNKED.replace(b"POST /api/v1/predict", b"GET /healthz") + b"3;=\r\nabc\r\n0\r\n\r\n")
+        assert read_answer(connection)[0] == 200
+        assert connection.recv(1) == b""
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_an_address_with_a_slash_too_many_takes_a_large_photo(run_worker: Callable[..., Running]) -> None:
+    photo = PHOTO + bytes(1 << 20)  # bytes behind a PNG's end belong to nothing
+    head = POST.replace(b"/api", b"//api") % (len(photo), b"")
+    with run_worker().connect() as connection:
+        connection.sendall(head)
+        connection.sendall(photo)
+        assert read_answer(connection)[0] == 200

@@ -1,0 +1,152 @@
+"""The page's words: complete in both languages, all in use, and chosen as the reader's browser asks."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.errors import PROBLEMS
+from app.web.language import script_words
+from app.web.words import WORDS
+
+ROOT = Path(__file__).resolve().parents[2]
+INLINE = r"(?:</?(?:a|code|span)\b[^>]*>)*"
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("key", WORDS)
+def test_both_languages_say_something_with_the_same_blanks(key: str) -> None:
+    english, chinese = WORDS[key]
+    assert english.strip()
+    assert not HAN.search(english)
+    assert HAN.search(chinese) or not english.strip("{} ,·").isalpha()
+    assert placeholders(english) == placeholders(chinese)
+
+
+@pytest.mark.parametrize("address", ["/", "/docs", "/problems/too-large"])
+def test_nothing_parts_a_chinese_sentence_from_the_next(client: FlaskClient, address: str) -> None:
+    page = client.get(address, headers={"Accept-Language": "zh"}).text
+    assert re.findall(rf"[。，：；？]{INLINE}\s+{INLINE}[^\s<·]", page) == []
+    assert not re.search(r"[\u4e00-\u9fff](?:</span>)?[,:;?]", page)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_problem_has_a_heading_and_advice(problem: type) -> None:
+    assert {f"problem.{problem.slug}", f"advice.{problem.slug}"} <= WORDS.keys()
+
+
+def test_no_words_are_for_problems_that_do_not_exist() -> None:
+    slugs = {problem.slug for problem in PROBLEMS}
+    assert {key.split(".")[1] for key in WORDS if key.startswith(("problem.", "advice."))} == slugs
+
+
+def used_keys(pattern: str, *folders: str) -> set[str]:
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".html", ".js")]
+    return {key for path in paths for key in re.findall(pattern, path.read_text(encoding="utf-8"))}
+
+
+def is_used(key: str, written: set[str]) -> bool:
+    """Tell whether a key is written out, or begins like one that is put together, such as `js.place.${…}`."""
+    return key in written or any(start.endswith(".") and key.startswith(start) for start in written)
+
+
+def test_every_word_is_used_by_a_template_or_the_script() -> None:
+    templates = used_keys(r"\b(?:t|word)\('([\w.-]+)'", "templates")
+    scripts = used_keys(r"[`']((?:js|problem|advice)\.[\w.-]*)", "static/js")
+    assert [key for key in WORDS if not is_used(key, templates | scripts)] == []
+
+
+def test_the_script_gets_its_words_and_no_others() -> None:
+    assert set(script_words("zh")) == {key for key in WORDS if key.startswith(("js.", "problem.", "advice."))}
+
+
+def test_the_script_asks_for_no_word_that_is_missing() -> None:
+    scripts = used_keys(r"[`']((?:js|problem|advice)\.[\w.-]*)", "static/js")
+    assert [key for key in scripts if not key.endswith(".") and key not in WORDS] == []
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        (None, "en"),
+        ("", "en"),
+        ("zh", "zh"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("zh-Hans-CN", "zh"),
+        ("en-GB,en;q=0.9,zh;q=0.1", "en"),
+        ("de, zh;q=0.5, en;q=0.4", "zh"),
+        ("de, en;q=0.5, zh;q=0.4", "en"),
+        ("fr", "en"),
+        ("*", "en"),
+        ("zh;q=0, en", "en"),
+        ("not a language;;;q=x", "en"),
+    ],
+)
+def test_the_browsers_preference_chooses_the_language(client: FlaskClient, header: str | None, language: str) -> None:
+    headers = {} if header is None else {"Accept-Language": header}
+    assert client.get("/", headers=headers).headers["Content-Language"] == language
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_switch_wins_over_the_browser(client: FlaskClient, language: str) -> None:
+    response = client.get(f"/?lang={language}", headers={"Accept-Language": "zh" if language == "en" else "en"})
+    assert (response.status_code, response.headers["Location"]) == (303, "./")
+    other = {"Accept-Language": "zh" if language == "en" else "en"}
+    assert client.get("/", headers=other).headers["Content-Language"] == language
+
+
+def test_the_switch_is_remembered_for_a_year_and_closed_to_scripts(client: FlaskClient) -> None:
+    cookie = client.get("/?lang=zh").headers["Set-Cookie"]
+    assert "lang=zh" in cookie
+    assert "Max-Age=31536000" in cookie
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+
+
+@pytest.mark.parametrize("address", ["/docs", "/problems/too-large"])
+def test_the_switch_leads_back_to_the_page_it_is_on(client: FlaskClient, address: str) -> None:
+    page = client.get(address)
+    link = re.search(r'href="([^"]+)\?lang=zh"', page.text)
+    assert link
+    response = client.get(urljoin(address, f"{link[1]}?lang=zh"))
+    assert urljoin(address, response.headers["Location"]) == address
+    assert client.get(address).headers["Content-Language"] == "zh"
+
+
+@pytest.mark.parametrize("address", ["/nothing/here", "/docs/"])
+def test_from_a_page_that_does_not_exist_the_switch_leads_to_the_first(client: FlaskClient, address: str) -> None:
+    link = re.search(r'href="([^"]+)\?lang=zh"', client.get(address).text)
+    assert link
+    assert urljoin(address, link[1]) == "/"
+
+
+@pytest.mark.parametrize("language", ["de", "", "en%0d%0aX: y", "ZH"])
+def test_a_language_we_do_not_have_changes_nothing(client: FlaskClient, language: str) -> None:
+    response = client.get("/", query_string={"lang": language})
+    assert response.status_code == 200
+    assert "Set-Cookie" not in response.headers
+
+
+def test_a_hostile_cookie_is_ignored(client: FlaskClient) -> None:
+    client.set_cookie("lang", "<script>")
+    response = client.get("/")
+    assert response.headers["Content-Language"] == "en"
+    assert b"<script>" not in response.data
+
+
+def test_caches_keep_the_languages_apart(client: FlaskClient) -> None:
+    assert {"accept-language", "cookie"} <= set(client.get("/").vary.as_set())
+
+
+def test_the_document_says_which_language_it_is_in(client: FlaskClient) -> None:
+    assert '<html lang="zh-Hans">' in client.get("/", headers={"Accept-Language": "zh"}).text
+    assert '<html lang="en">' in client.get("/").text

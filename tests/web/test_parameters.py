@@ -1,0 +1,97 @@
+"""The query parameters: strict, so that a misspelled one is told."""
+
+from __future__ import annotations
+
+import flask
+import pytest
+from fakes import colour_png
+from flask.testing import FlaskClient
+from shapes import assert_problem
+from werkzeug.test import TestResponse
+
+from app.errors import BadParameter
+from app.web.parameters import Parameters, integer_parameter, read_parameters
+
+COCK = colour_png(7, 251, 80)
+
+
+def ask(client: FlaskClient, query: str, route: str = "predict") -> TestResponse:
+    """Send a photo whose three colours have 0.665, 0.245 and 0.090 of confidence."""
+    return client.post(f"/api/v1/{route}?{query}", data=COCK)
+
+
+@pytest.mark.parametrize(("text", "value"), [("", 3), ("?n=1", 1), ("?n=9", 9), ("?n=007", 7)])
+def test_integer_parameter_is_read(app: flask.Flask, text: str, value: int) -> None:
+    with app.test_request_context(f"/{text}"):
+        assert integer_parameter("n", default=3, low=1, high=9) == value
+
+
+@pytest.mark.parametrize("text", ["?n=", "?n=0", "?n=10", "?n=%2B3", "?n=%EF%BC%93", "?n=1_0", "?n=0000000003"])
+def test_bad_integer_parameter_names_its_range(app: flask.Flask, text: str) -> None:
+    with app.test_request_context(f"/{text}"), pytest.raises(BadParameter, match="'n' must be .* from 1 to 9"):
+        integer_parameter("n", default=3, low=1, high=9)
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters"),
+    [
+        ("", Parameters()),
+        ("top=5&min_confidence=0.25&labels=zh&heatmap=1", Parameters(5, 0.25, "zh", True)),
+        ("min_confidence=1e-05", Parameters(min_confidence=0.00001)),
+        ("min_confidence=1", Parameters(min_confidence=1.0)),
+        ("min_confidence=.5", Parameters(min_confidence=0.5)),
+    ],
+)
+def test_parameters_are_read(app: flask.Flask, query: str, parameters: Parameters) -> None:
+    with app.test_request_context(f"/?{query}"):
+        assert read_parameters() == parameters
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-0.1", "1.01", "nan", "inf", "1e400", "0,5", "%200.5", "0_1", "٠", "half", "1e"]
+)
+def test_bad_confidence_is_refused_with_its_range(client: FlaskClient, text: str) -> None:
+    detail = assert_problem(ask(client, f"min_confidence={text}"), 400, "bad-parameter")
+    assert detail == "The parameter 'min_confidence' must be a number from 0 to 1."
+
+
+@pytest.mark.parametrize("text", ["", "EN", "fr", "en,zh"])
+def test_bad_labels_are_refused_with_the_choices(client: FlaskClient, text: str) -> None:
+    assert "en, zh, both" in assert_problem(ask(client, f"labels={text}"), 400, "bad-parameter")
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("tpo=5", "There is no parameter 'tpo'. Perhaps 'top' is meant."),
+        ("min-confidence=0.5", "Perhaps 'min_confidence' is meant."),
+        ("debug=1", "There are: top, min_confidence, labels, heatmap."),
+        ("top=1&top=2", "The parameter 'top' is given 2 times."),
+    ],
+)
+def test_unknown_or_repeated_parameters_are_refused(client: FlaskClient, query: str, text: str) -> None:
+    assert text in assert_problem(ask(client, query), 400, "bad-parameter")
+
+
+@pytest.mark.parametrize("route", ["predict", "predict/batch", "heatmap", "embed"])
+def test_every_route_for_photos_is_strict(client: FlaskClient, route: str) -> None:
+    assert "'x'" in assert_problem(ask(client, "x=1", route), 400, "bad-parameter")
+
+
+@pytest.mark.parametrize("route", ["model", "labels"])
+def test_routes_without_parameters_say_so(client: FlaskClient, route: str) -> None:
+    answer = client.get(f"/api/v1/{route}?q=cat")
+    assert "takes none" in assert_problem(answer, 400, "bad-parameter")
+
+
+@pytest.mark.parametrize(("least", "count"), [("0", 3), ("0.244728", 2), ("0.244729", 1), ("0.7", 0)])
+def test_answers_below_the_confidence_are_left_out(client: FlaskClient, least: str, count: int) -> None:
+    assert len(ask(client, f"min_confidence={least}").json["predictions"]) == count
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [("en", ["label"]), ("zh", ["label_zh"]), ("both", ["label", "label_zh"])]
+)
+def test_labels_choose_the_language(client: FlaskClient, labels: str, names: list[str]) -> None:
+    for row in ask(client, f"labels={labels}").json["predictions"]:
+        assert [member for member in row if member.startswith("label")] == names
