@@ -17,7 +17,7 @@ from ..classifier import Classifier
 from ..measuring.load import Load, MakeSender, closed_loop, http_sender, open_loop
 from ..measuring.own_server import ServerFailed, own_server, process_memory_mb
 from ..measuring.plots import check_plot, plot_loads
-from ..measuring.stream import list_photos
+from ..photos.folders import list_photos
 from ..settings import Settings
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import json
 import math
-import re
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -15,9 +14,10 @@ from rich.console import Console
 
 from ..classifier import Classifier
 from ..errors import TopthreeError
-from ..measuring.stream import MAX_FILE_BYTES, FileProblem, classify_files, list_photos, printable
+from ..measuring.stream import MAX_FILE_BYTES, classify_files, printable
 from ..model import Model
-from ..model.labels import Label
+from ..model.labels import Label, class_names
+from ..photos.folders import FileProblem, list_photos, true_class
 from ..settings import Settings
 
 RANKS = (1, 3, 5)
@@ -109,26 +109,6 @@ def wilson_interval(hits: int, count: int) -> Share:
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return Share(*(round(100 * value, 2) for value in (share, max(0.0, centre - half), min(1.0, centre + half))))
-
-
-def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
-    """Map WordNet ids and English names, after which files may be named, to class indices.
-
-    A name that two classes share, as cardigan does, stands for neither.
-    """
-    count = collections.Counter(label.label.casefold() for label in labels)
-    names = {label.label.casefold(): label.class_id for label in labels if count[label.label.casefold()] == 1}
-    return names | {label.wnid: label.class_id for label in labels if label.wnid}
-
-
-def true_class(file: Path, folder: Path, classes: dict[str, int]) -> int | None:
-    """Take the class from the nearest folder that is named after one, else from the file name's beginning."""
-    for parent in file.relative_to(folder).parents:
-        if parent.name.casefold() in classes:
-            return classes[parent.name.casefold()]
-    name = file.stem.casefold()
-    wnid = re.match(r"n[0-9]{8}(?![0-9])", name)
-    return classes.get(wnid[0] if wnid else name.split("_")[0])
 
 
 def _worst(confused: collections.Counter[tuple[int, int]], labels: tuple[Label, ...]) -> list[Confusion]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -12,35 +11,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..classifier import LARGEST_BATCH, Answer, Classifier
-from ..errors import NoPhoto, Problem, TopthreeError
+from ..errors import NoPhoto, Problem
+from ..photos.folders import STANDARD_INPUT, FileProblem
 
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"]
-)
-STANDARD_INPUT = "-"
 # No photo is larger; memory is taken only for what a photo has.
 MAX_FILE_BYTES = 2**30
 
 
-class FileProblem(TopthreeError):
-    """A file or folder cannot be read."""
-
-
 Row = tuple[str, Answer | Problem | FileProblem]
-
-
-def list_photos(sources: Sequence[str]) -> list[str]:
-    """List the named files, and for each folder the files below it with a photo's ending, sorted."""
-    found: list[str] = []
-    for source in sources:
-        if source != STANDARD_INPUT and os.path.isdir(source):
-            below = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in SUFFIXES)
-            found.extend(str(path) for path in below if os.path.isfile(path))
-        else:
-            found.append(source)
-    if not found:
-        raise FileProblem(f"There is no photo in {', '.join(sources)}.")
-    return found
 
 
 def classify_files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import functools
 import io
@@ -87,3 +88,13 @@ def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
         or wanted in label.label.casefold()
         or wanted in (label.label_zh or "").casefold()
     ]
+
+
+def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
+    """Map WordNet ids and English names, after which files may be named, to class indices.
+
+    A name that two classes share, as cardigan does, stands for neither.
+    """
+    count = collections.Counter(label.label.casefold() for label in labels)
+    names = {label.label.casefold(): label.class_id for label in labels if count[label.label.casefold()] == 1}
+    return names | {label.wnid: label.class_id for label in labels if label.wnid}

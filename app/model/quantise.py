@@ -13,15 +13,15 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from ..commands.evaluate import class_names, true_class
 from ..errors import Problem, TopthreeError
-from ..measuring.stream import MAX_FILE_BYTES, FileProblem, list_photos
+from ..measuring.stream import MAX_FILE_BYTES
 from ..photos.decoders import Decoders
+from ..photos.folders import FileProblem, list_photos, true_class
 from ..photos.protocol import Wanted
 from .artifact import Manifest, Prepared, read_files
 from .artifact_writer import describe
 from .engines import OpenVINOEngine, Pixels, import_openvino
-from .labels import imagenet_labels
+from .labels import class_names, imagenet_labels
 
 MOST_CALIBRATION_PHOTOS = 300
 FEWEST_PHOTOS = 20

@@ -9,7 +9,8 @@ from fakes import FakeEngine, colour_png, fake_classifier
 
 from app.classifier import LARGEST_BATCH, Answer
 from app.errors import NoPhoto
-from app.measuring.stream import SUFFIXES, FileProblem, classify_files, list_photos, printable
+from app.measuring.stream import classify_files, printable
+from app.photos.folders import SUFFIXES, FileProblem, list_photos
 
 
 class CountingEngine(FakeEngine):

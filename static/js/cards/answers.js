@@ -1,7 +1,8 @@
 // The answers in a card: names, bars, a plain sentence, and the details for those who want them.
 
 import { announce, build, show, whileBusy, write } from '../page/dom.js';
-import { closeWithin, isChinese, names, needsKey, percent, size, t, unsureBelow, url } from '../page/words.js';
+import { closeWithin, isChinese, names, needsKey, percent, size, t, unsureBelow } from '../page/words.js';
+import { url } from '../server/address.js';
 
 // The card's heading: what it is, or how far the model is from knowing.
 export function verdict(predictions) {

@@ -1,13 +1,14 @@
 // One photo from the moment it is given to its answers. A card is always in one of the states of `BUTTONS`.
 
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
-import { fillAnswers, fillDetails, verdict } from './answers.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
 import { announce, build, say, show, write } from '../page/dom.js';
-import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
+import { limitBytes, names, percent, sentences, size, t } from '../page/words.js';
+import { Failure } from '../photos/failure.js';
 import { prepare } from '../photos/prepare.js';
-import { Failure, predict } from '../server/upload.js';
-import { names, percent, sentences, size, t } from '../page/words.js';
+import { predict } from '../server/upload.js';
+import { fillAnswers, fillDetails, verdict } from './answers.js';
+import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
 
 const BUTTONS = {
   waiting: ['cancel'],
@@ -93,7 +94,7 @@ export class Card {
 
   async #prepare(signal) {
     this.#set('preparing', () => t('js.preparing'));
-    const prepared = await prepare(this.file);
+    const prepared = await prepare(this.file, limitBytes);
     if (signal.aborted) return; // a preview made now would never be freed
     this.#prepared = prepared;
     const { preview } = prepared;

@@ -1,7 +1,8 @@
 // The key that the server may ask for: typed once, kept in this module's memory, gone with the page.
 
+import { url } from '../server/address.js';
 import { announce, byId, say, show, whileBusy } from './dom.js';
-import { needsKey, sentences, t, url } from './words.js';
+import { needsKey, sentences, t } from './words.js';
 
 // What a bearer token may consist of; anything else is no key, and could not even be sent.
 const TOKEN = /^[\w.~+/-]+=*$/;

@@ -1,7 +1,8 @@
 // Whether the server can be reached and its model is loaded; notices of both, and waiting for better times.
 
+import { url } from '../server/address.js';
 import { announce, byId, say } from './dom.js';
-import { startsReady, t, url } from './words.js';
+import { startsReady, t } from './words.js';
 
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 10_000;

@@ -18,10 +18,6 @@ export function learn({ words: others }) {
   words = { ...words, ...JSON.parse(others) };
 }
 
-export function url(path) {
-  return new URL(page.root + path, document.baseURI).href;
-}
-
 export function t(key, values = {}) {
   const all = { limit: page.limit, ...values };
   return words[key].replace(/\{(\w+)\}/g, (_, name) => String(all[name]));

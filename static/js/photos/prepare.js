@@ -1,9 +1,8 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
+import { Failure } from './failure.js';
 import { canBeScaled, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
-import { Failure } from '../server/upload.js';
-import { limitBytes } from '../page/words.js';
 
 const KINDS = [
   ['JPEG', /^\xff\xd8\xff/],
@@ -22,7 +21,7 @@ const STRIPPERS = {
 };
 
 // Return {original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
-export async function prepare(file) {
+export async function prepare(file, limitBytes) {
   const kind = await kindOf(file);
   const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file) : { bitmap: await decode(file) };
   const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
@@ -32,16 +31,16 @@ export async function prepare(file) {
   const stripper = isFine || !canScale ? STRIPPERS[kind] : null;
   if (canScale && !stripper) {
     const blob = await scale(bitmap, orientation); // which takes the bitmap over
-    return checked({ original, way: 'scaled', blob, preview: blob });
+    return checked({ original, way: 'scaled', blob, preview: blob }, limitBytes);
   }
   bitmap?.close();
-  if (!stripper) return checked({ original, way: 'original', blob: file, preview: null });
+  if (!stripper) return checked({ original, way: 'original', blob: file, preview: null }, limitBytes);
   const [strip, type] = stripper;
   const blob = new Blob(strip(new Uint8Array(await file.arrayBuffer())), { type });
-  return checked({ original, way: 'stripped', blob, preview: bitmap && blob });
+  return checked({ original, way: 'stripped', blob, preview: bitmap && blob }, limitBytes);
 }
 
-function checked(prepared) {
+function checked(prepared, limitBytes) {
   if (prepared.blob.size > limitBytes) throw new Failure('too-large');
   return prepared;
 }

@@ -1,20 +1,10 @@
 // One photo to the server and its answer back.
 
-import { url } from '../page/words.js';
+import { Failure } from '../photos/failure.js';
+import { url } from './address.js';
 
 const TIMEOUT_MS = 120_000;
 const PROBLEM_TYPE = /\/problems\/([a-z-]+)$/;
-
-// Why a photo has no answer: `slug` is the server's name of the problem, or `gone` where no answer came; `key` is
-// the key that it was sent with.
-export class Failure extends Error {
-  constructor(slug, { retryAfterSeconds = null, key = '' } = {}) {
-    super(slug);
-    this.slug = slug;
-    this.retryAfterSeconds = retryAfterSeconds;
-    this.key = key;
-  }
-}
 
 // XMLHttpRequest, since fetch does not tell how much has been sent.
 export function predict(blob, { key, signal, onProgress }) {
