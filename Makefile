@@ -30,10 +30,11 @@ test-browser: $(VENV)/.installed-browser ## Run the tests of the page in a real 
 screens: $(VENV)/.installed-browser ## Take the screenshots of docs/screens.
 	PYTHONPATH=tests/support $(BIN)/python tests/browser/screens.py
 
-lint: $(VENV)/.installed-test ## Check style, formatting and types.
+lint: $(VENV)/.installed-test ## Check style, formatting, types, and which module may import which.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 coverage: $(VENV)/.installed-test ## Run the tests and require 95% of branches.
 	$(BIN)/pytest -n auto --cov --cov-report=term
