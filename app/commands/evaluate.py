@@ -14,10 +14,10 @@ from rich.console import Console
 
 from ..classifier import Classifier
 from ..errors import TopthreeError
-from ..measuring.stream import MAX_FILE_BYTES, classify_files, printable
+from ..measuring.stream import classify_files, printable
 from ..model import Model
 from ..model.labels import Label, class_names
-from ..photos.folders import FileProblem, list_photos, true_class
+from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, true_class
 from ..settings import Settings
 
 RANKS = (1, 3, 5)

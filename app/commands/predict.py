@@ -14,8 +14,8 @@ from rich.text import Text
 
 from ..classifier import Classifier
 from ..errors import TopthreeError
-from ..measuring.stream import MAX_FILE_BYTES, Row, classify_files, printable
-from ..photos.folders import list_photos
+from ..measuring.stream import Row, classify_files, printable
+from ..photos.folders import MAX_FILE_BYTES, list_photos
 from ..settings import Settings
 
 # Columns where there is no terminal: wide enough that no line is folded in a file or a pipe.

@@ -14,10 +14,6 @@ from ..classifier import LARGEST_BATCH, Answer, Classifier
 from ..errors import NoPhoto, Problem
 from ..photos.folders import STANDARD_INPUT, FileProblem
 
-# No photo is larger; memory is taken only for what a photo has.
-MAX_FILE_BYTES = 2**30
-
-
 Row = tuple[str, Answer | Problem | FileProblem]
 
 

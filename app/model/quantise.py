@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import Problem, TopthreeError
-from ..measuring.stream import MAX_FILE_BYTES
 from ..photos.decoders import Decoders
-from ..photos.folders import FileProblem, list_photos, true_class
+from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, true_class
 from ..photos.protocol import Wanted
 from .artifact import Manifest, Prepared, read_files
 from .artifact_writer import describe

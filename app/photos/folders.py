@@ -13,6 +13,8 @@ SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"]
 )
 STANDARD_INPUT = "-"
+# No photo is larger; memory is taken only for what a photo has.
+MAX_FILE_BYTES = 2**30
 
 
 class FileProblem(TopthreeError):
