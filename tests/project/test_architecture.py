@@ -22,7 +22,7 @@ MAY_HOLD_AN_INTERFACE = {
     "__init__.py",
     *(f"{name}/__init__.py" for name in ("commands", "model", "model/backbones", "model/engines")),
 }
-MAY_READ_THE_ENVIRONMENT = {"application.py", "cli.py", "settings.py"}
+MAY_READ_THE_ENVIRONMENT = {"commands/cli.py", "settings.py", "web/application.py"}
 # What a child process gets: the whole environment handed on, with the settings of this process written into it.
 HANDED_ON = "os.environ | settings.as_environment()"
 
@@ -140,6 +140,13 @@ def test_a_start_loads_no_model(start: str):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     loaded = {module.split(".")[0] for module in json.loads(done.stdout)}
     assert loaded & {"torch", "torchvision", "openvino", "nncf"} == set()
+
+
+@pytest.mark.parametrize("module", ["app.commands.cli", "app.photos.decoder", "app.processes.forkserver"])
+def test_the_command_line_and_the_decoders_do_without_flask(module: str):
+    code = f"import {module}, sys\nprint('flask' in sys.modules, 'werkzeug' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.split() == [b"False", b"False"]
 
 
 def test_templates_and_static_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
