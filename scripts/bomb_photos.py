@@ -1,6 +1,6 @@
-"""Small files that cost much to decode, and hostile ones for decoders of the trials' own, made as they are asked for.
+"""Make small files that cost much to decode, and hostile ones that only `hostile_plugin.py` knows.
 
-Each maker takes the number of bytes that its file may have: where more bytes cost more, it uses them, and else a few.
+Each maker takes the number of bytes that its file may have; it uses them only if more bytes cost more.
 """
 
 from __future__ import annotations
@@ -177,12 +177,12 @@ MAKERS: dict[str, Maker] = {
 
 
 def bombs(size: int = 0) -> dict[str, bytes]:
-    """Make one file of each kind, of `size` bytes if it needs fewer: zeros at the end where no more can cost more."""
+    """Make one file of each kind; a file of fewer than `size` bytes is filled up with zeros."""
     return {name: maker(size).ljust(size, b"\0") for name, maker in MAKERS.items()}
 
 
 def bombs_of(folder: Path, size: int = 0) -> dict[str, bytes]:
-    """Read the files of a folder; each is made to cost more up to `size` bytes where that needs no builder."""
+    """Read the files of a folder; each grows to `size` bytes, a JPEG by repeating its last scan."""
     return {path.name: _grow(path.read_bytes(), size) for path in _files(folder)}
 
 
@@ -191,7 +191,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _grow(data: bytes, size: int) -> bytes:
-    """Repeat a JPEG's last scan; of other files only the end grows."""
+    """Repeat a JPEG's last scan, then fill the file up with zeros."""
     last = data.rfind(b"\xff\xda")
     if data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9") and last > 0:
         scan = data[last:-2]

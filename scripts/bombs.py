@@ -1,14 +1,15 @@
-"""Send files that cost much to a server of its own, and fail if anybody else notices or one costs more than it may.
+"""Send files that cost much to a server of its own, and fail if other clients notice or a file costs too much.
 
 usage: python scripts/bombs.py [--seconds 60] [--bombs FOLDER] [--grow]
 
-First each file alone: its status, the processor time and memory of all the service's processes, and how long it took.
-Then, in turns, eight clients alone, and eight clients beside sixteen that send all kinds of files in turn, each the
-next when its last is answered. The service lives in a control group of 1536 MiB where one can be made. It fails when a
-good request is lost, when the good ones' 99th percentile is over twice that without bombs plus 100 ms, when a probe
-takes over 100 ms, when the memory is over 1 GiB, when a file costs over 2.2 seconds of processor time, and when
-anything but 200, a 4xx or a 503 comes back. `--bombs` sends the files of a folder, `--grow` has each as large as an
-upload may be.
+First each file is sent alone: its status, the processor time and memory of all the service's processes, and how long
+it took. Then two loads take turns: eight good clients alone, and the same beside sixteen clients that send the files,
+each the next one when its last is answered. The service lives in a control group of 1536 MiB where one can be made.
+
+The trial fails when a good request is lost, when the good ones' 99th percentile is over twice that without bombs plus
+100 ms, when a probe takes over 100 ms, when the memory is over 1 GiB, when a file costs over 2.2 seconds of processor
+time, and when anything but 200, a 4xx or a 503 comes back. `--bombs` sends the files of a folder; `--grow` makes each
+as large as an upload may be.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bomb_photos import bombs, bombs_of
 from chaos_load import Fates, load
 from memory_limit import Group, born_limited, leave
 from overload import photo_requests, read_answer
+from promises import broken_of, verdict
 from service_watch import Seen, Watch, settled_processor_seconds, watching
 
 from app.measuring.own_server import OwnServer, own_server
@@ -65,6 +67,21 @@ class Found:
     beside: Fates = field(default_factory=Fates)
     answers: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     seen: list[Seen] = field(default_factory=list)
+
+    @property
+    def statuses(self) -> Counter[int]:
+        """Count the statuses that came back to all files that were sent together."""
+        return sum(self.answers.values(), Counter[int]())
+
+    @property
+    def memory_mb(self) -> float:
+        """The largest memory of all processes while files were sent together."""
+        return max(seen.memory_mb for seen in self.seen)
+
+    @property
+    def probe_ms(self) -> float:
+        """The slowest probe while files were sent together."""
+        return max(seen.probe_ms for seen in self.seen)
 
 
 async def send(url: str, body: bytes) -> int:
@@ -103,7 +120,7 @@ async def each_alone(server: OwnServer, watch: Watch, files: dict[str, bytes]) -
 async def bombarding(
     url: str, files: dict[str, bytes], answers: dict[str, Counter[int]], *, at_once: int = ATTACKERS
 ) -> AsyncIterator[None]:
-    """Keep some files in flight as long as the context lasts; note how often which status came back to each."""
+    """Keep `at_once` files in flight as long as the context lasts; count the statuses that come back to each."""
 
     async def go_on(start: int) -> None:
         names = list(files)
@@ -122,7 +139,7 @@ async def bombarding(
 
 
 async def all_together(server: OwnServer, watch: Watch, files: dict[str, bytes], seconds: float, found: Found) -> None:
-    """Let the good clients alone, and beside the files, take turns."""
+    """Measure the good clients alone and beside the files, by turns."""
     for _ in range(TURNS):
         async with load(server.url) as without:
             await asyncio.sleep(seconds / TURNS / 2)
@@ -135,7 +152,7 @@ async def all_together(server: OwnServer, watch: Watch, files: dict[str, bytes],
 
 
 async def measure(server: OwnServer, files: dict[str, bytes], seconds: float) -> Found:
-    """Do both."""
+    """Send each file alone, then all together."""
     found = Found()
     with watching(server) as watch:
         found.alone = await each_alone(server, watch, files)
@@ -144,44 +161,44 @@ async def measure(server: OwnServer, files: dict[str, bytes], seconds: float) ->
 
 
 def is_fair(status: int) -> bool:
-    """Return whether a status says that the file was answered, refused for what it is, or came at a bad time."""
+    """Return whether a status is one that a costly file may get: 200, a 4xx, or 503."""
     return status in (200, 503) or 400 <= status < 500
 
 
-def report(found: Found, files: dict[str, bytes], group: Group | None, settings: Settings) -> int:
-    """Print what was found, and return 0 if all of it is as promised."""
+def print_found(found: Found, files: dict[str, bytes], group: Group | None) -> None:
+    """Print what each file cost, and what became of all requests together."""
     print(f"{'file':28} {'bytes':>10} status  processor s  memory MB  elapsed s")
     for name, cost in found.alone.items():
         numbers = f"{cost.status:6}  {cost.processor_seconds:11.2f}  {cost.memory_mb:9.0f}  {cost.seconds:9.2f}"
         print(f"{name:28} {len(files[name]):10,} {numbers}")
-    memory = max(seen.memory_mb for seen in found.seen)
-    probe = max(seen.probe_ms for seen in found.seen)
-    statuses = sum(found.answers.values(), Counter[int]())
     print(f"without: {found.without}; p99 {found.without.p99_ms:.0f} ms")
     print(f"beside {ATTACKERS} at once: {found.beside}; p99 {found.beside.p99_ms:.0f} ms")
-    print("came back to these: " + ", ".join(f"{count} times {status}" for status, count in sorted(statuses.items())))
+    counts = ", ".join(f"{count} times {status}" for status, count in sorted(found.statuses.items()))
+    print(f"came back to these: {counts}")
     where = f"its group's peak {group.peak_mb:.0f} MB, {group.kills} killed in it" if group else "no group can be made"
-    print(f"slowest /healthz {probe:.1f} ms; memory at most {memory:.0f} MB ({where})")
+    print(f"slowest /healthz {found.probe_ms:.1f} ms; memory at most {found.memory_mb:.0f} MB ({where})")
+
+
+def broken_promises(found: Found, group: Group | None) -> list[str]:
+    """Return the sentences of the promises that were broken."""
     alone = found.alone.values()
-    broken = {
-        "a good request was lost": bool(found.beside.lost or found.beside.statuses or found.without.lost),
-        "good requests became slower": found.beside.p99_ms > 2 * found.without.p99_ms + NOISE_MS,
-        f"a probe took over {MAX_PROBE_MS:.0f} ms": probe > MAX_PROBE_MS,
-        f"memory was over {MAX_MEMORY_MB:.0f} MB": max([memory] + [cost.memory_mb for cost in alone]) > MAX_MEMORY_MB,
-        f"a file cost over {MAX_PROCESSOR_SECONDS} s": any(
-            cost.processor_seconds > MAX_PROCESSOR_SECONDS for cost in alone
-        ),
-        "something else came back": not all(map(is_fair, [*statuses, *(cost.status for cost in alone)])),
-        "the system ended a process for lack of memory": group is not None and group.kills > 0,
-    }
-    for promise, is_broken in broken.items():
-        if is_broken:
-            print(f"broken: {promise}")
-    return int(any(broken.values()))
+    memory_mb = max([found.memory_mb, *(cost.memory_mb for cost in alone)])
+    dearest_seconds = max(cost.processor_seconds for cost in alone)
+    return broken_of(
+        {
+            "a good request was lost": bool(found.beside.lost or found.beside.statuses or found.without.lost),
+            "good requests became slower": found.beside.p99_ms > 2 * found.without.p99_ms + NOISE_MS,
+            f"a probe took over {MAX_PROBE_MS:.0f} ms": found.probe_ms > MAX_PROBE_MS,
+            f"memory was over {MAX_MEMORY_MB:.0f} MB": memory_mb > MAX_MEMORY_MB,
+            f"a file cost over {MAX_PROCESSOR_SECONDS} s": dearest_seconds > MAX_PROCESSOR_SECONDS,
+            "something else came back": not all(map(is_fair, [*found.statuses, *(cost.status for cost in alone)])),
+            "the system ended a process for lack of memory": group is not None and group.kills > 0,
+        }
+    )
 
 
 def main() -> int:
-    """Run all of it on a server of its own."""
+    """Run the trial on a server of its own; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--bombs", type=Path, metavar="FOLDER")
@@ -194,7 +211,8 @@ def main() -> int:
         leave(group)
         server.wait_for_answer(photo_requests()[0].partition(b"\r\n\r\n")[2])
         found = asyncio.run(measure(server, files, options.seconds))
-        return report(found, files, group, settings)
+        print_found(found, files, group)
+        return verdict(broken_promises(found, group))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ import numpy.typing as npt
 import pebble
 
 from app.measuring.own_server import process_memory_mb
-from app.photos.decoders import Decoders, Wanted
+from app.photos.decoders import Decoders
 from app.photos.decoding import Geometry, decode
+from app.photos.protocol import Wanted
 
 WORKERS = 2
 MAX_PIXELS = 64_000_000

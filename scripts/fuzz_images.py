@@ -30,6 +30,8 @@ from pathlib import Path
 
 from fuzz_mutations import mutate, scramble
 from fuzz_seeds import seeds
+from promises import broken_of, verdict
+from service_watch import resident_bytes
 
 from app.errors import Problem
 from app.photos.decoders import Decoders, Wanted
@@ -46,7 +48,6 @@ MAX_RESIDENT_BYTES = MEMORY_BYTES + 128 * MEBI
 # A photo that is over its time has its answer by then, also where several share a processor.
 MAX_ANSWER_SECONDS = 15.0
 PROGRESS_SECONDS = 60.0
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 WANTED = (
     Wanted(Geometry(), MAX_PIXELS, 640),
     Wanted(Geometry(interpolation="bicubic"), MAX_PIXELS),
@@ -184,14 +185,6 @@ def _watching(decoders: Decoders, tally: Tally) -> Iterator[None]:
         thread.join()
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the memory that a process occupies; 0 for one that has ended."""
-    try:
-        return PAGE_BYTES * int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
 def summary(tally: Tally, seconds: float) -> str:
     """Say how far a run is."""
     tried = tally.outcomes.total()
@@ -207,14 +200,11 @@ def report(tally: Tally, seconds: float) -> int:
         f"slowest answer {tally.slowest_seconds:.1f} s; most memory of a decoder {tally.resident_bytes / MEBI:.0f} MiB"
     )
     print(f"{len(tally.finds)} finds" + "".join(f"\n  {kind:7} {name}" for name, kind in sorted(tally.finds.items())))
-    broken = {
+    promises = {
         f"an answer took over {MAX_ANSWER_SECONDS:.0f} s": tally.slowest_seconds > MAX_ANSWER_SECONDS,
         f"a decoder had over {MAX_RESIDENT_BYTES / MEBI:.0f} MiB": tally.resident_bytes > MAX_RESIDENT_BYTES,
     }
-    for promise, is_broken in broken.items():
-        if is_broken:
-            print(f"broken: {promise}")
-    return int(any(broken.values()))
+    return verdict(broken_of(promises))
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """HEIC files whose items are derived from each other in ways that cost much (ISO/IEC 23008-12).
 
-The one coded picture is taken from the drawn photo of the tests, since no encoder of HEVC is to be had.
+The one coded picture is taken from the drawn photo of the tests, since no encoder of HEVC is installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 
 @dataclass(frozen=True)
 class Item:
-    """A picture: its type and data, and what it is made of or belongs to, by references of a type to item numbers."""
+    """A picture: its type and data, and its references: each a type and the numbers of other items."""
 
     kind: bytes
     data: bytes
@@ -50,7 +50,7 @@ def heic_nested(size: int, levels: int = 24) -> bytes:
 
 
 def heic_cycle(size: int) -> bytes:
-    """Make a HEIC whose alpha plane is derived from the very picture that it belongs to: decoders wait for ever."""
+    """Make a HEIC whose alpha plane is derived from the very picture that it belongs to: decoders wait without end."""
     alpha = Item(b"iden", b"", ((b"auxl", (1,)), (b"dimg", (1,))), is_alpha=True)
     return _heic([_picture(), alpha], primary=1)
 

@@ -26,6 +26,7 @@ from bombs import bombarding, is_fair, send
 from chaos_load import load
 from heif_boxes import heic_cycle
 from overload import photo_requests
+from promises import broken_of, verdict
 
 from app.measuring.own_server import OwnServer, own_server
 from app.settings import Settings
@@ -35,7 +36,7 @@ AT_ONCE = 4
 WAITING = 3
 MAX_P99_MS = 1000.0
 MAX_BEHIND_SECONDS = 3.0
-# What waits must have been taken by a decoder before the good photo comes.
+# Until then decoders have taken the photos that wait, so that the good one comes behind them.
 BEFORE_SECONDS = 0.3
 GOOD = photo_requests()[0].partition(b"\r\n\r\n")[2]
 
@@ -47,12 +48,12 @@ async def beside(server: OwnServer, kind: str, seconds: float) -> list[str]:
         await asyncio.sleep(seconds)
     came = ", ".join(f"{count} times {status}" for status, count in sorted(answers[kind].items()))
     print(f"{AT_ONCE} at once that it {kind} with ({came}): {fates}; p99 {fates.p99_ms:.0f} ms", flush=True)
-    broken = {
+    promises = {
         "a good request was lost": bool(fates.lost or fates.statuses),
         f"the p99 was over {MAX_P99_MS:.0f} ms": fates.p99_ms > MAX_P99_MS,
         "something else came back": not all(map(is_fair, answers[kind])),
     }
-    return [f"{kind}: {promise}" for promise, is_broken in broken.items() if is_broken]
+    return [f"{kind}: {sentence}" for sentence in broken_of(promises)]
 
 
 async def behind(server: OwnServer, name: str, body: bytes) -> list[str]:
@@ -65,13 +66,13 @@ async def behind(server: OwnServer, name: str, body: bytes) -> list[str]:
     ready = await asyncio.to_thread(readiness, server.url)
     came = await asyncio.gather(*waiting)
     print(f"behind {WAITING} x {name} ({came}): {status} after {seconds:.2f} s; /readyz {ready}", flush=True)
-    broken = {
+    promises = {
         f"a good photo was not answered within {MAX_BEHIND_SECONDS:.0f} s": status != 200
         or seconds > MAX_BEHIND_SECONDS,
-        "/readyz is not true": ready != 200,
+        "/readyz was not 200": ready != 200,
         "something else came back": not all(map(is_fair, came)),
     }
-    return [f"{name}: {promise}" for promise, is_broken in broken.items() if is_broken]
+    return [f"{name}: {sentence}" for sentence in broken_of(promises)]
 
 
 def readiness(url: str) -> int:
@@ -84,7 +85,7 @@ def readiness(url: str) -> int:
 
 
 async def run(server: OwnServer, seconds: float) -> list[str]:
-    """Do all of it, and return what was broken."""
+    """Try all kinds, and return the promises that were broken."""
     found = []
     for kind in ("spins", "allocates", "crashes"):
         found += await beside(server, kind, seconds / 3)
@@ -93,7 +94,7 @@ async def run(server: OwnServer, seconds: float) -> list[str]:
 
 
 def main() -> int:
-    """Run, print what was found, and return 0 if all of it is as promised."""
+    """Run the trial on a server of its own; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
@@ -101,10 +102,7 @@ def main() -> int:
     settings = dataclasses.replace(Settings.from_environment(os.environ), result_cache_bytes=0)
     with own_server(settings) as server:
         server.wait_for_answer(GOOD)
-        found = asyncio.run(run(server, options.seconds))
-    for promise in found:
-        print(f"broken: {promise}")
-    return int(bool(found))
+        return verdict(asyncio.run(run(server, options.seconds)))
 
 
 if __name__ == "__main__":

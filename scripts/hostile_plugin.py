@@ -1,9 +1,9 @@
 """A decoder that no guard knows: it makes some BMPs spin, allocate, crash, wait or take their time.
 
 The fork server of the decoders imports this module where a trial or a test asks for it. It takes the place of Pillow's
-opener of BMP. A BMP whose four reserved bytes name a deed does it while its pixels are decoded; every other one is
-decoded as ever. `bomb_photos.hostile` makes such files. Its code stands for that of a native library with a flaw: so
-it keeps the GIL, as such code does, wherever it computes.
+opener of BMP. If the four reserved bytes of a BMP name a deed, it is done before the pixels are decoded; any other BMP
+is decoded as usual. `bomb_photos.hostile` makes such files. The deeds imitate a native library with a flaw, so those
+that compute keep the GIL, as such code does.
 """
 
 from __future__ import annotations

@@ -31,26 +31,25 @@ class Group:
 
     @property
     def kills(self) -> int:
-        """Count the processes that the system ended since there was no memory left."""
+        """Count the processes that the system has ended for lack of memory."""
         lines = (self.folder / NAMES[self.version][2]).read_text(encoding="ascii").splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 @contextmanager
 def born_limited(limit_bytes: int) -> Iterator[Group | None]:
-    """Have all that is started within the context live under a limit; yields None where none can be set.
+    """Put what this process starts within the context under a limit; yields None where none can be set.
 
-    This process itself is under it while it starts others: `leave` ends that.
+    This process itself is under it too, until `leave`.
     """
     group = _make(limit_bytes)
-    home = _own_folder(group.version) if group else None
     try:
         if group:
             _enter(group.folder)
         yield group
     finally:
-        if group and home:
-            _enter(home)
+        leave(group)
+        if group:
             group.folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""What a service and all its processes use, and how soon it answers its probe, watched from a process of its own."""
+"""Measure, from a process of its own, what all processes of a service use and how soon it answers its probe."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ PAUSE_SECONDS = 0.1
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 QUIET_SECONDS = 0.3
 DECODER = b"app.photos.decoder"
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Watch:
         self._connection = connection
 
     def seen(self) -> Seen:
-        """Return what was seen, and begin anew."""
+        """Return what was seen since the last call."""
         self._connection.send("seen")
         found: Seen = self._connection.recv()
         return found
@@ -63,8 +64,8 @@ def watching(server: OwnServer) -> Iterator[Watch]:
 
 
 def _watch(url: str, group: int, connection: Connection) -> None:
-    """Look again and again, and answer when asked."""
-    with suppress(PermissionError):  # what waits for a processor itself sees everything late
+    """Measure again and again, and answer when asked."""
+    with suppress(PermissionError):  # needs rights; a watcher that waits for a processor measures late
         os.nice(-10)
     memory = probe = 0.0
     while True:
@@ -105,7 +106,7 @@ def members(group: int) -> list[int]:
 def decoders(group: int) -> list[int]:
     """List the decoders of a service: the children of its fork servers."""
     named = {pid for pid in members(group) if DECODER in _read(pid, "cmdline")}
-    return sorted(pid for pid in named if _parent(pid) in named)
+    return sorted(pid for pid in named if parent_of(pid) in named)
 
 
 def processor_seconds(group: int) -> float:
@@ -125,8 +126,14 @@ def settled_processor_seconds(group: int, patience: float = 10.0) -> float:
         before = now
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """Read the process id of a process's parent; 0 where the process has ended."""
     return int((_stat(pid) or [b"", b"0"])[1])
+
+
+def resident_bytes(pid: int) -> int:
+    """Read the memory that a process occupies; 0 where it has ended."""
+    return PAGE_BYTES * int((_read(pid, "statm").split() or [b"", b"0"])[1])
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +14,11 @@ from pathlib import Path
 import bomb_photos
 import numpy as np
 import pytest
-from fakes import colour_png, encode
+from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled, wait_for
+from fakes import encode
 from pictures import cat
 from PIL import Image
+from service_watch import resident_bytes
 
 from app.errors import (
     BrokenImage,
@@ -36,10 +38,6 @@ from app.photos.protocol import Allowance, Wanted
 from app.processes.sandbox import ALL_MEASURES
 from app.queueing.scheduling import Deadline
 
-MEBI = 2**20
-PATIENCE_SECONDS = 60
-WANTED = Wanted(Geometry(), 10_000_000)
-PHOTO = colour_png(200, 100, 50)
 # More than any good photo here takes, also on a busy machine.
 SECONDS = 2.0
 
@@ -53,14 +51,6 @@ def pool() -> Iterator[Decoders]:
     ) as pool:
         assert pool.start() == ALL_MEASURES
         yield pool
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def deep_grey(name: str) -> bytes:
@@ -139,61 +129,49 @@ def test_a_hoarder_gets_no_more_than_its_reservation(pool: Decoders) -> None:
     assert 20 * MEBI < max(peaks) < 160 * MEBI
 
 
-def resident_bytes(pid: int) -> int:
-    """Read what a process occupies; 0 when it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
-
-
 def test_the_deadline_ends_a_decoder(pool: Decoders) -> None:
-    with pytest.raises(DeadlineExceeded):
+    with replacing(pool), pytest.raises(DeadlineExceeded):
         pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.2))
     assert pool.decode(PHOTO, WANTED).width == 300
 
 
 def test_a_client_that_disconnects_ends_a_decoder(pool: Decoders) -> None:
     gone = threading.Event()
-    with ThreadPoolExecutor(1) as threads:
+    with replacing(pool), ThreadPoolExecutor(1) as threads:
         photo = threads.submit(pool.decode, bomb_photos.hostile("spins"), WANTED, Deadline(is_abandoned=gone.is_set))
         gone.set()
         with pytest.raises(ClientClosedRequest):
             photo.result(PATIENCE_SECONDS)
 
 
-def test_a_header_that_promises_more_than_allowed_is_told_first(pool: Decoders) -> None:
+def test_a_photo_over_its_allowance_is_estimated_first(pool: Decoders) -> None:
     found = pool.attempt(PHOTO, WANTED, Allowance(memory_bytes=1, seconds=1.0))
     assert isinstance(found, Estimate)
     assert found.memory_bytes > 1
+    assert (found.width, found.height) == (300, 260)
     assert pool.attempt(PHOTO, WANTED, Allowance(found.memory_bytes, found.seconds)).width == 300
 
 
 def test_a_photo_that_takes_longer_than_promised_steps_aside(pool: Decoders) -> None:
-    stepped, before = threading.Event(), set(pool.pids)
-    found = pool.attempt(bomb_photos.hostile("is slow"), WANTED, step_aside=stepped.set)
+    stepped = threading.Event()
+    with replacing(pool):
+        found = pool.attempt(bomb_photos.hostile("is slow"), WANTED, step_aside=stepped.set)
     assert found.format == "BMP"
     assert stepped.is_set()
-    wait_for(lambda: len(pool.pids) == 2 and set(pool.pids) != before)
 
 
 def test_too_many_slow_photos_end_early(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoders, "MAX_ASIDE", 0)
-    with pytest.raises(Overloaded, match="longer to decode"):
+    with replacing(pool), pytest.raises(Overloaded, match="longer to decode"):
         pool.attempt(bomb_photos.hostile("is slow"), WANTED)
 
 
-def settled(pool: Decoders) -> list[int]:
-    """Wait until no decoder is on its way in or out, and return the process ids of all."""
-    wait_for(lambda: len(pool.pids) == 2 and all(Path(f"/proc/{pid}").exists() for pid in pool.pids))
-    return pool.pids
-
-
 def test_a_decoder_killed_while_idle_is_replaced(pool: Decoders) -> None:
-    for pid in settled(pool):
+    before = settled(pool)
+    for pid in before:
         os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(pool.pids) == 2 and not set(pool.pids) & set(before))
     assert pool.decode(PHOTO, WANTED).width == 300
-    wait_for(lambda: len(pool.pids) == 2)
 
 
 def test_a_photo_whose_decoder_is_killed_gets_another(pool: Decoders) -> None:
@@ -209,25 +187,19 @@ def test_a_photo_whose_decoder_is_killed_gets_another(pool: Decoders) -> None:
 
 def test_a_fork_server_that_is_killed_is_replaced(pool: Decoders) -> None:
     before = settled(pool)
-    os.kill(parent_of(before[0]), signal.SIGKILL)
+    os.kill(fork_server_of(pool), signal.SIGKILL)
     wait_for(lambda: not set(pool.pids) & set(before))
     assert pool.decode(PHOTO, WANTED).width == 300
 
 
-def parent_of(pid: int) -> int:
-    """Read the process id of a process's parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def test_a_decoder_that_has_grown_is_replaced(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = set(pool.pids)
     monkeypatch.setattr(decoder_process, "MAX_RESIDENT_BYTES", 1)
-    pool.decode(PHOTO, WANTED)
-    wait_for(lambda: len(pool.pids) == 2 and set(pool.pids) != before)
+    with replacing(pool):
+        pool.decode(PHOTO, WANTED)
 
 
-def test_the_fork_server_knows_nothing_of_ours(pool: Decoders) -> None:
-    server = parent_of(settled(pool)[0])
+def test_the_fork_server_has_nothing_of_the_worker(pool: Decoders) -> None:
+    server = fork_server_of(pool)
     environment = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
     assert {entry.partition(b"=")[0] for entry in environment} - {b""} == {b"PYTHONPATH", b"OPENBLAS_NUM_THREADS"}
     libraries = Path(f"/proc/{server}/maps").read_text()
@@ -237,23 +209,28 @@ def test_the_fork_server_knows_nothing_of_ours(pool: Decoders) -> None:
 def test_closing_ends_every_process() -> None:
     pool = Decoders(2, max_bytes=MEBI, memory_bytes=64 * MEBI)
     pool.start()
-    wait_for(lambda: len(pool.pids) == 2)
-    family = [*pool.pids, parent_of(pool.pids[0])]
+    family = [*settled(pool), fork_server_of(pool)]
     pool.close()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
     with pytest.raises(Overloaded, match="can be started"):
         pool.decode(PHOTO, WANTED)
 
 
-@pytest.mark.parametrize("module", ["no_such_module", "forkless"])
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("no_such_module", "The process that starts the decoders has ended or hung"),
+        ("forkless", "A process for decoding photos could not be started: Resource temporarily unavailable."),
+    ],
+)
 def test_decoders_that_cannot_start_are_an_error_in_the_log(
-    module: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    module: str, line: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(decoders, "MAX_WAIT_SECONDS", 4.0)
     pool = Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=(module,))
     with closing(pool), pytest.raises(Overloaded, match="can be started"):
         pool.decode(PHOTO, WANTED)
-    assert caplog.text.count("A process for decoding photos could not be started") == 1
+    assert caplog.text.count(line) == 1
 
 
 def test_a_decoder_deaf_to_the_kernel_s_limit_is_killed(pool: Decoders) -> None:

@@ -1,4 +1,4 @@
-"""Decoders go on where what they need fails: other processes, limits, threads, or a decoder that lies."""
+"""Decoders survive the failure of other processes, limits and threads, and a decoder that lies."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import bomb_photos
 import numpy as np
 import pytest
+from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled, wait_for
 from fakes import colour_png
 
 from app.errors import BrokenImage, DeadlineExceeded, Overloaded, TooCostly
@@ -27,11 +28,7 @@ from app.processes.channel import Disconnected
 from app.processes.forkserver import ForkServer
 from app.queueing.scheduling import Deadline
 
-MEBI = 2**20
-PATIENCE_SECONDS = 30
-WANTED = Wanted(Geometry(), 10_000_000)
-PHOTO = colour_png(200, 100, 50)
-# The widths of photos of which `liar` says each something else.
+# The widths of the photos about which `liar` lies.
 LIED_ABOUT = range(301, 310)
 
 
@@ -42,19 +39,6 @@ def pool() -> Iterator[Decoders]:
     with closing(Decoders(2, max_bytes=8 * MEBI, memory_bytes=256 * MEBI, extra_modules=hostile)) as pool:
         pool.start()
         yield pool
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def parent_of(pid: int) -> int:
-    """Read the process id of a process's parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_what_one_photo_damages_costs_no_other_photo(pool: Decoders) -> None:
@@ -69,21 +53,18 @@ def test_a_photo_that_starts_threads_without_end_is_too_costly(pool: Decoders) -
 
 
 def test_a_photo_that_fails_and_leaves_memory_ends_its_decoder(pool: Decoders) -> None:
-    wait_for(lambda: len(pool.pids) == 2)
-    before = set(pool.pids)
-    with pytest.raises(BrokenImage):
+    with replacing(pool), pytest.raises(BrokenImage):
         pool.decode(bomb_photos.hostile("leaks"), WANTED)
-    wait_for(lambda: len(pool.pids) == 2 and set(pool.pids) != before)
 
 
 def test_a_fork_server_that_hangs_is_replaced(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "MAX_SILENT_SECONDS", 0.5)
-    wait_for(lambda: len(pool.pids) == 2)
-    before = pool.pids
-    os.kill(parent_of(before[0]), signal.SIGSTOP)
-    with pytest.raises(DeadlineExceeded):
-        pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.2))
-    wait_for(lambda: not set(pool.pids) & set(before))
+    before = settled(pool)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoders, "MAX_SILENT_SECONDS", 0.5)
+        os.kill(fork_server_of(pool), signal.SIGSTOP)
+        with pytest.raises(DeadlineExceeded):
+            pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.2))
+        wait_for(lambda: not set(pool.pids) & set(before))
     assert pool.decode(PHOTO, WANTED).width == 300
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
 
@@ -110,7 +91,7 @@ def test_a_lower_limit_of_memory_stays() -> None:
         assert resource.prlimit(pool.pids[0], resource.RLIMIT_DATA) == (512 * MEBI, 512 * MEBI)
 
 
-def test_where_no_thread_can_be_started_the_next_photo_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_start_is_tried_with_the_next_photo(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -123,7 +104,7 @@ def test_where_no_thread_can_be_started_the_next_photo_tries_again(monkeypatch: 
 
 
 @pytest.mark.parametrize("width", LIED_ABOUT)
-def test_what_no_decoder_says_is_not_believed(lying: Decoders, width: int) -> None:
+def test_a_reply_that_makes_no_sense_breaks_its_photo_only(lying: Decoders, width: int) -> None:
     with pytest.raises(BrokenImage, match="confuses its decoder"):
         lying.decode(colour_png(1, size=(width, 300)), Wanted(Geometry(), 10**7, thumbnail_side=150))
     assert lying.decode(PHOTO, Wanted(Geometry(), 10**7, thumbnail_side=150)).thumbnail.shape == (130, 150, 3)
@@ -131,7 +112,7 @@ def test_what_no_decoder_says_is_not_believed(lying: Decoders, width: int) -> No
 
 @pytest.fixture(scope="module")
 def lying() -> Iterator[Decoders]:
-    """One decoder that says what no decoder of ours says."""
+    """One decoder whose replies make no sense for some widths."""
     with closing(Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("liar",))) as pool:
         yield pool
 
@@ -139,7 +120,7 @@ def lying() -> Iterator[Decoders]:
 def test_a_decoder_that_never_gets_ready_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(decoders, "HELLO_SECONDS", 0.3)
+    monkeypatch.setattr(decoders, "MAX_HELLO_SECONDS", 0.3)
     monkeypatch.setattr(decoders, "MAX_WAIT_SECONDS", 4.0)
     with closing(Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("mute",))) as pool:
         with pytest.raises(Overloaded):
@@ -149,7 +130,7 @@ def test_a_decoder_that_never_gets_ready_is_killed(
 
 
 def processes_of(module: str) -> list[int]:
-    """Find the processes that were started with a module's name as their last argument, but for dead ones."""
+    """Find the processes that were started with a module's name as their last argument, except those that ended."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -162,13 +143,13 @@ def processes_of(module: str) -> list[int]:
 
 
 class JustOver:
-    """A deadline that passes between the question whether it has passed and the question how long is left."""
+    """A deadline that passes between its first check and the question how long is left."""
 
     remaining_seconds = 0.0
     checks = 0
 
     def check(self) -> None:
-        """Pass once."""
+        """Return the first time, and raise from then on."""
         self.checks += 1
         if self.checks > 1:
             raise DeadlineExceeded("It is over.")
@@ -182,7 +163,7 @@ def test_a_deadline_that_passes_while_it_is_looked_at_is_kept() -> None:
         assert time.monotonic() - began < decoders.MAX_WAIT_SECONDS / 2
 
 
-def test_waiting_for_a_fork_server_that_was_closed_ends() -> None:
+def test_waiting_for_a_closed_fork_server_ends() -> None:
     server = ForkServer("app.photos.decoder", MEBI)
     server.close()
     with pytest.raises(Disconnected):
@@ -194,8 +175,7 @@ def test_photos_are_decoded_again_when_all_processes_were_killed(
 ) -> None:
     caplog.set_level(logging.ERROR)
     for _ in range(3):
-        wait_for(lambda: len(pool.pids) == 2)
-        family = [*pool.pids, parent_of(pool.pids[0])]
+        family = [*settled(pool), fork_server_of(pool)]
         for pid in family:
             os.kill(pid, signal.SIGKILL)
         assert np.array_equal(pool.decode(PHOTO, WANTED).crop[0, 0], [200, 100, 50])

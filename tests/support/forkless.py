@@ -1,4 +1,4 @@
-"""A module for the fork server that takes its right to fork away: as an ordinary user, it may have no process more."""
+"""A module for the fork server that makes its forks fail: as an ordinary user, it may start no process more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module for the fork server in which a decoder says what no decoder of ours says, chosen by the photo's width."""
+"""A module for the fork server that makes replies senseless, in a way that the photo's width chooses."""
 
 from __future__ import annotations
 

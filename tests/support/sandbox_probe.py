@@ -1,4 +1,4 @@
-"""A service for a fork server that tries, behind the sandbox, what a decoder must not do; it answers with an errno."""
+"""A service for a fork server that tries, inside the sandbox, what a decoder must not do; it answers with an errno."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
 
 
 def serve(channel: Channel) -> None:
-    """Enter the sandbox, and try what is asked for."""
+    """Enter the sandbox, and make the attempts that are asked for."""
     attempts = list(ATTEMPTS.values())
     channel.send(HELLO.pack(sandbox.enter()))
     try:
