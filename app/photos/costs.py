@@ -1,4 +1,4 @@
-"""What decoding and cropping a photo takes, estimated from its header.
+"""How much time and memory decoding and cropping a photo takes, estimated from its header.
 
 The constants were measured with `scripts/measure_decoding.py` (Pillow 13.0, libjpeg-turbo 3.2, libwebp 1.6, libavif
 1.4.2 with dav1d, libtiff 4.7.2, libheif 1.23 with libde265) on one virtual processor: photos of 12 megapixels with
@@ -79,12 +79,17 @@ COSTS: dict[str, Cost] = {
 
 
 def estimate(kind: str, size: tuple[int, int], costs: list[tuple[Cost, int]], file_bytes: int = 0) -> Estimate:
-    """Add up costs, each with its number of pixels; those of the file's bytes count once, by the first."""
+    """Add up costs, each with its number of pixels; the file's bytes count once, at the rate of the first cost."""
     seconds = BASE_SECONDS + sum(cost.pixel_ns * pixels for cost, pixels in costs) * 1e-9
     memory = BASE_BYTES + sum(cost.pixel_bytes * pixels for cost, pixels in costs)
     seconds += costs[0][0].file_byte_ns * file_bytes * 1e-9
     memory += costs[0][0].file_bytes * file_bytes
     return Estimate(kind, *size, int(memory), seconds)
+
+
+def out_of_memory() -> TooCostly:
+    """Build the refusal of a photo whose decoder met the limit of its memory."""
+    return TooCostly("Decoding this photo takes more memory than its header promised.")
 
 
 def too_costly(kind: str, why: str) -> TooCostly:

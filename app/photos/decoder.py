@@ -1,8 +1,8 @@
 """The decoder: a process that turns hostile bytes into a crop, one photo after another, and may do nothing else.
 
 The kernel ends it where a photo takes more processor time than its limit (`setitimer(2)`, `ITIMER_PROF`, which counts
-all threads), also inside native code; the worker sets the limit of its memory. What it raises of its own accord is the
-photo's problem; what ends it is, too.
+all threads), also inside native code; the worker sets the limit of its memory. A problem that is raised here becomes
+the reply. Where the process itself ends, the worker decides whether its photo is at fault (`decoder_process`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ..errors import Problem, TooCostly
+from ..errors import Problem
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected
+from .costs import out_of_memory
 from .decoding import decode
 from .guards import Estimate, examine
 from .protocol import (
@@ -43,10 +44,10 @@ from .protocol import (
     Status,
 )
 
-# Behind the sandbox nothing can be imported any more.
+# At most what a decoder has mapped before its first photo; measured: 55 MiB of data, 156 MiB in all.
+_MAX_INITIAL_DATA_BYTES, _MAX_INITIAL_MAPPED_BYTES = 80 << 20, 224 << 20
+# Inside the sandbox nothing can be imported any more, so the plugins are imported before it.
 Image.preinit()
-# What a decoder has before its first photo: 55 MiB of data, 156 in all.
-_MAX_BORN_DATA_BYTES, _MAX_BORN_MAPPED_BYTES = 80 << 20, 224 << 20
 _IMPORTED = (AvifImagePlugin, GifImagePlugin, ImageCms, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 
@@ -72,7 +73,7 @@ class Memory:
 
 
 class Decoder:
-    """Answers requests on a channel; to be made before the sandbox, since it opens what it needs."""
+    """Answers requests on a channel; must be made before the sandbox is entered, since it opens a file."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -86,7 +87,7 @@ class Decoder:
         except Problem as problem:
             reply = self._refuse(problem)
         except MemoryError:
-            reply = self._refuse(TooCostly("Decoding this photo takes more memory than its header promised."))
+            reply = self._refuse(out_of_memory())
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         self._channel.send(reply.pack())
@@ -96,7 +97,7 @@ class Decoder:
         wanted, allowance = request.wanted, request.allowance
         estimate = examine(data, max_pixels=wanted.max_pixels)
         if estimate.memory_bytes > allowance.memory_bytes or estimate.seconds > allowance.seconds:
-            return self._reply(Status.NEEDS_MORE, estimate)
+            return self._reply(Status.NEEDS_MORE, estimate, width=estimate.width, height=estimate.height)
         photo = decode(data, max_pixels=wanted.max_pixels)
         self._write(0, photo.crop(wanted.geometry))
         thumbnail_height = thumbnail_width = 0
@@ -143,13 +144,13 @@ class Decoder:
         self._channel.block[at : at + pixels.nbytes] = np.ascontiguousarray(pixels).data.cast("B")
 
     def memory(self) -> Memory:
-        """Read how much memory this process has; where the system has no /proc, what it has at most."""
+        """Read how much memory this process has; on a system without /proc, upper bounds."""
         if self._statm < 0:
-            return Memory(_MAX_BORN_MAPPED_BYTES, _max_resident_bytes(), _MAX_BORN_DATA_BYTES)
+            return Memory(_MAX_INITIAL_MAPPED_BYTES, _max_resident_bytes(), _MAX_INITIAL_DATA_BYTES)
         pages = [int(number) * resource.getpagesize() for number in os.pread(self._statm, 100, 0).split()]
         return Memory(pages[0], pages[1], pages[5])
 
 
 def _max_resident_bytes() -> int:
-    """Return the most that this process ever occupied (getrusage(2): kilobytes but on macOS)."""
+    """Return the most that this process ever occupied (getrusage(2): kilobytes, on macOS bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

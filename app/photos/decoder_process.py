@@ -20,24 +20,28 @@ from .protocol import REPLY, Reply, Request
 log = logging.getLogger(__name__)
 
 MEBI = 1024 * 1024
+LOOK_SECONDS = 0.05
 MAX_STALLED_SECONDS = 1.0
-# How much longer than promised, or without getting on, a photo may keep its place among the others.
+# A photo steps aside when it has taken this much more processor time than promised, or has stood still this long.
 MAX_OVERTIME_SECONDS = 0.25
-# The kernel ends a photo that is over its processor time. One that has switched that off ends by this.
+# The kernel ends a photo that is over its processor time; the worker ends it this much later, if the photo has
+# switched the kernel's limit off.
 _KERNEL_DELAY_SECONDS = 0.1
+# libde265 starts a thread for each tile of a HEIC, one after the other. The filter of system calls cannot count them.
+MAX_THREADS = 64
+# A decoder that occupies more between photos is replaced.
+MAX_RESIDENT_BYTES = 96 * MEBI
 # What the interpreter takes while it decodes, beyond the file and the pixels.
 _SLACK_BYTES = 24 * MEBI
-LOOK_SECONDS = 0.05
-# Of HEIC a thread for each tile, one after the other. The filter of system calls cannot count them.
-MAX_THREADS = 64
-MAX_RESIDENT_BYTES = 96 * MEBI
-# A thread's stack of 8 MiB and what the heap keeps came to 15 MiB; what is left of the slack is for the interpreter.
+# Of the slack, what earlier photos may have left behind. A thread's stack of 8 MiB and the heap's free blocks came to
+# 15 MiB.
 MAX_KEPT_BYTES = 20 * MEBI
-_STATUS_SECONDS = 1.0
-# What is mapped and not counted as data: the heaps of threads reserve more than they use.
+# Mapped memory that is not data: the heaps of threads reserve more than they use.
 _RESERVED_BYTES = 256 * MEBI
-# A decoder that an earlier photo has damaged crashes as soon as it goes on.
-_EARLY_SECONDS = 0.5
+# How long the fork server may take to report how a decoder ended.
+_MAX_STATUS_SECONDS = 1.0
+# A decoder that an earlier photo has damaged crashes this soon after the next one begins.
+_MAX_EARLY_SECONDS = 0.5
 
 
 class Waiter(Protocol):
@@ -45,10 +49,10 @@ class Waiter(Protocol):
 
     @property
     def remaining_seconds(self) -> float | None:
-        """How long is left, at least 0; None without an end."""
+        """The seconds that are left, at least 0; None without an end."""
 
     def check(self) -> None:
-        """Raise when the answer is of no use any more."""
+        """Raise if the answer is of no use any more."""
 
 
 class DecoderProcess:
@@ -61,7 +65,7 @@ class DecoderProcess:
         self.ended = threading.Event()
         self.status = signal.SIGKILL.value  # until the fork server says otherwise
         self._usage = Usage(pid)
-        self._born_bytes = {resource.RLIMIT_DATA: data_bytes, resource.RLIMIT_AS: mapped_bytes + _RESERVED_BYTES}
+        self._initial_bytes = {resource.RLIMIT_DATA: data_bytes, resource.RLIMIT_AS: mapped_bytes + _RESERVED_BYTES}
         self._can_be_limited = hasattr(resource, "prlimit")
         self._photos = 0
         self._begun = 0.0
@@ -71,8 +75,9 @@ class DecoderProcess:
         """Have a photo decoded and wait for the reply.
 
         Raises Disconnected where the decoder ends, ValueError for a reply that makes no sense, TooCostly for a photo
-        that takes too long, and what the waiter and `step_aside` raise; after any of these the decoder is of no use.
-        `step_aside` is called once, when the photo takes much longer than promised or does not get on.
+        that takes too much time or too many threads, and what the waiter and `step_aside` raise. After any of these
+        the caller must end the decoder. `step_aside` is called when the photo takes much longer than promised or
+        stands still; it must set `is_aside`, and so is called once.
         """
         self._limit_memory(request.allowance.memory_bytes + len(photo))
         self._photos += 1
@@ -104,15 +109,15 @@ class DecoderProcess:
             run_when_idle(self.pid)
 
     def _limit_memory(self, allowed_bytes: int) -> None:
-        """Limit its data, and all that it maps: pages that are only read take tables of pages, which no limit counts.
+        """Limit its data, and all that it maps: even pages that are only read need page tables, which no limit counts.
 
-        A lower limit that the whole service is under stays.
+        If the whole service is under a lower limit, that one stays.
         """
         if not self._can_be_limited:
             return
         try:
-            for kind, born_bytes in self._born_bytes.items():
-                limit = born_bytes + allowed_bytes + _SLACK_BYTES
+            for kind, initial_bytes in self._initial_bytes.items():
+                limit = initial_bytes + allowed_bytes + _SLACK_BYTES
                 _, hard = resource.prlimit(self.pid, kind)
                 resource.prlimit(self.pid, kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
         except ProcessLookupError:  # it has ended, as the caller is about to see
@@ -122,25 +127,25 @@ class DecoderProcess:
             self._can_be_limited = False
 
     def has_grown(self, reply: Reply) -> bool:
-        """Return whether photos have left so much behind in it that the next one would lack memory."""
-        kept_bytes = reply.data_bytes - self._born_bytes[resource.RLIMIT_DATA]
+        """Return whether photos have left so much memory behind that the decoder is to be replaced."""
+        kept_bytes = reply.data_bytes - self._initial_bytes[resource.RLIMIT_DATA]
         return reply.resident_bytes > MAX_RESIDENT_BYTES or kept_bytes > MAX_KEPT_BYTES
 
     def may_be_blameless(self) -> bool:
-        """Return whether the photo may have had no part in the decoder's end; waits for the fork server to report it.
+        """Return whether something else than its photo may have ended the decoder; waits for its status.
 
-        Something outside has killed it, or it has crashed at once, perhaps since an earlier photo had damaged it.
+        Either it was killed from outside, or it crashed so soon that an earlier photo may have damaged it.
         """
         seconds = time.monotonic() - self._begun
-        self.ended.wait(_STATUS_SECONDS)
+        self.ended.wait(_MAX_STATUS_SECONDS)
         found = self._signal()
         if found in (signal.SIGKILL, signal.SIGTERM):
             return True
-        return found != signal.SIGPROF and self._photos > 1 and seconds < _EARLY_SECONDS
+        return found != signal.SIGPROF and self._photos > 1 and seconds < _MAX_EARLY_SECONDS
 
     def problem_of_end(self, max_seconds: float) -> Problem:
-        """Say what the end of the decoder means for its photo."""
-        self.ended.wait(_STATUS_SECONDS)
+        """Build the problem of a photo whose decoder has ended."""
+        self.ended.wait(_MAX_STATUS_SECONDS)
         found = self._signal()
         if found == signal.SIGPROF:
             return took_too_long(max_seconds)
@@ -156,5 +161,5 @@ class DecoderProcess:
 
 
 def took_too_long(max_seconds: float) -> TooCostly:
-    """Say that a photo is over its processor time."""
+    """Build the refusal of a photo that is over its processor time."""
     return TooCostly(f"Decoding this photo takes more than {max_seconds:g} s of processor time.")

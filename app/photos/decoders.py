@@ -1,9 +1,9 @@
-"""`Decoders`: photos are decoded in processes of their own, which can be ended whatever they do.
+"""`Decoders`: photos are decoded in processes of their own, which can be killed at any time.
 
 Each decoder is a child of the fork server (`processes.forkserver`) and shares one block of memory with this process
 (`processes.channel`). A thread that has a photo takes an idle decoder, writes the photo into its block and waits for
-the reply; every 50 ms it looks whether there is still a reason to wait (`decoder_process`). One thread keeps as many
-decoders alive as there should be: it hears of each one that ends, and asks for another at once.
+the reply; every 50 ms it checks whether there is still a reason to wait (`decoder_process`). One thread, the
+supervisor, keeps the number of decoders: it is told of each one that ends, and asks for another at once.
 
 A decoder ends when a photo has taken its processor time (the kernel sees to that), when the request's deadline has
 passed or the client has disconnected, when it neither computes nor waits for a processor for a second, and after a
@@ -39,12 +39,15 @@ log = logging.getLogger(__name__)
 MAX_SECONDS = 2.0
 # What most photos need: a JPEG of 12 megapixels is decoded at a quarter of its size, within both.
 FAST = Allowance(memory_bytes=32 * MEBI, seconds=0.05)
-# So many photos may go on at the lowest priority, each in a decoder beyond the planned ones.
+# Photos that go on at the lowest priority, each in a decoder beyond the planned ones.
 MAX_ASIDE = 4
-HELLO_SECONDS = 10.0
+# How long a new decoder may take to say hello.
+MAX_HELLO_SECONDS = 10.0
+# How long the fork server may take to do what it was asked for.
 MAX_SILENT_SECONDS = 5.0
-_RETRY_SECONDS = 1.0
+# How long a photo waits for a decoder.
 MAX_WAIT_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,11 @@ class Decoders:
         *,
         step_aside: Callable[[], None] | None = None,
     ) -> Decoded | Estimate:
-        """Decode a photo whose header promises no more than the allowance, else return what it promises.
+        """Decode a photo if its header promises no more than the allowance, else return the estimate.
 
         A photo that takes much longer than promised goes on at the lowest priority, after `step_aside` was called.
-        Raises UnsupportedImage, BrokenImage, TooManyPixels or TooCostly for the photo,
-        Overloaded where no decoder can be had or the photo may not go on, and what the waiter raises.
+        Raises UnsupportedImage, BrokenImage, TooManyPixels or TooCostly for the photo, Overloaded where no decoder
+        can be started or too many photos go on at the lowest priority, and what the waiter raises.
         """
         if len(photo) > self.max_bytes:
             raise TooCostly(f"The file has more than {self.max_bytes:,} bytes.")
@@ -142,7 +145,7 @@ class Decoders:
         except Disconnected:
             if not decoder.may_be_blameless():
                 raise decoder.problem_of_end(self.max_seconds) from None
-        # It gets one other decoder.
+        # The photo is tried once more, in another decoder.
         decoder = self._check_out(waiter)
         try:
             return self._run(decoder, photo, request, waiter, step_aside)
@@ -150,7 +153,7 @@ class Decoders:
             raise decoder.problem_of_end(self.max_seconds) from None
 
     def too_costly(self, estimate: Estimate) -> TooCostly:
-        """Say which limit of one photo an estimate is over."""
+        """Build the refusal that names the limit of one photo which an estimate is over."""
         needed, allowed = estimate.memory_bytes / MEBI, self.memory_bytes / MEBI
         if needed > allowed:
             return TooCostly(f"Decoding takes about {needed:,.0f} MiB of memory; {allowed:,.0f} MiB are allowed.")
@@ -214,8 +217,8 @@ class Decoders:
         thread = threading.Thread(target=self._supervise, name="decoders", daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # the system has no thread more for us; it may have one for the next photo
-            self._note_failure(str(error))
+        except RuntimeError as error:  # the system allows no more threads now; it may when the next photo comes
+            self._note_failure(_not_started(error))
             raise Overloaded("No process for decoding photos can be started.") from error
         return thread
 
@@ -233,7 +236,7 @@ class Decoders:
                 decoder.channel.close()
 
     def _end(self, decoder: DecoderProcess) -> None:
-        """End a decoder that its thread has no more use for; its replacement is the supervisor's work."""
+        """End a decoder that no thread uses any more; the supervisor replaces it."""
         with self._changed:
             if self._server is not None and self._alive.get(decoder.pid) is decoder:
                 self._server.kill(decoder.pid)
@@ -256,7 +259,7 @@ class Decoders:
             try:
                 server = ForkServer("app.photos.decoder", self.max_bytes, extra_modules=self._extra_modules)
             except OSError as error:
-                self._forget_all(error)
+                self._forget_all(_not_started(error))
                 continue
             with self._changed:
                 self._server = server
@@ -267,10 +270,10 @@ class Decoders:
                     with suppress(TimeoutError):
                         self._note(server, *server.events(_RETRY_SECONDS))
             server.close()
-            self._forget_all(OSError("their parent process ended"))
+            self._forget_all("The process that starts the decoders has ended or hung; it is started again.")
 
     def _is_silent(self) -> bool:
-        """Return whether the fork server has not done for long what it was asked for, as when it is stopped."""
+        """Return whether the fork server has long been asked for something that it has not done, as if it hung."""
         with self._changed:
             oldest = min(self._owed.values(), default=math.inf)
         return time.monotonic() - oldest > MAX_SILENT_SECONDS
@@ -284,7 +287,7 @@ class Decoders:
             for _ in range(self.count - in_use - len(self._asked)):
                 self._ask(self._server)
         except OSError as error:
-            self._give_up_for_now(error)
+            self._give_up_for_now(_not_started(error))
 
     def _ask(self, server: ForkServer) -> None:
         ours, theirs = socket.socketpair()
@@ -311,15 +314,15 @@ class Decoders:
             self._owed.pop(channel)
         if event is Event.FAILED:
             channel.close()
-            self._give_up_for_now(OSError(first, os.strerror(first)))
+            self._give_up_for_now(_not_started(OSError(first, os.strerror(first))))
             return
-        channel.socket.settimeout(HELLO_SECONDS)
+        channel.socket.settimeout(MAX_HELLO_SECONDS)
         try:
             enforced, data_bytes, mapped_bytes = channel.receive(HELLO)
         except (Disconnected, TimeoutError) as error:
             server.kill(first)
             channel.close()
-            self._give_up_for_now(error)
+            self._give_up_for_now(_not_started(error))
             return
         self.measures = sandbox.Measures(enforced)
         decoder = DecoderProcess(first, channel, data_bytes, mapped_bytes)
@@ -341,18 +344,18 @@ class Decoders:
                 self._idle.remove(decoder)
                 decoder.channel.close()
 
-    def _give_up_for_now(self, error: OSError) -> None:
-        self._note_failure(error.strerror or str(error) or "it ended at once")
+    def _give_up_for_now(self, failure: str) -> None:
+        self._note_failure(failure)
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
-    def _note_failure(self, reason: str) -> None:
-        """Log why no decoder can be started, once until one can be."""
-        if reason != self._failure:
-            log.error("A process for decoding photos could not be started: %s.", reason)
-        self._failure = reason
+    def _note_failure(self, failure: str) -> None:
+        """Log a sentence about the decoders, once until one is started."""
+        if failure != self._failure:
+            log.error("%s", failure)
+        self._failure = failure
 
-    def _forget_all(self, error: OSError) -> None:
-        """Bury all decoders, which end with the fork server, and pause before the next."""
+    def _forget_all(self, failure: str) -> None:
+        """Log why there is no fork server, forget its decoders, which have ended with it, and pause."""
         with self._changed:
             self._server = None
             for channel in self._asked:
@@ -362,12 +365,17 @@ class Decoders:
             for pid in list(self._alive):
                 self._bury(pid, self._alive[pid].status)
             if not self._is_closed:
-                self._give_up_for_now(error)
+                self._give_up_for_now(failure)
                 self._changed.wait(_RETRY_SECONDS)
 
 
+def _not_started(error: OSError | RuntimeError) -> str:
+    reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or "it ended at once"
+    return f"A process for decoding photos could not be started: {reason}."
+
+
 def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimate | Problem:
-    """Read what a decoder has written; nothing of it is believed but sizes that are known."""
+    """Copy what a decoder has written; its sizes follow from the request or are bounded."""
     if reply.status == Status.PROBLEM:
         detail = channel.output(THUMBNAIL_START, reply.detail_bytes).decode("utf-8", "replace")
         return PROBLEMS[reply.problem](detail)

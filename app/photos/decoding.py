@@ -1,6 +1,6 @@
-"""From uploaded bytes to a checked, upright RGB crop, the same for every model and every way in.
+"""From uploaded bytes to a checked, upright RGB crop, the same for every model, in the service and in commands.
 
-The kind is told from the content alone. Names, declared types and embedded metadata are never believed, and
+The format is determined from the content alone. Names, declared types and embedded metadata are never believed, and
 of the metadata only the EXIF orientation is used.
 """
 
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from ..errors import TooCostly, TooManyPixels, UnsupportedImage
-from .formats import KINDS, check_size, damaged, kind_of, resemblance, too_many_pixels
+from ..errors import TooManyPixels
+from .costs import out_of_memory
+from .formats import check_size, damaged, kind_of, too_many_pixels, unsupported
 from .heif import without_metadata
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
     """
     kind = kind_of(data)
     if kind is None:
-        raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {KINDS}.")
+        raise unsupported(data)
     try:
         return _decode(data, kind, max_pixels)
     except TooManyPixels:
@@ -145,7 +146,7 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
         raise too_many_pixels(max_pixels) from error
     except Exception as error:  # a decoder meets hostile bytes: whatever it raises, the file is at fault
         if _ran_out_of_memory(error):
-            raise TooCostly("Decoding this photo takes more memory than its header promised.") from error
+            raise out_of_memory() from error
         raise damaged(kind) from error
 
 

@@ -1,10 +1,10 @@
-"""The formats of photos, told from the content alone, and what is said of a file that has none of them."""
+"""The formats of photos, determined from the content alone, and the refusals of files that are none or damaged."""
 
 from __future__ import annotations
 
 import re
 
-from ..errors import BrokenImage, TooManyPixels
+from ..errors import BrokenImage, TooManyPixels, UnsupportedImage
 
 KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 
@@ -64,6 +64,11 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 def too_many_pixels(max_pixels: int) -> TooManyPixels:
     """Build the refusal of a photo with more than `max_pixels`."""
     return TooManyPixels(f"The photo has more than {max_pixels:,} pixels. Send a smaller copy.")
+
+
+def unsupported(data: bytes | memoryview) -> UnsupportedImage:
+    """Build the refusal of a file whose format is none that we read."""
+    return UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {KINDS}.")
 
 
 def damaged(kind: str) -> BrokenImage:

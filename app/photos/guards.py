@@ -1,8 +1,7 @@
-"""What a photo will cost, told from its bytes in microseconds, before any library opens it.
+"""The cost of a photo, estimated from its bytes in microseconds, before any library opens it.
 
 Nothing is decoded here, and every loop has a limit, so that the longest file of any content is examined in
-milliseconds. A file is believed no more than its decoder believes it: where a header and the coded frame differ, the
-larger counts.
+milliseconds. Decoders differ in which size they believe: where a header and the coded frame differ, the larger counts.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from ..errors import UnsupportedImage
 from .costs import Estimate
 from .derivations import examine_items
-from .formats import KINDS, damaged, kind_of, resemblance
+from .formats import damaged, kind_of, unsupported
 from .jpeg_header import examine_jpeg
 from .raster_headers import examine_bmp, examine_gif, examine_png, examine_webp
 from .tiff_header import examine_tiff
@@ -41,7 +39,7 @@ def examine(data: bytes | memoryview, *, max_pixels: int) -> Estimate:
     """
     kind = kind_of(data)
     if kind is None:
-        raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {KINDS}.")
+        raise unsupported(data)
     try:
         return _EXAMINERS[kind](data, max_pixels)
     except (IndexError, OverflowError, struct.error) as error:  # a header that ends early, or points beyond any file

@@ -1,4 +1,6 @@
-"""What a worker and a decoder say to each other over a `Channel`: two frames, and what lies in the block.
+"""The frames of a worker and a decoder, and the layout of their block, over a `Channel`.
+
+The decoder sends one hello. Then the worker sends a request for each photo, and the decoder a reply.
 
 block: [ the photo's bytes ... | crop | thumbnail, or the sentence of a problem ]
                                ^ input_bytes
@@ -15,7 +17,7 @@ from typing import Any, Literal
 from ..errors import BrokenImage, Problem, TooCostly, TooManyPixels, UnsupportedImage
 from .decoding import Geometry
 
-# What the sandbox enforces, and how many bytes are mapped for data and in all before the first photo.
+# What the sandbox enforces, and how many bytes are mapped before the first photo: for data, and in all.
 HELLO = struct.Struct("=BQQ")
 REQUEST = struct.Struct("=IHHBHQQdd")
 REPLY = struct.Struct("=BBBIIHHHQQQd")
@@ -61,7 +63,7 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Request:
-    """One photo: its size, what is wanted, what its header may promise, and the kernel's limit of processor time."""
+    """One photo: its size in bytes, what is wanted, what its header may promise, and its limit of processor time."""
 
     size: int
     wanted: Wanted
@@ -95,9 +97,9 @@ class Request:
 class Reply:
     """How a photo ended.
 
-    `width` and `height` are the upright photo's; `memory_bytes` and `seconds` are the header's estimate,
-    `resident_bytes` what the decoder occupies now, and `data_bytes` what it has mapped for its own data.
-    `detail_bytes` is the length of a problem's sentence.
+    `width` and `height` are the upright photo's, or the header's where more is needed. `memory_bytes` and `seconds`
+    are the estimate from the header; `resident_bytes` is what the decoder occupies now, and `data_bytes` what it has
+    mapped for its own data. `detail_bytes` is the length of a problem's sentence.
     """
 
     status: int
