@@ -4,8 +4,8 @@ Both share one block of memory and one socket. A request is a frame of fixed siz
 the beginning of the block; the answer is a frame of fixed size, and its output lies in the block from `input_bytes`
 on. One request is in work at a time. The end of either process closes the socket, which the other sees at once.
 
-What the frames hold is up to who uses the channel: `photos.protocol` is for decoders. The worker trusts neither frame
-nor block: it reads only sizes that it knows, and copies what it uses before it looks at it.
+The user of a channel defines what its frames hold, as `photos.protocol` does for decoders. The worker trusts neither
+frame nor block: it reads only sizes that it knows, and copies what it uses before it looks at it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import struct
 import tempfile
 from typing import Any
 
-# Larger inputs leave the block empty again, so that a few large photos do not stay in memory for ever after.
+# The block is emptied after a larger input, so that a few large photos do not stay in memory.
 _KEPT_BYTES = 1024 * 1024
 
 
@@ -71,7 +71,7 @@ class Channel:
         return self.block[at : at + size]
 
     def tidy(self, used_bytes: int) -> None:
-        """Give the memory of a large input back to the system."""
+        """Give the memory of the whole block back to the system after a large input."""
         if used_bytes > _KEPT_BYTES and hasattr(mmap, "MADV_REMOVE"):
             self.block.madvise(mmap.MADV_REMOVE)
 

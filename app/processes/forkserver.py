@@ -1,16 +1,16 @@
 """The fork server: a small clean process from which others are forked.
 
-It is started by `exec`, so that nothing of the worker is in its memory: no keys, no settings, no model. It imports the
-module that its children run once, and forks a child of that module in milliseconds whenever the worker asks. It has
-one thread, and its children end with it; it ends when the worker does, whose end closes the control socket.
+It is started by `exec`, so that nothing of the worker is in its memory: no keys, no settings, no model. It imports
+the module that its children run, once, and forks a child in milliseconds whenever the worker asks. It has one thread,
+and its children end with it. When the worker ends, the control socket closes, and the fork server ends.
 
     worker                              fork server
     FORK, with a socket and a block ->  fork; FORKED pid, or FAILED errno
     KILL pid                        ->  SIGKILL, if that child still runs
                                     <-  EXITED pid, wait status
 
-The standard library's `multiprocessing.forkserver` imports the worker's main module into each child, hands the whole
-environment on, and pickles what is sent.
+The standard library's `multiprocessing.forkserver` is not used: it imports the worker's main module into each child,
+hands the whole environment on, and pickles what is sent.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def main(control: int, input_bytes: int, module: str, *extra_modules: str) -> No
     for name in extra_modules:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # collecting would write into every object, and so copy the pages that all children share
+    gc.freeze()  # a collection would write into every object, and so copy the pages that all children share
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -195,14 +195,14 @@ def _drain(pipe: int) -> None:
 
 
 def _become_child(service: Service, descriptors: list[int], input_bytes: int) -> None:
-    """Keep nothing open but the channel, give all rights up, and serve until the worker closes."""
+    """Keep nothing open but the channel, serve until the worker closes it, and end the process; never returns."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sandbox.be_killed_first()
         sandbox.die_with_parent()
-        if os.getppid() == 1:  # the fork server ended before that was in force
+        if os.getppid() == 1:  # the fork server ended before `die_with_parent` took effect
             return
         _close_all_but(descriptors)
         channel = Channel(socket.socket(fileno=descriptors[0]), descriptors[1], input_bytes)

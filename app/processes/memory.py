@@ -1,6 +1,6 @@
-"""Words that processes share, and a heap that stays small while photos are decoded and is given back afterwards.
+"""Words that processes share, and a heap that stays small under load and gives its free pages back afterwards.
 
-What is done to the heap is glibc's own; other C libraries have no such functions, and need none.
+The functions for the heap are glibc's own; other C libraries have none, and need none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ IDLE_SECONDS = 2.0
 
 
 def shared_words() -> memoryview:
-    """Map a page of 64-bit words, all 0, that this process and those it forks read and write; none is read by half."""
+    """Map a page of 64-bit words, all 0, which this process and its forks share; no word is read half written."""
     return memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
 
 

@@ -1,8 +1,8 @@
-"""The file by which `topthree drain` finds the running service, and tells it what is wanted.
+"""The file by which `topthree drain` finds the running service, and tells it to serve or to drain.
 
-gunicorn's own would refuse a start where an old one names a process that lives, though it be another's. This one is
-locked for as long as the master lives (a POSIX lock: workers do not inherit it, and the system takes it back however
-the master ends), so that what was left behind is told from what runs, and nobody else's process is ever signalled.
+gunicorn's own would refuse a start if an old file names a living process, even one of another program. This one is
+locked for as long as the master lives (a POSIX lock: workers do not inherit it, and the system releases it however
+the master ends), so that a file left behind is recognised, and no process of another program is ever signalled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-_MOST_BYTES = 64
+_MAX_BYTES = 64
 _SERVING, _DRAINING = "serving", "draining"
 
 
@@ -33,11 +33,11 @@ class PidFile:
 
     @property
     def is_draining(self) -> bool:
-        """Tell whether the service is to drain."""
+        """Return whether the service is to drain."""
         return _DRAINING in self._read()
 
     def want(self, *, draining: bool) -> None:
-        """Write down what is wanted; the master looks when it gets SIGUSR1."""
+        """Write whether the service is to serve or to drain; the master reads it when it gets SIGUSR1."""
         self._write(self.pid, _DRAINING if draining else _SERVING)
 
     def remove(self) -> None:
@@ -48,7 +48,7 @@ class PidFile:
         os.close(self._descriptor)
 
     def _read(self) -> str:
-        return os.pread(self._descriptor, _MOST_BYTES, 0).decode("ascii", errors="replace")
+        return os.pread(self._descriptor, _MAX_BYTES, 0).decode("ascii", errors="replace")
 
     def _write(self, pid: int, state: str) -> None:
         text = f"{pid}\n{state}\n".encode("ascii")
@@ -59,7 +59,7 @@ class PidFile:
 def publish(environment: Mapping[str, str], host: str, port: int) -> PidFile:
     """Write and lock the file of this process; raises OSError where that cannot be done.
 
-    To be called by who listens at that address, and so may take the place of a file that is there.
+    The caller must listen at that address: only then may its file replace one that is there.
     """
     path = next(_paths(environment, host, port))
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -87,7 +87,7 @@ def find(environment: Mapping[str, str], host: str, port: int) -> PidFile | None
 
 
 def _paths(environment: Mapping[str, str], host: str, port: int) -> Iterator[Path]:
-    """List where the file may lie: who looks for it may have another environment than who wrote it."""
+    """List where the file may lie: its reader may have another environment than its writer had."""
     name = f"topthree-{os.geteuid()}-{host.strip('[]')}-{port}.pid"
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime and os.access(runtime, os.W_OK):

@@ -1,10 +1,12 @@
-"""What a decoder may no longer do, as far as the kernel enforces it for a process without rights.
+"""The sandbox: rights that a process gives up before it reads hostile bytes, as far as the kernel enforces that.
 
 A seccomp filter (seccomp(2), kernel documentation "Seccomp BPF") allows the system calls that decoding needs and no
-others: memory, threads, clocks, and reading and writing what is open already. All others fail with EPERM, so that a
-library that asks for more than it needs goes on without. The numbers of the calls are those of the kernel's tables for
-x86-64 and arm64. The filter is written here since the only binding on PyPI, pyseccomp, needs the library libseccomp,
-which slim images lack.
+others: memory, threads, clocks, and reading and writing what is open already. Any other call fails with EPERM, so that
+a library that asks for more than it needs goes on without it. Two cases differ: `clone3` fails with ENOSYS, so that
+glibc falls back to `clone`, and a call by the rules of another architecture kills the process.
+
+The numbers of the calls are those of the kernel's tables for x86-64 and arm64. The filter is written here since the
+only binding on PyPI, pyseccomp, needs the library libseccomp, which slim images lack.
 """
 
 from __future__ import annotations
@@ -105,11 +107,10 @@ def be_killed_first() -> None:
 
 
 def enter() -> Measures:
-    """Give up, for good, what this process needs no more; returns what the kernel enforces from now on."""
-    measures = Measures(0)
+    """Give up for good the rights that decoding does not need; returns what the kernel enforces from now on."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    measures |= Measures.NO_CORE_DUMPS
+    measures = Measures.NO_CORE_DUMPS
     if _prctl(_PR_SET_NO_NEW_PRIVS, 1) and _prctl(_PR_SET_DUMPABLE, 0):
         measures |= Measures.NO_NEW_RIGHTS
         if _install_filter():
@@ -152,7 +153,7 @@ def _install_filter() -> bool:
 
 
 def _filter(column: int, architecture: int, pid: int) -> list[bytes]:
-    """Write the filter: plain calls by their number; the last five by what they are asked to do."""
+    """Write the filter: most calls are allowed by their number; mmap, clone, tgkill and prlimit64 by an argument."""
     allowed = [numbers[column] for numbers in _ALLOWED.values() if numbers[column] >= 0]
     return [
         _step(_LOAD, _ARCHITECTURE),
@@ -162,22 +163,23 @@ def _filter(column: int, architecture: int, pid: int) -> list[bytes]:
         _step(_JUMP_IF_GREATER_OR_EQUAL, _X32_BIT, 0, 1),
         _step(_RETURN, _FAIL | errno.EPERM),
         *(line for number in allowed for line in (_step(_JUMP_IF_EQUAL, number, 0, 1), _step(_RETURN, _ALLOW))),
-        # The limit of data counts neither memory that could be shared nor that of a stack that grows.
+        # No shared memory and no stack that grows may be mapped, since the limit of data counts neither.
         *_where(_MMAP[column], 3, _step(_JUMP_IF_ANY_BIT, _MAP_SHARED | _MAP_GROWSDOWN, 1, 0)),
         # glibc asks for clone3 first and falls back to clone, whose flags a filter can read.
         _step(_JUMP_IF_EQUAL, _CLONE3[column], 0, 1),
         _step(_RETURN, _FAIL | errno.ENOSYS),
         *_where(_CLONE[column], 0, _step(_JUMP_IF_ANY_BIT, _CLONE_THREAD, 0, 1)),
-        # abort(3) sends this process a signal; no other process may get one.
+        # abort(3) sends a signal to its own process; no other process may get one.
         *_where(_TGKILL[column], 0, _step(_JUMP_IF_EQUAL, pid, 0, 1)),
-        # A thread asks for its stack's limit; none may be changed: the new limit is a null pointer, both halves.
+        # A thread reads the limit of its stack. No limit may be changed: the pointer to the new one must be null, in
+        # both halves.
         *_where(_PRLIMIT64[column], 2, _step(_JUMP_IF_EQUAL, 0, 0, 3), also_high_half=True),
         _step(_RETURN, _FAIL | errno.EPERM),
     ]
 
 
 def _where(number: int, argument: int, test: bytes, *, also_high_half: bool = False) -> list[bytes]:
-    """Allow a call where its argument passes a test; the next instruction sees the call's number again."""
+    """Allow a call if its argument passes a test; the steps behind these find the call's number loaded again."""
     at = _ARGUMENTS + 8 * argument
     body = [_step(_LOAD, at), test]
     if also_high_half:

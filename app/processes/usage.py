@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_SECONDS_PER_LOOK = 1e-6
+# Less processor time than this between two looks is no progress.
+_MIN_USED_SECONDS = 1e-6
 # A process whose threads are hidden may be waiting for a processor, so only a longer standstill counts.
 HIDDEN_FACTOR = 5.0
 PROC = Path("/proc")
 
 
 class Usage:
-    """The use of one process; where the system cannot say, it seems to use nothing and never to stall."""
+    """The use of one process; on a system without its clock it seems to use nothing and never to stall."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -36,9 +37,9 @@ class Usage:
         return len(_threads(self.pid))
 
     def is_waiting(self) -> bool | None:
-        """Return whether all its threads sleep, which no computing or starving thread does; None where that is hidden.
+        """Return whether all its threads sleep: none computes or waits for a processor. None where that is hidden.
 
-        /proc hides a process that leaves no core from its own user where it is mounted with `hidepid`.
+        A /proc that is mounted with `hidepid` hides a process that leaves no core, even from its own user.
         """
         if self._clock is None:
             return False
@@ -47,7 +48,7 @@ class Usage:
 
 
 class Progress:
-    """Notices a process that does not get on: for some time it has neither computed nor waited for a processor."""
+    """Notices a process at a standstill: for some time it has neither computed nor waited for a processor."""
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
@@ -59,16 +60,16 @@ class Progress:
         return max(0.0, self._usage.seconds() - self._start)
 
     def stalled_seconds(self) -> float:
-        """Return for how long it has not got on, as far as the calls of this method could see."""
+        """Return for how long it has stood still; each call is one look, and only looks notice progress."""
         now, seconds = time.monotonic(), self._usage.seconds()
         is_waiting = self._usage.is_waiting()
-        if seconds - self._seconds > _SECONDS_PER_LOOK or is_waiting is False:
+        if seconds - self._seconds > _MIN_USED_SECONDS or is_waiting is False:
             self._seconds, self._since = seconds, now
         return (now - self._since) / (1.0 if is_waiting else HIDDEN_FACTOR)
 
 
 def run_when_idle(pid: int) -> None:
-    """Let a process have a processor only while no other wants one; this cannot be taken back without rights."""
+    """Give a process the lowest priority, at which others always run first; only privileged code can undo this."""
     if not hasattr(os, "sched_setscheduler"):
         return
     for thread in _threads(pid):
