@@ -16,13 +16,13 @@ class FrameSize:
 
 
 class _Bits:
-    """Bits of a header, the highest first; behind the end there are zeros."""
+    """Bits of a header, the highest first; zeros follow its end."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(self, count: int) -> int:
-        """Read an unsigned number of so many bits."""
+        """Read an unsigned number of `count` bits."""
         self._left -= count
         shifted = self._value >> self._left if self._left >= 0 else self._value << -self._left
         return shifted & ((1 << count) - 1)

@@ -1,7 +1,7 @@
 """The cost of an AVIF or a HEIC: that of every picture which the photo is made of, as often as it is decoded.
 
-An item is a coded picture, or is derived from others: a grid, an overlay, an identity. Decoders decode what it is made
-of each time anew, so that overlays of overlays double with each level; what refers to itself would never end.
+An item is a coded picture, or is derived from others: a grid, an overlay, an identity. Decoders decode the parts of an
+item anew each time, so that overlays of overlays double with each level; an item that refers to itself never ends.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _AV1, _HEVC = b"av01", (b"hvc1", b"hev1")
 
 @dataclass(frozen=True)
 class _Work:
-    """An item's own size, and what decoding it takes in all: pictures, their pixels, and others."""
+    """An item's own size, and what decoding it takes with all its parts: pictures, pixels and bytes of the file."""
 
     width: int
     height: int
-    pictures: int
-    decoded: int
-    composed: int
-    alpha: int  # pixels of transparency that are decoded
-    chroma: bool
-    deep: bool
-    file_bytes: int
+    pictures: int = 1
+    decoded: int = 0  # pixels
+    composed: int = 0  # pixels that are put together from others
+    alpha: int = 0  # pixels of transparency that are decoded
+    full_chroma: bool = False
+    deep: bool = False
+    file_bytes: int = 0
 
 
 class _Tree:
@@ -93,16 +93,17 @@ class _Tree:
 
     def _sum(self, own: _Work, parts: list[_Work]) -> _Work:
         check_size(own.width, own.height, self._max_pixels)
+        works = [own, *parts]
         total = _Work(
             own.width,
             own.height,
-            own.pictures + sum(part.pictures for part in parts),
-            own.decoded + sum(part.decoded for part in parts),
-            own.composed + sum(part.composed for part in parts),
-            own.alpha + sum(part.alpha for part in parts),
-            own.chroma or any(part.chroma for part in parts),
-            own.deep or any(part.deep for part in parts),
-            own.file_bytes + sum(part.file_bytes for part in parts),
+            pictures=sum(work.pictures for work in works),
+            decoded=sum(work.decoded for work in works),
+            composed=sum(work.composed for work in works),
+            alpha=sum(work.alpha for work in works),
+            full_chroma=any(work.full_chroma for work in works),
+            deep=any(work.deep for work in works),
+            file_bytes=sum(work.file_bytes for work in works),
         )
         if total.pictures > _MAX_PICTURES:
             raise too_costly(self._items.kind, f"it is made of more than {_MAX_PICTURES:,} pictures")
@@ -124,7 +125,7 @@ class _Tree:
             width, height = max(width, number_at(head, 10, wide)), max(height, number_at(head, 10 + wide, wide))
         elif parts:
             width, height = max(width, parts[0].width), max(height, parts[0].height)
-        return _Work(width, height, 1, 0, width * height, 0, False, False, 0)
+        return _Work(width, height, composed=width * height)
 
     def _check_tiles(self, across: int, down: int, size: tuple[int, int], parts: list[_Work]) -> None:
         """Refuse tiles that have more pixels than a photo may, but for those that reach over its edges."""
@@ -146,9 +147,16 @@ class _Tree:
             frames = self._read_hevc(item, sizes)
         width, height = max(size.width for size in sizes), max(size.height for size in sizes)
         check_size(width, height, self._max_pixels)
-        full, deep = any(size.full_chroma for size in sizes), any(size.deep for size in sizes)
-        pixels = width * height
-        return _Work(width, height, max(1, frames), pixels * max(1, frames), 0, 0, full, deep, file_bytes)
+        frames = max(1, frames)
+        return _Work(
+            width,
+            height,
+            pictures=frames,
+            decoded=width * height * frames,
+            full_chroma=any(size.full_chroma for size in sizes),
+            deep=any(size.deep for size in sizes),
+            file_bytes=file_bytes,
+        )
 
     def _read_av1(self, item: Item, sizes: list[FrameSize]) -> int:
         """Add the sizes in all sequence headers, and return how many frames there are."""
@@ -219,7 +227,7 @@ def examine_items(data: bytes | memoryview, kind: str, max_pixels: int) -> Estim
     if work is None or not work.width or not work.height:
         raise damaged(kind)
     codec = "AV1" if kind == "AVIF" else "HEVC"
-    costs: list[tuple[Cost, int]] = [(COSTS[f"{codec} 4:4:4" if work.chroma else codec], work.decoded)]
+    costs: list[tuple[Cost, int]] = [(COSTS[f"{codec} 4:4:4" if work.full_chroma else codec], work.decoded)]
     costs += [(COSTS[f"{codec} alpha"], work.alpha)] if work.alpha else []
     costs += [(COSTS[f"{codec} deep"], work.decoded)] if work.deep else []
     costs += [(COSTS["composed"], work.composed)] if work.composed else []

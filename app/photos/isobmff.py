@@ -15,6 +15,9 @@ _MAX_EXTENTS = 3000
 _MAX_REFERENCES = 6000
 _MAX_PROPERTIES = 6000
 
+# Of these a file has one each, at most.
+_SINGLE_BOXES = (b"pitm", b"iloc", b"iinf", b"iprp", b"iref", b"idat")
+
 Data = bytes | memoryview
 
 
@@ -99,7 +102,7 @@ def read_items(data: Data, kind: str) -> Items:
 def _read_meta(found: Items, start: int, end: int) -> None:
     boxes: dict[bytes, tuple[int, int]] = {}
     for box, begins, ends in found.walk(start, end):
-        if box in boxes and box in _READERS:
+        if box in boxes and box in _SINGLE_BOXES:
             raise damaged(found.kind)  # decoders differ in which they believe
         boxes[box] = begins, ends
     idat = boxes.get(b"idat", (len(found.data), 0))[0]
@@ -115,9 +118,6 @@ def _read_meta(found: Items, start: int, end: int) -> None:
         _read_properties(found, *boxes[b"iprp"])
     if b"iref" in boxes:
         _read_references(found, *boxes[b"iref"])
-
-
-_READERS = (b"pitm", b"iloc", b"iinf", b"iprp", b"iref", b"idat")
 
 
 def _read_locations(found: Items, start: int, idat: int) -> None:

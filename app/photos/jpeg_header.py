@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .costs import BASE_BYTES, BASE_SECONDS, Estimate, too_costly
 from .formats import check_size, damaged
 
-# What `images.decode` asks of a JPEG's shorter side: 2.5 times what the resize needs.
+# What `decoding.decode` asks of a JPEG's shorter side: 2.5 times what the resize needs.
 SHORTEST_DECODED_SIDE = 640
 
 # Processor time that is out of all proportion, whatever a caller's own limit is.
@@ -119,14 +119,15 @@ def _output_cost(frame: _Frame) -> tuple[float, float]:
     scale = min(8, max(1, min(frame.width, frame.height) // SHORTEST_DECODED_SIDE))
     scale = 1 if frame.marker in _LOSSLESS else 1 << (scale.bit_length() - 1)
     decoded = math.ceil(frame.width / scale) * math.ceil(frame.height / scale)
-    few = len(frame.blocks)
+    components = len(frame.blocks)
     seconds = BASE_SECONDS + samples * _SAMPLE_NS * 1e-9 + decoded * 4e-9
-    if few > 3:
+    if components > 3:
         seconds += decoded * _CONVERTED_PIXEL_NS * 1e-9
     if frame.marker in _LOSSLESS:
         seconds += samples * _LOSSLESS_SAMPLE_NS * 1e-9
     # Beside the picture the decoder keeps some rows at full width.
-    return seconds, BASE_BYTES + decoded * (1.2 if few == 1 else 4.5) + frame.width * few * 128
+    memory = BASE_BYTES + decoded * (1.2 if components == 1 else 4.5) + frame.width * components * 128
+    return seconds, memory
 
 
 def _scans_ns(data: bytes | memoryview, first_scan: int, frame: _Frame) -> float:
@@ -175,7 +176,7 @@ def _marker_places(
     for start in range(0, len(codes), _BLOCK_BYTES):
         block = codes[start : start + _BLOCK_BYTES + 1]
         marks = block[:-1] == 0xFF
-        if np.count_nonzero(marks) * 16 > marks.size:  # no photo has so many, and to list them would take longer
+        if np.count_nonzero(marks) * 16 > marks.size:  # more than any photo has; listing them would take longer
             places = np.flatnonzero(marks & wanted(block[1:]))
         else:
             places = np.flatnonzero(marks)

@@ -62,7 +62,6 @@ def examine_gif(data: bytes | memoryview, max_pixels: int) -> Estimate:
     if not width or not height:
         raise damaged("GIF")
     check_size(width, height, max_pixels)
-    # A frame that does not fill the screen is decoded beside it.
     return estimate("GIF", (width, height), [(COSTS["GIF"], width * height)], len(data))
 
 
