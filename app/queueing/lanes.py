@@ -1,9 +1,9 @@
 """`Lanes`: a photo is decoded in the lane that its header asks for.
 
-Every photo first gets what most need, a slot and a decoder with a small allowance, and is decoded at once where its
-header promises no more than that. One that needs more gives its slot back, reserves the memory that its header
-promises, and waits for a slot of the long lane. A photo that takes much longer than promised, in either lane, goes on
-at the lowest priority without a slot, and queues for one again when it is decoded: the others do not wait for it.
+Every photo first gets a slot and a decoder with a small allowance, and is decoded at once if its header promises no
+more than that. One that needs more gives its slot back, reserves the memory that its header promises, and waits for a
+slot of the long lane. A photo that takes much longer than promised, in either lane, goes on at the lowest priority
+without a slot, and queues for one again when it is decoded, so the others do not wait for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Lanes:
     def decoded(
         self, photo: bytes, wanted: Wanted, deadline: Deadline = NO_DEADLINE
     ) -> Iterator[tuple[Decoded, Turn]]:
-        """Decode a photo and hold a slot, in which the caller computes; the turn's wait is that of the whole way.
+        """Decode a photo and hold a slot while the caller computes; `Turn.waited_seconds` adds up all waits for slots.
 
         Raises what `Decoders.attempt` raises; TooCostly where the header promises more than one photo may take;
         DeadlineExceeded and ClientClosedRequest; Overloaded where the wait for the long lane takes the whole deadline.

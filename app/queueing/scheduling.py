@@ -39,19 +39,19 @@ _TOO_LATE = "The deadline passed before the photo was answered."
 
 @dataclass(frozen=True)
 class Deadline:
-    """Until when an answer is of use, by the monotonic clock, and whether anybody still waits for it."""
+    """Until when an answer is of use, by the monotonic clock, and whether its client has left."""
 
     expires: float = math.inf
     is_abandoned: Callable[[], bool] = bool
 
     @property
     def remaining_seconds(self) -> float | None:
-        """Tell how long is left, at least 0; None where there is no end."""
+        """Return the seconds that are left, at least 0; None without an end."""
         return None if self.expires == math.inf else max(0.0, self.expires - time.monotonic())
 
     @property
     def is_over(self) -> bool:
-        """Tell whether work for it would be in vain."""
+        """Return whether an answer would be of no use any more."""
         return self.remaining_seconds == 0 or self.is_abandoned()
 
     def check(self, needed_seconds: float = 0.0) -> None:
@@ -67,7 +67,7 @@ NO_DEADLINE = Deadline()
 
 
 def moving_mean(mean: float, newest: float) -> float:
-    """Let the newest duration count in a mean of durations, which is 0 before the first."""
+    """Return a mean of durations with the newest added; the mean before the first is 0."""
     return mean + (newest - mean) * (_NEWEST_WEIGHT if mean else 1)
 
 
@@ -100,7 +100,7 @@ class Turn:
         return self._slots.in_flight == 1 and not self._slots.elsewhere()
 
     def give_up(self) -> None:
-        """Give the slot to the next request; to be called by the thread that holds it, as often as it likes."""
+        """Give the slot to the next request; only the thread that holds it may call this, and more than once."""
         if self.is_held:
             self.is_held = False
             self._slots.release(is_long=self._is_long)
@@ -109,7 +109,8 @@ class Turn:
 class Slots:
     """A number of slots, handed over in the order of arrival.
 
-    Long photos hold all but one of them at most, so that one is always for those that are decoded in a moment.
+    Long photos hold all but one of them at most (the only one, where there is one), so that a short photo never has to
+    wait for a long one.
     `elsewhere` counts the requests that other processes have in flight on the same processors.
     """
 
@@ -154,7 +155,7 @@ class Slots:
             turn.give_up()
 
     def _acquire(self, deadline: Deadline, is_long: bool) -> bool:
-        """Get a slot, and return whether that took waiting."""
+        """Get a slot, and return whether it had to be waited for."""
         with self._lock:
             self.in_flight += 1
             if self._is_free(is_long):
@@ -195,7 +196,7 @@ class Slots:
             self._note_handover()
 
     def _note_handover(self) -> None:
-        """Measure the time between two slots that pass on, in which all were held: only then is it the work's own."""
+        """Measure the time between two handovers; all slots were held in between, so it depends on the work alone."""
         now = time.monotonic()
         if self._last_handover is not None:
             self._seconds_between = moving_mean(self._seconds_between, now - self._last_handover)
@@ -220,7 +221,7 @@ class MemoryBudget:
     def reserve(self, size: int, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
         """Hold `size` bytes; waits while others hold them, and raises what the deadline does.
 
-        A size above the total is never to be had: the caller refuses such a photo.
+        `size` must not be above the total, for which this would wait without end.
         """
         ticket = object()
         with self._changed:
@@ -303,7 +304,7 @@ class Batcher(Generic[Item, Result]):
 
 
 def _is_due(deadline: Deadline, future: Future[Result]) -> bool:
-    """Tell whether an item is still to be computed; if not, tell its waiter why."""
+    """Return whether an item is still to be computed; if not, its future fails with the reason."""
     try:
         deadline.check()
     except (DeadlineExceeded, ClientClosedRequest) as error:

@@ -1,14 +1,14 @@
 """`Door`: what a worker's event loop decides by a request's head alone, without a thread.
 
-- A full house refuses photos here. Of four times the load that can be carried, three requests in four are refused. A
-  thread, gunicorn's parser and the framework would take more of the processor for that than the answer is worth; here
-  it is a comparison of two numbers, one pattern over the head, and one line in the log. Only the plainest requests are
-  refused so. Whatever is unusual in a head is for gunicorn's parser to judge, and whoever needs more of the answer
-  than this, such as a web page that wants to read it, is refused in a thread.
-- A large body is not taken in where that would be in vain: without a key where one is needed, or at an address that
-  takes no photo, or none so large. A thread answers such a request at once.
-- The form of the page without script carries its key in its body, so its body must be taken to know the key. Only a
-  few large ones are taken at once; a thread answers one more at once (503).
+- A service at capacity refuses photos here. Of four times the load that can be carried, three requests in four are
+  refused. A thread, gunicorn's parser and the framework would take too much of the processor for that; here it is a
+  comparison of two numbers, one pattern over the head, and one line in the log. Only the plainest requests are refused
+  so. gunicorn's parser judges any unusual head, and a thread refuses a request that needs more in its answer, such as
+  one of a web page, which must be allowed to read it.
+- A large body is not received if the request is refused anyway: without a key where one is needed, or at an address
+  that takes no photo, or none of that size. A thread answers such a request at once.
+- The form of the page without script carries its key in its body, so the body must be received to know the key. Only
+  a few large ones are received at a time; a thread answers one more at once (503).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PLAIN_HEAD = re.compile(
     rb"POST (?P<path>/[a-z0-9/]*)(?:\?[!-~]*)? HTTP/1\.1\r\n(?P<fields>(?:[A-Za-z0-9-]+:[\t -~]*\r\n)*)\r\n"
 )
 _FIELD = re.compile(rb"^(connection|origin|traceparent|transfer-encoding):([^\r]*)", re.IGNORECASE | re.MULTILINE)
-# What is made of these only a thread knows: a header for the page's origin, an id in the log, the body's end.
+# Only a thread can handle these: a header for the page's origin, an id in the log, the body's end.
 _NEEDS_A_THREAD = (b"origin", b"traceparent", b"transfer-encoding")
 _TARGET = re.compile(rb"(?:\r\n)?([^ \r\n]+) (?:[A-Za-z][A-Za-z0-9+.-]*://[^ /?#\r\n]*)?([^ ?#\r\n]*)")
 _TOKEN = re.compile(rb"\r\nauthorization:[ \t]*bearer[ \t]([^\r\n]*)", re.IGNORECASE)
@@ -50,7 +50,7 @@ class Refused:
 
 
 class Door:
-    """The way into one application."""
+    """The early decisions for one application."""
 
     def __init__(self, app: flask.Flask) -> None:
         settings: Settings = app.config["TOPTHREE"]
@@ -64,7 +64,7 @@ class Door:
         self._refuses = settings.log_addresses == "off" and not settings.traces
 
     def wants_body(self, arrival: Arrival) -> bool:
-        """Tell, once a head has come, whether the rest of the body is worth waiting for."""
+        """Return, once a head has arrived, whether the rest of the body is to be received."""
         method, path = _target(arrival.head)
         most = self._most_bytes.get(path, 0) if method == b"POST" else 0
         is_form = most > 0 and path not in self._photo_routes
@@ -75,11 +75,12 @@ class Door:
         return arrival.declared_bytes <= max(most, FRAMING_BYTES)
 
     def take_place(self, arrival: Arrival) -> Callable[[], None]:
-        """Give a large body a place if its key, which is needed, can only be inside it.
+        """Give a large body a place if a key is needed and can only be inside it.
 
-        Returns what frees the place; any thread may call it, and more than once. Raises Overloaded if there is none.
+        Returns a function that frees the place; any thread may call it, more than once. Raises Overloaded if no place
+        is free.
         """
-        if not self._has_key_inside(arrival):
+        if not self._may_have_key_inside(arrival):
             return lambda: None
         if len(self._places) >= MAX_LARGE_FORMS:
             raise Overloaded(f"{MAX_LARGE_FORMS} large forms are being received already. Try again in 1 s.", 1)
@@ -87,7 +88,7 @@ class Door:
         self._places.add(place)
         return lambda: self._places.discard(place)
 
-    def _has_key_inside(self, arrival: Arrival) -> bool:
+    def _may_have_key_inside(self, arrival: Arrival) -> bool:
         is_large = arrival.declared_bytes is None or arrival.declared_bytes > FRAMING_BYTES
         if not (self._keys.is_required and is_large):
             return False
@@ -96,9 +97,9 @@ class Door:
         return is_form and not self._has_key(arrival.head)
 
     def refuse(self, arrival: Arrival, *, may_keep: bool) -> Refused | None:
-        """Refuse a request that has arrived whole, or waits for leave to send its body, where the house is full.
+        """Refuse a request if the service is at capacity; it has arrived whole, or waits for leave to send its body.
 
-        Returns None where a thread is to have it.
+        Returns None if a thread is to handle it.
         """
         problem = self._admission.refusal_if_full() if self._refuses else None
         head = _PLAIN_HEAD.fullmatch(arrival.head) if problem and arrival.is_alone else None

@@ -156,7 +156,7 @@ class PatientWorker(WaitingWorker):
         return conn.parser.refusal is None
 
     def _refuse_at_door(self, conn: Connection, *, is_whole: bool) -> bool:
-        """Refuse a request whose head has come, where the house is full; tell whether that was done."""
+        """Refuse a request whose head has arrived if the service is at capacity; return whether it was refused."""
         assert conn.arrival is not None
         refused = self._door.refuse(conn.arrival, may_keep=is_whole and self.alive)
         if refused is None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# A household or an office gets at least so much of IPv6; its single addresses change as it likes.
+# A household or an office gets an IPv6 network of at least this size, and can use any address in it.
 _IPV6_PREFIX_BITS = 64
 # 203.0.113.7:4711, [2001:db8::1]:4711 and [2001:db8::1]; a bare IPv6 address has no brackets, and so no port.
 _WITH_PORT = re.compile(r"(?:(?P<v4>[0-9.]+):[0-9]+|\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]+)?)")
 
 
 class AddressAlone:
-    """A WSGI application behind a trusted proxy, which sees the client's address without its port.
+    """WSGI middleware behind a trusted proxy: it removes the port from the client's address.
 
     Azure's gateway and IIS write both into `X-Forwarded-For`. With the port, each connection would be a client of its
     own to the limits.
@@ -33,16 +33,16 @@ class AddressAlone:
 
 
 def without_port(text: str) -> str:
-    """Return an address without its port and brackets; what is no address with a port stays as it is."""
+    """Return an address without its port and brackets; any other text is returned unchanged."""
     found = _WITH_PORT.fullmatch(text.strip())
     address = found and (found["v4"] or found["v6"])
     return address if address and _parse(address) else text
 
 
 def counted_as(text: str) -> str:
-    """Return what an address is counted as: itself, or of IPv6 its network of 64 bits.
+    """Return what limits count an address as: an IPv4 address itself, an IPv6 address as its network of 64 bits.
 
-    An IPv4 address within IPv6 is the IPv4 address. What is no address, such as a Unix socket's, stays as it is.
+    An IPv4 address written as IPv6 counts as IPv4. Text that is no address, such as a Unix socket's, stays as it is.
     """
     found = _parse(text.partition("%")[0])
     if found is None:

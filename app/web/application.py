@@ -15,7 +15,7 @@ from ..settings import ROOT, Settings
 from . import access, addresses, api, observing, openapi, pages, probes, problems, refused_bodies, uploads
 from .headers import SECURITY_HEADERS
 
-# How much of the deadline may be taken up already when a request is let in; the rest is for what an estimate misses.
+# How much of the deadline the expected wait of an admitted request may take; the rest is for errors of the estimate.
 LATEST_SHARE = 0.7
 
 

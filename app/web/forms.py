@@ -17,7 +17,7 @@ from werkzeug.http import parse_options_header as parse_extended_header
 from ..errors import BadRequest, TooLarge
 
 MAX_PARTS = 1024
-# As long as gunicorn allows a line of a request's header to be.
+# gunicorn's limit for a line of a request's header.
 MAX_HEADER_LINE_BYTES = 8190
 # A file's name of 255 characters takes up to 765 bytes, and the rest of its part's header about 100.
 MAX_HEADER_BYTES = MAX_PARTS * 1024
@@ -105,7 +105,7 @@ def _finish(part: _Unfinished) -> Part:
 
 
 def _text(value: str) -> str:
-    """Decode UTF-8 that was read as Latin-1; a file's name in another encoding, as Windows has, makes no error."""
+    """Decode UTF-8 that was read as Latin-1; in other encodings, as on Windows, characters are replaced."""
     return value.encode("latin-1").decode("utf-8", "replace")
 
 

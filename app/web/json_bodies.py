@@ -26,7 +26,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def parse_photo(body: bytes) -> bytes:
     """Return the photo, whose base64 may have the beginning of a data: URL in front.
 
-    Takes time in proportion to the body at most, and stops at the first member or value that does not belong here.
+    Takes at most time in proportion to the body, and stops at the first member or value that is not allowed.
     Raises BadRequest with what is wrong.
     """
     body = _without_data_url(body.removeprefix(_BYTE_ORDER_MARK))
@@ -49,7 +49,7 @@ def _without_data_url(body: bytes) -> bytes:
 
 
 def _problem_of(message: str) -> BadRequest:
-    """Say in our words what msgspec found; where it says it in other words than we know, say what a body must be."""
+    """Build our own sentence from msgspec's; one that we do not know becomes a sentence on what a body must be."""
     _, is_unknown, member = message.partition("unknown field `")
     if is_unknown:
         return BadRequest(

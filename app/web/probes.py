@@ -29,8 +29,8 @@ WATCH_SECONDS = 2.0
 class Readiness:
     """Which workers are warm, what each has in flight, and whether the service drains.
 
-    All of it lies in memory that master and workers share across the fork; each number is an aligned word, so that
-    nobody ever reads half of one.
+    All of it lies in memory that master and workers share across the fork; each number is an aligned word, so that no
+    process reads one half written.
     """
 
     def __init__(self, planned: int) -> None:
@@ -64,13 +64,13 @@ class Readiness:
         return sum(self._words[1 + self._slots :])
 
     def in_flight_elsewhere(self) -> int:
-        """Count the requests in flight in the other workers; asked for every photo, so it reads theirs alone."""
+        """Count the requests in flight in the other workers; fast, since it is called for every photo."""
         first = 1 + self._slots
         return sum(self._words[first : first + self.planned]) - self._words[first + self.slot]
 
     @property
     def is_draining(self) -> bool:
-        """Tell whether the service says that it is not ready, though it is."""
+        """Return whether the service drains: it answers requests, but says that it is not ready."""
         return bool(self._words[0])
 
     @is_draining.setter
@@ -116,7 +116,7 @@ def healthz() -> flask.Response:
 
 @blueprint.get("/readyz")
 def readyz() -> flask.Response:
-    """Answer 200 when every planned worker has named the photo that is known, unless it drains; loads nothing."""
+    """Answer 200 if every planned worker has answered the known photo and the service does not drain; load nothing."""
     classifier = current_classifier()
     readiness = _current_readiness()
     if readiness.is_draining:
@@ -137,11 +137,11 @@ def warm_up_in_background(
     halt: Callable[[int], None] = os._exit,
     pause: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Load the model in a thread, so that the worker answers probes meanwhile; mark it ready when it answers.
+    """Load the model in a thread while the worker answers probes; mark it ready once the known photo is answered.
 
-    Weights, a bundle or an int8 model that were asked for by name and cannot serve stop the whole service, unless
-    other workers answer by now. For any other reason it stays alive and not ready, and tries again from time to
-    time: a balancer that asks `/readyz` sends no request that would.
+    If a setting names weights, a bundle or int8 and they cannot serve, the whole service stops, unless other workers
+    are ready. After any other failure the worker stays alive and not ready, and tries again every 30 seconds, since a
+    balancer that asks `/readyz` sends no request that would load the model.
     """
     readiness.slot = slot
     app.extensions["topthree_readiness"] = readiness
@@ -167,7 +167,7 @@ def warm_up_in_background(
 def keep_watch_in_background(
     classifier: Classifier, readiness: Readiness, slot: int, *, pause: Callable[[float], object] = time.sleep
 ) -> None:
-    """Try the known photo again when photos were asked for and none has succeeded; mark what comes of it."""
+    """Try the known photo again if photos were asked for and none has succeeded; mark whether it was answered."""
 
     def watch() -> None:
         while True:

@@ -72,7 +72,7 @@ def store_small(path: Path, bias: float) -> Path:
     return path
 
 
-def test_pinned_weights_replaced_before_they_are_loaded_are_refused(make_settings: MakeSettings, own: Path) -> None:
+def test_pinned_weights_replaced_before_loading_are_refused(make_settings: MakeSettings, own: Path) -> None:
     weights = find_weights(make_settings(weights=own, weights_sha256=file_sha256(own)))
     os.replace(store_small(own.with_stem("forged"), bias=1.0), own)
     with pytest.raises(WeightsError, match="was changed after its SHA-256 had been checked; start again"):
@@ -106,7 +106,7 @@ def test_packaged_weights_are_what_their_digest_says() -> None:
         load_backbone(Weights(found.path, "0" * 64, found.record, found.source), 1000)
 
 
-def test_a_prepared_model_replaced_after_it_was_verified_answers_as_before(
+def test_an_artifact_replaced_once_verified_answers_as_before(
     packaged_settings: Settings, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     known = OpenVINOEngine(ensure_prepared(packaged_settings), precision="fp32", cpus=1, threads_alone=1)
@@ -122,9 +122,7 @@ def test_a_prepared_model_replaced_after_it_was_verified_answers_as_before(
     assert np.array_equal(engine.class_weights, known.class_weights)
 
 
-def test_a_bundle_replaced_after_it_was_verified_is_served_as_it_was(
-    make_settings: MakeSettings, tmp_path: Path
-) -> None:
+def test_a_bundle_replaced_once_verified_is_served_as_it_was(make_settings: MakeSettings, tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path)
     prepared = open_bundle(bundle, make_settings(bundle=bundle, bundle_sha256=file_sha256(bundle)))
     for path in (*prepared.folder.iterdir(), prepared.folder.parent / "labels.csv"):

@@ -9,7 +9,8 @@ from pictures import DATA, MAX_PIXELS, cat, crop_of, crop_of_picture, png
 from PIL import Image
 
 from app.errors import UnsupportedImage
-from app.photos.decoding import KINDS, decode
+from app.photos.decoding import decode
+from app.photos.formats import KINDS
 
 GREY = cat().convert("L")
 GREY_16 = np.asarray(GREY).astype(np.uint16) * 257

@@ -155,7 +155,7 @@ def test_parts_of_an_item_may_not_repeat_the_file():
         examine(file.data(), max_pixels=MAX_PIXELS)
 
 
-def test_a_sequence_of_pictures_is_held_to_the_limit_by_its_track():
+def test_a_sequence_is_held_to_the_limit_by_its_track():
     entry = box(b"av01", bytes(24), struct.pack(">HH", 9000, 9000), bytes(50))
     table = box(b"stbl", full_box(b"stsd", struct.pack(">I", 1), entry))
     track = box(b"trak", box(b"mdia", box(b"minf", table)))

@@ -62,7 +62,7 @@ def test_our_own_modules_are_imported_relatively():
     assert [name for name in FILES for module in outside_imports(name) if module.split(".")[0] == "app"] == []
 
 
-def test_package_files_are_empty_but_for_those_that_hold_an_interface():
+def test_package_files_are_empty_unless_they_hold_an_interface():
     filled = {name for name, path in FILES.items() if path.name == "__init__.py" and path.stat().st_size}
     assert filled <= MAY_HOLD_AN_INTERFACE
 

@@ -70,7 +70,7 @@ def test_a_find_is_tried_again_in_new_decoders() -> None:
     assert confirm(hostile("crashes")) == "BMP"
 
 
-def test_a_run_counts_its_inputs_and_keeps_no_file_without_a_find(tmp_path: Path) -> None:
+def test_a_run_counts_inputs_and_keeps_no_file_without_a_find(tmp_path: Path) -> None:
     fuzzer = Fuzzer(decoders(), tmp_path / "finds", seed=1)
     fuzzer.run(60, inputs=200)
     assert fuzzer.tally.outcomes.total() == 200

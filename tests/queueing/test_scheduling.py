@@ -317,7 +317,7 @@ def test_short_photos_pass_long_ones_that_wait() -> None:
     assert order == ["short", "long"]
 
 
-def test_a_slot_given_up_early_is_free_and_is_not_given_back_twice() -> None:
+def test_a_slot_given_up_early_is_free_and_returned_only_once() -> None:
     slots = Slots(1)
     with slots.take() as turn:
         turn.give_up()
@@ -349,13 +349,13 @@ def test_memory_is_handed_out_in_the_order_of_arrival() -> None:
 
 
 def wait_for_queue(budget: MemoryBudget, length: int) -> None:
-    """Wait until so many wait for memory."""
+    """Wait until `length` photos wait for memory."""
     pause = threading.Event()
     while budget.waiting != length:
         pause.wait(0.001)
 
 
-def test_a_wait_for_memory_ends_with_the_deadline_and_holds_up_no_other() -> None:
+def test_a_wait_for_memory_ends_in_time_and_delays_no_other() -> None:
     budget = MemoryBudget(100)
     with budget.reserve(60):
         with pytest.raises(DeadlineExceeded), budget.reserve(60, Deadline(time.monotonic() + 0.02)):

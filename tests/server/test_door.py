@@ -1,4 +1,4 @@
-"""A full house refuses photos in the worker's loop, in the same words as a thread would, and only plain requests."""
+"""At capacity the worker's loop refuses photos, in the same words as a thread would, and only plain requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def full(make_settings: Callable[..., Settings]) -> Callable[..., flask.Flask]:
 
 
 def fill(app: flask.Flask) -> list[Callable[[], None]]:
-    """Let in as many requests as may be in the house."""
+    """Admit as many requests as there may be."""
     admission = app.extensions["topthree_admission"]
     leaves = []
     while admission.refusal_if_full() is None:
