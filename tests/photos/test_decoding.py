@@ -7,25 +7,11 @@ import pytest
 from fakes import encode
 from pictures import DATA, MAX_PIXELS, cat, crop_of, crop_of_picture, png
 from PIL import Image
+from samples import GREY, MODES
 
 from app.errors import UnsupportedImage
 from app.photos.decoding import decode
 from app.photos.formats import KINDS
-
-GREY = cat().convert("L")
-GREY_16 = np.asarray(GREY).astype(np.uint16) * 257
-PALETTE = cat().convert("P", palette=Image.Palette.ADAPTIVE)
-PALETTE_WITH_HOLE = PALETTE.copy()
-PALETTE_WITH_HOLE.info["transparency"] = 3
-FADING = cat().convert("RGBA")
-FADING.putalpha(Image.linear_gradient("L").resize(FADING.size))
-
-
-def over_white(picture: Image.Image) -> Image.Image:
-    """Blend by the definition of alpha, in floating point."""
-    pixels = np.asarray(picture.convert("RGBA"), dtype=np.float64)
-    alpha = pixels[..., 3:] / 255
-    return Image.fromarray(np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -61,26 +47,6 @@ def test_heic_is_read_upright(file: str, size: tuple[int, int]):
     assert red > 200
     assert green > 180
     assert blue < 60
-
-
-MODES: dict[str, tuple[bytes, Image.Image]] = {
-    "grey": (encode(GREY), GREY),
-    "grey JPEG": (encode(GREY, "JPEG", quality=100), GREY),
-    "1-bit": (encode(GREY.convert("1")), GREY.convert("1")),
-    "palette": (encode(PALETTE), PALETTE),
-    "palette with transparency": (encode(PALETTE, transparency=3), over_white(PALETTE_WITH_HOLE)),
-    "palette GIF": (encode(PALETTE, "GIF"), PALETTE),
-    "palette BMP": (encode(PALETTE, "BMP"), PALETTE),
-    "alpha": (encode(FADING), over_white(FADING)),
-    "alpha WebP": (encode(FADING, "WEBP", lossless=True, exact=True), over_white(FADING)),
-    "alpha TIFF": (encode(FADING, "TIFF"), over_white(FADING)),
-    "grey and alpha": (encode(FADING.convert("LA")), over_white(FADING.convert("LA"))),
-    "transparent grey": (encode(GREY, transparency=0), GREY.point(lambda value: 255 if value == 0 else value)),
-    "CMYK": (encode(cat().convert("CMYK"), "TIFF"), cat().convert("CMYK")),
-    "16-bit grey": (encode(Image.fromarray(GREY_16)), GREY),
-    "16-bit grey TIFF": (encode(Image.fromarray(GREY_16), "TIFF"), GREY),
-    "YCbCr": (encode(cat().convert("YCbCr"), "TIFF"), cat().convert("YCbCr")),
-}
 
 
 @pytest.mark.parametrize(("data", "same_as"), MODES.values(), ids=MODES)

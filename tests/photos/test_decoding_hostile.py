@@ -12,10 +12,8 @@ import pytest
 from fakes import encode
 from pictures import (
     BILINEAR,
-    DATA,
     MAX_PIXELS,
     animated_webp,
-    cat,
     crop_of,
     crop_of_picture,
     png,
@@ -23,37 +21,10 @@ from pictures import (
     tiled_tiff,
 )
 from PIL import Image
+from samples import ANIMATIONS, SAMPLES, SMALL
 
 from app.errors import BrokenImage, Problem, TooManyPixels
 from app.photos.decoding import decode
-
-SMALL = cat(90, 60)
-EXIF = Image.Exif()
-EXIF.update({0x0112: 6, 0x010F: "maker"})
-
-SAMPLES = {
-    "JPEG": encode(SMALL, "JPEG", exif=EXIF, comment=b"note"),
-    "progressive JPEG": encode(SMALL, "JPEG", progressive=True),
-    "CMYK JPEG": encode(SMALL.convert("CMYK"), "JPEG"),
-    "PNG": encode(SMALL, exif=EXIF),
-    "palette PNG": encode(SMALL.convert("P"), transparency=3),
-    "16-bit PNG": encode(Image.fromarray(np.asarray(SMALL.convert("L")).astype(np.uint16) * 257)),
-    "WebP": encode(SMALL, "WEBP", exif=EXIF),
-    "lossless WebP": encode(SMALL.convert("RGBA"), "WEBP", lossless=True),
-    "GIF": encode(SMALL, "GIF"),
-    "BMP": encode(SMALL, "BMP"),
-    "TIFF": encode(SMALL, "TIFF", exif=EXIF),
-    "packed TIFF": encode(SMALL, "TIFF", compression="tiff_lzw"),
-    "float TIFF": encode(SMALL.convert("F"), "TIFF"),
-    "AVIF": encode(SMALL, "AVIF", exif=EXIF),
-    "HEIC": (DATA / "drawn.heic").read_bytes(),
-}
-ANIMATIONS = {
-    "MPO": encode(SMALL, "MPO", save_all=True, append_images=[SMALL.rotate(180)]),
-    "animated PNG": encode(SMALL, save_all=True, append_images=[SMALL.rotate(180)]),
-    "animated GIF": encode(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(180)]),
-    "animated WebP": encode(SMALL, "WEBP", save_all=True, append_images=[SMALL.rotate(180)]),
-}
 
 
 @pytest.mark.parametrize("tenth", range(1, 10))

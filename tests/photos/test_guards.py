@@ -25,8 +25,7 @@ from fakes import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import DATA, MAX_PIXELS, animated_webp, cat, png, tiled_tiff
-from test_images import MODES
-from test_images_hostile import ANIMATIONS, SAMPLES
+from samples import ANIMATIONS, MODES, SAMPLES
 
 from app.errors import BrokenImage, Problem, TooCostly, TooManyPixels, UnsupportedImage
 from app.photos import decoding

@@ -21,7 +21,7 @@ from bomb_pictures import (
     overlay,
 )
 from pictures import MAX_PIXELS
-from test_images_hostile import SAMPLES
+from samples import SAMPLES
 
 from app.errors import BrokenImage, TooCostly, TooManyPixels
 from app.photos.guards import examine

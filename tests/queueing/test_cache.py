@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from caching import wait_until_waiting
 
 from app.errors import BrokenImage, ClientClosedRequest, DeadlineExceeded, Overloaded
 from app.queueing.cache import ENTRY_BYTES, ResultCache
@@ -34,16 +35,6 @@ class Held:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
-
-
-def wait_until_waiting(cache: ResultCache, count: int) -> None:
-    """Wait, by the count itself, until so many wait for another's computation."""
-    pause = threading.Event()
-    for _ in range(PATIENCE_SECONDS * 1000):
-        if cache.waiting == count:
-            return
-        pause.wait(0.001)
-    raise AssertionError(f"{cache.waiting} wait, not {count}")
 
 
 def test_the_same_question_is_answered_from_memory() -> None:

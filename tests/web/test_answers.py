@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caching import wait_until_waiting
 from fakes import FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, assert_problem_document, form
-from test_cache import wait_until_waiting
 
 from app import create_app
 from app.model.engines import Inference, Pixels
