@@ -131,17 +131,18 @@ class DecoderProcess:
         kept_bytes = reply.data_bytes - self._initial_bytes[resource.RLIMIT_DATA]
         return reply.resident_bytes > MAX_RESIDENT_BYTES or kept_bytes > MAX_KEPT_BYTES
 
-    def may_be_blameless(self) -> bool:
-        """Return whether something else than its photo may have ended the decoder; waits for its status.
+    def max_tries(self, decoders: int) -> int:
+        """Return in how many decoders a photo is tried after the end of this one; waits for its status.
 
-        Either it was killed from outside, or it crashed so soon that an earlier photo may have damaged it.
+        A photo is tried again where something else may have ended the decoder: it was killed from outside, perhaps
+        with all `decoders`, or it crashed so soon that an earlier photo may have damaged it.
         """
-        seconds = time.monotonic() - self._begun
+        is_early = time.monotonic() - self._begun < _MAX_EARLY_SECONDS
         self.ended.wait(_MAX_STATUS_SECONDS)
         found = self._signal()
         if found in (signal.SIGKILL, signal.SIGTERM):
-            return True
-        return found != signal.SIGPROF and self._photos > 1 and seconds < _MAX_EARLY_SECONDS
+            return 1 + decoders if is_early else 2
+        return 2 if found != signal.SIGPROF and self._photos > 1 and is_early else 1
 
     def problem_of_end(self, max_seconds: float) -> Problem:
         """Build the problem of a photo whose decoder has ended."""

@@ -139,18 +139,15 @@ class Decoders:
         if len(photo) > self.max_bytes:
             raise TooCostly(f"The file has more than {self.max_bytes:,} bytes.")
         request = Request(len(photo), wanted, allowance, self.max_seconds)
-        decoder = self._check_out(waiter)
-        try:
-            return self._run(decoder, photo, request, waiter, step_aside)
-        except Disconnected:
-            if not decoder.may_be_blameless():
-                raise decoder.problem_of_end(self.max_seconds) from None
-        # The photo is tried once more, in another decoder.
-        decoder = self._check_out(waiter)
-        try:
-            return self._run(decoder, photo, request, waiter, step_aside)
-        except Disconnected:
-            raise decoder.problem_of_end(self.max_seconds) from None
+        tries = 0
+        while True:
+            tries += 1
+            decoder = self._check_out(waiter)
+            try:
+                return self._run(decoder, photo, request, waiter, step_aside)
+            except Disconnected:
+                if tries >= decoder.max_tries(self.count):
+                    raise decoder.problem_of_end(self.max_seconds) from None
 
     def too_costly(self, estimate: Estimate) -> TooCostly:
         """Build the refusal that names the limit of one photo which an estimate is over."""
@@ -202,7 +199,7 @@ class Decoders:
         with self._changed:
             if self._thread is None and not self._is_closed:
                 self._thread = self._start_thread()
-            while not self._idle:
+            while (decoder := self._next_idle()) is None:
                 left = give_up - time.monotonic()
                 if self._is_closed or left <= 0:
                     raise Overloaded("No process for decoding photos can be started.")
@@ -211,7 +208,16 @@ class Decoders:
                     remaining = waiter.remaining_seconds
                     left = left if remaining is None else min(left, remaining)
                 self._changed.wait(left)
-            return self._idle.pop()
+            return decoder
+
+    def _next_idle(self) -> DecoderProcess | None:
+        """Take an idle decoder that is alive; one that was killed a moment ago may not be buried yet."""
+        while self._idle:
+            decoder = self._idle.pop()
+            if decoder.channel.is_quiet():
+                return decoder
+            self._end(decoder)
+        return None
 
     def _start_thread(self) -> threading.Thread:
         thread = threading.Thread(target=self._supervise, name="decoders", daemon=True)

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import select
 import socket
 import struct
 import tempfile
@@ -60,6 +61,12 @@ class Channel:
             self._received += part
         data, self._received = self._received, b""
         return frame.unpack(data)
+
+    def is_quiet(self) -> bool:
+        """Return whether nothing has come from the other process, neither a frame nor its end."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return not poll.poll(0)
 
     def put(self, data: bytes) -> None:
         """Write a request's input."""

@@ -174,6 +174,13 @@ def test_a_decoder_killed_while_idle_is_replaced(pool: Decoders) -> None:
     assert pool.decode(PHOTO, WANTED).width == 300
 
 
+def test_decoders_killed_while_idle_cost_no_photo(pool: Decoders) -> None:
+    for _ in range(10):
+        for pid in settled(pool):
+            os.kill(pid, signal.SIGKILL)
+        assert pool.decode(PHOTO, WANTED).width == 300
+
+
 def test_a_photo_whose_decoder_is_killed_gets_another(pool: Decoders) -> None:
     started = threading.Event()
     settled(pool)
