@@ -94,11 +94,11 @@ def probe_ms(url: str) -> float:
 
 
 def members(group: int) -> list[int]:
-    """List the processes of a process group."""
+    """List the processes of a session; a service that we start has one of its own."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(ProcessLookupError):
-            if os.getpgid(int(folder.name)) == group:
+            if os.getsid(int(folder.name)) == group:
                 found.append(int(folder.name))
     return found
 

@@ -87,7 +87,7 @@ class OwnServer:
 
     def memory_mb(self) -> float:
         """Add up the memory of all its processes."""
-        return round(sum(process_memory_mb(pid) for pid in _process_group(self.process.pid)), 1)
+        return round(sum(process_memory_mb(pid) for pid in _session(self.process.pid)), 1)
 
 
 @contextmanager
@@ -139,10 +139,11 @@ def _last_line(log: IO[bytes]) -> str:
     return (log.read().decode(errors="replace").strip().splitlines() or ["none"])[-1]
 
 
-def _process_group(group: int) -> Iterator[int]:
+def _session(session: int) -> Iterator[int]:
+    """Yield the processes of a session: those that decode photos are in process groups of their own."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if os.getpgid(int(folder.name)) == group:
+            if os.getsid(int(folder.name)) == session:
                 yield int(folder.name)
         except ProcessLookupError:
             continue

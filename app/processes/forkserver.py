@@ -83,8 +83,9 @@ class ForkServer:
                 # Linear algebra on one thread: a process that forks may have no other.
                 env={"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
                 cwd="/",
-                # Ctrl-C in a terminal is for the worker, also while this starts.
-                start_new_session=True,
+                # Ctrl-C in a terminal is for the worker, also while this starts. Not a session of its own: the kernel
+                # shares processors out by sessions (sched(7), autogroup), and the lowest priority would mean little.
+                process_group=0,
             )
 
     @property
