@@ -195,8 +195,10 @@ class Classifier:
                 check_model(model, photo.crop)
         except ModelUnavailable:
             raise
-        except (Problem, OSError, RuntimeError, ValueError) as error:  # the last three are engines', too
-            raise ModelUnavailable(f"The known photo was not answered: {error}") from error
+        except Problem as problem:
+            raise ModelUnavailable(f"The known photo was not answered: {problem}") from problem
+        except (OSError, RuntimeError, ValueError) as error:  # of engines and files; their texts may name paths
+            raise ModelUnavailable(TopthreeError.public, f"The known photo was not answered: {error}") from error
 
     def _note_success(self) -> None:
         self._last_success, self._asked_since = time.monotonic(), False

@@ -50,9 +50,10 @@ def make_plan(settings: Settings) -> Plan:
     cpus = available_cpus()
     cpus_per_worker = max(1, cpus // settings.workers)
     most_requests = settings.max_waiting + cpus_per_worker + SPARE_SLOTS
+    memory_bytes = memory_limit()
     return Plan(
         cpus=cpus,
-        memory_bytes=memory_limit(),
+        memory_bytes=memory_bytes,
         workers=settings.workers,
         # Request threads mostly wait for their turn.
         threads=most_requests + SPARE_THREADS,
@@ -60,7 +61,7 @@ def make_plan(settings: Settings) -> Plan:
         max_waiting=settings.max_waiting,
         most_requests=most_requests,
         decoders=cpus_per_worker + SPARE_SLOTS,
-        photo_memory_bytes=_photo_memory(memory_limit() or _physical_memory()) // settings.workers,
+        photo_memory_bytes=_photo_memory(memory_bytes or _physical_memory()) // settings.workers,
     )
 
 
