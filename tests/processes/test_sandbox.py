@@ -72,8 +72,8 @@ def test_a_child_is_the_first_to_end_where_memory_runs_out(child: tuple[int, Cha
     assert Path(f"/proc/{child[0]}/oom_score_adj").read_text() == "1000\n"
 
 
-def test_a_terminal_s_signals_do_not_reach_a_child(child: tuple[int, Channel], enforced: Measures) -> None:
-    assert os.getsid(child[0]) != os.getsid(0)
+def test_ctrl_c_in_a_terminal_does_not_reach_a_child(child: tuple[int, Channel], enforced: Measures) -> None:
+    assert os.getpgid(child[0]) != os.getpgid(0)
 
 
 def test_a_child_keeps_no_file_open_but_its_channel(child: tuple[int, Channel], enforced: Measures) -> None:
