@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from .errors import (
     BrokenImage,
     ModelUnavailable,
+    Overloaded,
     Problem,
     TooCostly,
     TooManyPixels,
@@ -172,8 +173,11 @@ class Classifier:
     def warm_up(self) -> None:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
 
-        The photo goes the whole way of any other, decoder included, so that what fails here fails for all.
+        The photo goes the whole way of any other, decoder included, so that what fails here fails for all. Decoders
+        and model start at the same time.
         """
+        with suppress(Overloaded):  # it is tried again with the known photo, whose failure is reported
+            self._decoders.begin()
         model = self.model
         try:
             self._check(model)
