@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 
 from app.commands.cli import main
 from app.errors import PROBLEMS
-from app.setting_table import SETTINGS
+from app.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
