@@ -39,9 +39,10 @@ def blocks(language: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a document's prose, except for short ones."""
-    prose = re.sub(r"^(```.*?^```|<!-- make docs.*?^<!-- end -->|[|#].*?)$", "", text, flags=re.DOTALL | re.MULTILINE)
-    return [part for part in re.split(r"(?<=[.:]) | \n\n|\n- ", " ".join(prose.split(" "))) if len(part) > 60]
+    """Return the sentences of a document's prose, and parts of them up to a colon, except for short ones."""
+    prose = re.sub(r"^```.*?^```|^<!-- make docs.*?^<!-- end -->|^[|#].*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n|^\s*- ", prose, flags=re.MULTILINE)]
+    return [part for text in paragraphs for part in re.split(r"(?<=[.:;]) ", text) if len(part) > 40]
 
 
 def code_of(text: str) -> str:
