@@ -123,10 +123,14 @@ def inner_commands(context: click.Context) -> Iterator[click.Context]:
             yield click.Context(command, info_name=name, parent=context)
 
 
+def all_commands() -> list[click.Context]:
+    """List a context for each command of `topthree`; a group is replaced by its commands."""
+    return [inner for outer in inner_commands(command_line()) for inner in ([*inner_commands(outer)] or [outer])]
+
+
 def commands() -> str:
     """Describe each command with its usage, help and options."""
-    leaves = ([*inner_commands(outer)] or [outer] for outer in inner_commands(command_line()))
-    return "\n\n".join(described(context) for group in leaves for context in group)
+    return "\n\n".join(described(context) for context in all_commands())
 
 
 def described(context: click.Context) -> str:
