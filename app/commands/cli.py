@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import TopthreeError
-from ..setting_table import SETTINGS
-from ..settings import ROOT, Settings, SettingsError
+from ..settings import ROOT, SETTINGS, Settings, SettingsError
 from ..version import __version__
 from .key_commands import keys
 
