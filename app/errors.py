@@ -79,6 +79,7 @@ class Problem(TopthreeError):
     title: ClassVar[str]
     retry_after_seconds: int | None = None
     challenge: str | None = None
+    accept_encoding: str | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -169,9 +170,13 @@ class AddressTooLong(Problem):
 
 
 class UnsupportedContentType(Problem):
-    """The body's declared type is none that can carry a photo."""
+    """The body's declared type cannot carry a photo, or it is encoded; `accept_encoding` is for `Accept-Encoding`."""
 
     status, slug, title = 415, "unsupported-content-type", "Content type not supported"
+
+    def __init__(self, detail: str, *, accept_encoding: str | None = None) -> None:
+        super().__init__(detail)
+        self.accept_encoding = accept_encoding
 
 
 class UnsupportedImage(Problem):
