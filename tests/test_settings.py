@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.commands.cli import main
+from app.commands import cli
 from app.setting_table import SETTINGS
 from app.settings import Settings, SettingsError
 
@@ -232,6 +232,6 @@ def test_readme_lists_every_variable_with_its_default():
 
 
 def test_help_lists_every_variable_with_its_default():
-    shown = CliRunner().invoke(main, ["serve", "--help"]).output
+    shown = CliRunner().invoke(cli, ["serve", "--help"]).output
     for setting in SETTINGS:
         assert f"{setting.variable} [{setting.default or 'not set'}]: {setting.help}" in " ".join(shown.split())

@@ -1,13 +1,23 @@
-"""`topthree bench`: latency and throughput under load, memory and start-up time."""
+"""Measure latency, throughput, memory and start-up time.
+
+The photos of FOLDER are sent in rotation. --plot needs matplotlib.
+
+\b
+Examples:
+  topthree bench photos/
+  topthree bench photos/ --url http://127.0.0.1:8000 --clients 1,4,16 --plot bench.png
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from rich.console import Console
@@ -16,9 +26,14 @@ from rich.table import Table
 from ..classifier import Classifier
 from ..measuring.load import Load, MakeSender, closed_loop, http_sender, open_loop
 from ..measuring.own_server import ServerFailed, own_server, process_memory_mb
-from ..measuring.plots import check_plot, plot_loads
+from ..measuring.plots import plot_loads
 from ..photos.folders import list_photos
 from ..settings import Settings
+from . import read_settings
+
+Number = TypeVar("Number", int, float)
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -42,19 +57,37 @@ class Report:
     loads: list[Load]
 
 
-def run(
-    settings: Settings,
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--url", help="Measure a running server; without it, one is started, measured and stopped.")
+@click.option("--in-process", is_flag=True, help="Measure the classifier in this process, without a server.")
+@click.option("--clients", default="1,8,32", show_default=True, help="Closed loop: concurrent requests to test.")
+@click.option("--rates", default="", help="Open loop: photos per second to send, for example 20,40,80.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=6.0, show_default=True, help="Length of each load.")
+@click.option(
+    "--warm-up", type=click.FloatRange(0), default=3.0, show_default=True, help="Warm-up seconds before measuring."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw latency against load to a file.")
+def command(
     folder: Path,
-    options: Options,
     *,
     url: str | None,
     in_process: bool,
+    clients: str,
+    rates: str,
+    seconds: float,
+    warm_up: float,
     as_json: bool,
     plot: Path | None,
 ) -> None:
-    """Measure a running server, this process, or a server started for it and stopped again; print the report."""
+    """Measure a running server, this process, or a server that is started for it, and print the report."""
+    if url and in_process:
+        raise click.UsageError("--url and --in-process exclude each other.")
+    options = Options(tuple(_numbers(clients, int)), tuple(_numbers(rates, float)), seconds, warm_up)
     if plot:
-        check_plot(plot)
+        _check_plot(plot)
+    settings = read_settings()
     photos = [Path(file).read_bytes() for file in list_photos([str(folder)])]
     if url:
         report = Report(url, len(photos), None, None, _measure(http_sender(url), photos, options))
@@ -68,6 +101,26 @@ def run(
         _print_report(report)
     if plot:
         plot_loads(report.loads, report.target, plot)
+
+
+def _numbers(text: str, kind: type[Number]) -> list[Number]:
+    try:
+        numbers = [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is not a list of numbers such as 1,8,32.") from error
+    if any(number <= 0 for number in numbers):
+        raise click.UsageError(f"The numbers in {text!r} must be more than zero.")
+    return numbers
+
+
+def _check_plot(path: Path) -> None:
+    """Raise click.UsageError if a plot cannot be saved to `path`, before measuring and not after."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise click.UsageError("--plot needs matplotlib: pip install -e '.[bench]'")
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise click.UsageError(f"--plot writes {', '.join(PLOT_SUFFIXES)}, not {path.name}.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise click.UsageError(f"--plot cannot write {path}.")
 
 
 def _bench_in_process(settings: Settings, photos: list[bytes], options: Options) -> Report:

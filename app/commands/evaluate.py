@@ -1,4 +1,12 @@
-"""`topthree evaluate`: accuracy on labelled photos, with how sure it can be."""
+"""Measure the accuracy of the model on labelled photos.
+
+FOLDER holds one folder for each class, named by its WordNet id or English name, or files whose names begin with the
+WordNet id. A photo that cannot be read is listed and left out, and the exit status is 1.
+
+\b
+Example:
+  topthree evaluate photos/ --json
+"""
 
 from __future__ import annotations
 
@@ -10,6 +18,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import click
 from rich.console import Console
 
 from ..classifier import Classifier
@@ -18,7 +27,7 @@ from ..measuring.stream import classify_files, printable
 from ..model import Model
 from ..model.labels import Label, class_names
 from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, true_class
-from ..settings import Settings
+from . import read_settings
 
 RANKS = (1, 3, 5)
 WORST_CLASSES = 10
@@ -55,8 +64,12 @@ class Evaluation:
     model: dict[str, object]
 
 
-def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
-    """Evaluate the model that would serve and print the result; return whether every photo could be read."""
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a report.")
+def command(folder: Path, *, as_json: bool) -> None:
+    """Evaluate the model that would serve; the exit status is 1 if any photo could not be read."""
+    settings = read_settings()
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
         model = classifier.model
@@ -64,7 +77,8 @@ def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
     else:
         _print_report(result, model)
-    return not result.unreadable
+    if result.unreadable:
+        raise SystemExit(1)
 
 
 def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evaluation:

@@ -1,4 +1,13 @@
-"""`topthree predict`: many photos, as a table, JSON, JSON lines or CSV."""
+"""Classify photos: files, all photos below folders, or standard input (-).
+
+A file that cannot be read is reported in its place, the others are classified, and the exit status is 1.
+
+\b
+Examples:
+  topthree predict cat.jpg holiday/
+  topthree predict holiday/ --csv > holiday.csv
+  topthree predict - < cat.jpg
+"""
 
 from __future__ import annotations
 
@@ -8,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,17 +26,30 @@ from ..classifier import Classifier
 from ..errors import TopthreeError
 from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, list_photos
-from ..settings import Settings
+from . import read_settings
 
 # Columns where there is no terminal: wide enough that no line is folded in a file or a pipe.
 WIDE = 10_000
 
 
-def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> bool:
-    """Classify and print; return whether every photo could be read."""
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, required=True, metavar="FILE… | FOLDER | -")
+@click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Answers per photo.")
+@click.option("--json", "json", is_flag=True, help="Print one JSON document.")
+@click.option("--ndjson", "ndjson", is_flag=True, help="Print one JSON object per line, as soon as it is ready.")
+@click.option("--csv", "csv", is_flag=True, help="Print CSV, one line per answer.")
+@click.option("--table", "table", is_flag=True, help="Print a table (the default).")
+def command(sources: tuple[str, ...], top: int, **formats: bool) -> None:
+    """Classify and print; the exit status is 1 if any file could not be read."""
+    chosen = [name for name, is_chosen in formats.items() if is_chosen]
+    if len(chosen) > 1:
+        raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other.")
+    settings = read_settings()
     files = list_photos(sources)
+    output_format = chosen[0] if chosen else "table"
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
-        return _predict(classifier, files, top=top, form=form, max_pixels=settings.max_pixels)
+        if not _predict(classifier, files, top=top, form=output_format, max_pixels=settings.max_pixels):
+            raise SystemExit(1)
 
 
 def _predict(classifier: Classifier, files: Sequence[str], *, top: int, form: str, max_pixels: int) -> bool:

@@ -1,4 +1,12 @@
-"""Find, fetch and report the weights on a terminal."""
+"""Show which weights would serve, and why.
+
+The network is used only with --fetch.
+
+\b
+Examples:
+  topthree weights
+  topthree weights --fetch
+"""
 
 from __future__ import annotations
 
@@ -6,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,8 +45,20 @@ from ..model.weights import (
     packaged_weights,
 )
 from ..settings import Settings
+from . import read_settings
 
 console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+@click.command(help=__doc__)
+@click.option("--fetch", is_flag=True, help="Download the ResNet-18 weights; they replace the built-in model.")
+def command(*, fetch: bool) -> None:
+    """Print the steps of the search; the exit status is 1 if no weights serve."""
+    settings = read_settings()
+    if fetch:
+        fetch_with_progress(settings)
+    if not report(settings):
+        raise SystemExit(1)
 
 
 def find_with_progress(settings: Settings) -> Weights:

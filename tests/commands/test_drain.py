@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fakes import colour_png
-from servers import PATIENCE_SECONDS, TOPTHREE_SERVE, Server, environment, free_port, serving
+from servers import PATIENCE_SECONDS, ROOT, TOPTHREE, Server, environment, free_port, serving
 
 from app.settings import Settings
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.live
 
 def drain(cache: Path, port: int, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command for the service at a port."""
-    command = [TOPTHREE_SERVE[0], "drain", *options]
-    return subprocess.run(command, env=environment(cache, port=port), capture_output=True, text=True)
+    command = [*TOPTHREE, "drain", *options]
+    return subprocess.run(command, cwd=ROOT, env=environment(cache, port=port), capture_output=True, text=True)
 
 
 def statuses(server: Server) -> set[int]:

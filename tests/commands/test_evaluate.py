@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model, fallback_model
 
-from app.commands.cli import main
+from app.commands import cli
 from app.commands.evaluate import wilson_interval
 from app.model.labels import Label
 
@@ -45,7 +45,7 @@ def write(tmp_path: Path):
 
 
 def evaluate(folder: Path, *options: str) -> Result:
-    return CliRunner().invoke(main, ["evaluate", str(folder), *options])
+    return CliRunner().invoke(cli, ["evaluate", str(folder), *options])
 
 
 def report(folder: Path) -> dict:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model
 
-from app.commands.cli import main
+from app.commands import cli
 
 # The fake engine's likeliest class is the number that is the photo's red: 0 is tench, 2 great white shark.
 RED = colour_png(0, 2, 1)
@@ -38,7 +38,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def predict(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(main, ["predict", *map(str, arguments)], input=stdin)
+    return CliRunner().invoke(cli, ["predict", *map(str, arguments)], input=stdin)
 
 
 def best(result: Result) -> list[tuple[str, int]]:

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from file_server import CONTENT, SHA256, FileServer, serving
 from rich.console import Console
 
+from app.commands import cli
 from app.commands import weights as offline_weights
-from app.commands.cli import main
 from app.commands.weights import announce, fetch_with_progress, find_with_progress, make_ready
 from app.model import weights
 from app.model.weights import EFFICIENTNET_LITE0, FALLBACK_MARKER, RESNET18, Weights
@@ -46,7 +46,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def run(*arguments: str, exit_code: int = 0, **environment: str) -> Result:
     variables = {f"TOPTHREE_{name.upper()}": value for name, value in environment.items()}
-    result = CliRunner().invoke(main, ["weights", *arguments], env=variables, catch_exceptions=False)
+    result = CliRunner().invoke(cli, ["weights", *arguments], env=variables, catch_exceptions=False)
     assert result.exit_code == exit_code, result.output
     return result
 

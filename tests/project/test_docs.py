@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.serving import make_server
 
-from app.commands.cli import main
+from app.commands import cli
 from app.errors import PROBLEMS
 from app.setting_table import SETTINGS
 
@@ -120,7 +120,7 @@ def test_named_make_targets_and_commands_exist(document: Path) -> None:
     code = code_of(document.read_text(encoding="utf-8"))
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets
-    assert set(re.findall(r"\btopthree (?!-)([a-z]+)", code)) <= set(main.commands)
+    assert set(re.findall(r"\btopthree (?!-)([a-z]+)", code)) <= set(cli.commands)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-GUNICORN = (str(BIN / "gunicorn"), "--config", str(ROOT / "gunicorn.conf.py"))
-TOPTHREE_SERVE = (str(BIN / "topthree"), "serve")
+GUNICORN = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))
+TOPTHREE = (sys.executable, "-m", "app")
+TOPTHREE_SERVE = (*TOPTHREE, "serve")
 # The first start prepares the model with torch, on a machine that runs other tests beside it.
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.05
