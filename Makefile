@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
+.PHONY: help serve test test-browser screens docs lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-browser: $(VENV)/.installed-browser ## Run the tests of the page in a real 
 
 screens: $(VENV)/.installed-browser ## Take the screenshots of docs/screens.
 	PYTHONPATH=tests/support $(BIN)/python tests/browser/screens.py
+
+docs: $(VENV)/.installed ## Write the tables of README.md and docs/ anew, from the code that they describe.
+	$(BIN)/python scripts/write_docs.py
 
 lint: $(VENV)/.installed-test ## Check style, formatting, types, and which module may import which.
 	$(BIN)/ruff check .

@@ -18,8 +18,7 @@ import sys
 
 import click
 
-from ..setting_table import SETTINGS
-from ..settings import ROOT, Settings
+from ..settings import ROOT, SETTINGS, Settings
 from . import read_settings
 from .weights import announce, make_ready
 

@@ -12,8 +12,7 @@ from ..errors import BadParameter, NoPhoto, Problem, TooLarge, TooManyPhotos, Un
 from ..photos.archives import Entry, read_archive
 from ..queueing.admission import Admission
 from ..queueing.scheduling import Deadline
-from ..setting_table import MEBI
-from ..settings import Settings
+from ..settings import MEBI, Settings
 from .forms import Part, boundary_of, parse_form
 from .json_bodies import parse_photo
 from .refused_bodies import is_left_to_server

@@ -19,7 +19,7 @@ from fakes import colour_png
 from servers import free_port
 
 from app.commands import cli
-from app.setting_table import SETTINGS
+from app.settings import SETTINGS
 from app.version import __version__
 
 COMMANDS = sorted(cli.commands)

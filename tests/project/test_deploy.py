@@ -19,8 +19,7 @@ from fakes import colour_png
 
 from app.commands import cli
 from app.errors import PROBLEMS
-from app.setting_table import MEBI, SETTINGS
-from app.settings import Settings
+from app.settings import MEBI, SETTINGS, Settings
 from app.web.keys import parse_keys
 
 ROOT = Path(__file__).resolve().parents[2]
