@@ -118,6 +118,9 @@ def labels_file(tmp_path: Path) -> Path:
         ('"class_id","label"\r\n"0","cat"\r\n', [Label(0, None, "cat", None)]),
         ("class_id, label, wnid\n0, cat, n02121808\n", [Label(0, "n02121808", "cat", None)]),
         ("label,wnid,label_zh,colour\ncat, ,,grey\n", [Label(0, None, "cat", None)]),
+        ("cat\n\n", [Label(0, None, "cat", None)]),
+        ("cat\r\n \t\r\n\r\n", [Label(0, None, "cat", None)]),
+        ("label,wnid\r\ncat,\r\n,\r\n \r\n", [Label(0, None, "cat", None)]),
     ],
 )
 def test_a_labels_file_is_one_name_a_line_or_csv(labels_file: Path, content: str, labels: list[Label]):
@@ -131,7 +134,9 @@ def test_a_labels_file_is_one_name_a_line_or_csv(labels_file: Path, content: str
         (b"", "is empty"),
         (b"label\n", "is empty"),
         (b"cat\n\ndog\n", "has no name for class 1"),
-        (b"cat\n  \n", "has no name for class 1"),
+        (b"cat\n  \ndog\n", "has no name for class 1"),
+        (b"\n \n", "is empty"),
+        (b"class_id,label\n0,\n1,dog\n", "has no name for class 0"),
         (b"class_id,label\n0,cat\n1,\n", "has no name for class 1"),
         (b"class_id,label\n0\n", "has no name for class 0"),
         (b"class_id,label\n1,cat\n", "has class_id 1 where 0 is due"),

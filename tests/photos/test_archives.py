@@ -34,7 +34,7 @@ def pack(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 def read(data: bytes, **limits: int) -> list[Entry]:
     """Read an archive with small limits."""
     return read_archive(
-        data, admit=lambda size: None, **{"most_entries": 4, "most_bytes": 4 * MEBI, "most_entry_bytes": MEBI} | limits
+        data, admit=lambda size: None, **{"max_entries": 4, "max_bytes": 4 * MEBI, "max_entry_bytes": MEBI} | limits
     )
 
 
@@ -93,7 +93,7 @@ def test_a_bomb_within_one_entry_is_refused_alone() -> None:
 
 def test_a_bomb_of_many_entries_is_refused() -> None:
     with pytest.raises(TooLarge, match="more than 2,000,000 bytes"):
-        read(pack(*[(str(number), bytes(MEBI)) for number in range(3)]), most_bytes=2_000_000)
+        read(pack(*[(str(number), bytes(MEBI)) for number in range(3)]), max_bytes=2_000_000)
 
 
 def test_no_more_is_read_than_an_entry_declares() -> None:
