@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 import click
@@ -28,7 +28,7 @@ from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, list_photos
 from . import read_settings
 
-# Columns where there is no terminal: wide enough that no line is folded in a file or a pipe.
+# Columns without a terminal: so many that no line is folded in a file or a pipe.
 WIDE = 10_000
 
 
@@ -44,35 +44,28 @@ def command(sources: tuple[str, ...], top: int, **formats: bool) -> None:
     chosen = [name for name, is_chosen in formats.items() if is_chosen]
     if len(chosen) > 1:
         raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other.")
-    settings = read_settings()
-    files = list_photos(sources)
     output_format = chosen[0] if chosen else "table"
+    settings = read_settings()
+    failed: list[str] = []
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
-        if not _predict(classifier, files, top=top, form=output_format, max_pixels=settings.max_pixels):
-            raise SystemExit(1)
+        rows = classify_files(
+            classifier,
+            list_photos(sources),
+            top=top,
+            max_pixels=settings.max_pixels,
+            # Lines that stream to the terminal show the progress themselves, and a bar would be torn by them.
+            show_progress=output_format in ("json", "table") or not sys.stdout.isatty(),
+        )
+        WRITERS[output_format](_noting_failures(rows, failed), classifier)
+    if failed:
+        raise SystemExit(1)
 
 
-def _predict(classifier: Classifier, files: Sequence[str], *, top: int, form: str, max_pixels: int) -> bool:
-    classifier.model  # noqa: B018 - a model that cannot load is one error, not one for each photo
-    failures = 0
-    # Lines that stream to the terminal show the progress themselves; a bar among them would only tear them.
-    show_progress = form in ("json", "table") or not sys.stdout.isatty()
-
-    def counted() -> Iterable[Row]:
-        nonlocal failures
-        rows = classify_files(classifier, files, top=top, max_pixels=max_pixels, show_progress=show_progress)
-        for row in rows:
-            failures += isinstance(row[1], TopthreeError)
-            yield row
-
-    writers: dict[str, Callable[[Iterable[Row], Classifier], None]] = {
-        "json": _write_json,
-        "ndjson": _write_ndjson,
-        "csv": _write_csv,
-        "table": _write_table,
-    }
-    writers[form](counted(), classifier)
-    return failures == 0
+def _noting_failures(rows: Iterable[Row], failed: list[str]) -> Iterator[Row]:
+    for name, outcome in rows:
+        if isinstance(outcome, TopthreeError):
+            failed.append(name)
+        yield name, outcome
 
 
 def _as_dict(row: Row) -> dict[str, object]:
@@ -84,7 +77,9 @@ def _as_dict(row: Row) -> dict[str, object]:
 
 
 def _write_json(rows: Iterable[Row], classifier: Classifier) -> None:
-    document = {"results": [_as_dict(row) for row in rows], "model": classifier.model.identity}
+    document: dict[str, object] = {"results": [_as_dict(row) for row in rows]}
+    if classifier.loaded_model is not None:  # it is None if no file could be read
+        document["model"] = classifier.loaded_model.identity
     print(json.dumps(document, ensure_ascii=False, indent=1))
 
 
@@ -119,3 +114,11 @@ def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:
             table.add_row(shown, percent, Text(prediction.label), Text(prediction.label_zh or ""))
     console = Console()
     Console(width=None if console.is_terminal else WIDE).print(table, highlight=False)
+
+
+WRITERS: dict[str, Callable[[Iterable[Row], Classifier], None]] = {
+    "json": _write_json,
+    "ndjson": _write_ndjson,
+    "csv": _write_csv,
+    "table": _write_table,
+}

@@ -120,7 +120,7 @@ def test_settings_that_contradict_a_bundle_are_refused(make_settings, values: di
         make_settings(**values)
 
 
-def test_a_bundle_decides_engine_and_precision_also_in_child_processes(make_settings) -> None:
+def test_child_processes_leave_the_precision_to_the_bundle(make_settings) -> None:
     settings = make_settings(bundle="a")
     assert (settings.engine, settings.precision) == ("openvino", "")
     assert Settings.from_environment(settings.as_environment()).precision == ""

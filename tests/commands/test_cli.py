@@ -201,15 +201,15 @@ def test_a_pipe_that_nobody_reads_ends_it_quietly(photos: Path, form: str) -> No
     assert (done.returncode, done.stderr) == (1, b"loaded\n")
 
 
-def test_ctrl_c_ends_it_with_130_and_without_a_word() -> None:
-    with subprocess.Popen([*FAKE, "predict", "-"], stdin=subprocess.PIPE, **PIPES) as child:
-        assert child.stderr.readline() == b"loaded\n"  # now it waits for standard input
+def test_ctrl_c_ends_it_with_130_and_without_a_word(photos: Path) -> None:
+    with subprocess.Popen([*FAKE, "predict", photos / "0.png", "-"], stdin=subprocess.PIPE, **PIPES) as child:
+        assert child.stderr.readline() == b"loaded\n"  # for the file; now it waits for standard input
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=30) == 130
         assert child.stdout.read() + child.stderr.read() == b""
 
 
-def test_the_progress_bar_is_on_the_terminal_and_the_answers_in_the_file(photos: Path) -> None:
+def test_the_progress_bar_is_on_the_terminal_not_in_the_file(photos: Path) -> None:
     shown, output = run_on_terminal([*FAKE, "predict", "--ndjson", photos], stdout_too=False)
     assert "Classifying" in shown
     assert [json.loads(line)["file"] for line in output.splitlines()] == [str(p) for p in sorted(photos.iterdir())]

@@ -26,9 +26,7 @@ def statuses(server: Server) -> set[int]:
     return {httpx.get(f"{server.url}/readyz", timeout=PATIENCE_SECONDS).status_code for _ in range(20)}
 
 
-def test_drained_service_is_not_ready_in_any_worker_and_answers_all_else(
-    packaged_settings: Settings, tmp_path: Path
-) -> None:
+def test_a_drained_service_is_not_ready_and_answers_all_else(packaged_settings: Settings, tmp_path: Path) -> None:
     cache = packaged_settings.cache
     with serving(cache, tmp_path / "log", workers=2) as server:
         server.wait_until_ready()

@@ -154,8 +154,8 @@ def test_the_classifier_is_measured_in_this_process(
     options = ["--in-process", "--clients", "1", "--seconds", "0.2", "--warm-up", "0"]
     result = runner.invoke(cli, ["bench", str(tmp_path), *options])
     assert result.exit_code == 0, result.output
-    assert "this process, 1 photos in rotation" in result.output
-    assert "1 clients" in result.output
+    assert "this process, 1 photo in rotation" in result.output
+    assert "1 client " in result.output
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_without_matplotlib_nothing_is_measured_for_a_plot(
 
 
 @pytest.mark.live
-def test_a_photo_that_cannot_be_answered_ends_the_measurement_at_once(
+def test_a_rejected_photo_ends_the_measurement_at_once(
     packaged_settings: Settings, runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in packaged_settings.as_environment().items():
