@@ -48,7 +48,7 @@ from ..model.labels import Label, load_labels
 from ..settings import Settings
 from ..version import __version__
 from . import read_settings
-from .weights import announce, make_ready
+from .weights import make_ready
 
 
 @click.command(help=__doc__)
@@ -86,8 +86,7 @@ def _write(settings: Settings, *, output: Path | None, precision: str | None, fo
         raise BundleError("A bundle holds a model of OpenVINO; unset TOPTHREE_ENGINE.")
     family = precision_family(precision or settings.precision)
     settings = dataclasses.replace(settings, engine="openvino", precision=family)
-    announce(make_ready(settings))
-    prepared = ensure_prepared(settings)
+    prepared = ensure_prepared(settings, weights=make_ready(settings))
     target = output or Path(f"topthree-{prepared.manifest.name}-{family}-openvino{openvino_version()}.tar")
     if target.exists() and not force:
         raise BundleError(f"{target} already exists; use --force to replace it.")
@@ -115,7 +114,7 @@ def describe(bundle: Bundle) -> str:
         "Bundle": f"{bundle.path}, {bundle.path.stat().st_size:,} bytes, whole",
         "SHA-256": bundle.sha256,
         "Model": f"{made.model.get('name')}, {made.precision}, {made.classes} classes"
-        + (", the packaged fallback" if made.fallback else ""),
+        + (", the built-in model" if made.fallback else ""),
         "Weights": f"SHA-256 {made.weights_sha256}",
         "Made by": f"topthree {made.topthree}, to serve with OpenVINO {made.openvino}",
     }

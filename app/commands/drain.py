@@ -17,12 +17,12 @@ import json
 import os
 import signal
 import time
+import urllib.parse
 from collections.abc import Callable
 
 import click
 
 from ..errors import Draining, TopthreeError
-from ..parsers import ip_address
 from ..processes.pidfile import find
 from ..settings import Settings
 from . import read_settings
@@ -88,11 +88,8 @@ def _is_draining(settings: Settings) -> bool | None:
 
 def _ask(settings: Settings) -> dict[str, object]:
     """Return the `/readyz` document; `{}` on a time-out; an idle "draining" document if the service has exited."""
-    address = ip_address(settings.host)
-    host = settings.host.strip("[]")
-    if address is not None and address.is_unspecified:
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    connection = http.client.HTTPConnection(host, settings.port, timeout=PROBE_SECONDS)
+    address = urllib.parse.urlsplit(settings.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PROBE_SECONDS)
     try:
         connection.request("GET", "/readyz")
         document: dict[str, object] = json.loads(connection.getresponse().read())

@@ -18,9 +18,9 @@ import sys
 
 import click
 
-from ..settings import ROOT, SETTINGS, Settings
+from ..settings import RESOURCES, ROOT, SETTINGS, Settings
 from . import read_settings
-from .weights import announce, make_ready
+from .weights import make_ready
 
 
 def _settings_help() -> str:
@@ -33,10 +33,10 @@ def command() -> None:
     """Get the model ready, then become gunicorn."""
     settings = read_settings()
     _require_free_ports(settings)
-    announce(make_ready(settings))
-    click.echo(f"Serving http://{settings.host}:{settings.port} (Ctrl-C stops)", err=True)
+    make_ready(settings)
+    click.echo("Starting the service; Ctrl-C stops it.", err=True)
     environment = os.environ | settings.as_environment()
-    gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
+    gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(RESOURCES / "gunicorn.conf.py")]
     # From our own folder, where the package is: another project's `app` in the current one would shadow it.
     os.chdir(ROOT)
     os.execve(sys.executable, gunicorn, environment)

@@ -38,7 +38,7 @@ def test_the_same_model_makes_the_same_bytes(
     assert [path.name[:32] for path in written] == ["a.tar", "topthree-efficientnet_lite0-fp32"]
     assert len({file_sha256(path) for path in written}) == 1
     assert f"SHA-256   {file_sha256(written[0])}" in said
-    assert "efficientnet_lite0, fp32, 1000 classes, the packaged fallback" in said
+    assert "efficientnet_lite0, fp32, 1000 classes, the built-in model" in said
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

@@ -99,13 +99,15 @@ def environment(cache: Path, **settings: object) -> dict[str, str]:
 
 
 @contextmanager
-def serving(cache: Path, log_file: Path, *, command: Sequence[str] = GUNICORN, **settings: object) -> Iterator[Server]:
-    """Run a server on a free port until the block ends, and leave no process of it behind."""
+def serving(
+    cache: Path, log_file: Path, *, command: Sequence[str] = GUNICORN, folder: Path = ROOT, **settings: object
+) -> Iterator[Server]:
+    """Run a server on a free port until the block ends, and leave no process of it behind; it starts in a folder."""
     port = free_port()
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=environment(cache, port=port, **settings),
             stdin=subprocess.DEVNULL,
             stdout=log,
