@@ -178,7 +178,7 @@ class AddressTooLong(Problem):
 
 
 class UnsupportedContentType(Problem):
-    """The Content-Type is not supported, or the body has a Content-Encoding."""
+    """The Content-Type cannot carry a photo, or the body has a Content-Encoding."""
 
     status, slug, title = 415, "unsupported-content-type", "Content type not supported"
 
