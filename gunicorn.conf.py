@@ -80,6 +80,7 @@ loglevel = _settings.log_level
 
 def on_starting(server):
     """Make room for the numbers of all workers, say the plan and who may call; SIGHUP replaces models, not workers."""
+    logs.capture_stray_messages()
     server.found_by = None
     server.handle_hup = lambda: reload_workers(server, _reloads)
     server.handle_usr1 = lambda: _look_whether_to_drain(server)

@@ -87,6 +87,7 @@ class Problem(TopthreeError):
     title: ClassVar[str]
     retry_after_seconds: int | None = None
     challenge: str | None = None
+    accept_encoding: str | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -177,9 +178,13 @@ class AddressTooLong(Problem):
 
 
 class UnsupportedContentType(Problem):
-    """The Content-Type is not supported."""
+    """The Content-Type cannot carry a photo, or the body has a Content-Encoding."""
 
     status, slug, title = 415, "unsupported-content-type", "Content type not supported"
+
+    def __init__(self, detail: str, *, accept_encoding: str | None = None) -> None:
+        super().__init__(detail)
+        self.accept_encoding = accept_encoding
 
 
 class UnsupportedImage(Problem):

@@ -14,8 +14,11 @@ from . import parsers
 PREFIX = "TOPTHREE_"
 MEBI = 1024 * 1024
 
-# The folder that holds templates, static files and gunicorn.conf.py beside the package.
-ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+# The folder that holds the package. Child processes start there, so that they import this package and no other `app`.
+ROOT = _PACKAGE.parent
+# The folder of templates, static files and gunicorn.conf.py: in an installed wheel the package, else that beside it.
+RESOURCES = _PACKAGE if (_PACKAGE / "templates").is_dir() else ROOT
 
 
 class SettingsError(ValueError):
@@ -163,6 +166,14 @@ class Settings:
     def as_environment(self) -> dict[str, str]:
         """Write the settings as variables, with absolute paths, for a child process in any folder."""
         return {row.variable: _as_text(getattr(self, row.name)) for row in SETTINGS}
+
+    @property
+    def url(self) -> str:
+        """Return the address at which this machine reaches the service."""
+        address = parsers.ip_address(self.host)
+        if address is not None and address.is_unspecified:
+            return f"http://{'127.0.0.1' if address.version == 4 else '[::1]'}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:

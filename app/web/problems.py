@@ -38,6 +38,8 @@ def _answer(problem: Problem) -> flask.Response:
         response.headers["Retry-After"] = str(problem.retry_after_seconds)
     if problem.challenge is not None:
         response.headers["WWW-Authenticate"] = problem.challenge
+    if problem.accept_encoding is not None:
+        response.headers["Accept-Encoding"] = problem.accept_encoding  # RFC 9110, section 15.5.16
     return response
 
 
