@@ -9,8 +9,8 @@ import math
 import struct
 from dataclasses import dataclass
 
-from .costs import BASE_BYTES, BASE_SECONDS, Estimate, too_costly
-from .formats import check_size, damaged, too_many_pixels
+from .costs import BASE_BYTES, BASE_SECONDS, Estimate
+from .refusals import check_size, damaged, too_costly, too_many_pixels
 
 # Real photos have less than a hundred.
 _MAX_ENTRIES = 1000

@@ -6,9 +6,10 @@ import flask
 from markupsafe import Markup
 
 from ..classifier import Classifier, Prediction
+from ..photos.formats import ACCEPT, FORMATS, HEAD_BYTES, listed
 from ..settings import Settings
 from .assets import page_assets
-from .words import LANGUAGES, SCRIPT_PREFIXES, WORDS
+from .words import FORMATS_LISTED, LANGUAGES, SCRIPT_PREFIXES, WORDS
 
 __all__ = ["LANGUAGES", "WORDS", "reader_language", "remember_language", "render_page"]
 
@@ -37,8 +38,18 @@ def remember_language() -> flask.Response | None:
 
 def script_words(language: str) -> dict[str, str]:
     """Return the words that the page's script writes, in one language."""
-    index = LANGUAGES.index(language)
-    return {key: pair[index] for key, pair in WORDS.items() if key.startswith(SCRIPT_PREFIXES)}
+    index, formats = LANGUAGES.index(language), formats_listed(language)
+    return {
+        key: pair[index].replace("{formats}", formats)
+        for key, pair in WORDS.items()
+        if key.startswith(SCRIPT_PREFIXES)
+    }
+
+
+def formats_listed(language: str) -> str:
+    """Name the supported formats of photos in one phrase."""
+    separator, last_separator = FORMATS_LISTED[language]
+    return listed(last_separator, separator)
 
 
 def render_page(template: str, **values: object) -> flask.Response:
@@ -53,7 +64,7 @@ def render_page(template: str, **values: object) -> flask.Response:
     root = "../" * (flask.request.path.count("/") - 1) or "./"
 
     def t(key: str, **parameters: object) -> str:
-        return WORDS[key][LANGUAGES.index(language)].format(**parameters)
+        return WORDS[key][LANGUAGES.index(language)].format(formats=formats_listed(language), **parameters)
 
     def word(key: str, **parameters: object) -> Markup:
         return Markup('<span data-word="{}">{}</span>').format(key, t(key, **parameters))
@@ -80,6 +91,9 @@ def render_page(template: str, **values: object) -> flask.Response:
         switch=_switch_address(root, has_page=settings.page == "on"),
         limit=f"{limit_bytes / 1024 / 1024:g}",
         limit_bytes=limit_bytes,
+        accept=ACCEPT,
+        formats=[(row.name, row.signature, row.mime_type) for row in FORMATS],
+        head_bytes=HEAD_BYTES,
         has_page=settings.page == "on",
         needs_key=settings.api_keys_file is not None,
         script_words=script_words(language),

@@ -7,6 +7,9 @@ LANGUAGES = ("en", "zh")
 # Keys that begin so go to the page's script too, which writes them into the cards.
 SCRIPT_PREFIXES = ("js.", "problem.", "advice.")
 
+# {formats} stands for the formats of photos, which are listed with these.
+FORMATS_LISTED = {"en": (", ", " or "), "zh": ("、", " 或 ")}
+
 # A space at the end of English words parts them from the sentence that follows; Chinese sentences follow closely.
 WORDS: dict[str, tuple[str, str]] = {
     "title": ("What is in the photo?", "照片里是什么？"),
@@ -18,8 +21,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "camera": ("Take a photo", "拍照"),
     "drop": ("or drop photos anywhere, or paste one", "也可以把照片拖到页面任意位置，或直接粘贴"),
     "kinds": (
-        "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, up to {limit}\u00a0MiB.",
-        "支持 JPEG、PNG、WebP、GIF、BMP、TIFF、AVIF、HEIC，最大 {limit}\u00a0MiB。",
+        "{formats}, up to {limit}\u00a0MiB.",
+        "支持 {formats}，最大 {limit}\u00a0MiB。",
     ),
     "key": ("Key", "密钥"),
     "key.why": ("A key is needed here. Whoever runs this can give you one. ", "这里需要密钥，可向管理员索取。"),
@@ -243,8 +246,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "advice.unsupported-content-type": ("Use the form on the first page.", "请使用首页的表单。"),
     "problem.unsupported-image": ("That is not a photo we can read.", "这不是可以识别的照片文件。"),
     "advice.unsupported-image": (
-        "Choose a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC file. Documents, drawings and videos do not work.",
-        "请选择 JPEG、PNG、WebP、GIF、BMP、TIFF、AVIF 或 HEIC 文件；文档、矢量图和视频不行。",
+        "Choose a {formats} file. Documents, drawings, videos and cameras' raw files do not work.",
+        "请选择 {formats} 文件；文档、矢量图、视频和相机 RAW 文件不行。",
     ),
     "problem.broken-image": ("The photo is damaged.", "照片文件已损坏。"),
     "advice.broken-image": (

@@ -1,41 +1,28 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
+import { formats, headBytes } from '../page/words.js';
 import { Failure } from './failure.js';
 import { canBeScaled, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
 
-const KINDS = [
-  ['JPEG', /^\xff\xd8\xff/],
-  ['PNG', /^\x89PNG\r\n\x1a\n/],
-  ['WebP', /^RIFF[^]{4}WEBP/],
-  ['GIF', /^GIF8[79]a/],
-  ['TIFF', /^(II[*+]\0|MM\0[*+])/],
-  ['BMP', /^BM[^]{4}\0\0\0\0/],
-  ['AVIF', /^[^]{4}ftypavi[fs]/],
-  ['HEIC', /^[^]{4}ftyp(he|mi|ms)/],
-];
-const STRIPPERS = {
-  JPEG: [stripJpeg, 'image/jpeg'],
-  PNG: [stripPng, 'image/png'],
-  WebP: [stripWebp, 'image/webp'],
-};
+const KINDS = formats.map(([name, signature, type]) => ({ name, signature: new RegExp(`^(?:${signature})`), type }));
+const STRIPPERS = { JPEG: stripJpeg, PNG: stripPng, WebP: stripWebp };
 
 // Return {original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
 export async function prepare(file, limitBytes) {
-  const kind = await kindOf(file);
+  const { name: kind, type } = await kindOf(file);
   const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file) : { bitmap: await decode(file) };
   const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
   const original = { kind, bytes: file.size, width, height };
   const isFine = orientation === 1 && Math.min(width, height) <= SHORT_SIDE;
   const canScale = Boolean(bitmap) && canBeScaled(bitmap);
-  const stripper = isFine || !canScale ? STRIPPERS[kind] : null;
-  if (canScale && !stripper) {
+  const strip = isFine || !canScale ? STRIPPERS[kind] : null;
+  if (canScale && !strip) {
     const blob = await scale(bitmap, orientation); // which takes the bitmap over
     return checked({ original, way: 'scaled', blob, preview: blob }, limitBytes);
   }
   bitmap?.close();
-  if (!stripper) return checked({ original, way: 'original', blob: file, preview: null }, limitBytes);
-  const [strip, type] = stripper;
+  if (!strip) return checked({ original, way: 'original', blob: file, preview: null }, limitBytes);
   const blob = new Blob(strip(new Uint8Array(await file.arrayBuffer())), { type });
   return checked({ original, way: 'stripped', blob, preview: bitmap && blob }, limitBytes);
 }
@@ -48,15 +35,15 @@ function checked(prepared, limitBytes) {
 async function kindOf(file) {
   const head = String.fromCharCode(...(await readHead(file)));
   if (!head) throw new Failure('no-photo');
-  const found = KINDS.find(([, signature]) => signature.test(head));
+  const found = KINDS.find(({ signature }) => signature.test(head));
   if (!found) throw new Failure('unsupported-image');
-  return found[0];
+  return found;
 }
 
 // A folder, or a file that has gone since it was chosen, cannot be read: it is as good as empty.
 async function readHead(file) {
   try {
-    return new Uint8Array(await file.slice(0, 16).arrayBuffer());
+    return new Uint8Array(await file.slice(0, headBytes).arrayBuffer());
   } catch (error) {
     console.info(`${file.name} cannot be read.`, error);
     return new Uint8Array();
