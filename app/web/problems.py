@@ -12,7 +12,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException
 from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge
 from ..telemetry import logs, metrics
 from .headers import SECURITY_HEADERS
-from .language import render_page
+from .rendering import render_page
 
 log = logging.getLogger(__name__)
 
