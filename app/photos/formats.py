@@ -102,14 +102,10 @@ FORMATS = (
 KEYS = tuple(row.key for row in FORMATS)
 BY_KEY = {row.key: row for row in FORMATS}
 NAMES = tuple(row.name for row in FORMATS)
+SUPPORTED = ", ".join(NAMES[:-1]) + " or " + NAMES[-1]
 SUFFIXES = frozenset(suffix for row in FORMATS for suffix in row.suffixes)
 # For the page's file chooser: all images, and formats that its system may not count among them.
 ACCEPT = ",".join(["image/*", *(suffix for row in FORMATS if row.is_new for suffix in row.suffixes)])
-
-
-def listed(last_separator: str, separator: str = ", ") -> str:
-    """Name all formats in one phrase, such as "JPEG, PNG or HEIC"."""
-    return separator.join(NAMES[:-1]) + last_separator + NAMES[-1]
 
 
 def format_of(data: bytes | memoryview) -> Format:
@@ -117,5 +113,5 @@ def format_of(data: bytes | memoryview) -> Format:
     head = bytes(data[:HEAD_BYTES])
     found = next((row for row in FORMATS if row.matches(head)), None)
     if found is None:
-        raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {listed(' or ')}.")
+        raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {SUPPORTED}.")
     return found
