@@ -83,4 +83,3 @@ def estimate(kind: str, size: tuple[int, int], costs: list[tuple[Cost, int]], fi
     seconds += costs[0][0].file_byte_ns * file_bytes * 1e-9
     memory += costs[0][0].file_bytes * file_bytes
     return Estimate(kind, *size, int(memory), seconds)
-

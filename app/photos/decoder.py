@@ -21,7 +21,7 @@ from ..errors import Problem
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected
 from .decoding import decode
-from .formats import BY_KEY, KEYS
+from .formats import KEYS, format_of
 from .guards import Estimate, examine
 from .protocol import (
     HELLO,
@@ -86,10 +86,11 @@ class Decoder:
     def _decode(self, request: Request) -> Reply:
         data = self._channel.block[: request.size]
         wanted, allowance = request.wanted, request.allowance
-        estimate = examine(data, max_pixels=wanted.max_pixels)
+        photo_format = format_of(data)
+        estimate = examine(data, max_pixels=wanted.max_pixels, photo_format=photo_format)
         if estimate.memory_bytes > allowance.memory_bytes or estimate.seconds > allowance.seconds:
             return self._reply(Status.NEEDS_MORE, estimate, width=estimate.width, height=estimate.height)
-        photo = decode(data, max_pixels=wanted.max_pixels, photo_format=BY_KEY[estimate.kind])
+        photo = decode(data, max_pixels=wanted.max_pixels, photo_format=photo_format)
         self._write(0, photo.crop(wanted.geometry))
         thumbnail_height = thumbnail_width = 0
         if wanted.thumbnail_side:

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from ..errors import TooManyPixels
+from ..errors import Problem
 from .formats import FORMATS, Format, format_of
 from .heif import without_metadata
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
+from .tiff_pixels import open_tiff
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None) 
     photo_format = photo_format or format_of(data)
     try:
         return _decode(data, photo_format, max_pixels)
-    except TooManyPixels:
+    except Problem:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels(max_pixels) from error
@@ -158,8 +159,11 @@ def _ran_out_of_memory(error: Exception) -> bool:
 
 def _decode(data: bytes, photo_format: Format, max_pixels: int) -> Photo:
     kind = photo_format.key
-    readable = without_metadata(data) if kind == "HEIC" else data
-    image = Image.open(io.BytesIO(readable), formats=[photo_format.pillow or kind])
+    if kind == "TIFF":
+        image = open_tiff(data, max_pixels)
+    else:
+        readable = without_metadata(data) if kind == "HEIC" else data
+        image = Image.open(io.BytesIO(readable), formats=[photo_format.pillow or kind])
     width, height = image.size
     if _tile_pixels(image) > max_pixels:
         raise too_many_pixels(max_pixels)

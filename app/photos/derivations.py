@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from .bitstreams import FrameSize, av1_frame_size, hevc_frame_size
 from .costs import COSTS, Cost, Estimate, estimate
-from .refusals import check_size, damaged, too_costly, too_many_pixels
 from .isobmff import Item, Items, number_at, read_items
+from .refusals import check_size, damaged, too_costly, too_many_pixels
 
 _MAX_DEPTH = 16
 # Together, for all pictures: units of a stream that are looked at, and pictures that are decoded.

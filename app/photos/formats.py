@@ -100,7 +100,6 @@ FORMATS = (
     ),
 )
 KEYS = tuple(row.key for row in FORMATS)
-BY_KEY = {row.key: row for row in FORMATS}
 NAMES = tuple(row.name for row in FORMATS)
 SUPPORTED = ", ".join(NAMES[:-1]) + " or " + NAMES[-1]
 SUFFIXES = frozenset(suffix for row in FORMATS for suffix in row.suffixes)

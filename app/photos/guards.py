@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .costs import Cost, Estimate, estimate
 from .formats import Format, format_of
@@ -19,16 +19,19 @@ __all__ = ["Estimate", "examine"]
 
 # What a pixel takes in a format whose row does not say: 4 bytes in Pillow, the decoder's own copy and a second one.
 _UNKNOWN_COST = Cost(50.0, 16.0, 50.0, 2.0)
+# What plugins of Pillow raise for a broken header.
+_HEADER_ERRORS = (ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 
 
-def examine(data: bytes | memoryview, *, max_pixels: int) -> Estimate:
+def examine(data: bytes | memoryview, *, max_pixels: int, photo_format: Format | None = None) -> Estimate:
     """Return a photo's format and size, and what decoding and cropping it will take.
 
-    Raises UnsupportedImage for bytes of no format we know, BrokenImage where a header is cut short or impossible,
-    TooManyPixels where any picture, frame, tile or strip has more than `max_pixels`, and TooCostly for a shape that
-    no photo has: scans, tiles, chunks or references between items by the thousand, or in a circle.
+    `photo_format` is what `format_of` returned, if the caller knows it. Raises UnsupportedImage for other formats and
+    for kinds of a format that are not supported, BrokenImage if a header is cut short or impossible, TooManyPixels if
+    any picture, frame, tile or strip has more than `max_pixels`, and TooCostly for a shape that no photo has: scans,
+    tiles, chunks or references between items by the thousand, or in a circle.
     """
-    photo_format = format_of(data)
+    photo_format = photo_format or format_of(data)
     try:
         if photo_format.examine is None:
             return _examine_by_pillow(data, photo_format, max_pixels)
@@ -42,7 +45,7 @@ def _examine_by_pillow(data: bytes | memoryview, photo_format: Format, max_pixel
     try:
         with Image.open(io.BytesIO(data), formats=[photo_format.pillow or photo_format.key]) as image:
             size = image.size
-    except UnidentifiedImageError as error:
+    except _HEADER_ERRORS as error:
         raise damaged(photo_format.name) from error
     check_size(*size, max_pixels)
     return estimate(photo_format.key, size, [(photo_format.cost or _UNKNOWN_COST, size[0] * size[1])], len(data))

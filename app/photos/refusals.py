@@ -32,6 +32,14 @@ def unsupported_kind(name: str, feature: str) -> UnsupportedImage:
     return UnsupportedImage(f"This kind of {name} is not supported: {feature}. Save the photo as JPEG or PNG.")
 
 
+def camera_raw() -> UnsupportedImage:
+    """Build the refusal of what a camera's sensor saw, which only raw converters turn into a photo."""
+    return UnsupportedImage(
+        "This is a camera's raw file, not a finished photo. Export it as JPEG, in the camera or with a raw converter, "
+        "and send that."
+    )
+
+
 def out_of_memory() -> TooCostly:
     """Build the refusal of a photo whose decoder met the limit of its memory."""
     return TooCostly("Decoding this photo takes more memory than its header promised.")
