@@ -8,7 +8,7 @@ import flask
 from markupsafe import Markup
 
 from ..classifier import Classifier, Prediction
-from ..photos import formats
+from ..photos import folders, formats
 from ..settings import Settings
 from .assets import page_assets
 from .language import CLASS_NAMES, Language, languages_of_app, reader_language
@@ -39,6 +39,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         has_page=settings.page == "on",
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
+        suffixes=" ".join(sorted(folders.SUFFIXES)),
         modules=page_assets().names("js/", ".js"),
         **_words(languages[code], settings),
         **({"model": classifier.loaded_model} | values),

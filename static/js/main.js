@@ -2,17 +2,18 @@
 
 import { listenForKey } from './page/access.js';
 import { watch } from './page/connection.js';
-import { byId, show } from './page/dom.js';
 import { listen } from './page/inputs.js';
 import { listenForLanguage } from './page/language.js';
+import { hideMessage, listenToMessage } from './page/message.js';
 import { Visit } from './cards/visit.js';
 
 const visit = new Visit();
 listen((files) => {
-  show(byId('message'), false);
+  hideMessage();
   visit.add(files);
 });
 watch();
+listenToMessage();
 listenForKey();
 listenForLanguage();
 document.documentElement.dataset.alive = 'true';
