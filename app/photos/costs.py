@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import TooCostly
-
 # What the smallest photo takes: tables of decoders, Pillow's blocks of 16 MiB that are touched in part, one tile of
 # the crop as it is converted.
 BASE_BYTES = 12 << 20
@@ -85,13 +83,3 @@ def estimate(kind: str, size: tuple[int, int], costs: list[tuple[Cost, int]], fi
     seconds += costs[0][0].file_byte_ns * file_bytes * 1e-9
     memory += costs[0][0].file_bytes * file_bytes
     return Estimate(kind, *size, int(memory), seconds)
-
-
-def out_of_memory() -> TooCostly:
-    """Build the refusal of a photo whose decoder met the limit of its memory."""
-    return TooCostly("Decoding this photo takes more memory than its header promised.")
-
-
-def too_costly(kind: str, why: str) -> TooCostly:
-    """Build the refusal of a photo whose shape makes decoding it absurdly long."""
-    return TooCostly(f"Decoding this {kind} would take too long: {why}. Save the photo again and send that.")

@@ -6,6 +6,7 @@ of the metadata only the EXIF orientation is used.
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 from dataclasses import dataclass
@@ -15,16 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from ..errors import TooManyPixels
-from .costs import out_of_memory
-from .formats import check_size, damaged, kind_of, too_many_pixels, unsupported
+from ..errors import Problem
+from .formats import FORMATS, Format, format_of
 from .heif import without_metadata
+from .refusals import check_size, damaged, out_of_memory, too_many_pixels
+from .tiff_pixels import open_tiff
 
 log = logging.getLogger(__name__)
 
 # Pillow's own guard is one for the whole process, so it stands at the most that a setting allows. `decode` holds
 # each photo to its limit itself, after the header and before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = 1_000_000_000
+for _plugin in filter(None, (row.plugin for row in FORMATS)):
+    importlib.import_module(_plugin)
 
 # EXIF orientation → (swap axes, mirror x, mirror y): where a point of the upright photo is stored.
 _ORIENTATIONS = {
@@ -128,26 +132,24 @@ class Photo:
         return tuple(min(edge / scale, end) for edge, end in zip((left, top, right, bottom), limit, strict=True))  # type: ignore[return-value]
 
 
-def decode(data: bytes, *, max_pixels: int) -> Photo:
+def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None) -> Photo:
     """Decode a photo from its bytes.
 
-    Raises UnsupportedImage for bytes of no kind we know, TooManyPixels, before anything is decoded, for width
-    times height over `max_pixels`, and BrokenImage for a known kind that is damaged or cut short. Raises
-    TooCostly where memory runs out.
+    `photo_format` is what `format_of` returned, if the caller knows it. Raises UnsupportedImage for other formats,
+    TooManyPixels, before anything is decoded, for width times height over `max_pixels`, BrokenImage for a file that is
+    damaged or cut short, and TooCostly where memory runs out.
     """
-    kind = kind_of(data)
-    if kind is None:
-        raise unsupported(data)
+    photo_format = photo_format or format_of(data)
     try:
-        return _decode(data, kind, max_pixels)
-    except TooManyPixels:
+        return _decode(data, photo_format, max_pixels)
+    except Problem:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels(max_pixels) from error
     except Exception as error:  # a decoder meets hostile bytes: whatever it raises, the file is at fault
         if _ran_out_of_memory(error):
             raise out_of_memory() from error
-        raise damaged(kind) from error
+        raise damaged(photo_format.name) from error
 
 
 def _ran_out_of_memory(error: Exception) -> bool:
@@ -155,9 +157,13 @@ def _ran_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
-def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
-    readable = without_metadata(data) if kind == "HEIC" else data
-    image = Image.open(io.BytesIO(readable), formats=["HEIF" if kind == "HEIC" else kind])
+def _decode(data: bytes, photo_format: Format, max_pixels: int) -> Photo:
+    kind = photo_format.key
+    if kind == "TIFF":
+        image = open_tiff(data, max_pixels)
+    else:
+        readable = without_metadata(data) if kind == "HEIC" else data
+        image = Image.open(io.BytesIO(readable), formats=[photo_format.pillow or kind])
     width, height = image.size
     if _tile_pixels(image) > max_pixels:
         raise too_many_pixels(max_pixels)

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import TopthreeError
+from .formats import SUFFIXES
 
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"]
-)
 STANDARD_INPUT = "-"
 # No photo is larger; memory is taken only for what a photo has.
 MAX_FILE_BYTES = 2**30

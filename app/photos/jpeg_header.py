@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .costs import BASE_BYTES, BASE_SECONDS, Estimate, too_costly
-from .formats import check_size, damaged
+from .costs import BASE_BYTES, BASE_SECONDS, Estimate
+from .refusals import check_size, damaged, too_costly
 
 # What `decoding.decode` asks of a JPEG's shorter side: 2.5 times what the resize needs.
 SHORTEST_DECODED_SIDE = 640

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .costs import COSTS, Cost, Estimate, estimate, too_costly
-from .formats import check_size, damaged
+from .costs import COSTS, Cost, Estimate, estimate
+from .refusals import check_size, damaged, too_costly
 
 _MAX_CHUNKS = 1000  # before the pixels; no encoder writes a hundred
 _MAX_BLOCKS = 20_000  # of GIF, 255 bytes each: 5 MB before the first frame
@@ -128,9 +128,9 @@ def examine_webp(data: bytes | memoryview, max_pixels: int) -> Estimate:
         if start >= len(data):
             break
     else:
-        raise too_costly("WEBP", f"it has more than {_MAX_CHUNKS:,} chunks before its pixels")
+        raise too_costly("WebP", f"it has more than {_MAX_CHUNKS:,} chunks before its pixels")
     if not sizes:
-        raise damaged("WEBP")
+        raise damaged("WebP")
     width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
     check_size(width, height, max_pixels)
     cost = COSTS["WEBP alpha" if alpha else "WEBP"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import flask
 from markupsafe import Markup
 
 from ..classifier import Classifier, Prediction
-from ..photos import folders, formats
+from ..photos import formats
 from ..settings import Settings
 from .assets import page_assets
 from .language import CLASS_NAMES, Language, languages_of_app, reader_language
@@ -39,7 +37,10 @@ def render_page(template: str, **values: object) -> flask.Response:
         has_page=settings.page == "on",
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
-        suffixes=" ".join(sorted(folders.SUFFIXES)),
+        suffixes=" ".join(sorted(formats.SUFFIXES)),
+        accept=formats.ACCEPT,
+        formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
+        head_bytes=formats.HEAD_BYTES,
         modules=page_assets().names("js/", ".js"),
         **_words(languages[code], settings),
         **({"model": classifier.loaded_model} | values),
@@ -54,7 +55,7 @@ def _words(language: Language, settings: Settings) -> dict[str, object]:
     """Return what a template writes in the reader's language."""
     known = {
         "limit": f"{settings.max_upload_bytes / 1024 / 1024:g}",
-        "kinds": language.any_of(re.split(", | or ", formats.KINDS)),
+        "kinds": language.any_of(formats.NAMES),
     }
 
     def t(key: str, **values: object) -> str:

@@ -3,6 +3,9 @@
 const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
 
+// Of each format its name, the pattern of its first bytes, and its type.
+export const formats = JSON.parse(page.formats);
+export const headBytes = Number(page.headBytes);
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);

@@ -1,25 +1,14 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
+import { formats, headBytes } from '../page/words.js';
 import { Failure } from './failure.js';
 import { canBeScaled, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
 import { isWhole } from './whole.js';
 
-const KINDS = [
-  ['JPEG', /^\xff\xd8\xff/],
-  ['PNG', /^\x89PNG\r\n\x1a\n/],
-  ['WebP', /^RIFF[^]{4}WEBP/],
-  ['GIF', /^GIF8[79]a/],
-  ['TIFF', /^(II[*+]\0|MM\0[*+])/],
-  ['BMP', /^BM[^]{4}\0\0\0\0/],
-  ['AVIF', /^[^]{4}ftypavi[fs]/],
-  ['HEIC', /^[^]{4}ftyp(he|mi|ms)/],
-];
-const STRIPPERS = {
-  JPEG: [stripJpeg, 'image/jpeg'],
-  PNG: [stripPng, 'image/png'],
-  WebP: [stripWebp, 'image/webp'],
-};
+const SIGNATURES = formats.map(([name, signature]) => [name, new RegExp(`^(?:${signature})`)]);
+const TYPES = Object.fromEntries(formats.map(([name, , type]) => [name, type]));
+const STRIPPERS = { JPEG: stripJpeg, PNG: stripPng, WebP: stripWebp };
 
 // Return {original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
 export async function prepare(file, limitBytes) {
@@ -52,8 +41,7 @@ function prepareCut(kind, file, bytes, limitBytes) {
 }
 
 function stripped(kind, bytes) {
-  const [strip, type] = STRIPPERS[kind];
-  return new Blob(strip(bytes), { type });
+  return new Blob(STRIPPERS[kind](bytes), { type: TYPES[kind] });
 }
 
 function checked(prepared, limitBytes) {
@@ -64,7 +52,7 @@ function checked(prepared, limitBytes) {
 async function kindOf(file) {
   const head = String.fromCharCode(...(await readHead(file)));
   if (!head) throw new Failure('no-photo');
-  const found = KINDS.find(([, signature]) => signature.test(head));
+  const found = SIGNATURES.find(([, signature]) => signature.test(head));
   if (!found) throw new Failure('unsupported-image');
   return found[0];
 }
@@ -82,7 +70,7 @@ async function readAll(file) {
 // A folder, or a file that has gone since it was chosen, cannot be read: it is as good as empty.
 async function readHead(file) {
   try {
-    return new Uint8Array(await file.slice(0, 16).arrayBuffer());
+    return new Uint8Array(await file.slice(0, headBytes).arrayBuffer());
   } catch (error) {
     console.info(`${file.name} cannot be read.`, error);
     return new Uint8Array();
