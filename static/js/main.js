@@ -1,6 +1,8 @@
 // The page comes alive: photos that are given become cards of this visit.
 
 import { listenForKey } from './page/access.js';
+import { listenToCamera } from './page/camera.js';
+import { listenToClasses } from './page/classes.js';
 import { watch } from './page/connection.js';
 import { listen } from './page/inputs.js';
 import { listenForLanguage } from './page/language.js';
@@ -8,10 +10,13 @@ import { hideMessage, listenToMessage } from './page/message.js';
 import { Visit } from './cards/visit.js';
 
 const visit = new Visit();
-listen((files) => {
+const give = (files) => {
   hideMessage();
   visit.add(files);
-});
+};
+listen(give);
+listenToCamera(give);
+listenToClasses();
 watch();
 listenToMessage();
 listenForKey();
