@@ -43,6 +43,7 @@ def answer_with(page: Page, *confidences: float) -> None:
     def change(route) -> None:
         response = route.fetch()
         body = response.json()
+        body["predictions"] = body["predictions"][: len(confidences)]
         for prediction, confidence in zip(body["predictions"], confidences, strict=True):
             prediction["confidence"] = confidence
         route.fulfill(response=response, json=body)
