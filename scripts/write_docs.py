@@ -17,7 +17,7 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.photos.formats import KINDS
+from app.photos.formats import FORMATS, SUPPORTED
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
 
@@ -170,8 +170,14 @@ def listed_metrics() -> str:
 
 
 def formats() -> str:
-    """Say which formats are read."""
-    return f"A photo may be {KINDS}. The content decides, not the file name, and photos are turned upright."
+    """Say which formats are supported."""
+    return f"A photo may be {SUPPORTED}. The content decides, not the file name, and photos are turned upright."
+
+
+def format_list() -> str:
+    """List the formats with their media types and the suffixes of their files."""
+    rows = ((row.name, code(row.mime_type), ", ".join(map(code, row.suffixes))) for row in FORMATS)
+    return table(["Format", "Media type", "File names"], rows)
 
 
 def targets() -> str:
@@ -183,6 +189,7 @@ def targets() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "command-list": command_list,
     "commands": commands,
+    "format-list": format_list,
     "formats": formats,
     "metrics": listed_metrics,
     "parameters": parameters,
