@@ -16,8 +16,9 @@ from ..errors import PROBLEMS, Problem
 from ..settings import Settings
 from ..version import __version__
 from .access import open_to_all
-from .language import remember_language, render_page
+from .language import remember_language
 from .parameters import NAMES
+from .rendering import render_page
 from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
 from .uploads import TIMEOUT_HEADER, settings_of_app
 

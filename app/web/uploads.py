@@ -21,8 +21,7 @@ from ..photos.archives import Entry, read_archive
 from ..photos.formats import kind_of
 from ..queueing.admission import Admission
 from ..queueing.scheduling import Deadline
-from ..setting_table import MEBI
-from ..settings import Settings
+from ..settings import MEBI, Settings
 from .forms import Part, boundary_of, parse_form
 from .json_bodies import parse_photo
 from .mistakes import explain, is_address

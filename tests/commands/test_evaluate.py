@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model, fallback_model
 
-from app.commands.cli import main
-from app.commands.evaluate import wilson_interval
+from app.commands import cli
+from app.measuring.accuracy import wilson_interval
 from app.model.labels import Label
 
 # The fake engine answers with the photo's three colour values as classes, the likeliest first.
@@ -45,7 +45,7 @@ def write(tmp_path: Path):
 
 
 def evaluate(folder: Path, *options: str) -> Result:
-    return CliRunner().invoke(main, ["evaluate", str(folder), *options])
+    return CliRunner().invoke(cli, ["evaluate", str(folder), *options])
 
 
 def report(folder: Path) -> dict:
@@ -114,7 +114,7 @@ def test_the_class_is_the_nearest_folder_s_or_the_file_name_s(write, name: str) 
 def test_other_files_are_counted_as_unlabelled(write, name: str) -> None:
     folder = write(**{name: RED, f"{TENCH}_good.png": RED})
     assert report(folder)["unlabelled"] == [str(folder / name)]
-    assert "Not labelled, left out: 1 files" in evaluate(folder).stdout
+    assert "Not labelled, left out: 1 file\n" in evaluate(folder).stdout
 
 
 def test_names_above_the_folder_do_not_count(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_an_own_model_s_labels_name_the_folders(write, model) -> None:
 
 
 @pytest.mark.parametrize("name", ["empty.png", "[red]x[/red].png", "new\nline.png"])
-def test_unreadable_files_are_listed_and_left_out_and_the_status_is_1(write, name: str) -> None:
+def test_unreadable_files_are_listed_and_the_status_is_1(write, name: str) -> None:
     folder = write(**{f"{TENCH}/a.png": RED, f"{TENCH}/{name}": b""})
     found = report(folder)
     assert (found["photos"], found["top"]["1"]["percent"]) == (1, 100.0)
@@ -145,7 +145,7 @@ def test_unreadable_files_are_listed_and_left_out_and_the_status_is_1(write, nam
     assert result.exit_code == 1
 
 
-def test_only_unreadable_files_give_no_share_but_the_whole_interval(write) -> None:
+def test_only_unreadable_files_give_the_whole_interval(write) -> None:
     found = report(write(**{f"{TENCH}/a.png": b""}))
     assert found["photos"] == 0
     assert found["top"]["1"] == {"percent": 0.0, "low": 0.0, "high": 100.0}
@@ -191,11 +191,11 @@ def test_the_report_reads_well(write) -> None:
     assert lines[5:] == [
         "  published for ImageNet's validation set: top-1 69.758 %, top-5 89.078 %",
         "Most confused:",
-        "    1  tench taken for goldfish",
+        "    1  tench classified as goldfish",
     ]
 
 
-def test_accuracy_is_compared_with_the_published_one_only_for_the_published_file(write, model) -> None:
+def test_published_accuracy_is_shown_only_for_published_files(write, model) -> None:
     folder = write(**{f"{TENCH}/a.png": RED})
     assert "published" in evaluate(folder).stdout
     model(fallback_model_of_another_file())

@@ -1,7 +1,7 @@
 // The answers in a card: names, bars, a plain sentence, and the details for those who want them.
 
 import { announce, build, show, whileBusy, write } from '../page/dom.js';
-import { closeWithin, isChinese, names, needsKey, percent, size, t, unsureBelow } from '../page/words.js';
+import { closeWithin, names, nameTags, needsKey, percent, size, t, unsureBelow } from '../page/words.js';
 import { url } from '../server/address.js';
 
 // The card's heading: what it is, or how far the model is from knowing.
@@ -30,7 +30,8 @@ function row(prediction, onLook) {
   const lookAt = () => t('js.look_at', { name: ofReader() });
   write(name, ofReader);
   write(other, () => names(prediction)[1] ?? '');
-  write(other, () => (isChinese() ? 'en' : 'zh-Hans'), 'lang');
+  write(name, () => nameTags(prediction)[0], 'lang');
+  write(other, () => nameTags(prediction)[1] ?? '', 'lang');
   bar.value = prediction.confidence;
   write(bar, ofReader, 'aria-label');
   bar.setAttribute('aria-valuetext', shown);
