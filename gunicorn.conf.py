@@ -8,10 +8,10 @@ import shutil
 import signal
 import tempfile
 
-from app.errors import KeysError
+from app.errors import KeysError, PlanError
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
-from app.processes.plan import describe_plan, make_plan
+from app.processes.plan import check_memory, describe_plan, make_plan
 from app.server.connections import Shares
 from app.server.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings
@@ -91,8 +91,9 @@ def on_starting(server):
     for line in describe_plan(_plan).splitlines():
         server.log.info("Plan: %s", line)
     try:
+        check_memory(_plan)
         announce(_settings)
-    except KeysError as error:
+    except (KeysError, PlanError) as error:
         raise RuntimeError(str(error)) from error  # gunicorn prints a RuntimeError as one sentence
 
 

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from .errors import (
     BrokenImage,
     ModelUnavailable,
+    Overloaded,
     Problem,
     TooCostly,
     TooManyPixels,
@@ -49,6 +50,7 @@ class Prediction:
     wnid: str | None
     label: str
     label_zh: str | None
+    label_gloss: str | None
     confidence: float
 
 
@@ -168,8 +170,11 @@ class Classifier:
     def warm_up(self) -> None:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
 
-        The photo goes the whole way of any other, decoder included, so that what fails here fails for all.
+        The photo goes the whole way of any other, decoder included, so that what fails here fails for all. Decoders
+        and model start at the same time.
         """
+        with suppress(Overloaded):  # it is tried again with the known photo, whose failure is reported
+            self._decoders.begin()
         model = self.model
         try:
             self._check(model)
@@ -256,6 +261,20 @@ class Classifier:
         traces.photo_computed(answer)
         return answer
 
+    def thumbnail(
+        self, data: bytes, *, side: int, max_pixels: int, deadline: Deadline = NO_DEADLINE
+    ) -> tuple[Pixels, float, float]:
+        """Decode a photo to the upright picture that the model's crop is cut from, no side above `side`.
+
+        Return uint8 RGB of shape (height, width, 3), and how many seconds decoding and waiting for a slot took. Needs
+        no model. Raises what `Lanes.decoded` raises.
+        """
+        arrived = time.monotonic()
+        with self._decoded(data, Wanted(Geometry(), max_pixels, side), deadline) as (photo, turn):
+            seconds = time.monotonic() - arrived - turn.waited_seconds
+        assert photo.thumbnail is not None
+        return photo.thumbnail, seconds, turn.waited_seconds
+
     def close(self) -> None:
         """Answer what waits, end the batcher's thread, if it runs, and the decoders."""
         self._batcher.close()
@@ -301,6 +320,6 @@ def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Pr
     probabilities = softmax(logits)
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [
-        Prediction(rank, at.class_id, at.wnid, at.label, at.label_zh, round(float(probabilities[at.class_id]), 6))
+        Prediction(rank, **vars(at), confidence=round(float(probabilities[at.class_id]), 6))
         for rank, at in enumerate((labels[index] for index in order), start=1)
     ]

@@ -2,6 +2,7 @@
 
 TopthreeError
 ├── KeysError                   a file of API keys cannot be used
+├── PlanError                   the machine, or the container's share of it, is too small
 ├── LabelsError                 a labels file cannot be used
 ├── WeightsError                a weights file cannot be used, or none can be downloaded
 ├── BundleError                 a bundle cannot be used
@@ -51,6 +52,10 @@ class TopthreeError(Exception):
 
 class KeysError(TopthreeError):
     """A file of API keys is missing, malformed or cannot be written; the message never holds what a line says."""
+
+
+class PlanError(TopthreeError):
+    """The service cannot run in what the machine, or its share of it, has."""
 
 
 class LabelsError(TopthreeError):

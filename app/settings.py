@@ -26,7 +26,7 @@ class SettingsError(ValueError):
 
 
 def setting(default: str | int, parse: Callable[[str], Any], help: str) -> Any:
-    """Declare a field of `Settings`; `default` is what a user would write, and empty means not set."""
+    """Declare a field of `Settings`; `default` is text as in the environment, and empty means not set."""
     return dataclasses.field(metadata={"default": str(default), "parse": parse, "help": help})
 
 
@@ -184,7 +184,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One declaration of `Settings`, for those that read or list all of them."""
+    """One declaration of `Settings`, for code that reads or lists all of them."""
 
     name: str
     default: str
@@ -272,6 +272,6 @@ def _defaults_of_a_bundle(values: Mapping[str, Any], environment: Mapping[str, s
 def _refuse_beside_a_bundle(settings: Settings) -> None:
     for variable in ("WEIGHTS", "LABELS"):
         if getattr(settings, variable.lower()):
-            raise SettingsError(f"TOPTHREE_BUNDLE holds weights and labels of its own; unset TOPTHREE_{variable}.")
+            raise SettingsError(f"TOPTHREE_BUNDLE has its own weights and labels; unset TOPTHREE_{variable}.")
     if settings.engine == "torch":
-        raise SettingsError("TOPTHREE_BUNDLE holds a model of OpenVINO, which TOPTHREE_ENGINE=torch cannot compute.")
+        raise SettingsError("TOPTHREE_BUNDLE holds an OpenVINO model, which TOPTHREE_ENGINE=torch cannot run.")

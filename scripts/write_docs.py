@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs/*.md: what stands between their markers.
+"""Write the generated parts of the documents, which are the lines between their markers.
 
 `make docs` runs it. A part begins with the line `<!-- make docs: NAME -->` and ends with `<!-- end -->`; `PARTS` has
 a function for each name, which reads the facts from the code that uses them.
@@ -27,7 +27,7 @@ PART = re.compile(r"(?<=^<!-- make docs: )([a-z-]+)( -->\n)(.*?)(?=^<!-- end -->
 
 def documents() -> list[Path]:
     """List the documents that may have generated parts."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def filled(text: str) -> str:
@@ -123,10 +123,14 @@ def inner_commands(context: click.Context) -> Iterator[click.Context]:
             yield click.Context(command, info_name=name, parent=context)
 
 
+def all_commands() -> list[click.Context]:
+    """List a context for each command of `topthree`; a group is replaced by its commands."""
+    return [inner for outer in inner_commands(command_line()) for inner in ([*inner_commands(outer)] or [outer])]
+
+
 def commands() -> str:
     """Describe each command with its usage, help and options."""
-    leaves = ([*inner_commands(outer)] or [outer] for outer in inner_commands(command_line()))
-    return "\n\n".join(described(context) for group in leaves for context in group)
+    return "\n\n".join(described(context) for context in all_commands())
 
 
 def described(context: click.Context) -> str:
@@ -161,6 +165,12 @@ def formats() -> str:
     return f"A photo may be {KINDS}. The content decides, not the file name, and photos are turned upright."
 
 
+def targets() -> str:
+    """List the targets of the Makefile that have a help text."""
+    found = re.findall(r"^([a-z-]+):.* ## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    return table(["Command", "What it does"], ((code(f"make {name}"), meaning) for name, meaning in found))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "formats": formats,
@@ -169,6 +179,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "problems": problems,
     "routes": routes,
     "settings": settings,
+    "targets": targets,
 }
 
 

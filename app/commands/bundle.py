@@ -182,6 +182,6 @@ def _write_member(out: Any, name: str, content: BinaryIO, size: int) -> None:
 def _write_labels(labels: tuple[Label, ...]) -> bytes:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["class_id", "wnid", "label", "label_zh"])
-    table.writerows([label.class_id, label.wnid or "", label.label, label.label_zh or ""] for label in labels)
+    table.writerow(["class_id", "wnid", "label", "label_zh", "label_gloss"])
+    table.writerows(["" if cell is None else cell for cell in vars(label).values()] for label in labels)
     return text.getvalue().encode()

@@ -11,7 +11,6 @@ Examples:
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from rich.text import Text
 
 from ..classifier import Classifier
 from ..errors import TopthreeError
+from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, list_photos
 from . import read_settings
@@ -90,15 +90,13 @@ def _write_ndjson(rows: Iterable[Row], classifier: Classifier) -> None:
 
 def _write_csv(rows: Iterable[Row], classifier: Classifier) -> None:
     names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence")
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(("file", *names, "error"))
+    write_rows(sys.stdout, [("file", *names, "error")])
     for file, outcome in rows:
         if isinstance(outcome, TopthreeError):
-            table.writerow((file, *[""] * len(names), str(outcome)))
+            write_rows(sys.stdout, [(file, *[""] * len(names), str(outcome))])
         else:
-            table.writerows(
-                (file, *(getattr(prediction, name) for name in names), "") for prediction in outcome.predictions
-            )
+            facts = ([getattr(prediction, name) for name in names] for prediction in outcome.predictions)
+            write_rows(sys.stdout, [(file, *each, "") for each in facts])
 
 
 def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:

@@ -12,26 +12,8 @@ from pathlib import Path
 
 from ..errors import TopthreeError
 from .clutter import is_clutter, is_clutter_folder
+from .formats import SUFFIXES
 
-SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
-)
 STANDARD_INPUT = "-"
 # No photo is larger; memory is taken only for what a photo has.
 MAX_FILE_BYTES = 2**30

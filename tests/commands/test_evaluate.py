@@ -89,7 +89,7 @@ def test_json_has_every_count_and_the_model(write) -> None:
         f"{TENCH}_tench.png",
         f"{TENCH}-17.png",
         f"{TENCH} copy.png",
-        "tench_17.png",
+        f"{TENCH}-tench/a.png",
         f"unknown/{TENCH}_17.png",
         f"tench/{GOLDFISH}_17.png",
     ],
@@ -99,7 +99,17 @@ def test_the_class_is_the_nearest_folder_s_or_the_file_name_s(write, name: str) 
 
 
 @pytest.mark.parametrize(
-    "name", ["a.png", "unknown/a.png", f"{TENCH}9/a.png", f"{TENCH}9_a.png", f"my_{TENCH}.png", "cardigan/a.png"]
+    "name",
+    [
+        "a.png",
+        "tench_17.png",
+        "tench.png",
+        "unknown/a.png",
+        f"{TENCH}9/a.png",
+        f"{TENCH}9_a.png",
+        f"my_{TENCH}.png",
+        "cardigan/a.png",
+    ],
 )
 def test_other_files_are_counted_as_unlabelled(write, name: str) -> None:
     folder = write(**{name: RED, f"{TENCH}_good.png": RED})
@@ -117,9 +127,9 @@ def test_names_above_the_folder_do_not_count(tmp_path: Path) -> None:
 def test_an_own_model_s_labels_name_the_folders(write, model) -> None:
     own = (Label(0, None, "cat", None), Label(1, None, "harbour seal", None), *fake_model().labels[2:])
     model(dataclasses.replace(fake_model(), labels=own))
-    folder = write(**{"cat/a.png": RED, "Harbour Seal/a.png": GREEN, "cat_2.png": GREEN, "dog/a.png": RED})
+    folder = write(**{"cat/a.png": RED, "Harbour_Seal/a.png": GREEN, "cat/b.png": GREEN, "dog/cat_2.png": RED})
     found = report(folder)
-    assert (found["photos"], found["unlabelled"]) == (3, [str(folder / "dog" / "a.png")])
+    assert (found["photos"], found["unlabelled"]) == (3, [str(folder / "dog" / "cat_2.png")])
     assert found["confusions"] == [{"label": "cat", "taken_for": "harbour seal", "photos": 1}]
 
 

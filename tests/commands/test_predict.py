@@ -188,7 +188,7 @@ def test_a_bad_file_is_reported_in_its_place_and_the_status_is_1(photos: Path, f
     ("make", "error"),
     [
         (lambda path: path.write_bytes(b""), "The file is empty."),
-        (lambda path: path.write_bytes(RED[:200]), "damaged or cut short"),
+        (lambda path: path.write_bytes(RED[:200]), "damaged or incomplete"),
         (lambda path: None, "The file cannot be read: No such file or directory."),
         (lambda path: path.symlink_to(path), "The file cannot be read: Too many levels of symbolic links."),
     ],

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import LabelsError
-from app.model.labels import Label, imagenet_labels, read_labels, search_labels
+from app.model.labels import Label, class_names, imagenet_labels, read_labels, search_labels
+from app.photos.folders import name_key
 
 # Classes that a Chinese reader knows by a name without Chinese characters.
 NOT_IN_CHINESE = {"iPod"}
@@ -41,7 +42,7 @@ MEANINGS = [
     (474, "cardigan", "开襟毛衣"),
     (517, "crane", "起重机"),
     (553, "file", "文件柜"),
-    (656, "minivan", "面包车"),
+    (656, "minivan", "商务车"),
     (673, "mouse", "鼠标"),
     (681, "notebook", "笔记本电脑"),
     (714, "pick", "拨片"),
@@ -51,9 +52,9 @@ MEANINGS = [
     (837, "sunglasses", "墨镜"),
     (850, "teddy", "泰迪熊"),
     (881, "upright", "立式钢琴"),
-    (968, "cup", "杯子"),
+    (968, "cup", "茶杯"),
     (989, "hip", "蔷薇果"),
-    (998, "ear", "玉米穗"),
+    (998, "ear", "玉米棒"),
 ]
 
 
@@ -187,3 +188,12 @@ def test_labels_are_found_by_number_wordnet_id_or_part_of_a_name(query: str, cla
 def test_labels_of_a_custom_model_are_found_too():
     labels = (Label(0, None, "Straße", None), Label(1, None, "Weg", None))
     assert search_labels(labels, "STRASSE") == [labels[0]]
+
+
+def test_each_class_is_named_by_a_folder_however_it_is_written():
+    names = class_names(imagenet_labels())
+    for label in imagenet_labels():
+        class_id = None if label.label.casefold() == "cardigan" else label.class_id
+        for written in (label.label.upper(), label.label.replace(" ", "_"), label.label.replace("'", "")):
+            assert names.get(name_key(written)) == class_id
+        assert names[label.wnid or ""] == label.class_id

@@ -27,7 +27,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 CAT = ROOT / "static" / "samples" / "cat.webp"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = write_docs.documents()
+# The options of each command, by the words after `topthree`.
+COMMANDS = {
+    tuple(context.command_path.split()[1:]): {name for option in context.command.params for name in option.opts}
+    for context in write_docs.all_commands()
+}
 SAMPLES = {"python": [sys.executable, "-c"]}
 if shutil.which("node"):
     SAMPLES["js"] = ["node", "--input-type=module", "-e"]
@@ -76,14 +81,14 @@ def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 200
 
 
-@pytest.mark.parametrize("document", write_docs.documents(), ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_generated_parts_are_up_to_date(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert text == write_docs.filled(text), "make docs writes them anew"
 
 
 def test_every_generated_part_is_in_one_document() -> None:
-    names = [name for path in write_docs.documents() for name, *_ in write_docs.PART.findall(path.read_text("utf-8"))]
+    names = [name for path in DOCUMENTS for name, *_ in write_docs.PART.findall(path.read_text("utf-8"))]
     assert sorted(names) == sorted(write_docs.PARTS)
 
 
@@ -158,13 +163,20 @@ def test_links_lead_to_what_is_there(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_named_make_targets_and_commands_exist(document: Path) -> None:
-    code = code_of(document.read_text(encoding="utf-8"))
+def test_named_make_targets_exist(document: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets
-    assert set(re.findall(r"\btopthree (?!-)([a-z]+)", code)) <= {
-        context.info_name for context in write_docs.inner_commands(write_docs.command_line())
-    }
+    assert set(re.findall(r"\bmake ([a-z-]+)", code_of(document.read_text(encoding="utf-8")))) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_commands_have_these_options(document: Path) -> None:
+    for line in re.findall(r"\btopthree (?!-)[a-z].*", code_of(document.read_text(encoding="utf-8"))):
+        words = re.split(r"[#|>;]", line)[0].split()
+        command, options = next(
+            (names for names in COMMANDS.items() if words[1 : 1 + len(names[0])] == list(names[0])), (None, set())
+        )
+        assert command or words[1:] in (["keys"], ["…"]), line
+        assert {word for word in words if word.startswith("--")} <= options | {"--help"}, line
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
