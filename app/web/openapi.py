@@ -79,6 +79,10 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         {"type": "integer", "minimum": 0, "maximum": 999},
         "The class to draw; the likeliest where it is not given. The largest is the model's last class.",
     ),
+    "side": (
+        {"type": "integer", "minimum": 16, "maximum": 1024, "default": 640},
+        "The longest side in pixels; a photo is never enlarged.",
+    ),
 }
 _CHOICES = ("top", "min_confidence", "labels", "heatmap")
 
@@ -129,6 +133,18 @@ OPERATIONS: tuple[Operation, ...] = (
         _ONE_PHOTO,
         ("class_id",),
         "photo",
+        headers=_TIMING,
+    ),
+    Operation(
+        "post",
+        "/api/v1/thumbnail",
+        "thumbnail",
+        "The upright photo, small, as a picture",
+        {"image/jpeg": _BINARY, "image/webp": _BINARY},
+        _ONE_PHOTO,
+        ("side",),
+        "photo",
+        "For photos that a browser cannot show, such as HEIC and TIFF. No model is needed.",
         headers=_TIMING,
     ),
     Operation(

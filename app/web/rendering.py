@@ -37,6 +37,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         has_page=settings.page == "on",
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
+        suffixes=" ".join(sorted(formats.SUFFIXES)),
         accept=formats.ACCEPT,
         formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
         head_bytes=formats.HEAD_BYTES,
