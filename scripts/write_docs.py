@@ -17,7 +17,7 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.photos.formats import KINDS
+from app.photos.formats import SUPPORTED
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
 
@@ -155,7 +155,7 @@ def listed_metrics() -> str:
 
 def formats() -> str:
     """Say which formats are read."""
-    return f"A photo may be {KINDS}. The content decides, not the file name, and photos are turned upright."
+    return f"A photo may be {SUPPORTED}. The content decides, not the file name, and photos are turned upright."
 
 
 def targets() -> str:
