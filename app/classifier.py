@@ -7,16 +7,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from .errors import (
     BrokenImage,
     ModelUnavailable,
+    Overloaded,
     Problem,
     TooCostly,
     TooManyPixels,
@@ -40,8 +39,6 @@ LARGEST_BATCH = 32
 # How long the known photo may take, wait for a slot included, before the model counts as not answering.
 CHECK_SECONDS = 20.0
 DOUBT_SECONDS = 10.0
-
-Failure = TypeVar("Failure", bound=TopthreeError)
 
 
 @dataclass(frozen=True)
@@ -127,8 +124,8 @@ class Classifier:
         return self._model
 
     @property
-    def side_by_side(self) -> int:
-        """Tell how many photos of one request are worked on at once."""
+    def max_parallel(self) -> int:
+        """Return how many photos of one request are worked on at once; loads the model."""
         return LARGEST_BATCH if self.model.engine.batches else self._cpus
 
     def _load_first(self) -> None:
@@ -173,8 +170,11 @@ class Classifier:
     def warm_up(self) -> None:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
 
-        The photo goes the whole way of any other, decoder included, so that what fails here fails for all.
+        The photo goes the whole way of any other, decoder included, so that what fails here fails for all. Decoders
+        and model start at the same time.
         """
+        with suppress(Overloaded):  # it is tried again with the known photo, whose failure is reported
+            self._decoders.begin()
         model = self.model
         try:
             self._check(model)
@@ -274,34 +274,6 @@ class Classifier:
             seconds = time.monotonic() - arrived - turn.waited_seconds
         assert photo.thumbnail is not None
         return photo.thumbnail, seconds, turn.waited_seconds
-
-    def classify_many(
-        self,
-        photos: Sequence[bytes | Failure],
-        *,
-        max_pixels: int,
-        top: int = 3,
-        heatmap: bool = False,
-        deadline: Deadline = NO_DEADLINE,
-    ) -> list[Answer | Problem | Failure]:
-        """Classify photos side by side; one that fails becomes its problem, the others their answer, in order.
-
-        What is a failure already stays where it is, and what the deadline comes before carries that. Raises
-        ModelUnavailable for all of them.
-        """
-
-        def classify(photo: bytes | Failure) -> Answer | Problem | Failure:
-            if isinstance(photo, TopthreeError):
-                return photo
-            try:
-                return self.classify(photo, max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
-            except ModelUnavailable:  # not this photo's fault, and the next one's fate
-                raise
-            except Problem as problem:
-                return problem
-
-        with ThreadPoolExecutor(self.side_by_side, thread_name_prefix="classify") as pool:
-            return list(pool.map(classify, photos))
 
     def close(self) -> None:
         """Answer what waits, end the batcher's thread, if it runs, and the decoders."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LabelsError
+from ..photos.folders import name_key
 
 IMAGENET_FILE = Path(__file__).with_name("labels.csv")
 
@@ -48,7 +49,8 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     """Read a labels file: one name a line, or CSV with a header that has a column `label`.
 
     CSV may carry `wnid`, `label_zh` and `label_gloss` too. The line's order is the class index; a column
-    `class_id`, where there is one, must agree with it. Raises LabelsError with the reason and the line.
+    `class_id`, where there is one, must agree with it. Blank lines at the end do not count. Raises LabelsError with
+    the reason and the line.
     """
     try:
         return _parse(path.read_bytes(), str(path))
@@ -67,10 +69,12 @@ def _parse(content: bytes, name: str) -> tuple[Label, ...]:
 
 
 def _rows(text: str) -> list[dict[str, str]]:
+    """Read the rows, without blank ones at the end: editors leave blank lines there, and tables rows of commas."""
     table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    if "label" in (table.fieldnames or ()):
-        return list(table)
-    return [{"label": line} for line in text.splitlines()]
+    rows = list(table) if "label" in (table.fieldnames or ()) else [{"label": line} for line in text.splitlines()]
+    while rows and not "".join(rows[-1][column] or "" for column in rows[-1] if column).strip():
+        rows.pop()
+    return rows
 
 
 def _label(file: str, index: int, row: dict[str, str]) -> Label:
@@ -97,10 +101,11 @@ def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
 
 
 def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
-    """Map WordNet ids and English names, after which files may be named, to class indices.
+    """Map WordNet ids and English names, after which folders and files may be named, to class indices.
 
-    A name that two classes share, as cardigan does, stands for neither.
+    Both are written as `name_key` writes them. A name that two classes share, as cardigan does, stands for neither.
     """
-    count = collections.Counter(label.label.casefold() for label in labels)
-    names = {label.label.casefold(): label.class_id for label in labels if count[label.label.casefold()] == 1}
-    return names | {label.wnid: label.class_id for label in labels if label.wnid}
+    keys = [name_key(label.label) for label in labels]
+    count = collections.Counter(keys)
+    names = {key: label.class_id for key, label in zip(keys, labels, strict=True) if count[key] == 1}
+    return names | {name_key(label.wnid): label.class_id for label in labels if label.wnid}

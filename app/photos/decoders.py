@@ -105,6 +105,12 @@ class Decoders:
         with self._changed:
             return list(self._alive)
 
+    def begin(self) -> None:
+        """Begin to start the decoders, without waiting for one; raises Overloaded."""
+        with self._changed:
+            if self._thread is None and not self._is_closed:
+                self._thread = self._start_thread()
+
     def start(self) -> sandbox.Measures:
         """Start the decoders, wait for one, and return what its sandbox enforces; raises Overloaded."""
         self._check_in(self._check_out(None))
@@ -197,9 +203,8 @@ class Decoders:
     def _check_out(self, waiter: Waiter | None) -> DecoderProcess:
         """Take an idle decoder; waits for one that is being started."""
         give_up = time.monotonic() + MAX_WAIT_SECONDS
+        self.begin()
         with self._changed:
-            if self._thread is None and not self._is_closed:
-                self._thread = self._start_thread()
             while (decoder := self._next_idle()) is None:
                 left = give_up - time.monotonic()
                 if self._is_closed or left <= 0:

@@ -7,20 +7,19 @@ of the metadata only the EXIF orientation is used.
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image
 
 from ..errors import Problem
 from .formats import FORMATS, Format, format_of
-from .heif import without_metadata
+from .guards import examine
+from .jpeg_end import load_without_end
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
-from .tiff_pixels import open_tiff
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Geometry:
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but not below 2.5 times what the resize needs: at twice,
 # sharp photos differed from torchvision's crop by up to 11 levels and 0.6 on average, from here on by 4 and 0.3.
-_SHORTEST_DECODED_SIDE = Geometry().resize * 5 // 2
+_DRAFT_SIZE = (Geometry().resize * 5 // 2, Geometry().resize * 5 // 2)
 
 
 @dataclass(frozen=True)
@@ -135,11 +134,13 @@ class Photo:
 def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None) -> Photo:
     """Decode a photo from its bytes.
 
-    `photo_format` is what `format_of` returned, if the caller knows it. Raises UnsupportedImage for other formats,
-    TooManyPixels, before anything is decoded, for width times height over `max_pixels`, BrokenImage for a file that is
-    damaged or cut short, and TooCostly where memory runs out.
+    `photo_format` is what `format_of` returned, if the caller has examined the photo with it already. Raises what
+    `examine` raises, before anything is decoded, BrokenImage for a file that is damaged or cut short, and TooCostly
+    if memory runs out.
     """
-    photo_format = photo_format or format_of(data)
+    if photo_format is None:
+        photo_format = format_of(data)
+        examine(data, max_pixels=max_pixels, photo_format=photo_format)
     try:
         return _decode(data, photo_format, max_pixels)
     except Problem:
@@ -159,18 +160,12 @@ def _ran_out_of_memory(error: Exception) -> bool:
 
 def _decode(data: bytes, photo_format: Format, max_pixels: int) -> Photo:
     kind = photo_format.key
-    if kind == "TIFF":
-        image = open_tiff(data, max_pixels)
-    else:
-        readable = without_metadata(data) if kind == "HEIC" else data
-        image = Image.open(io.BytesIO(readable), formats=[photo_format.pillow or kind])
+    image = photo_format.open_image(data, max_pixels)
     width, height = image.size
-    if _tile_pixels(image) > max_pixels:
-        raise too_many_pixels(max_pixels)
     check_size(width, height, max_pixels)
     if kind == "JPEG":
-        image.draft(None, (_SHORTEST_DECODED_SIDE, _SHORTEST_DECODED_SIDE))
-    image.load()
+        image.draft(None, _DRAFT_SIZE)
+    image = _loaded(image, data, kind)
     if kind != "JPEG":
         width, height = image.size  # Pillow turns a TIFF upright while it loads
     _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # what cannot become RGB fails here, not in the crop
@@ -180,12 +175,16 @@ def _decode(data: bytes, photo_format: Format, max_pixels: int) -> Photo:
     return Photo(width, height, kind, image, orientation)
 
 
-def _tile_pixels(image: Image.Image) -> int:
-    """Count the pixels of a TIFF's tile: each is decoded whole, however small the photo is."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 0
-    tags = image.tag_v2
-    return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0))
+def _loaded(image: Image.Image, data: bytes, kind: str) -> Image.Image:
+    """Decode the pixels; of a JPEG that lacks its end marker alone, by another way."""
+    try:
+        image.load()
+    except OSError:
+        whole = load_without_end(data, _DRAFT_SIZE) if kind == "JPEG" else None
+        if whole is None:
+            raise
+        return whole
+    return image
 
 
 def _orientation(image: Image.Image) -> int:

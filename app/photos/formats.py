@@ -7,23 +7,28 @@ decoding come from this table.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from PIL import Image
+
 from ..errors import UnsupportedImage
+from .bmp import examine_bmp, open_bmp
 from .costs import Cost, Estimate
 from .derivations import examine_avif, examine_heic
+from .heif import open_avif, open_heic
 from .jpeg_header import examine_jpeg
-from .raster_headers import examine_bmp, examine_gif, examine_png, examine_webp
-from .strangers import resemblance
+from .png import examine_png, open_png
+from .raster_headers import examine_gif, examine_webp
+from .refusals import camera_raw
+from .strangers import is_camera_raw, resemblance
 from .tiff_header import examine_tiff
+from .tiff_pixels import open_tiff
 
 # A signature is matched against this many bytes at the beginning of the file.
 HEAD_BYTES = 256
-
-# The brands in the `ftyp` box of AVIF (AV1 Image File Format) and HEIC (ISO/IEC 23008-12), each at a multiple of 4.
-_BRANDS = r"[\s\S]{4}ftyp(?:[\s\S]{4}){0,60}?"
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,10 @@ class Format:
     """One format.
 
     `signature` is a regular expression that Python and JavaScript read alike; each character stands for a byte.
-    `pillow` is Pillow's name of the format if that is not `key`, and `plugin` the module that registers it, if Pillow
-    imports it late or not at all. `examine` estimates the cost from the header; without it Pillow reads the size, and
-    `cost` says what a pixel takes. `is_new` is for formats whose suffixes some systems do not know as those of images.
+    `examine` estimates the cost from the header; without it Pillow reads the size, and `cost` says what a pixel takes.
+    `open` returns the file as a Pillow image; without it Pillow opens the file by the plugin of the name `pillow`, or
+    of `key`, which the module `plugin` registers if Pillow does not do so itself. Both get the file's bytes and the
+    largest number of pixels. `is_new` is for formats whose suffixes some systems do not know as those of images.
     """
 
     name: str
@@ -41,63 +47,47 @@ class Format:
     suffixes: tuple[str, ...]
     mime_type: str
     examine: Callable[[bytes | memoryview, int], Estimate] | None = None
-    pillow: str = ""
+    open: Callable[[bytes, int], Image.Image] | None = None
     plugin: str = ""
+    pillow: str = ""
     cost: Cost | None = None
     is_new: bool = False
 
     @property
     def key(self) -> str:
-        """Return the name in answers, metrics and Pillow: in capitals."""
+        """Return the name in answers and metrics: in capitals."""
         return self.name.upper()
 
     def matches(self, head: bytes) -> bool:
         """Return whether a file that begins with these bytes has this format."""
         return re.match(self.signature.encode("ascii"), head) is not None
 
+    def open_image(self, data: bytes, max_pixels: int) -> Image.Image:
+        """Open a file of this format; its pixels may be decoded now or when they are loaded."""
+        if self.open is not None:
+            return self.open(data, max_pixels)
+        return Image.open(io.BytesIO(data), formats=[self.pillow or self.key])
+
+
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+# "BM" alone begins many an English text; a real header goes on with its own known size.
+_BMP_SIGNATURE = r"BM[\s\S]{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
+# The brands in the `ftyp` box of AVIF (AV1 Image File Format) and HEIC (ISO/IEC 23008-12), each at a multiple of 4.
+_BRANDS = r"[\s\S]{4}ftyp(?:[\s\S]{4}){0,60}?"
+_AVIF_SIGNATURE = _BRANDS + r"(?:avi[fs]|MA1[AB])"
+_HEIC_SIGNATURE = _BRANDS + r"(?:hei[cxms]|hev[cxms]|mif1|msf1)"
+_HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 
 # In the order in which sentences name them. An AVIF may list a brand of HEIC too, so it comes first.
 FORMATS = (
-    Format(
-        "JPEG",
-        r"\xff\xd8\xff",
-        (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-        "image/jpeg",
-        examine_jpeg,
-        plugin="PIL.MpoImagePlugin",  # a JPEG with several pictures
-    ),
-    Format("PNG", r"\x89PNG\r\n\x1a\n", (".png",), "image/png", examine_png),
+    Format("JPEG", r"\xff\xd8\xff", _JPEG_SUFFIXES, "image/jpeg", examine_jpeg, plugin="PIL.MpoImagePlugin"),
+    Format("PNG", r"\x89PNG\r\n\x1a\n", (".png",), "image/png", examine_png, open_png),
     Format("WebP", r"RIFF[\s\S]{4}WEBP", (".webp",), "image/webp", examine_webp, plugin="PIL.WebPImagePlugin"),
     Format("GIF", r"GIF8[79]a", (".gif",), "image/gif", examine_gif),
-    # "BM" alone begins many an English text; a real header goes on with its own known size.
-    Format("BMP", r"BM[\s\S]{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00", (".bmp",), "image/bmp", examine_bmp),
-    Format(
-        "TIFF",
-        r"II[*+]\x00|MM\x00[*+]",
-        (".tif", ".tiff"),
-        "image/tiff",
-        examine_tiff,
-        plugin="PIL.TiffImagePlugin",
-    ),
-    Format(
-        "AVIF",
-        _BRANDS + r"avi[fs]",
-        (".avif",),
-        "image/avif",
-        examine_avif,
-        plugin="PIL.AvifImagePlugin",
-        is_new=True,
-    ),
-    Format(
-        "HEIC",
-        _BRANDS + r"(?:hei[cxms]|hev[cxms]|mif1|msf1)",
-        (".heic", ".heif", ".hif"),
-        "image/heic",
-        examine_heic,
-        pillow="HEIF",
-        plugin="app.photos.heif",
-        is_new=True,
-    ),
+    Format("BMP", _BMP_SIGNATURE, (".bmp", ".dib"), "image/bmp", examine_bmp, open_bmp),
+    Format("TIFF", r"II[*+]\x00|MM\x00[*+]", (".tif", ".tiff"), "image/tiff", examine_tiff, open_tiff),
+    Format("AVIF", _AVIF_SIGNATURE, (".avif",), "image/avif", examine_avif, open_avif, is_new=True),
+    Format("HEIC", _HEIC_SIGNATURE, _HEIC_SUFFIXES, "image/heic", examine_heic, open_heic, is_new=True),
 )
 KEYS = tuple(row.key for row in FORMATS)
 NAMES = tuple(row.name for row in FORMATS)
@@ -111,6 +101,8 @@ def format_of(data: bytes | memoryview) -> Format:
     """Return the format, determined from the content alone; raises UnsupportedImage for one that is not supported."""
     head = bytes(data[:HEAD_BYTES])
     found = next((row for row in FORMATS if row.matches(head)), None)
+    if found is None and is_camera_raw(data):
+        raise camera_raw()
     if found is None:
         raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {SUPPORTED}.")
     return found

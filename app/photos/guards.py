@@ -6,10 +6,7 @@ milliseconds. Decoders differ in which size they believe: where a header and the
 
 from __future__ import annotations
 
-import io
 import struct
-
-from PIL import Image
 
 from .costs import Cost, Estimate, estimate
 from .formats import Format, format_of
@@ -43,7 +40,7 @@ def examine(data: bytes | memoryview, *, max_pixels: int, photo_format: Format |
 def _examine_by_pillow(data: bytes | memoryview, photo_format: Format, max_pixels: int) -> Estimate:
     """Estimate the cost of a format without a reader of its header, by the size that Pillow reads."""
     try:
-        with Image.open(io.BytesIO(data), formats=[photo_format.pillow or photo_format.key]) as image:
+        with photo_format.open_image(bytes(data), max_pixels) as image:
             size = image.size
     except _HEADER_ERRORS as error:
         raise damaged(photo_format.name) from error

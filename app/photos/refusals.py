@@ -29,7 +29,7 @@ def damaged(name: str) -> BrokenImage:
 
 def unsupported_kind(name: str, feature: str) -> UnsupportedImage:
     """Build the refusal of a good photo that uses a feature of its format which is not supported."""
-    return UnsupportedImage(f"This kind of {name} is not supported: {feature}. Save the photo as JPEG or PNG.")
+    return UnsupportedImage(f"This kind of {name} is not supported: {feature}. Save it as a usual JPEG or PNG.")
 
 
 def camera_raw() -> UnsupportedImage:

@@ -1,4 +1,4 @@
-"""What files look like that are no photos which are supported."""
+"""What files look like that are no photos of a supported format."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ _STRANGERS = (
     ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)),
     ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
 )
+# Raw files of cameras that do not begin like a TIFF: Canon CR3 and CRW, Panasonic and Leica, Olympus, Fujifilm, Sigma,
+# Minolta. The others are TIFFs, and recognised by their tags.
+_CAMERA_RAW = re.compile(
+    rb".{4}ftypcrx |II\x1a\x00{3}HEAPCCDR|IIU\x00|IIR[OS]\x08\x00|MMOR\x00|FUJIFILMCCD-RAW|FOVb|\x00MRM", re.DOTALL
+)
+
+
+def is_camera_raw(data: bytes | memoryview) -> bool:
+    """Return whether a file begins like a camera's raw file that is no TIFF."""
+    return _CAMERA_RAW.match(bytes(data[:32])) is not None
 
 
 def resemblance(data: bytes | memoryview) -> str:

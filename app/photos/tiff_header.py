@@ -7,7 +7,7 @@ import math
 from .costs import BASE_BYTES, BASE_SECONDS, Estimate
 from .refusals import too_costly
 from .tiff_directory import Directory, read_directory
-from .tiff_layout import Layout, layout_of
+from .tiff_layout import FLOATING, Layout, layout_of
 
 # The parts whose lengths are read; of more, the first are taken for all.
 _MAX_LENGTHS_READ = 20_000
@@ -28,8 +28,9 @@ _CROP_PIXEL_NS = 4.0
 # Each part of an uncompressed TIFF becomes an object of Python, which Pillow decodes by itself.
 _PART_SECONDS, _PART_BYTES = 4e-6, 500
 _TAG_BYTE_NS = 0.5
-# Kinds that are converted here: a number of whole bytes, each bit of another number, and what a block takes.
-_SAMPLE_NS, _BIT_NS, _BLOCK_BYTES = 15.0, 3.0, 8 << 20
+# Kinds that are converted here: nanoseconds for each number, for each of its bits if it is not whole bytes, and for
+# the predictor of floating point; and the bytes of a block while it is converted.
+_NUMBER_NS, _BIT_NS, _FLOATING_NS, _BLOCK_BYTES = 25.0, 6.0, 90.0, 8 << 20
 
 
 def examine_tiff(data: bytes | memoryview, max_pixels: int) -> Estimate:
@@ -56,7 +57,7 @@ def examine_tiff(data: bytes | memoryview, max_pixels: int) -> Estimate:
         memory += math.ceil(pixels * _pillow_bytes(layout) * (1 if layout.orientation <= 1 else 2))
     else:
         memory += _converted_bytes(layout) + len(data)
-        nanoseconds += pixels * layout.used_samples * _converted_sample_ns(layout)
+        nanoseconds += pixels * layout.used_samples * _number_ns(layout)
     seconds = BASE_SECONDS + nanoseconds * 1e-9 + listed * _PART_SECONDS
     return Estimate("TIFF", layout.width, layout.height, int(BASE_BYTES + memory), seconds)
 
@@ -75,8 +76,9 @@ def _converted_bytes(layout: Layout) -> int:
     return kept + layout.width * layout.height * (5 if layout.used_samples > 1 else 2) + _BLOCK_BYTES
 
 
-def _converted_sample_ns(layout: Layout) -> float:
-    return _SAMPLE_NS if layout.bits in (8, 16, 32, 64) else _SAMPLE_NS + layout.bits * _BIT_NS
+def _number_ns(layout: Layout) -> float:
+    packed_ns = 0.0 if layout.bits in (8, 16, 32, 64) else layout.bits * _BIT_NS
+    return _NUMBER_NS + packed_ns + (_FLOATING_NS if layout.predictor == FLOATING else 0.0)
 
 
 def _listed_bytes(directory: Directory, lengths: int, expected: int) -> int:

@@ -152,6 +152,8 @@ class Layout:
             return True
         if self.sample_format != UNSIGNED or self.is_big_endian_big:
             return False
+        if self.planes > self.colours:
+            return False
         if self.samples == 1 and self.bits in (1, 2, 4, 8):
             return self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE)
         if self.samples == 1 and self.bits == 16:
@@ -214,16 +216,16 @@ def _unsupported(layout: Layout, directory: Directory) -> str:
         return f"{layout.samples:,} samples a pixel"
     if compression in (_OLD_JPEG, _JPEG):
         return f"JPEG with {layout.bits} bits a sample" if layout.bits != 8 else ""
+    if layout.predictor > 1 and layout.bits not in (8, 16, 32, 64):
+        return f"a predictor with {layout.bits} bits a sample"
+    if layout.predictor > FLOATING or (layout.predictor == FLOATING and layout.sample_format != FLOAT):
+        return f"predictor {layout.predictor}"
     if layout.is_for_pillow:
         return _unsupported_by_pillow(layout, directory)
     if layout.sample_format not in (UNSIGNED, SIGNED, FLOAT):
         return "complex numbers"
     if layout.bits > 64 or (layout.sample_format == FLOAT and layout.bits not in (16, 32, 64)):
         return f"numbers of {layout.bits} bits"
-    if layout.predictor > 1 and layout.bits not in (8, 16, 32, 64):
-        return f"a predictor with {layout.bits} bits a sample"
-    if layout.predictor > FLOATING or (layout.predictor == FLOATING and layout.sample_format != FLOAT):
-        return f"predictor {layout.predictor}"
     if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK):
         return f"a palette, YCbCr or Lab colours with {layout.bits} bits a sample"
     return ""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin  # noqa: F401 - the plugin is registered when it is imported
 
 from .refusals import damaged
 from .tiff_directory import (
@@ -224,6 +224,14 @@ def _undo_floating_predictor(parts: Bytes, shape: tuple[int, ...], size: int) ->
 
 def _to_8_bits(numbers: Numbers, black: float, white: float) -> Bytes:
     """Scale numbers so that black is 0 and white 255; what is no number is black."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the largest numbers of 64 bits
-        scaled = (numbers.astype(np.float64) - black) * (255.0 / (white - black or 1.0))
-    return np.rint(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255)).astype(np.uint8)
+    if numbers.dtype in (np.uint8, np.uint16):
+        levels = np.arange(np.iinfo(numbers.dtype).max + 1, dtype=np.float32)
+        return _scaled(levels, black, white)[numbers]
+    return _scaled(numbers.astype(np.float64 if numbers.dtype.itemsize == 8 else np.float32), black, white)
+
+
+def _scaled(numbers: npt.NDArray[np.floating], black: float, white: float) -> Bytes:
+    with np.errstate(over="ignore", invalid="ignore"):  # the largest numbers are farther apart than numbers reach
+        numbers = (numbers - black) * (255.0 / (white - black or 1.0))
+    np.rint(np.nan_to_num(numbers, copy=False, nan=0.0, posinf=255.0, neginf=0.0), out=numbers)
+    return numbers.clip(0, 255, out=numbers).astype(np.uint8)

@@ -112,7 +112,7 @@ class Answerer:
             return self.predict(photo, parameters)
 
         self.model  # noqa: B018 - chosen before several threads ask for it
-        for index, future in side_by_side(predict, photos, self.classifier.side_by_side):
+        for index, future in side_by_side(predict, photos, self.classifier.max_parallel):
             error = future.exception()
             if error is None:
                 yield index, future.result()

@@ -45,9 +45,10 @@ def test_while_the_model_loads_the_page_says_so_and_goes_on_by_itself(
 
 
 def test_a_model_that_cannot_load_yet_is_asked_again(
-    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
+    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cards = visit(gated(test_refuses=1))
+    monkeypatch.setenv("GATE_REFUSES", "1")
+    cards = visit(gated())
     card = cards.choose_files(PHOTO)
     expect_state(card, "paused")
     expect(card.locator("h3")).to_contain_text("The model is still loading")
