@@ -156,7 +156,7 @@ def test_labels_prints_number_wordnet_id_and_both_names() -> None:
 
 def test_labels_json_holds_all_that_is_known() -> None:
     assert json.loads(invoke("labels", "tabby", "--json").stdout) == [
-        {"class_id": 281, "wnid": "n02123045", "label": "tabby", "label_zh": "虎斑猫"}
+        {"class_id": 281, "wnid": "n02123045", "label": "tabby", "label_zh": "虎斑猫", "label_gloss": "striped cat"}
     ]
 
 
