@@ -14,6 +14,10 @@ from . import parsers
 PREFIX = "TOPTHREE_"
 MEBI = 1024 * 1024
 
+# https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
 _PACKAGE = Path(__file__).resolve().parent
 # The folder that holds the package. Child processes start there, so that they import this package and no other `app`.
 ROOT = _PACKAGE.parent
@@ -150,11 +154,14 @@ class Settings:
         """Read the settings from a mapping such as `os.environ`.
 
         Raises SettingsError, naming the variable, for a value out of range, for a `TOPTHREE_` variable that
-        does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work.
+        does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work. Ignores
+        `service_links`.
         """
+        links = service_links(environment)
+        environment = {key: value for key, value in environment.items() if key not in links}
         _refuse_unknown(environment)
         values = {row.name: _read(row, environment) for row in SETTINGS}
-        user_cache = _folder(environment, "XDG_CACHE_HOME", "~/.cache")
+        user_cache = _user_cache(environment, values["cache"])
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
         if values["bundle"]:
@@ -200,6 +207,19 @@ class Setting:
 SETTINGS = tuple(Setting(field.name, **field.metadata) for field in dataclasses.fields(Settings) if field.metadata)
 
 
+def service_links(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that Kubernetes sets for a service named topthree or topthree-…, which are no settings.
+
+    One of them is `TOPTHREE_PORT`, unless the pod sets it itself: its value is an address then, not a number.
+    """
+    return sorted(
+        key
+        for key, value in environment.items()
+        if key.startswith(PREFIX)
+        and (_SERVICE_LINK.fullmatch(key) or (key.endswith("PORT") and _SERVICE_ADDRESS.match(value)))
+    )
+
+
 def _read(row: Setting, environment: Mapping[str, str]) -> Any:
     text = environment.get(row.variable, row.default).strip()
     try:
@@ -214,6 +234,18 @@ def _as_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return "" if value is None else str(value.absolute() if isinstance(value, Path) else value)
+
+
+def _user_cache(environment: Mapping[str, str], cache: Path | None) -> Path:
+    """Return the user's cache folder, or `cache` for a user without a home, as containers have them."""
+    try:
+        return Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:
+        if cache is None:
+            raise SettingsError(
+                "The home folder cannot be found; set TOPTHREE_CACHE to a folder that can be written."
+            ) from error
+        return cache
 
 
 def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:
