@@ -31,13 +31,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("host", "127.0.0.1", parsers.host, "address to listen on"),
     Setting("port", "8000", parsers.integer(1, 65535), "port to listen on"),
     Setting(
+        "model",
+        "",
+        parsers.model,
+        "model to serve, of 'topthree backbones' or timm/NAME; empty is the default one, for which a packaged one may"
+        " stand in",
+    ),
+    Setting(
         "weights",
         "",
         parsers.path,
         "weights file to serve, .pth or .safetensors; if it fails, nothing else is tried",
     ),
     Setting("weights_sha256", "", parsers.sha256, "SHA-256 that the weights file of TOPTHREE_WEIGHTS must have"),
-    Setting("weights_url", "", parsers.url, "mirror to download the ResNet-18 weights from"),
+    Setting("weights_url", "", parsers.url, "mirror to download the model's weights from"),
     Setting("labels", "", parsers.path, "names of a custom model's classes: one a line, or CSV with a column 'label'"),
     Setting(
         "bundle", "", parsers.path, "bundle to serve, made by 'topthree bundle'; nothing is downloaded or prepared"

@@ -29,6 +29,7 @@ class Settings:
 
     host: str
     port: int
+    model: str
     weights: Path | None
     weights_sha256: str | None
     weights_url: str | None

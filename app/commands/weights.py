@@ -17,22 +17,23 @@ from rich.progress import (
 )
 
 from ..errors import BundleError, WeightsError
-from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_weights
+from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_timm, prepared_weights
 from ..model.download import Progress as Report
 from ..model.engines import choose_engine
 from ..model.opening import open_bundle
+from ..model.records import DEFAULT_NAME, RECORDS, TIMM
 from ..model.weights import (
     BUNDLE,
     PACKAGED,
-    RESNET18,
-    RESNET18_URL,
     Candidate,
     Weights,
     cached_candidates,
+    chosen_record,
     download_weights,
     explicit_weights,
     fallback_in_use,
     find_weights,
+    may_fall_back,
     packaged_weights,
 )
 from ..settings import Settings
@@ -40,10 +41,14 @@ from ..settings import Settings
 console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
-def find_with_progress(settings: Settings) -> Weights:
-    """Find the weights to serve, with a progress bar where they have to be downloaded."""
-    with _download_bar() as progress:
-        return find_weights(settings, progress=progress)
+def find_with_progress(settings: Settings, *, quiet: bool = False) -> Weights:
+    """Find the weights to load, with a progress bar where they have to be downloaded."""
+    from ..model.backbones import find_weights_to_load
+
+    if quiet:
+        return find_weights_to_load(settings)
+    with _download_bar(settings) as progress:
+        return find_weights_to_load(settings, progress=progress)
 
 
 def make_ready(settings: Settings) -> Weights:
@@ -52,7 +57,7 @@ def make_ready(settings: Settings) -> Weights:
         return open_bundle(settings.bundle, settings).weights
     if choose_engine(settings.engine) == "torch":
         return find_with_progress(settings)
-    with _download_bar() as progress:
+    with _download_bar(settings) as progress:
         weights = identify_weights(settings, progress=progress)
     if open_prepared(settings, weights):
         return weights
@@ -61,8 +66,8 @@ def make_ready(settings: Settings) -> Weights:
 
 
 def fetch_with_progress(settings: Settings) -> Weights:
-    """Download the ResNet-18 weights with a progress bar."""
-    with _download_bar() as progress:
+    """Download the chosen model's weights with a progress bar."""
+    with _download_bar(settings) as progress:
         return download_weights(settings, progress=progress)
 
 
@@ -74,7 +79,7 @@ def announce(weights: Weights) -> None:
         if weights.source == BUNDLE:
             way_out = "Where the weights can be had, 'topthree bundle' makes another."
         console.print(
-            f"Note: {weights.reason} {weights.record.name} serves instead of {RESNET18.name}. {way_out}",
+            f"Note: {weights.reason} {weights.record.name} serves instead of {DEFAULT_NAME}. {way_out}",
             style="yellow",
         )
 
@@ -105,22 +110,30 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
         yield "TOPTHREE_BUNDLE", "", lambda: make_ready(settings)
         return
     explicit = settings.weights
+    if settings.model.startswith(TIMM):
+        yield "prepared model", settings.model, lambda: prepared_timm(settings) or _raise("not prepared yet")
+        return
     if explicit:
-        yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, explicit, settings.weights_sha256)
+        yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, settings)
         return
     yield "TOPTHREE_WEIGHTS", "", partial(_raise, "not set")
-    artifact = prepared_weights(settings, RESNET18, "prepared model")
+    record = chosen_record(settings)
+    artifact = prepared_weights(settings, record, "prepared model")
     if artifact is not None and choose_engine(settings.engine) == "openvino":
         yield (
             "prepared model",
             str(artifact.path),
             partial(_take, Candidate("prepared model", artifact.path, None, artifact)),
         )
+    if record.package:
+        yield "package", record.package, partial(find_weights, settings)
+        return
     for candidate in cached_candidates(settings):
         yield candidate.source, str(candidate.path), partial(_take, candidate)
-    yield "download", settings.weights_url or RESNET18_URL, partial(_raise, _download_state(settings))
-    if settings.fallback == "none":
-        yield "packaged fallback", "", partial(_raise, "switched off by TOPTHREE_FALLBACK")
+    yield "download", settings.weights_url or record.source, partial(_raise, _download_state(settings))
+    if not may_fall_back(settings):
+        by = "TOPTHREE_FALLBACK" if settings.fallback == "none" else "TOPTHREE_MODEL"
+        yield "packaged fallback", "", partial(_raise, f"switched off by {by}")
     else:
         yield "packaged fallback", "", partial(packaged_weights, "")
 
@@ -141,7 +154,7 @@ def _raise(reason: str) -> Weights:
 
 
 @contextmanager
-def _download_bar() -> Iterator[Report]:
+def _download_bar(settings: Settings) -> Iterator[Report]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -151,7 +164,8 @@ def _download_bar() -> Iterator[Report]:
     )
     # Without a terminal rich would leave an empty line behind.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"Downloading {RESNET18.file_name}", total=RESNET18.size_bytes, visible=False)
+        record = RECORDS.get(settings.model or DEFAULT_NAME)
+        task = bar.add_task(f"Downloading {record.file_name if record else settings.model}", visible=False)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)

@@ -15,8 +15,10 @@ from shapes import assert_problem, assert_problem_document, form
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.model.weights import RESNET18
+from app.model.records import RECORDS
 from app.settings import Settings
+
+RESNET18 = RECORDS["resnet18"]
 
 DALMATIAN = colour_png(251, 7, 80)
 COCK = colour_png(7, 251, 80)
