@@ -26,7 +26,8 @@ from app.classifier import _predictions
 from app.measuring.load import http_sender
 from app.measuring.own_server import own_server
 from app.model import Model
-from app.photos.decoding import _SHORTEST_DECODED_SIDE, decode
+from app.photos.decoding import decode
+from app.photos.jpeg_header import DEFAULT_RESIZE, shortest_decoded_side
 from app.settings import Settings
 
 MAX_PIXELS = 64_000_000
@@ -46,7 +47,8 @@ def mean_ms(work: Callable[[bytes], object], photos: list[bytes], rounds: int) -
 def open_header(photo: bytes) -> Image.Image:
     """Read a JPEG's header and choose the scale that it is decoded at."""
     image = Image.open(io.BytesIO(photo), formats=["JPEG"])
-    image.draft(None, (_SHORTEST_DECODED_SIDE, _SHORTEST_DECODED_SIDE))
+    side = shortest_decoded_side(DEFAULT_RESIZE)
+    image.draft(None, (side, side))
     return image
 
 
