@@ -144,8 +144,15 @@ def described(context: click.Context) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """Join the lines of each paragraph."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text.strip()))
+    """Join the lines of each paragraph; examples, whose lines click is told by \\b to keep, become a block of code."""
+    parts = []
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        kept = paragraph.removeprefix("\b\n").splitlines()
+        if paragraph.startswith("\b\n"):
+            parts.append("\n".join(["```sh", *(line.strip() for line in kept[1:]), "```"]))
+        else:
+            parts.append(" ".join(paragraph.split()))
+    return "\n\n".join(parts)
 
 
 def listed_metrics() -> str:

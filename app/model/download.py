@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from ..errors import WeightsError
 from .digests import file_sha256
+from .room import is_full, no_room
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are here, and how many there will be."""
@@ -70,6 +71,8 @@ def fetch(url: str, target: Path, expected: Expected, *, progress: Progress | No
     except httpx.InvalidURL as error:
         raise WeightsError("The address to download the weights from is not a valid one.") from error
     except OSError as error:
+        if is_full(target.parent, error, size_bytes):
+            raise WeightsError(no_room(target.parent)) from error
         raise WeightsError(f"{target} cannot be written: {error.strerror or error}.") from error
 
 

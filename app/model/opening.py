@@ -17,6 +17,7 @@ from ..settings import Settings
 from .artifact import FILES, MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
 from .bundle import COPY_BYTES, LABELS, MODEL, Bundle, Member, read_bundle
 from .digests import bytes_sha256
+from .room import not_writable
 from .weights import Weights
 
 FALLBACK_REASON = "The bundle was made of the packaged model, since ResNet-18 could not be had."
@@ -85,8 +86,7 @@ def unpack(bundle: Bundle, cache: Path) -> Unpacked:
                 content = _read_whole(bundle, target)
     except OSError as error:
         raise BundleError(
-            f"The bundle {bundle.path} cannot be unpacked into {target.parent}: {error.strerror or error}. "
-            "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+            f"The bundle {bundle.path} cannot be unpacked. {not_writable(target.parent, error)}"
         ) from error
     if content is None:
         raise BundleError(f"What was unpacked into {target} cannot be read back; is the disk full?")

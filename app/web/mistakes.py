@@ -7,8 +7,7 @@ import binascii
 import re
 from collections.abc import Callable
 
-from ..photos.folders import SUFFIXES
-from ..photos.formats import kind_of
+from ..photos.formats import SUFFIXES, find_format
 
 _HEAD_BYTES = 4096
 # Enough of a photo's beginning to know its kind, in base64.
@@ -38,7 +37,7 @@ def explain(data: bytes) -> str | None:
 def _is_base64(head: bytes) -> bool:
     text = b"".join(head.split())[:_BASE64_CHARACTERS]
     try:
-        return kind_of(base64.b64decode(text[: len(text) // 4 * 4], validate=True)) is not None
+        return find_format(base64.b64decode(text[: len(text) // 4 * 4], validate=True)) is not None
     except binascii.Error:
         return False
 
@@ -55,7 +54,7 @@ def _was_read_as_text(head: bytes) -> bool:
         return False
     if head[:16].count(_REPLACED) >= 1 and head.count(_REPLACED) >= _MIN_REPLACED:
         return True
-    return kind_of(text.encode("latin-1", "replace")) is not None
+    return find_format(text.encode("latin-1", "replace")) is not None
 
 
 _MISTAKES: tuple[tuple[Callable[[bytes], bool], str], ...] = (

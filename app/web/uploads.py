@@ -18,7 +18,7 @@ from ..errors import (
     UnsupportedImage,
 )
 from ..photos.archives import Entry, read_archive
-from ..photos.formats import kind_of
+from ..photos.formats import find_format
 from ..queueing.admission import Admission
 from ..queueing.scheduling import Deadline
 from ..settings import MEBI, Settings
@@ -161,7 +161,7 @@ def check_photo(data: bytes, limit: int) -> bytes:
         raise NoPhoto(f"The photo is empty (0 bytes). Send one, for example with {EXAMPLE}.")
     if len(data) > limit:
         raise _too_large(limit)
-    if kind_of(data) is None and (mistake := explain(data)) is not None:
+    if find_format(data) is None and (mistake := explain(data)) is not None:
         raise UnsupportedImage(mistake)
     return data
 
@@ -186,7 +186,7 @@ def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
 
 def _is_photo(part: Part) -> bool:
     """Return whether a part is a file, by its header or, where that says nothing, by its bytes."""
-    return part.is_file or kind_of(part.data) is not None
+    return part.is_file or find_format(part.data) is not None
 
 
 def _photo_of(part: Part) -> bytes:

@@ -142,7 +142,7 @@ def test_a_cache_that_cannot_be_written_is_named(settings: Settings) -> None:
         ensure_prepared(settings)
     assert str(caught.value) == (
         f"efficientnet_lite0 could not be prepared: The folder {folder} cannot be written: File exists. "
-        "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+        "Set TOPTHREE_CACHE to a folder that can be written."
     )
 
 
