@@ -9,14 +9,16 @@ import re
 from collections.abc import Callable
 
 import pytest
-from fakes import colour_png, fake_classifier
+from fakes import FakeEngine, colour_png, fake_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, assert_problem_document, form
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.model.weights import RESNET18
+from app.model.records import RECORDS
 from app.settings import Settings
+
+RESNET18 = RECORDS["resnet18"]
 
 DALMATIAN = colour_png(251, 7, 80)
 COCK = colour_png(7, 251, 80)
@@ -119,6 +121,21 @@ def test_heat_maps_come_with_the_first_ten_answers_alone(client: FlaskClient) ->
 def test_bad_top_is_refused_with_its_range(client: FlaskClient, path: str, top: str) -> None:
     answer = client.post(f"/api/v1/{path}", query_string={"top": top}, **form(COCK))
     assert assert_problem(answer, 400, "bad-parameter") == "The parameter 'top' must be a whole number from 1 to 1000."
+
+
+def test_model_without_heat_maps_leaves_them_out(make_settings: Callable[..., Settings]) -> None:
+    engine = FakeEngine()
+    engine.head = None
+    client = create_app(make_settings(), fake_classifier(engine)).test_client()
+    assert client.get("/api/v1/model").json["heatmap"] is None
+    answer = upload(client, DALMATIAN, to="predict?heatmap=1").json
+    assert [prediction for prediction in answer["predictions"] if "heatmap" in prediction] == []
+    detail = assert_problem(upload(client, DALMATIAN, to="heatmap"), 422, "no-heat-map")
+    assert detail == "The model resnet18 has no heat maps."
+
+
+def test_model_tells_the_size_of_heat_maps(client: FlaskClient) -> None:
+    assert client.get("/api/v1/model").json["heatmap"] == {"rows": 7, "columns": 7}
 
 
 def test_heatmap_comes_on_request_with_the_crop_it_covers(client: FlaskClient) -> None:
