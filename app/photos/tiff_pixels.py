@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ from .tiff_layout import (
 # Numbers that are converted at once.
 _BLOCK_NUMBERS = 1 << 17
 
-Numbers = npt.NDArray[np.generic]
+Numbers = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
 
