@@ -127,7 +127,7 @@ class _Pixels:
         """Return the number of full opacity, and of white where all numbers have one meaning."""
         if self._layout.sample_format == FLOAT:
             return 1
-        return 2 ** (self._layout.bits - (self._layout.sample_format == SIGNED)) - 1
+        return float(2 ** (self._layout.bits - (self._layout.sample_format == SIGNED)) - 1)
 
     def _blocks(self) -> Iterator[tuple[int, Numbers]]:
         """Yield some rows at a time: where they begin, and their numbers, of shape (rows, width, used samples)."""
