@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import SETTINGS, Settings, SettingsError
+from app.errors import SettingsError
+from app.settings import SETTINGS, Settings
 
 HOME = Path.home()
 DIGEST = "0123456789abcdef" * 4

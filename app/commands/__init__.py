@@ -12,16 +12,17 @@ import os
 import sys
 from collections import UserDict
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import TopthreeError
-from ..settings import Settings, SettingsError
 from ..version import __version__
 
-FOLDER = Path(__file__).parent
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+FOLDER = os.path.dirname(__file__)
 INTERRUPTED = 130  # what a shell expects after Ctrl-C: 128 and the number of SIGINT
 
 
@@ -46,7 +47,8 @@ class Modules(UserDict[str, click.Command]):
 
 
 def _names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    files = (os.path.splitext(name) for name in os.listdir(FOLDER))
+    return sorted(name for name, suffix in files if suffix == ".py" and not name.startswith("_"))
 
 
 class Group(click.Group):
@@ -72,8 +74,6 @@ class Group(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
-        except SettingsError as error:
-            raise click.UsageError(str(error)) from error
         finally:
             # Flush here: click handles a closed pipe quietly, the interpreter's shutdown does not.
             sys.stdout.flush()
@@ -93,12 +93,14 @@ def cli() -> None:
 
 def summary(name: str) -> str:
     """Return the first line of a command's module, in which its docstring begins."""
-    with (FOLDER / f"{name}.py").open(encoding="utf-8") as module:
+    with open(os.path.join(FOLDER, f"{name}.py"), encoding="utf-8") as module:
         return module.readline().strip().strip('"')
 
 
 def read_settings() -> Settings:
-    """Read the settings from the environment; raises SettingsError, which is a usage error on the command line."""
+    """Read the settings from the environment; raises SettingsError."""
+    from ..settings import Settings  # the list of commands needs none, and this takes a third of its time
+
     return Settings.from_environment(os.environ)
 
 

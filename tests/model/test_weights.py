@@ -11,7 +11,7 @@ import file_server as answer
 import pytest
 from file_server import CONTENT, SHA256, FileServer, serving
 
-from app.errors import WeightsError
+from app.errors import SettingsError, WeightsError
 from app.model import weights
 from app.model.digests import file_sha256
 from app.model.weights import (
@@ -25,7 +25,7 @@ from app.model.weights import (
     find_weights,
     packaged_weights,
 )
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 
 MakeSettings = Callable[..., Settings]
 
