@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from collections import UserDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,7 +101,12 @@ def read_settings() -> Settings:
     """Read the settings from the environment; raises SettingsError."""
     from ..settings import Settings  # the list of commands needs none, and this takes a third of its time
 
-    return Settings.from_environment(os.environ)
+    return Settings.from_environment(read_environment())
+
+
+def read_environment() -> Mapping[str, str]:
+    """Return the environment variables of this process."""
+    return os.environ
 
 
 def plural(count: int, noun: str) -> str:

@@ -25,7 +25,7 @@ import click
 from ..errors import Draining, TopthreeError
 from ..processes.pidfile import find
 from ..settings import Settings
-from . import read_settings
+from . import read_environment, read_settings
 
 PROBE_SECONDS = 5.0
 # gunicorn's master handles signals at once, unless it is reloading.
@@ -51,7 +51,7 @@ def command(seconds: float, at_most: float, *, undo: bool) -> None:
     """Turn readiness off and wait for `seconds`, and then until nothing is in flight; or, with `undo`, turn it on."""
     settings = read_settings()
     began = time.monotonic()
-    file = find(os.environ, settings.host, settings.port)
+    file = find(read_environment(), settings.host, settings.port)
     if file is None:
         raise NothingRuns(
             f"Nothing runs here: no topthree of this user listens on {settings.host} port {settings.port}. "
