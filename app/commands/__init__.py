@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 FOLDER = os.path.dirname(__file__)
-INTERRUPTED = 130  # what a shell expects after Ctrl-C: 128 and the number of SIGINT
+INTERRUPTED = 130  # as shells expect after Ctrl-C: 128 plus the number of SIGINT
 
 
 class Modules(UserDict[str, click.Command]):
@@ -99,7 +99,7 @@ def summary(name: str) -> str:
 
 def read_settings() -> Settings:
     """Read the settings from the environment; raises SettingsError."""
-    from ..settings import Settings  # the list of commands needs none, and this takes a third of its time
+    from ..settings import Settings  # imported here, since it would take a third of the time of --help
 
     return Settings.from_environment(read_environment())
 
