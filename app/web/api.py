@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import flask
 
 from ..classifier import Answer, Classifier
-from ..errors import Problem
+from ..errors import NoHeatMap, Problem
 from ..model import Model
 from ..photos import heatmaps
 from ..photos.archives import Entry
@@ -81,6 +81,8 @@ def heatmap() -> flask.Response:
     refuse_unknown("class_id")
     photo, model = read_photo(), _model()
     class_id = integer_parameter("class_id", default=-1, low=0, high=len(model.labels) - 1)
+    if model.engine.head is None:
+        raise NoHeatMap(f"The model {model.weights.record.name} has no heat maps.")
     likeliest = class_id < 0
     answer = current_classifier().classify(
         photo,
@@ -147,6 +149,7 @@ def describe(model: Model) -> dict[str, object]:
         "published_accuracy": {"top1": record.top1, "top5": record.top5} if published else None,
         "licence": record.licence if published else None,
         "measured_accuracy": model.manifest.accuracy if model.manifest else None,
+        "heatmap": dict(zip(("rows", "columns"), model.engine.grid, strict=True)) if model.engine.head else None,
     }
 
 
