@@ -1,4 +1,4 @@
-"""What clients send in place of a photo's bytes, told from what came, and what to do instead."""
+"""Usual mistakes of clients: what they send in place of a photo's bytes, recognised by its content."""
 
 from __future__ import annotations
 
