@@ -273,7 +273,9 @@ def test_model_describes_what_serves_without_its_path(client: FlaskClient) -> No
 def test_labels_list_all_classes_with_chinese_unescaped(client: FlaskClient) -> None:
     answer = client.get("/api/v1/labels")
     assert [label["class_id"] for label in answer.json["labels"]] == list(range(1000))
-    assert '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null}' in answer.text
+    assert (
+        '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null}' in answer.text
+    )
 
 
 @pytest.mark.parametrize(
