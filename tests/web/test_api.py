@@ -9,12 +9,16 @@ import re
 from collections.abc import Callable
 
 import pytest
-from fakes import colour_png, fake_classifier
+from fakes import colour_png, encode, fake_classifier, make_classifier
 from flask.testing import FlaskClient
+from pictures import cat
+from PIL import ExifTags, Image
 from shapes import assert_problem, assert_problem_document, form
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.errors import WeightsError
+from app.model import Model
 from app.model.weights import RESNET18
 from app.settings import Settings
 
@@ -45,7 +49,8 @@ def test_answer_is_this_very_text(client: FlaskClient) -> None:
     expected = (
         '{"predictions":['
         '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null,"confidence":0.665241},'
-        '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","label_gloss":"rooster","confidence":0.244728},'
+        '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","label_gloss":"rooster",'
+        '"confidence":0.244728},'
         '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡","label_gloss":null,"confidence":0.090031}'
         f'],"image":{{"width":300,"height":260,"format":"PNG","sha256":"{digest}"}},"model":{MODEL}}}\n'
     )
@@ -256,7 +261,9 @@ def test_model_describes_what_serves_without_its_path(client: FlaskClient) -> No
 def test_labels_list_all_classes_with_chinese_unescaped(client: FlaskClient) -> None:
     answer = client.get("/api/v1/labels")
     assert [label["class_id"] for label in answer.json["labels"]] == list(range(1000))
-    assert '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null}' in answer.text
+    assert (
+        '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null}' in answer.text
+    )
 
 
 @pytest.mark.parametrize(
