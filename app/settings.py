@@ -44,11 +44,16 @@ class Settings:
 
     host: str = setting("127.0.0.1", parsers.host, "address to listen on")
     port: int = setting(8000, parsers.integer(1, 65535), "port to listen on")
+    model: str = setting(
+        "",
+        parsers.model,
+        "model to serve, one of docs/backbones.md or timm/NAME; the default is resnet18 or its fallback",
+    )
     weights: Path | None = setting(
         "", parsers.path, "weights file to serve, .pth or .safetensors; no fallback is used"
     )
     weights_sha256: str | None = setting("", parsers.sha256, "SHA-256 that the file of TOPTHREE_WEIGHTS must have")
-    weights_url: str | None = setting("", parsers.url, "mirror to download the ResNet-18 weights from")
+    weights_url: str | None = setting("", parsers.url, "mirror to download the model's weights from")
     labels: Path | None = setting(
         "", parsers.path, "class names of a custom model: one per line, or CSV with a column 'label'"
     )
@@ -59,7 +64,7 @@ class Settings:
     fallback: str = setting(
         "efficientnet_lite0",
         parsers.one_of("efficientnet_lite0", "none"),
-        "model to use if the ResNet-18 weights cannot be downloaded; with none the service does not become ready",
+        "model to use if the default model cannot be downloaded; with none the service does not become ready",
     )
     cache: Path = setting(
         "", parsers.path, "folder for weights and prepared models; the default is topthree in the user's cache folder"

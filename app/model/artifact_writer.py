@@ -18,6 +18,7 @@ from ..errors import WeightsError
 from ..settings import Settings
 from .artifact import FILES, Manifest, Prepared, artifact_folder, open_prepared, precision_family, write_manifest
 from .digests import file_sha256
+from .records import RECORDS, as_json
 from .room import is_full, no_room, not_writable
 from .weights import Weights
 
@@ -87,6 +88,7 @@ def describe(weights: Weights, folder: Path, *, precision: str, classes: int, **
         preprocessing=dataclasses.asdict(record.geometry) | {"mean": record.mean, "std": record.std},
         versions=_versions(),
         files={name: file_sha256(folder / name) for name in FILES},
+        record=None if record.name in RECORDS else as_json(record),
         **more,
     )
 

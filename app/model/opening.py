@@ -43,10 +43,15 @@ def open_bundle(path: Path, settings: Settings) -> Prepared:
             f"TOPTHREE_PRECISION is {settings.precision}, but {path} of TOPTHREE_BUNDLE holds an {made.precision} "
             "model: leave TOPTHREE_PRECISION unset, or make a bundle with that precision."
         )
+    assert bundle.record is not None
+    if settings.model and settings.model != bundle.record.name:
+        raise BundleError(
+            f"TOPTHREE_MODEL is {settings.model}, but {path} of TOPTHREE_BUNDLE holds {bundle.record.name}: "
+            "leave TOPTHREE_MODEL unset, or name the bundle of that model."
+        )
     unpacked = unpack(bundle, settings.cache)
     manifest = Manifest(**json.loads(unpacked.content[f"{MODEL}/{MANIFEST}"]))
     content = {name: unpacked.content[f"{MODEL}/{name}"] for name in FILES}
-    assert bundle.record is not None
     reason = FALLBACK_REASON if made.fallback else ""
     weights = Weights(path, made.weights_sha256, bundle.record, "bundle", reason)
     return Prepared(unpacked.folder / MODEL, manifest, weights, content, labels=unpacked.content[LABELS])

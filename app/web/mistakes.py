@@ -21,6 +21,10 @@ _GZIP = b"\x1f\x8b"
 _REPLACED = "\ufffd".encode()
 _MIN_REPLACED = 3
 _MAX_NAME_BYTES = 300
+# A PNG without its line ends, or with other ones, against which its signature is made; and a JPEG without the zero
+# bytes in its first segment. No whole photo begins so.
+_LOST_BYTES = re.compile(rb"\x89PNG(?!\r\n\x1a\n)|\xff\xd8\xff(\xe0.JFIF|\xe1.{1,2}Exif(II|MM))", re.DOTALL)
+_LOST = "Line ends or zero bytes of this file were changed on its way. With curl use --data-binary, not -d."
 
 
 def is_address(text: bytes) -> bool:
@@ -29,8 +33,12 @@ def is_address(text: bytes) -> bool:
 
 
 def explain(data: bytes) -> str | None:
-    """Return what bytes that are no photo of a known kind are instead, and what to do; None for no usual mistake."""
+    """Return what was sent in place of a photo, and what to do; None for a photo, and for no usual mistake."""
     head = data[:_HEAD_BYTES]
+    if _LOST_BYTES.match(head):
+        return _LOST
+    if find_format(head) is not None:
+        return None
     return next((sentences for applies, sentences in _MISTAKES if applies(head)), None)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from fakes import colour_png, encode, fake_classifier, make_classifier
+from fakes import FakeEngine, colour_png, encode, fake_classifier, make_classifier
 from flask.testing import FlaskClient
 from pictures import cat
 from PIL import ExifTags, Image
@@ -19,8 +19,10 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.errors import WeightsError
 from app.model import Model
-from app.model.weights import RESNET18
+from app.model.records import RECORDS
 from app.settings import Settings
+
+RESNET18 = RECORDS["resnet18"]
 
 DALMATIAN = colour_png(251, 7, 80)
 COCK = colour_png(7, 251, 80)
@@ -48,10 +50,12 @@ def test_answer_is_this_very_text(client: FlaskClient) -> None:
     digest = hashlib.sha256(DALMATIAN).hexdigest()
     expected = (
         '{"predictions":['
-        '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null,"confidence":0.665241},'
+        '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗",'
+        '"label_gloss":null,"confidence":0.665241},'
         '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","label_gloss":"rooster",'
         '"confidence":0.244728},'
-        '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡","label_gloss":null,"confidence":0.090031}'
+        '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡",'
+        '"label_gloss":null,"confidence":0.090031}'
         f'],"image":{{"width":300,"height":260,"format":"PNG","sha256":"{digest}"}},"model":{MODEL}}}\n'
     )
     assert upload(client, DALMATIAN).data == expected.encode()
@@ -124,6 +128,21 @@ def test_heat_maps_come_with_the_first_ten_answers_alone(client: FlaskClient) ->
 def test_bad_top_is_refused_with_its_range(client: FlaskClient, path: str, top: str) -> None:
     answer = client.post(f"/api/v1/{path}", query_string={"top": top}, **form(COCK))
     assert assert_problem(answer, 400, "bad-parameter") == "The parameter 'top' must be a whole number from 1 to 1000."
+
+
+def test_model_without_heat_maps_leaves_them_out(make_settings: Callable[..., Settings]) -> None:
+    engine = FakeEngine()
+    engine.head = None
+    client = create_app(make_settings(), fake_classifier(engine)).test_client()
+    assert client.get("/api/v1/model").json["heatmap"] is None
+    answer = upload(client, DALMATIAN, to="predict?heatmap=1").json
+    assert [prediction for prediction in answer["predictions"] if "heatmap" in prediction] == []
+    detail = assert_problem(upload(client, DALMATIAN, to="heatmap"), 422, "no-heat-map")
+    assert detail == "The model resnet18 has no heat maps."
+
+
+def test_model_tells_the_size_of_heat_maps(client: FlaskClient) -> None:
+    assert client.get("/api/v1/model").json["heatmap"] == {"rows": 7, "columns": 7}
 
 
 def test_heatmap_comes_on_request_with_the_crop_it_covers(client: FlaskClient) -> None:
