@@ -18,12 +18,13 @@ import flask
 import numpy as np
 
 from ..classifier import Answer, Classifier
-from ..errors import InternalError, Problem
+from ..errors import BrokenImage, InternalError, Problem
 from ..model import Model
 from ..model.engines import Floats
 from ..queueing.cache import ResultCache, Source
 from ..queueing.scheduling import Deadline, side_by_side
 from ..version import __version__
+from .mistakes import explain_damage
 from .parameters import Parameters
 from .uploads import request_deadline, settings_of_app
 
@@ -129,7 +130,10 @@ class Answerer:
         digest = hashlib.sha256(data)
 
         def compute() -> bytes:
-            computed.append(classify(digest.hexdigest()))
+            try:
+                computed.append(classify(digest.hexdigest()))
+            except BrokenImage as problem:
+                raise explain_damage(problem, data) from problem
             return write(computed[0])
 
         key = (digest.digest(), self.model.fingerprint, parameters, __version__, self.caller)
