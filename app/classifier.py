@@ -7,10 +7,9 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,16 +27,16 @@ from .model.engines import Engine, Floats, Inference, Pixels
 from .model.labels import Label
 from .photos.decoders import Decoded, Decoders
 from .photos.decoding import Geometry
-from .photos.heatmaps import MOST_HEATMAPS, Grid, activation_maps
+from .photos.heatmaps import MAX_HEATMAPS, Grid, activation_maps
 from .photos.protocol import Wanted
 from .processes.plan import SPARE_SLOTS, make_plan
 from .queueing.lanes import Lanes
-from .queueing.scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn
+from .queueing.scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn, side_by_side
 from .settings import Settings
 from .telemetry import metrics, traces
 
-LARGEST_BATCH = 32
-# How long the known photo may take, wait for a slot included, before the model counts as not answering.
+MAX_BATCH = 32
+# The known photo may take this long, including the wait for a slot, before the check fails.
 CHECK_SECONDS = 20.0
 DOUBT_SECONDS = 10.0
 
@@ -57,18 +56,35 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is on a photo: its likeliest classes, facts of the image, and how long each stage took, in seconds.
+class Outputs:
+    """What to compute of a photo besides the `top` most likely classes.
 
-    `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
-    `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each of the first `MOST_HEATMAPS` predictions, and `image` the
-    crop that they cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the
-    spatial mean of the features, where they were asked for.
-    `batch_size` tells how many photos were computed together.
+    `heatmap` asks for a heat map of each of the first `MAX_HEATMAPS` of them, or only of `heatmap_class` if that is
+    given. `thumbnail_side` is the longest side of a small copy in pixels, 0 for none.
+    """
+
+    top: int = 3
+    heatmap: bool = False
+    heatmap_class: int | None = None
+    thumbnail_side: int = 0
+    embedding: bool = False
+
+
+DEFAULT_OUTPUTS = Outputs()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The most likely classes of a photo, facts about the image, and the duration of each stage in seconds.
+
+    `image` holds width, height, format and SHA-256 as answers show them. If heat maps were asked for, `heatmaps` holds
+    7 rows of 7 numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions, and `image` the crop that they
+    cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of the
+    features, if they were asked for. `batch_size` is the number of photos that were computed together.
     """
 
     predictions: list[Prediction]
-    image: dict[str, object]
+    image: dict[str, Any]
     heatmaps: list[Grid] | None
     thumbnail: Pixels | None
     embedding: Floats | None
@@ -79,7 +95,7 @@ class Answer:
 
 
 class Classifier:
-    """The one model of a process. `load` builds it on first use; a load that fails is tried again at the next."""
+    """The one model of a process. `load` creates it on first use; the next use tries again if that fails."""
 
     def __init__(self, load: Callable[[], Model], decoders: Decoders, *, cpus: int = 1) -> None:
         self._load = load
@@ -90,16 +106,16 @@ class Classifier:
         self._decoders = decoders
         self.slots = Slots(cpus + SPARE_SLOTS)
         self._lanes = Lanes(self.slots, decoders)
-        self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH)
+        self._batcher = Batcher(self._infer_batch, largest_batch=MAX_BATCH)
         self._last_success = 0.0
         self._asked_since = False
         self.failure: ModelUnavailable | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, *, max_bytes: int | None = None) -> Classifier:
-        """Make the classifier that the settings describe; its model is loaded and its decoders start on first use.
+        """Create the classifier of the settings; its model is loaded and its decoders start on first use.
 
-        Photos may have up to `max_bytes`, or what an upload may have.
+        Photos may have up to `max_bytes`, by default as many as an upload.
         """
         plan = make_plan(settings)
         decoders = Decoders(
@@ -107,12 +123,11 @@ class Classifier:
         )
         return cls(lambda: load_model(settings), decoders, cpus=plan.cpus_per_worker)
 
-    @property
-    def model(self) -> Model:
+    def load_model(self) -> Model:
         """Return the model, loading it first if none is loaded; raises ModelUnavailable with the reason."""
         if self._model is None:
             failed_before = self._failed_loads
-            with self._loading:  # whatever another thread's load ends with, those who waited for it share
+            with self._loading:  # threads that wait for another one's load share its result, a failure too
                 if self._failed_loads > failed_before and self.failure:
                     raise ModelUnavailable(self.failure.detail, self.failure.reason)
                 if self._model is None:
@@ -126,9 +141,9 @@ class Classifier:
         return self._model
 
     @property
-    def side_by_side(self) -> int:
-        """Tell how many photos of one request are worked on at once."""
-        return LARGEST_BATCH if self.model.engine.batches else self._cpus
+    def parallel_photos(self) -> int:
+        """Return how many photos of one request are computed in parallel; loads the model if necessary."""
+        return MAX_BATCH if self.load_model().engine.batches else self._cpus
 
     def _load_first(self) -> None:
         try:
@@ -148,7 +163,7 @@ class Classifier:
             raise ModelUnavailable(TopthreeError.public, str(error)) from error
 
     def _note_failure(self, error: ModelUnavailable) -> None:
-        """Keep what a failure says, without the frames that its traceback would keep with it."""
+        """Store what a failure says, without the frames that its traceback would keep in memory."""
         self.failure = ModelUnavailable(error.detail, error.reason)
 
     def _put(self, model: Model) -> None:
@@ -156,25 +171,25 @@ class Classifier:
         metrics.set_model(model.identity)
 
     def build(self) -> Model:
-        """Load and check a model, from what the settings name as it is now, beside the one that answers.
+        """Load and check another model from the files that the settings name; the model in use stays in use.
 
-        Raises ModelUnavailable with the reason; whatever happens, the model in use stays in use.
+        Raises ModelUnavailable with the reason.
         """
         model = self._try_load()
         self._check(model)
         return model
 
     def use(self, model: Model) -> None:
-        """Answer with this model from the next request on; those that have begun end with the one they began with."""
+        """Answer with this model from the next request on; requests in progress keep the one they began with."""
         with self._loading:
             self._put(model)
 
     def warm_up(self) -> None:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
 
-        The photo goes the whole way of any other, decoder included, so that what fails here fails for all.
+        The photo takes the same path as any other, decoder included, so that a failure here is a failure of all.
         """
-        model = self.model
+        model = self.load_model()
         try:
             self._check(model)
         except ModelUnavailable as error:
@@ -184,7 +199,7 @@ class Classifier:
         self._note_success()
 
     def log_sandbox(self) -> None:
-        """Log what the decoders' sandbox enforces; to be called when they have started."""
+        """Log which restrictions the decoders' sandbox enforces; call it when they have started."""
         self._decoders.log_measures()
 
     def _check(self, model: Model) -> None:
@@ -205,33 +220,28 @@ class Classifier:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether photos were asked for, and none has succeeded for `DOUBT_SECONDS`."""
+        """Return whether there were requests for photos, but none has succeeded for `DOUBT_SECONDS`."""
         return self._asked_since and time.monotonic() - self._last_success >= DOUBT_SECONDS
 
     def classify(
         self,
         data: bytes,
+        outputs: Outputs = DEFAULT_OUTPUTS,
         *,
         max_pixels: int,
-        top: int = 3,
-        heatmap: bool = False,
-        heatmap_class: int | None = None,
-        thumbnail_side: int = 0,
-        embedding: bool = False,
         sha256: str | None = None,
         model: Model | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
-        """Decode a photo and return its `top` likeliest classes.
+        """Decode a photo and compute its outputs.
 
-        With `heatmap` there is a heat map of the first `MOST_HEATMAPS` of them, or of `heatmap_class` alone where that
-        is given. `model` is for callers who have looked at the model before, and want no other where it is replaced
-        meanwhile.
+        `sha256` is the photo's digest if the caller knows it already. `model` is for callers that have used a model
+        before and need the same one, even if it has been replaced since.
         Raises what `Lanes.decoded` raises, and ModelUnavailable.
         """
-        model = model or self.model
+        model = model or self.load_model()
         geometry = model.weights.record.geometry
-        wanted = Wanted(geometry, max_pixels, thumbnail_side)
+        wanted = Wanted(geometry, max_pixels, outputs.thumbnail_side)
         arrived = time.monotonic()
         self._asked_since = True
         with self._decoded(data, wanted, deadline) as (photo, turn):
@@ -242,14 +252,13 @@ class Classifier:
         if model.engine.batches:
             inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()
-        predictions = _predictions(inference.logits[0], model.labels, top)
-        ids = [row.class_id for row in predictions[:MOST_HEATMAPS]] if heatmap_class is None else [heatmap_class]
+        predictions = _predictions(inference.logits[0], model.labels, outputs.top)
         answer = Answer(
             predictions,
-            _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if heatmap else None),
-            heatmaps=activation_maps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
+            _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if outputs.heatmap else None),
+            heatmaps=_heatmaps(inference, model.engine, predictions, outputs) if outputs.heatmap else None,
             thumbnail=photo.thumbnail,
-            embedding=inference.features[0].mean(axis=(1, 2)) if embedding else None,
+            embedding=inference.features[0].mean(axis=(1, 2)) if outputs.embedding else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,
@@ -263,33 +272,32 @@ class Classifier:
     def classify_many(
         self,
         photos: Sequence[bytes | Failure],
+        outputs: Outputs = DEFAULT_OUTPUTS,
         *,
         max_pixels: int,
-        top: int = 3,
-        heatmap: bool = False,
         deadline: Deadline = NO_DEADLINE,
     ) -> list[Answer | Problem | Failure]:
-        """Classify photos side by side; one that fails becomes its problem, the others their answer, in order.
+        """Classify photos in parallel and return, in their order, an answer or a problem for each.
 
-        What is a failure already stays where it is, and what the deadline comes before carries that. Raises
-        ModelUnavailable for all of them.
+        A failure among the photos, such as a file that could not be read, is returned in its place. Raises
+        ModelUnavailable, since that would be the result for every photo.
         """
 
         def classify(photo: bytes | Failure) -> Answer | Problem | Failure:
             if isinstance(photo, TopthreeError):
                 return photo
             try:
-                return self.classify(photo, max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
-            except ModelUnavailable:  # not this photo's fault, and the next one's fate
+                return self.classify(photo, outputs, max_pixels=max_pixels, deadline=deadline)
+            except ModelUnavailable:
                 raise
             except Problem as problem:
                 return problem
 
-        with ThreadPoolExecutor(self.side_by_side, thread_name_prefix="classify") as pool:
-            return list(pool.map(classify, photos))
+        done = dict(side_by_side(classify, photos, self.parallel_photos))
+        return [done[place].result() for place in range(len(photos))]
 
     def close(self) -> None:
-        """Answer what waits, end the batcher's thread, if it runs, and the decoders."""
+        """Answer the requests that wait, then stop the batcher's thread and the decoders."""
         self._batcher.close()
         self._decoders.close()
 
@@ -303,7 +311,7 @@ class Classifier:
             raise
 
     def _infer_batch(self, items: Sequence[tuple[Engine, Pixels]]) -> list[tuple[Inference, int]]:
-        """Compute crops together, those that came before and after a change of the model each with their own."""
+        """Compute crops in one batch for each model: after a reload, crops of both models may wait."""
         results: list[tuple[Inference, int]] = []
         for engine, group in itertools.groupby(items, key=lambda item: item[0]):
             crops = np.stack([crop for _, crop in group])
@@ -312,6 +320,12 @@ class Classifier:
                 (Inference(inference.logits[i : i + 1], inference.features[i : i + 1]), size) for i in range(size)
             ]
         return results
+
+
+def _heatmaps(inference: Inference, engine: Engine, predictions: Sequence[Prediction], outputs: Outputs) -> list[Grid]:
+    first = [row.class_id for row in predictions[:MAX_HEATMAPS]]
+    ids = first if outputs.heatmap_class is None else [outputs.heatmap_class]
+    return activation_maps(inference.features[0], engine.class_weights[ids])
 
 
 def softmax(logits: Floats) -> Floats:

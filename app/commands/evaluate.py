@@ -59,7 +59,7 @@ def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
     """Evaluate the model that would serve and print the result; return whether every photo could be read."""
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
-        model = classifier.model
+        model = classifier.load_model()
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
     else:
@@ -69,7 +69,7 @@ def run(settings: Settings, folder: Path, *, as_json: bool) -> bool:
 
 def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evaluation:
     """Classify all labelled photos below `folder`; raises FileProblem if none is labelled."""
-    classes = class_names(classifier.model.labels)
+    classes = class_names(classifier.load_model().labels)
     truths = {file: true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
     labelled = [file for file, truth in truths.items() if truth is not None]
     if not labelled:
@@ -95,8 +95,8 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
         unlabelled=[file for file, truth in truths.items() if truth is None],
         top={rank: wilson_interval(hits[rank], count) for rank in RANKS},
         images_per_second=round(count / seconds, 1),
-        confusions=_worst(confused, classifier.model.labels),
-        model=classifier.model.identity,
+        confusions=_worst(confused, classifier.load_model().labels),
+        model=classifier.load_model().identity,
     )
 
 

@@ -30,7 +30,7 @@ def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> b
 
 
 def _predict(classifier: Classifier, files: Sequence[str], *, top: int, form: str, max_pixels: int) -> bool:
-    classifier.model  # noqa: B018 - a model that cannot load is one error, not one for each photo
+    classifier.load_model()  # first, so that a failure is one error, and not one for each photo
     failures = 0
     # Lines that stream to the terminal show the progress themselves; a bar among them would only tear them.
     show_progress = form in ("json", "table") or not sys.stdout.isatty()
@@ -61,7 +61,7 @@ def _as_dict(row: Row) -> dict[str, object]:
 
 
 def _write_json(rows: Iterable[Row], classifier: Classifier) -> None:
-    document = {"results": [_as_dict(row) for row in rows], "model": classifier.model.identity}
+    document = {"results": [_as_dict(row) for row in rows], "model": classifier.load_model().identity}
     print(json.dumps(document, ensure_ascii=False, indent=1))
 
 

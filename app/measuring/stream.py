@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from ..classifier import LARGEST_BATCH, Answer, Classifier
+from ..classifier import MAX_BATCH, Answer, Classifier, Outputs
 from ..errors import NoPhoto, Problem
 from ..photos.folders import STANDARD_INPUT, FileProblem
 
@@ -33,9 +33,10 @@ def classify_files(
         redirect_stderr=False,
     ) as bar:
         task = bar.add_task("Classifying", total=len(files))
-        for start in range(0, len(files), LARGEST_BATCH):
-            names = files[start : start + LARGEST_BATCH]
-            outcomes = classifier.classify_many([_read(name) for name in names], max_pixels=max_pixels, top=top)
+        for start in range(0, len(files), MAX_BATCH):
+            names = files[start : start + MAX_BATCH]
+            photos = [_read(name) for name in names]
+            outcomes = classifier.classify_many(photos, Outputs(top=top), max_pixels=max_pixels)
             yield from zip(names, outcomes, strict=True)
             bar.advance(task, len(names))
 

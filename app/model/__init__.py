@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Model:
     manifest: Manifest | None = None
 
     @property
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Any]:
         """Say which model answered, as every answer does."""
         return {
             "name": self.weights.record.name,

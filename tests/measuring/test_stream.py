@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeEngine, colour_png, fake_classifier
 
-from app.classifier import LARGEST_BATCH, Answer
+from app.classifier import MAX_BATCH, Answer
 from app.errors import NoPhoto
 from app.measuring.stream import classify_files, printable
 from app.photos.folders import SUFFIXES, FileProblem, list_photos
@@ -66,15 +66,15 @@ def test_each_file_comes_with_its_photo_or_its_problem(tmp_path: Path) -> None:
 
 
 def test_no_more_than_one_batch_is_read_ahead(tmp_path: Path) -> None:
-    files = [str(tmp_path / f"{number}.png") for number in range(LARGEST_BATCH + 3)]
+    files = [str(tmp_path / f"{number}.png") for number in range(MAX_BATCH + 3)]
     for file in files:
         Path(file).write_bytes(colour_png(1, 0, 2, size=(30, 30)))
     engine = CountingEngine()
     rows = classify_files(fake_classifier(engine), files, top=1, max_pixels=10**6)
     next(rows)
-    assert sum(engine.sizes) == LARGEST_BATCH
-    assert len(list(rows)) == LARGEST_BATCH + 2
-    assert sum(engine.sizes) == LARGEST_BATCH + 3
+    assert sum(engine.sizes) == MAX_BATCH
+    assert len(list(rows)) == MAX_BATCH + 2
+    assert sum(engine.sizes) == MAX_BATCH + 3
 
 
 @pytest.mark.parametrize(

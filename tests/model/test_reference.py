@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
 
-from app.classifier import Answer, Classifier
+from app.classifier import Answer, Classifier, Outputs
 from app.commands.evaluate import evaluate
 from app.settings import Settings
 
@@ -38,7 +38,7 @@ def test_packaged_model_names_real_photos(
 def test_packaged_model_knows_a_cat_is_nothing_but_a_cat(
     packaged_classifier: Classifier, real_photos: dict[str, bytes]
 ) -> None:
-    answer = packaged_classifier.classify(real_photos["cat"], max_pixels=MAX_PIXELS, top=3)
+    answer = packaged_classifier.classify(real_photos["cat"], max_pixels=MAX_PIXELS)
     assert {row.class_id for row in answer.predictions} <= set(CATS), answer.predictions
 
 
@@ -68,7 +68,7 @@ def differences(answers: dict[str, Answer], *, tolerance: float) -> list[str]:
 @needs_test_weights
 def test_first_answers_are_the_references(resnet18: Classifier) -> None:
     files = sorted(Path(SHARED_PHOTOS).glob("*.jpg"))
-    answers = resnet18.classify_many([file.read_bytes() for file in files], max_pixels=MAX_PIXELS, top=1)
+    answers = resnet18.classify_many([file.read_bytes() for file in files], Outputs(top=1), max_pixels=MAX_PIXELS)
     found = differences(dict(zip([file.name for file in files], answers, strict=True)), tolerance=0.02)
     assert [line for line in found if not line.startswith(TURNED)] == []
 

@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.model.weights import RESNET18
 from app.settings import Settings
+from app.web.service import service_of
 
 DALMATIAN = colour_png(251, 7, 80)
 COCK = colour_png(7, 251, 80)
@@ -87,11 +88,11 @@ def test_who_waits_for_the_model_counts_as_one_who_brings_a_photo(
     make_settings: Callable[..., Settings], path: str
 ) -> None:
     app = create_app(make_settings(), fake_classifier())
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     while admission.refusal_if_full() is None:
         admission.enter(0)
     assert_problem(app.test_client().get(f"/api/v1/{path}"), 503, "overloaded")
-    app.extensions["topthree"].warm_up()
+    service_of(app).classifier.warm_up()
     assert app.test_client().get(f"/api/v1/{path}").status_code == 200
 
 
