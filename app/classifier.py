@@ -7,15 +7,16 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from .errors import (
     BrokenImage,
     ModelUnavailable,
+    Overloaded,
     Problem,
     TooCostly,
     TooManyPixels,
@@ -31,7 +32,7 @@ from .photos.heatmaps import MAX_HEATMAPS, Grid, activation_maps
 from .photos.protocol import Wanted
 from .processes.plan import SPARE_SLOTS, make_plan
 from .queueing.lanes import Lanes
-from .queueing.scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn, side_by_side
+from .queueing.scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn
 from .settings import Settings
 from .telemetry import metrics, traces
 
@@ -39,8 +40,6 @@ MAX_BATCH = 32
 # The known photo may take this long, including the wait for a slot, before the check fails.
 CHECK_SECONDS = 20.0
 DOUBT_SECONDS = 10.0
-
-Failure = TypeVar("Failure", bound=TopthreeError)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Prediction:
     wnid: str | None
     label: str
     label_zh: str | None
+    label_gloss: str | None
     confidence: float
 
 
@@ -141,7 +141,7 @@ class Classifier:
         return self._model
 
     @property
-    def parallel_photos(self) -> int:
+    def max_parallel(self) -> int:
         """Return how many photos of one request are computed in parallel; loads the model if necessary."""
         return MAX_BATCH if self.load_model().engine.batches else self._cpus
 
@@ -188,7 +188,10 @@ class Classifier:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
 
         The photo takes the same path as any other, decoder included, so that a failure here is a failure of all.
+        Decoders and model start at the same time.
         """
+        with suppress(Overloaded):  # it is tried again with the known photo, whose failure is reported
+            self._decoders.begin()
         model = self.load_model()
         try:
             self._check(model)
@@ -269,32 +272,19 @@ class Classifier:
         traces.photo_computed(answer)
         return answer
 
-    def classify_many(
-        self,
-        photos: Sequence[bytes | Failure],
-        outputs: Outputs = DEFAULT_OUTPUTS,
-        *,
-        max_pixels: int,
-        deadline: Deadline = NO_DEADLINE,
-    ) -> list[Answer | Problem | Failure]:
-        """Classify photos in parallel and return, in their order, an answer or a problem for each.
+    def thumbnail(
+        self, data: bytes, *, side: int, max_pixels: int, deadline: Deadline = NO_DEADLINE
+    ) -> tuple[Pixels, float, float]:
+        """Decode a photo to the upright picture that the model's crop is cut from, no side above `side`.
 
-        A failure among the photos, such as a file that could not be read, is returned in its place. Raises
-        ModelUnavailable, since that would be the result for every photo.
+        Return uint8 RGB of shape (height, width, 3), and how many seconds decoding and waiting for a slot took. Needs
+        no model. Raises what `Lanes.decoded` raises.
         """
-
-        def classify(photo: bytes | Failure) -> Answer | Problem | Failure:
-            if isinstance(photo, TopthreeError):
-                return photo
-            try:
-                return self.classify(photo, outputs, max_pixels=max_pixels, deadline=deadline)
-            except ModelUnavailable:
-                raise
-            except Problem as problem:
-                return problem
-
-        done = dict(side_by_side(classify, photos, self.parallel_photos))
-        return [done[place].result() for place in range(len(photos))]
+        arrived = time.monotonic()
+        with self._decoded(data, Wanted(Geometry(), max_pixels, side), deadline) as (photo, turn):
+            seconds = time.monotonic() - arrived - turn.waited_seconds
+        assert photo.thumbnail is not None
+        return photo.thumbnail, seconds, turn.waited_seconds
 
     def close(self) -> None:
         """Answer the requests that wait, then stop the batcher's thread and the decoders."""
@@ -347,6 +337,6 @@ def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Pr
     probabilities = softmax(logits)
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [
-        Prediction(rank, at.class_id, at.wnid, at.label, at.label_zh, round(float(probabilities[at.class_id]), 6))
+        Prediction(rank, **vars(at), confidence=round(float(probabilities[at.class_id]), 6))
         for rank, at in enumerate((labels[index] for index in order), start=1)
     ]

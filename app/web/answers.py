@@ -9,7 +9,7 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import flask
@@ -20,7 +20,7 @@ from msgspec import UNSET
 from ..classifier import Answer, Classifier, Outputs, Prediction
 from ..errors import InternalError, Problem
 from ..model import Model
-from ..model.engines import Floats
+from ..model.engines import Floats, Pixels
 from ..queueing.cache import ResultCache, Source
 from ..queueing.scheduling import Deadline, side_by_side
 from ..version import __version__
@@ -74,6 +74,10 @@ class Answerer:
             deadline=self.deadline,
         )
 
+    def thumbnail(self, data: bytes, side: int) -> tuple[Pixels, float, float]:
+        """Decode a photo to a small picture, as `Classifier.thumbnail` does; needs no model."""
+        return self.classifier.thumbnail(data, side=side, max_pixels=self.max_pixels, deadline=self.deadline)
+
     def predict(self, data: bytes, parameters: Parameters) -> Rendered:
         """Return the most likely classes of a photo, as the JSON of `schemas.Photo`."""
         outputs = Outputs(top=parameters.top, heatmap=parameters.heatmap)
@@ -106,7 +110,7 @@ class Answerer:
             return self.predict(photo, parameters)
 
         self.load_model()  # before several threads ask for it
-        for index, future in side_by_side(predict, photos, self.classifier.parallel_photos):
+        for index, future in side_by_side(predict, photos, self.classifier.max_parallel):
             error = future.exception()
             if error is None:
                 yield index, future.result()
@@ -163,17 +167,16 @@ def with_members_before(members: dict[str, object], body: bytes) -> bytes:
 
 def server_timing(answer: Answer | None, source: Source = "miss") -> str:
     """Return a `Server-Timing` header (W3C): the stages of this answer in milliseconds, and whether it was cached."""
-    stages = {"total": time.monotonic() - request_state().began}
-    if answer is not None:
-        stages = {
-            "decode": answer.decode_seconds,
-            "queue": answer.queue_seconds,
-            "infer": answer.infer_seconds,
-        } | stages
-    parts = [f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items()]
-    if answer is not None:
-        parts.append(f'batch;desc="{answer.batch_size}"')
-    return ", ".join([*parts, f"cache;desc={source}"])
+    if answer is None:
+        return f"{write_timing({})}, cache;desc={source}"
+    stages = {"decode": answer.decode_seconds, "queue": answer.queue_seconds, "infer": answer.infer_seconds}
+    return f'{write_timing(stages)}, batch;desc="{answer.batch_size}", cache;desc={source}'
+
+
+def write_timing(stages: Mapping[str, float]) -> str:
+    """Write the seconds of the stages, and of the whole request so far, in the form of `Server-Timing`."""
+    stages = {**stages, "total": time.monotonic() - request_state().began}
+    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items())
 
 
 def _photo(answer: Answer, parameters: Parameters) -> schemas.Photo:
@@ -187,11 +190,11 @@ def _photo(answer: Answer, parameters: Parameters) -> schemas.Photo:
 
 
 def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:
-    shown = schemas.Prediction(**vars(row))
+    shown = schemas.Prediction(**vars(row) | {"label_gloss": row.label_gloss or UNSET})
     if labels == "en":
         shown.label_zh = UNSET
     elif labels == "zh" and row.label_zh is not None:  # a custom class without a Chinese name keeps its only one
-        shown.label = UNSET
+        shown.label = shown.label_gloss = UNSET
     return shown
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import flask
 import msgspec
+from msgspec import UNSET
 
 from ..classifier import Answer, Outputs
 from ..errors import Problem
 from ..model import Model
 from ..photos import heatmaps
 from ..photos.archives import Entry
+from ..photos.protocol import MAX_THUMBNAIL_SIDE
 from . import schemas
 from .answers import (
     Answerer,
@@ -23,6 +25,7 @@ from .answers import (
     server_timing,
     with_members_before,
     with_model,
+    write_timing,
 )
 from .operations import BINARY, TEXT, operation
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
@@ -34,6 +37,7 @@ NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
 # The parameters of a prediction, which `read_parameters` reads.
 CHOICES = ("top", "min_confidence", "labels", "heatmap")
+THUMBNAIL_SIDE, MIN_THUMBNAIL_SIDE = 640, 16
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -105,6 +109,23 @@ def heatmap() -> flask.Response:
     return response
 
 
+@blueprint.post("/thumbnail")
+@operation({"image/jpeg": BINARY, "image/webp": BINARY}, takes="photo", parameters=("side",))
+def thumbnail() -> flask.Response:
+    """Return the upright photo, small, as a picture.
+
+    For photos that a browser cannot show, such as HEIC and TIFF. No model is needed.
+    """
+    refuse_unknown("side")
+    side = integer_parameter("side", default=THUMBNAIL_SIDE, low=MIN_THUMBNAIL_SIDE, high=MAX_THUMBNAIL_SIDE)
+    pixels, decode_seconds, queue_seconds = current_answerer().thumbnail(read_photo(), side)
+    mimetype = flask.request.accept_mimetypes.best_match(["image/jpeg", "image/webp"], default="image/jpeg")
+    response = flask.Response(heatmaps.encode(pixels, mimetype.removeprefix("image/").upper()), mimetype=mimetype)
+    response.headers["Server-Timing"] = write_timing({"decode": decode_seconds, "queue": queue_seconds})
+    response.vary.add("Accept")
+    return response
+
+
 @blueprint.get("/model")
 @operation({JSON: schemas.ModelDescription})
 def model() -> flask.Response:
@@ -118,7 +139,8 @@ def model() -> flask.Response:
 def labels() -> flask.Response:
     """Return all classes with their names."""
     refuse_unknown()
-    return json_response(schemas.Labels([schemas.Label(**vars(label)) for label in _model().labels]))
+    rows = [vars(label) | {"label_gloss": label.label_gloss or UNSET} for label in _model().labels]
+    return json_response(schemas.Labels([schemas.Label(**row) for row in rows]))
 
 
 def describe(model: Model) -> schemas.ModelDescription:

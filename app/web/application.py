@@ -12,7 +12,7 @@ from ..processes.plan import make_plan
 from ..processes.readiness import Readiness
 from ..queueing.admission import Admission
 from ..queueing.cache import ResultCache
-from ..settings import ROOT, Settings
+from ..settings import RESOURCES, Settings
 from ..telemetry.traces import Tracing
 from . import (
     access,
@@ -64,7 +64,7 @@ LATEST_SHARE = 0.7
 def build(settings: Settings | None, classifier: Classifier | None) -> flask.Flask:
     """Build the application as `create_app` describes it."""
     settings = settings or Settings.from_environment(os.environ)
-    app = flask.Flask(__package__, template_folder=ROOT / "templates", static_folder=None)
+    app = flask.Flask(__package__, template_folder=RESOURCES / "templates", static_folder=None)
     # Routes that take photos raise this to their own limit. No other route reads a body.
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
     _keep_json_as_written(app)
@@ -97,7 +97,7 @@ def make_service(settings: Settings, classifier: Classifier | None = None) -> se
         limits=make_limits(settings),
         readiness=Readiness(planned=1),
         tracing=Tracing(settings.traces) if settings.traces else None,
-        assets=assets.read_assets(ROOT / "static"),
+        assets=assets.read_assets(RESOURCES / "static"),
         languages=language.read_languages(),
     )
 

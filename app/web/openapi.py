@@ -53,6 +53,10 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         {"type": "integer", "minimum": 0, "maximum": 999},
         "The class to draw; by default the most likely one. The largest is the model's last class.",
     ),
+    "side": (
+        {"type": "integer", "minimum": 16, "maximum": 1024, "default": 640},
+        "The longest side in pixels; a photo is never enlarged.",
+    ),
 }
 
 

@@ -43,6 +43,8 @@ def headers_of(problem: Problem) -> dict[str, str]:
         headers["Retry-After"] = str(problem.retry_after_seconds)
     if problem.challenge is not None:
         headers["WWW-Authenticate"] = problem.challenge
+    if problem.accept_encoding is not None:
+        headers["Accept-Encoding"] = problem.accept_encoding  # RFC 9110, section 15.5.16
     return headers
 
 

@@ -10,7 +10,7 @@ from typing import IO
 import flask
 
 from ..errors import Problem
-from ..setting_table import MEBI
+from ..settings import MEBI
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import flask
 from markupsafe import Markup
 
@@ -39,6 +37,10 @@ def render_page(template: str, **values: object) -> flask.Response:
         has_page=settings.page == "on",
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
+        suffixes=" ".join(sorted(formats.SUFFIXES)),
+        accept=formats.ACCEPT,
+        formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
+        head_bytes=formats.HEAD_BYTES,
         modules=assets.names("js/", ".js"),
         **_words(language, settings),
         **({"model": ours.classifier.loaded_model} | values),
@@ -70,7 +72,7 @@ def _words(language: Language, settings: Settings) -> dict[str, object]:
     """Return what a template writes in the reader's language."""
     known = {
         "limit": f"{settings.max_upload_bytes / 1024 / 1024:g}",
-        "kinds": language.any_of(re.split(", | or ", formats.KINDS)),
+        "kinds": language.any_of(formats.NAMES),
     }
 
     def t(key: str, **values: object) -> str:

@@ -36,6 +36,9 @@ class Prediction(Struct, kw_only=True):
         str | UnsetType, Meta(description="English name; left out for `labels=zh` if a Chinese one exists.")
     ] = UNSET
     label_zh: Annotated[str | None | UnsetType, Meta(description="Chinese name; left out for `labels=en`.")] = UNSET
+    label_gloss: Annotated[
+        str | UnsetType, Meta(description="What the English name means, for a name that has several meanings.")
+    ] = UNSET
     confidence: Annotated[float, Meta(ge=0, le=1, description="Softmax over all classes, rounded to 6 digits.")]
     heatmap: Annotated[
         list[list[Share]] | UnsetType,
@@ -148,6 +151,7 @@ class Label(Struct):
     wnid: str | None
     label: str
     label_zh: str | None
+    label_gloss: str | UnsetType = UNSET
 
 
 class Labels(Struct):
@@ -188,7 +192,7 @@ class Problem(Struct, kw_only=True):
 
 # One grey pixel, small enough to be read in an example and real enough to be answered.
 PIXEL_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-_LABEL = Label(282, "n02123159", "tiger cat", "虎纹猫")
+_LABEL = Label(282, "n02123159", "tiger cat", "条纹猫")
 _PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709)
 _IMAGE = Image(451, 300, "JPEG", "e8605ae6bcce9bdd52ee3ce9a2a2db4b0f4a7d8e4ac0a4cc5bd2c9c4fa39e0f2")
 _IDENTITY = ("resnet18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", "openvino", "fp32", False)

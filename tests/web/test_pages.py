@@ -21,7 +21,7 @@ from app.errors import PROBLEMS
 from app.model import Model
 from app.model.engines import Inference, Pixels
 from app.model.labels import Label
-from app.photos.formats import KINDS
+from app.photos.formats import NAMES
 from app.settings import Settings
 from app.web.language import read_languages
 
@@ -38,7 +38,7 @@ def send(client: FlaskClient, data: bytes, name: str = "photo.png", **headers: s
 
 def written(key: str, language: str = "en", **values: object) -> str:
     """Return a word of the page in a language."""
-    known = {"limit": "10", "kinds": read_languages()[language].any_of(KINDS.replace(" or ", ", ").split(", "))}
+    known = {"limit": "10", "kinds": read_languages()[language].any_of(NAMES)}
     return read_languages()[language].text(key, **(known | values))
 
 

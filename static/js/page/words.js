@@ -3,10 +3,14 @@
 const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
 
+// Of each format its name, the pattern of its first bytes, and its type.
+export const formats = JSON.parse(page.formats);
+export const headBytes = Number(page.headBytes);
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);
 export const needsKey = page.needsKey === 'true';
+export const suffixes = page.suffixes.split(' ');
 export const startsReady = page.ready === 'true';
 
 // Take the words of the same page in another language, which may come from a newer server.
@@ -48,4 +52,15 @@ export function names(prediction) {
 // The language of each of those names.
 export function nameTags(prediction) {
   return language.names.filter(({ member }) => prediction[member]).map(({ tag }) => tag);
+}
+
+// What an English name that is a riddle alone means; empty where the reader's first name is another one.
+export function gloss(prediction) {
+  return (language.names[0].member === 'label' && prediction.label_gloss) || '';
+}
+
+// The reader's name of a class, with its gloss.
+export function fullName(prediction) {
+  const [name] = names(prediction);
+  return gloss(prediction) ? `${name} (${gloss(prediction)})` : name;
 }
