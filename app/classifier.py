@@ -25,6 +25,7 @@ from .errors import (
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model, load_model
 from .model.engines import Engine, Floats, Inference, Pixels
+from .model.heads import Head
 from .model.labels import Label
 from .photos.decoders import Decoded, Decoders
 from .photos.decoding import Geometry
@@ -78,9 +79,10 @@ class Answer:
     """The most likely classes of a photo, facts about the image, and the duration of each stage in seconds.
 
     `image` holds width, height, format and SHA-256 as answers show them. If heat maps were asked for, `heatmaps` holds
-    7 rows of 7 numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions, and `image` the crop that they
-    cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of the
-    features, if they were asked for. `batch_size` is the number of photos that were computed together.
+    rows of numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions, and `image` the crop that they cover;
+    a model without heat maps has None. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32
+    (C), the spatial mean of the features, if they were asked for. `batch_size` is the number of photos that were
+    computed together.
     """
 
     predictions: list[Prediction]
@@ -259,7 +261,7 @@ class Classifier:
         answer = Answer(
             predictions,
             _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if outputs.heatmap else None),
-            heatmaps=_heatmaps(inference, model.engine, predictions, outputs) if outputs.heatmap else None,
+            heatmaps=_heatmaps(inference, model.engine.head, predictions, outputs),
             thumbnail=photo.thumbnail,
             embedding=inference.features[0].mean(axis=(1, 2)) if outputs.embedding else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
@@ -312,16 +314,20 @@ class Classifier:
         return results
 
 
-def _heatmaps(inference: Inference, engine: Engine, predictions: Sequence[Prediction], outputs: Outputs) -> list[Grid]:
-    first = [row.class_id for row in predictions[:MAX_HEATMAPS]]
-    ids = first if outputs.heatmap_class is None else [outputs.heatmap_class]
-    return activation_maps(inference.features[0], engine.class_weights[ids])
-
-
 def softmax(logits: Floats) -> Floats:
     """Turn the logits of one photo into probabilities that add up to 1."""
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum(), dtype=np.float32)
+
+
+def _heatmaps(
+    inference: Inference, head: Head | None, predictions: Sequence[Prediction], outputs: Outputs
+) -> list[Grid] | None:
+    if head is None or not outputs.heatmap:
+        return None
+    first = [row.class_id for row in predictions[:MAX_HEATMAPS]]
+    ids = first if outputs.heatmap_class is None else [outputs.heatmap_class]
+    return activation_maps(head.cells(inference.features[0]), head.weight[ids])
 
 
 def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict[str, object]:

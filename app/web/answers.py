@@ -190,7 +190,7 @@ def _photo(answer: Answer, parameters: Parameters) -> schemas.Photo:
 
 
 def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:
-    shown = schemas.Prediction(**vars(row) | {"label_gloss": row.label_gloss or UNSET})
+    shown = schemas.Prediction(**vars(row))
     if labels == "en":
         shown.label_zh = UNSET
     elif labels == "zh" and row.label_zh is not None:  # a custom class without a Chinese name keeps its only one

@@ -7,17 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import flask
 import msgspec
-from msgspec import UNSET
 
 from ..classifier import Answer, Outputs
-from ..errors import Problem
+from ..errors import NoHeatMap, Problem
 from ..model import Model
 from ..photos import heatmaps
 from ..photos.archives import Entry
 from ..photos.protocol import MAX_THUMBNAIL_SIDE
 from . import schemas
 from .answers import (
-    Answerer,
     Rendered,
     current_answerer,
     encode,
@@ -85,19 +83,22 @@ def predict_batch() -> flask.Response:
     entries = read_photos()
     count_photos(len(entries))
     answers = answerer.predict_many([entry.photo for entry in entries], parameters)
-    response = _stream(entries, answers, answerer) if as_lines else _batch(entries, dict(answers), answerer)
+    model = answerer.load_model()
+    response = _stream(entries, answers, model) if as_lines else _batch(entries, dict(answers), model)
     response.vary.add("Accept")
     return response
 
 
 @blueprint.post("/heatmap")
-@operation({"image/png": BINARY, "image/webp": BINARY}, takes="photo", parameters=("class_id",))
+@operation({"image/png": BINARY, "image/webp": BINARY}, takes="photo", parameters=("class_id",), problems=(NoHeatMap,))
 def heatmap() -> flask.Response:
     """Return the photo under the heat map of a class, as a picture."""
     refuse_unknown("class_id")
     answerer, photo = current_answerer(), read_photo()
     model = answerer.load_model()
     class_id = integer_parameter("class_id", default=-1, low=0, high=len(model.labels) - 1)
+    if model.engine.head is None:
+        raise NoHeatMap(f"The model {model.weights.record.name} has no heat maps.")
     chosen = class_id if class_id >= 0 else None
     answer = answerer.classify(
         photo, Outputs(top=1, heatmap=True, heatmap_class=chosen, thumbnail_side=heatmaps.LONGEST_SIDE)
@@ -139,8 +140,7 @@ def model() -> flask.Response:
 def labels() -> flask.Response:
     """Return all classes with their names."""
     refuse_unknown()
-    rows = [vars(label) | {"label_gloss": label.label_gloss or UNSET} for label in _model().labels]
-    return json_response(schemas.Labels([schemas.Label(**row) for row in rows]))
+    return json_response(schemas.Labels([schemas.Label(**vars(label)) for label in _model().labels]))
 
 
 def describe(model: Model) -> schemas.ModelDescription:
@@ -156,6 +156,7 @@ def describe(model: Model) -> schemas.ModelDescription:
         published_accuracy={"top1": record.top1, "top5": record.top5} if published else None,
         licence=record.licence if published else None,
         measured_accuracy=model.manifest.accuracy if model.manifest else None,
+        heatmap=schemas.HeatmapSize(*model.engine.grid) if model.engine.head else None,
     )
 
 
@@ -177,32 +178,32 @@ def _json_of_photo(rendered: Rendered) -> flask.Response:
     return response
 
 
-def _batch(entries: Sequence[Entry], answers: Mapping[int, Rendered | Problem], answerer: Answerer) -> flask.Response:
+def _batch(entries: Sequence[Entry], answers: Mapping[int, Rendered | Problem], model: Model) -> flask.Response:
     """Answer with all results in their order; if the service could not answer any photo, raise the first problem."""
     problems = [answer for answer in answers.values() if isinstance(answer, Problem) and answer.status >= 500]
     if len(problems) == len(entries):
         raise problems[0]
     results = [msgspec.Raw(_result({}, entry, answers[index])) for index, entry in enumerate(entries)]
-    return json_response(schemas.Batch(results, schemas.Model(**answerer.load_model().identity)))
+    return json_response(schemas.Batch(results, schemas.Model(**model.identity)))
 
 
 def _stream(
-    entries: Sequence[Entry], answers: Iterable[tuple[int, Rendered | Problem]], answerer: Answerer
+    entries: Sequence[Entry], answers: Iterable[tuple[int, Rendered | Problem]], model: Model
 ) -> flask.Response:
     # With the request's context, so that the request counts as in flight until its last line.
-    lines = flask.stream_with_context(_lines(entries, answers, answerer))
+    lines = flask.stream_with_context(_lines(entries, answers, model))
     response = flask.Response(lines, mimetype=NDJSON)
     response.headers["X-Accel-Buffering"] = "no"  # otherwise nginx would hold back the lines until the last one
     return response
 
 
 def _lines(
-    entries: Sequence[Entry], answers: Iterable[tuple[int, Rendered | Problem]], answerer: Answerer
+    entries: Sequence[Entry], answers: Iterable[tuple[int, Rendered | Problem]], model: Model
 ) -> Iterator[bytes]:
     """Yield each result as a line with its `index`, as it comes, and the model as the last line."""
     for index, answer in answers:
         yield _result({"index": index}, entries[index], answer) + b"\n"
-    yield encode({"model": schemas.Model(**answerer.load_model().identity)}) + b"\n"
+    yield encode({"model": schemas.Model(**model.identity)}) + b"\n"
 
 
 def _result(members: dict[str, object], entry: Entry, answer: Rendered | Problem) -> bytes:

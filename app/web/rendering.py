@@ -5,8 +5,9 @@ from __future__ import annotations
 import flask
 from markupsafe import Markup
 
-from ..classifier import Prediction
+from ..classifier import Classifier, Prediction
 from ..photos import formats
+from ..photos.decoding import Geometry
 from ..settings import Settings
 from .language import CLASS_NAMES, DEFAULT, Language
 from .service import service
@@ -41,6 +42,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         accept=formats.ACCEPT,
         formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
         head_bytes=formats.HEAD_BYTES,
+        resized=_resized(ours.classifier),
         modules=assets.names("js/", ".js"),
         **_words(language, settings),
         **({"model": ours.classifier.loaded_model} | values),
@@ -66,6 +68,12 @@ def remember_language() -> flask.Response | None:
     response = flask.make_response(flask.redirect("./" + flask.request.path.rpartition("/")[2], code=303))
     response.set_cookie("lang", code, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
     return response
+
+
+def _resized(classifier: Classifier) -> int:
+    """Return the shorter side to which the loaded model, or most models, have a photo resized."""
+    model = classifier.loaded_model
+    return (model.weights.record.geometry if model else Geometry()).resize
 
 
 def _words(language: Language, settings: Settings) -> dict[str, object]:

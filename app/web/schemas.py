@@ -37,12 +37,13 @@ class Prediction(Struct, kw_only=True):
     ] = UNSET
     label_zh: Annotated[str | None | UnsetType, Meta(description="Chinese name; left out for `labels=en`.")] = UNSET
     label_gloss: Annotated[
-        str | UnsetType, Meta(description="What the English name means, for a name that has several meanings.")
+        str | None | UnsetType,
+        Meta(description="What the English name means, if it has several meanings; left out with it."),
     ] = UNSET
     confidence: Annotated[float, Meta(ge=0, le=1, description="Softmax over all classes, rounded to 6 digits.")]
     heatmap: Annotated[
         list[list[Share]] | UnsetType,
-        Meta(description="7 rows of 7, top to bottom; only for `heatmap=1`, first ten."),
+        Meta(description="Rows from top to bottom; only for `heatmap=1`, the first ten, and models with heat maps."),
     ] = UNSET
 
 
@@ -109,7 +110,7 @@ class PhotoEmbedding(Struct):
     """The embedding of one photo, without the model."""
 
     embedding: list[float]
-    dimension: Annotated[int, Meta(ge=1, description="512 for ResNet-18, 1280 for EfficientNet-Lite0.")]
+    dimension: Annotated[int, Meta(ge=1, description="512 for resnet18, 1280 for efficientnet_lite0.")]
     normalized: Annotated[bool, Meta(description="Whether its length (L2) was made 1.")]
     image: Image
 
@@ -132,6 +133,13 @@ class Base64Photo(Struct, forbid_unknown_fields=True, gc=False):
     ]
 
 
+class HeatmapSize(Struct):
+    """How many numbers a heat map has."""
+
+    rows: Count
+    columns: Count
+
+
 class ModelDescription(Model):
     """What is known of the model that answers."""
 
@@ -142,6 +150,7 @@ class ModelDescription(Model):
     published_accuracy: dict[str, float | None] | None
     licence: str | None
     measured_accuracy: dict[str, Any] | None
+    heatmap: Annotated[HeatmapSize | None, Meta(description="The size of heat maps; null for a model that has none.")]
 
 
 class Label(Struct):
@@ -151,7 +160,7 @@ class Label(Struct):
     wnid: str | None
     label: str
     label_zh: str | None
-    label_gloss: str | UnsetType = UNSET
+    label_gloss: str | None
 
 
 class Labels(Struct):
@@ -192,7 +201,7 @@ class Problem(Struct, kw_only=True):
 
 # One grey pixel, small enough to be read in an example and real enough to be answered.
 PIXEL_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-_LABEL = Label(282, "n02123159", "tiger cat", "条纹猫")
+_LABEL = Label(282, "n02123159", "tiger cat", "条纹猫", None)
 _PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709)
 _IMAGE = Image(451, 300, "JPEG", "e8605ae6bcce9bdd52ee3ce9a2a2db4b0f4a7d8e4ac0a4cc5bd2c9c4fa39e0f2")
 _IDENTITY = ("resnet18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", "openvino", "fp32", False)
@@ -208,7 +217,7 @@ _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
     Embedding: Embedding([0.6, 0.8], 2, True, _IMAGE, _MODEL),
     Base64Photo: {"image": PIXEL_PNG},
     ModelDescription: ModelDescription(
-        *_IDENTITY, "cache", None, 1000, {"crop": 224}, _ACCURACY, "BSD-3-Clause", None
+        *_IDENTITY, "cache", None, 1000, {"crop": 224}, _ACCURACY, "BSD-3-Clause", None, HeatmapSize(7, 7)
     ),
     Labels: Labels([_LABEL]),
     Alive: Alive(),
