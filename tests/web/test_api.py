@@ -21,6 +21,7 @@ from app.errors import WeightsError
 from app.model import Model
 from app.model.records import RECORDS
 from app.settings import Settings
+from app.web.service import service_of
 
 RESNET18 = RECORDS["resnet18"]
 
@@ -96,11 +97,11 @@ def test_who_waits_for_the_model_counts_as_one_who_brings_a_photo(
     make_settings: Callable[..., Settings], path: str
 ) -> None:
     app = create_app(make_settings(), fake_classifier())
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     while admission.refusal_if_full() is None:
         admission.enter(0)
     assert_problem(app.test_client().get(f"/api/v1/{path}"), 503, "overloaded")
-    app.extensions["topthree"].warm_up()
+    service_of(app).classifier.warm_up()
     assert app.test_client().get(f"/api/v1/{path}").status_code == 200
 
 
