@@ -38,7 +38,7 @@ TopthreeError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TopthreeError(Exception):
@@ -101,7 +101,7 @@ class Problem(TopthreeError):
         super().__init__(detail)
         self.detail = detail
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Build the members of an `application/problem+json` document (RFC 9457, section 3)."""
         return {
             "type": f"/problems/{self.slug}",
@@ -299,7 +299,7 @@ class Draining(Problem):
         super().__init__(detail)
         self.in_flight = in_flight
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Build the document with a member `in_flight`, where it is known."""
         return super().as_dict() | ({} if self.in_flight is None else {"in_flight": self.in_flight})
 

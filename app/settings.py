@@ -283,7 +283,7 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")
     if settings.max_waiting_bytes < settings.max_batch_bytes:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
-    if settings.max_waiting_bytes < 4 * settings.max_upload_bytes // 3 + 4:
+    if settings.max_waiting_bytes < parsers.base64_length(settings.max_upload_bytes):
         raise SettingsError(
             "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES in base64, 4/3 of it."
         )

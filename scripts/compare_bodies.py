@@ -26,6 +26,7 @@ import flask
 from app import create_app
 from app.measuring.own_server import own_server
 from app.settings import Settings
+from app.web.service import service_of
 
 BOUNDARY = b"------------------------d74496d66958873e"  # as long as curl's
 PATH = "/api/v1/predict"
@@ -47,7 +48,7 @@ def bodies_of(photo: bytes) -> dict[str, Body]:
 
 def ask_in_process(app: flask.Flask) -> Ask:
     """Load the application's model, and return a function that calls it as gunicorn does, without a socket."""
-    app.extensions["topthree"].warm_up()
+    service_of(app).classifier.warm_up()
 
     def ask(body: Body) -> None:
         environ = {

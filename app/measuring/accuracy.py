@@ -62,7 +62,7 @@ class _Tally:
 
 def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evaluation:
     """Classify all labelled photos below `folder`; raises FileProblem if there is no labelled photo."""
-    classes = class_names(classifier.model.labels)
+    classes = class_names(classifier.load_model().labels)
     truths = {file: true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
     labelled = {file: truth for file, truth in truths.items() if truth is not None}
     others = [file for file in truths if file not in labelled]
@@ -86,8 +86,8 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
         unlabelled=[file for file in others if not is_unreadable(file)],
         top={rank: wilson_interval(tally.hits[rank], count) for rank in RANKS},
         images_per_second=round(count / seconds, 1),
-        confusions=_worst(tally.confused, classifier.model.labels),
-        model=classifier.model.identity,
+        confusions=_worst(tally.confused, classifier.load_model().labels),
+        model=classifier.load_model().identity,
     )
 
 
