@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from caching import wait_until_waiting
+from watching import WatchedDeadline
 
 from app.errors import BrokenImage, ClientClosedRequest, DeadlineExceeded, Overloaded
 from app.queueing.cache import ENTRY_BYTES, ResultCache
@@ -87,8 +87,9 @@ def test_many_at_once_are_computed_once(max_bytes: int) -> None:
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(cache.get_or_compute, "cat", held)
         assert held.began.wait(PATIENCE_SECONDS)
-        rest = [pool.submit(cache.get_or_compute, "cat", forbidden) for _ in range(7)]
-        wait_until_waiting(cache, 7)
+        watch = WatchedDeadline()
+        rest = [pool.submit(cache.get_or_compute, "cat", forbidden, watch) for _ in range(7)]
+        watch.wait_for_waits(7)
         held.go_on.set()
     assert first.result() == (b"tabby", "miss")
     assert [future.result() for future in rest] == [(b"tabby", "shared")] * 7
@@ -99,8 +100,9 @@ def test_a_photo_at_fault_is_at_fault_for_all_who_share_it() -> None:
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(cache.get_or_compute, "cat", held)]
         assert held.began.wait(PATIENCE_SECONDS)
-        futures += [pool.submit(cache.get_or_compute, "cat", forbidden) for _ in range(2)]
-        wait_until_waiting(cache, 2)
+        watch = WatchedDeadline()
+        futures += [pool.submit(cache.get_or_compute, "cat", forbidden, watch) for _ in range(2)]
+        watch.wait_for_waits(2)
         held.go_on.set()
     assert [type(future.exception()) for future in futures] == [BrokenImage] * 3
 
@@ -113,8 +115,9 @@ def test_a_failure_of_ones_own_is_not_shared(failure: Exception) -> None:
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(cache.get_or_compute, "cat", held)
         assert held.began.wait(PATIENCE_SECONDS)
-        rest = [pool.submit(cache.get_or_compute, "cat", lambda: b"tabby") for _ in range(2)]
-        wait_until_waiting(cache, 2)
+        watch = WatchedDeadline()
+        rest = [pool.submit(cache.get_or_compute, "cat", lambda: b"tabby", watch) for _ in range(2)]
+        watch.wait_for_waits(2)
         held.go_on.set()
     assert first.exception() is failure
     assert [future.result()[0] for future in rest] == [b"tabby"] * 2
@@ -129,4 +132,3 @@ def test_nobody_waits_for_another_beyond_the_deadline() -> None:
             cache.get_or_compute("cat", forbidden, Deadline(time.monotonic() + 0.01))
         held.go_on.set()
     assert first.result() == (b"tabby", "miss")
-    assert cache.waiting == 0

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caching import wait_until_waiting
 from fakes import FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, assert_problem_document, form
+from watching import WatchedCache
 
 from app import create_app
 from app.model.engines import Inference, Pixels
@@ -150,7 +150,7 @@ def test_what_is_in_flight_is_shared_with_the_same_key_alone(
     engine, entered = GatedEngine(), threading.Semaphore(0)
     client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
     engine.entered = entered.release
-    results = service_of(client.application).results
+    service_of(client.application).results = results = WatchedCache(1 << 20)
 
     def post(name: str) -> str:
         headers = {"Authorization": f"Bearer tt_{name}"}
@@ -162,7 +162,7 @@ def test_what_is_in_flight_is_shared_with_the_same_key_alone(
         assert entered.acquire(timeout=60)
         other = pool.submit(post, second)
         if calls == 1:
-            wait_until_waiting(results, 1)
+            results.watch.wait_for_waits()
         else:
             assert entered.acquire(timeout=60)
         engine.gate.set()
@@ -215,7 +215,7 @@ def test_a_failure_that_nobody_foresaw_is_its_photos_alone(make_settings, caplog
     assert "nobody foresaw this" in caplog.text
 
 
-def test_a_batch_of_which_nothing_can_be_answered_is_refused_whole(make_settings) -> None:
+def test_a_batch_without_any_answer_is_one_problem(make_settings) -> None:
     client = client_of(make_settings, FailingEngine())
     assert_problem(client.post("/api/v1/predict/batch", **form(colour_png(99))), 500, "internal-error")
 

@@ -86,7 +86,7 @@ def test_gzip_that_is_refused_is_not_sent(client: FlaskClient) -> None:
         assert "Content-Encoding" not in response.headers
 
 
-def test_an_outdated_address_gets_the_current_file_but_is_not_kept(client: FlaskClient) -> None:
+def test_an_outdated_address_gets_the_current_file_uncached(client: FlaskClient) -> None:
     assert client.get("/static/0000000000000000/style.css").headers["Cache-Control"] == "no-cache"
 
 

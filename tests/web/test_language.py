@@ -194,7 +194,7 @@ def test_the_switch_wins_over_the_browser(client: FlaskClient, language: str) ->
     assert client.get("/", headers=other).headers["Content-Language"] == language
 
 
-def test_the_switch_is_remembered_for_a_year_and_closed_to_scripts(client: FlaskClient) -> None:
+def test_the_switch_is_remembered_in_a_cookie_closed_to_scripts(client: FlaskClient) -> None:
     cookie = client.get("/?lang=zh").headers["Set-Cookie"]
     assert "lang=zh" in cookie
     assert "Max-Age=31536000" in cookie
@@ -213,7 +213,7 @@ def test_the_switch_leads_back_to_the_page_it_is_on(client: FlaskClient, address
 
 
 @pytest.mark.parametrize("address", ["/nothing/here", "/docs/"])
-def test_from_a_page_that_does_not_exist_the_switch_leads_to_the_first(client: FlaskClient, address: str) -> None:
+def test_the_switch_of_a_missing_page_leads_to_the_first(client: FlaskClient, address: str) -> None:
     link = re.search(r'href="([^"]+)\?lang=zh"', client.get(address).text)
     assert link
     assert urljoin(address, link[1]) == "/"

@@ -123,7 +123,7 @@ def test_address_of_their_own_shows_metrics_and_probes_alone(apart: FlaskClient,
     assert apart.get(path, **OWN).status_code == status
 
 
-def test_first_address_then_has_no_metrics_whatever_a_client_says(apart: FlaskClient) -> None:
+def test_the_public_address_has_no_metrics(apart: FlaskClient) -> None:
     assert apart.get("/metrics").status_code == 404
     assert apart.get("/metrics", headers={"X-Forwarded-Host": "127.0.0.1:9100"}).status_code == 404
     assert apart.get("/healthz").status_code == 200

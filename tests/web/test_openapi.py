@@ -89,7 +89,7 @@ def test_examples_of_problems_are_of_theirs(document: dict) -> None:
         problems.validate(example)
 
 
-def test_document_has_every_problem_but_those_of_wrong_addresses_and_of_clients_that_left(document: dict) -> None:
+def test_document_has_every_problem_of_its_routes(document: dict) -> None:
     described = {example["type"] for example in examples_of_problems(document)}
     elsewhere = {"/problems/method-not-allowed", "/problems/client-closed-request"}
     assert {f"/problems/{problem.slug}" for problem in PROBLEMS} - described == elsewhere

@@ -54,7 +54,7 @@ def test_chunked_body_is_limited_as_it_arrives(make_settings: Callable[..., Sett
     assert limit < body.taken < limit + 1_000_000
 
 
-def test_a_deadline_is_the_settings_or_the_clients_if_that_is_shorter(make_settings: Callable[..., Settings]) -> None:
+def test_the_shorter_deadline_of_setting_and_client_counts(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(deadline_ms=5000), fake_classifier())
     for asked, most in ((None, 5), ("2000", 2), ("60000", 5), ("9" * 12, 5)):
         with app.test_request_context("/", headers={"X-Request-Timeout-Ms": asked} if asked else {}):

@@ -11,6 +11,8 @@ export const resized = Number(page.resized);
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);
+// The colours of heat maps, from nothing to most, as [red, green, blue].
+export const colours = JSON.parse(page.colours);
 export const needsKey = page.needsKey === 'true';
 export const suffixes = page.suffixes.split(' ');
 export const startsReady = page.ready === 'true';
