@@ -1,6 +1,7 @@
 """Every failure that a caller can meet, one class each.
 
 TopthreeError
+├── SettingsError               a setting has a value that cannot be used
 ├── KeysError                   a file of API keys cannot be used
 ├── PlanError                   the machine, or the container's share of it, is too small
 ├── LabelsError                 a labels file cannot be used
@@ -49,6 +50,12 @@ class TopthreeError(Exception):
 
     exit_status: ClassVar[int] = 1
     public: ClassVar[str] = "The model could not be loaded. The service's log has the reason."
+
+
+class SettingsError(TopthreeError):
+    """A setting has a value that cannot be used; the message names its variable."""
+
+    exit_status = 2
 
 
 class KeysError(TopthreeError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import parsers
+from .errors import SettingsError
 
 PREFIX = "TOPTHREE_"
 MEBI = 1024 * 1024
@@ -23,10 +24,6 @@ _PACKAGE = Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent
 # The folder of templates, static files and gunicorn.conf.py: in an installed wheel the package, else that beside it.
 RESOURCES = _PACKAGE if (_PACKAGE / "templates").is_dir() else ROOT
-
-
-class SettingsError(ValueError):
-    """A setting has a value that cannot be used; the message names its variable."""
 
 
 def setting(default: str | int, parse: Callable[[str], Any], help: str) -> Any:

@@ -61,7 +61,7 @@ class _Tally:
 
 
 def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evaluation:
-    """Classify all labelled photos below `folder`; raises FileProblem if none is labelled."""
+    """Classify all labelled photos below `folder`; raises FileProblem if there is no labelled photo."""
     classes = class_names(classifier.load_model().labels)
     truths = {file: true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
     labelled = {file: truth for file, truth in truths.items() if truth is not None}
@@ -92,7 +92,7 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
 
 
 def wilson_interval(hits: int, count: int) -> Share:
-    """Return hits of count in percent with its 95% interval (Wilson, JASA 22, 1927)."""
+    """Return hits / count in percent with its 95% interval (Wilson, JASA 22, 1927)."""
     if count == 0:
         return Share(0.0, 0.0, 100.0)
     z = 1.959964

@@ -18,13 +18,14 @@ import numpy as np
 from msgspec import UNSET
 
 from ..classifier import Answer, Classifier, Outputs, Prediction
-from ..errors import InternalError, Problem
+from ..errors import BrokenImage, InternalError, Problem
 from ..model import Model
 from ..model.engines import Floats, Pixels
 from ..queueing.cache import ResultCache, Source
 from ..queueing.scheduling import Deadline, side_by_side
 from ..version import __version__
 from . import schemas
+from .mistakes import explain_damage
 from .parameters import Names, Parameters
 from .service import request_state, service
 from .uploads import JSON, request_deadline
@@ -128,7 +129,10 @@ class Answerer:
 
         def compute() -> bytes:
             nonlocal computed
-            computed = self.classify(data, outputs, digest.hexdigest())
+            try:
+                computed = self.classify(data, outputs, digest.hexdigest())
+            except BrokenImage as problem:
+                raise explain_damage(problem, data) from problem
             return write(computed)
 
         model = self.load_model()

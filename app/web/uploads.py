@@ -23,7 +23,7 @@ from ..queueing.scheduling import Deadline
 from ..settings import MEBI, Settings
 from .forms import Part, boundary_of, parse_form
 from .json_bodies import parse_photo
-from .mistakes import explain, is_address
+from .mistakes import explain
 from .refused_bodies import is_left_to_server
 from .service import request_state, service
 
@@ -181,8 +181,8 @@ def _photo_of(part: Part, limit: int) -> bytes:
 
 
 def _text_instead_of_file(data: bytes) -> NoPhoto:
-    if is_address(data):
-        return NoPhoto("The part 'file' is the address of a photo. Addresses are not fetched: send the photo itself.")
+    if (mistake := explain(data)) is not None:
+        return NoPhoto(f"The part 'file' is text, not a file. {mistake}")
     return NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
 
 

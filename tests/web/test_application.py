@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 from shapes import assert_problem
 
 from app import create_app
+from app.errors import SettingsError
 from app.model import Model
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 from app.web.headers import SECURITY_HEADERS
 from app.web.service import service_of
 
