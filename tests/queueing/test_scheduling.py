@@ -27,7 +27,7 @@ def wait_until_waiting(slots: Slots, in_flight: int) -> None:
     raise AssertionError(f"{slots.in_flight} in flight, not {in_flight}")
 
 
-def test_a_lone_turn_is_alone_until_another_comes() -> None:
+def test_a_turn_is_exclusive_until_another_request_comes() -> None:
     slots = Slots(2)
     with slots.take() as first:
         assert first.is_exclusive
@@ -38,7 +38,7 @@ def test_a_lone_turn_is_alone_until_another_comes() -> None:
     assert slots.in_flight == 0
 
 
-def test_a_turn_is_not_alone_while_other_processes_work() -> None:
+def test_a_turn_is_not_exclusive_while_other_processes_work() -> None:
     slots, elsewhere = Slots(2), [1]
     slots.elsewhere = lambda: elsewhere[0]
     with slots.take() as turn:
@@ -47,7 +47,7 @@ def test_a_turn_is_not_alone_while_other_processes_work() -> None:
         assert turn.is_exclusive
 
 
-def test_those_who_wait_make_a_turn_not_alone() -> None:
+def test_waiting_requests_make_a_turn_not_exclusive() -> None:
     slots = Slots(1)
     with ThreadPoolExecutor(1) as pool:
         with slots.take() as turn:
@@ -116,7 +116,7 @@ def test_a_wait_that_ends_a_hair_early_gets_no_slot() -> None:
     assert slots.in_flight == 0
 
 
-def test_a_client_that_left_while_it_waited_is_passed_over() -> None:
+def test_a_client_that_disconnected_while_waiting_is_skipped() -> None:
     slots, left = Slots(1), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         with slots.take():
@@ -153,7 +153,7 @@ def pass_on(slots: Slots, now: list[float], seconds: float) -> None:
 def test_the_time_of_one_more_photo_is_estimated_from_the_queue(now: list[float]) -> None:
     slots = Slots(1)
     pass_on(slots, now, 3.0)
-    now[0] += 500.0  # nobody was there, so nothing was slow
+    now[0] += 500.0  # without requests, so nothing was slow
     assert slots.expected_seconds == 0
     with ThreadPoolExecutor(4) as pool:
         with slots.take():
@@ -164,7 +164,7 @@ def test_the_time_of_one_more_photo_is_estimated_from_the_queue(now: list[float]
             each.result(PATIENCE_SECONDS)
 
 
-def test_what_would_be_done_too_late_is_not_begun(now: list[float]) -> None:
+def test_work_that_would_end_too_late_is_not_begun(now: list[float]) -> None:
     slots = Slots(1)
     pass_on(slots, now, 3.0)
     with ThreadPoolExecutor(2) as pool:
@@ -227,7 +227,7 @@ def batcher_of(compute: HeldCompute, closing: ExitStack, **limits: int) -> Batch
     return batcher
 
 
-def test_what_waits_is_the_next_batch(closing: ExitStack) -> None:
+def test_waiting_items_are_the_next_batch(closing: ExitStack) -> None:
     compute = HeldCompute()
     batcher = batcher_of(compute, closing)
     futures = [batcher.submit(0)]
@@ -262,9 +262,7 @@ def test_a_wrong_number_of_results_is_an_error_of_its_items() -> None:
     ("deadline", "failure"),
     [(Deadline(expires=0), DeadlineExceeded), (Deadline(is_abandoned=lambda: True), ClientClosedRequest)],
 )
-def test_an_item_that_nobody_waits_for_is_not_computed(
-    closing: ExitStack, deadline: Deadline, failure: type[Exception]
-) -> None:
+def test_an_abandoned_item_is_not_computed(closing: ExitStack, deadline: Deadline, failure: type[Exception]) -> None:
     compute = HeldCompute()
     batcher = batcher_of(compute, closing)
     batcher.submit(0)

@@ -35,7 +35,7 @@ def forms(word: str | dict[str, str]) -> dict[str, str]:
 
 
 def blanks(word: str | dict[str, str]) -> set[str]:
-    """Return the names of what is filled into a word."""
+    """Return the names of the blanks of a word."""
     return {name for text in forms(word).values() for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
@@ -89,7 +89,7 @@ def with_third_language(app: flask.Flask, tmp_path: Path) -> FlaskClient:
     return app.test_client()
 
 
-def test_a_language_is_added_by_its_file_alone(with_third_language: FlaskClient) -> None:
+def test_a_language_is_added_by_a_file_only(with_third_language: FlaskClient) -> None:
     page = with_third_language.get("/", headers={"Accept-Language": "x-blorp, zh;q=0.5"})
     assert page.headers["Content-Language"] == "x-blorp"
     assert '<html lang="x-blorp">' in page.text

@@ -212,7 +212,7 @@ def test_a_wrong_method_is_a_page(client: FlaskClient) -> None:
     assert written("problem.method-not-allowed") in response.text
 
 
-def test_what_a_visitor_sends_is_escaped(client: FlaskClient) -> None:
+def test_text_from_a_visitor_is_escaped(client: FlaskClient) -> None:
     for address in ("/<script>alert(1)</script>", '/"onload="alert(1)', "/problems/<b>"):
         page = client.get(address).text
         assert "<script>alert" not in page

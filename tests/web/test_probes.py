@@ -114,7 +114,7 @@ def test_ready_needs_every_planned_worker(app: flask.Flask, client: FlaskClient)
 
 
 @pytest.mark.parametrize("asked", [{"weights": "own.pth"}, {"precision": "int8"}])
-def test_what_was_asked_for_by_name_and_fails_stops_the_service(
+def test_a_failure_of_named_weights_stops_the_service(
     make_settings: Callable[..., Settings], asked: dict[str, str]
 ) -> None:
     halts: list[int] = []
@@ -270,7 +270,7 @@ def test_each_worker_knows_what_the_others_have_in_flight() -> None:
     assert readiness.in_flight_elsewhere() == 1
 
 
-def test_a_worker_that_leaves_takes_what_it_had_in_flight_along() -> None:
+def test_a_worker_that_leaves_takes_its_requests_along() -> None:
     readiness = Readiness(planned=2)
     readiness.slot = 1
     readiness.count(2)

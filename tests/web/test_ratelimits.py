@@ -35,13 +35,13 @@ def ask(client: FlaskClient, address: str = "192.0.2.1", **headers: str) -> int:
     return client.get("/api/v1/model", environ_overrides={"REMOTE_ADDR": address}, headers=headers).status_code
 
 
-def test_without_a_limit_nobody_is_counted(make_client: MakeClient) -> None:
+def test_without_a_limit_no_request_is_counted(make_client: MakeClient) -> None:
     client = make_client()
     assert {ask(client) for _ in range(50)} == {200}
     assert service_of(client.application).limits is None
 
 
-def test_what_is_over_the_limit_is_refused_until_it_begins_anew(make_client: MakeClient) -> None:
+def test_requests_over_the_limit_are_refused_until_it_renews(make_client: MakeClient) -> None:
     client = make_client(rate_limit="2/hour")
     assert [ask(client) for _ in range(3)] == [200, 200, 429]
     answer = client.post("/api/v1/predict", **form(colour_png(1)), environ_overrides={"REMOTE_ADDR": "192.0.2.1"})
