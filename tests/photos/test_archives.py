@@ -22,6 +22,7 @@ from shapes import assert_problem, assert_problem_document
 
 from app.errors import NoPhoto, Problem, TooLarge, UnreadableArchive
 from app.photos.archives import Entry, read_archive
+from app.web.service import service_of
 
 COCK = colour_png(7, 251, 80)
 GROUSE = colour_png(80, 7, 251)
@@ -206,7 +207,7 @@ def test_batch_of_a_broken_archive_is_a_problem(client: FlaskClient) -> None:
 
 
 def test_what_an_archive_unpacks_to_must_fit_into_the_house(app: flask.Flask, client: FlaskClient) -> None:
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     leave = admission.enter(256 * MEBI - 2 * MEBI)
     small, large = (pack(*((f"{number}.png", bytes(MEBI)) for number in range(count))) for count in (1, 3))
     assert client.post("/api/v1/predict/batch", data=small, content_type="application/zip").status_code == 200

@@ -22,6 +22,7 @@ from shapes import form
 from app import create_app
 from app.settings import Settings
 from app.telemetry import logs, traces
+from app.web.service import service_of
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra 'otel'")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -95,7 +96,7 @@ def predict(app: flask.Flask, photo: bytes | None = None, traceparent: str = TRA
         data=colour_png(5) if photo is None else photo,
         headers={"Content-Type": "image/png", "traceparent": traceparent},
     )
-    app.extensions["topthree_traces"].close()
+    service_of(app).tracing.close()
     return answer
 
 
@@ -134,7 +135,7 @@ def test_stages_are_spans_within_the_request_one_after_the_other(app: flask.Flas
 def test_photos_of_a_batch_belong_to_its_request(app: flask.Flask, receiver: Receiver) -> None:
     photos = [colour_png(number) for number in range(3)]
     assert app.test_client().post(f"{PREDICT}/batch", **form(*photos)).status_code == 200
-    app.extensions["topthree_traces"].close()
+    service_of(app).tracing.close()
     (request,) = receiver.named(f"POST {PREDICT}/batch")
     assert [span.parent_span_id for span in receiver.named("infer")] == [request.span_id] * 3
 
