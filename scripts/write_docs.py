@@ -17,6 +17,7 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
+from app.model.records import RECORDS, ModelRecord
 from app.photos.formats import KINDS
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
@@ -171,7 +172,22 @@ def targets() -> str:
     return table(["Command", "What it does"], ((code(f"make {name}"), meaning) for name, meaning in found))
 
 
+def backbones() -> str:
+    """List the models of `TOPTHREE_MODEL`."""
+    head = ["Name", "Size", "Parameters", "Side", "Top-1", "Top-5", "Licence", "Weights"]
+    return table(head, (backbone_row(record) for record in RECORDS.values()))
+
+
+def backbone_row(record: ModelRecord) -> list[str]:
+    """Return a model's row; of packaged weights the package is named."""
+    accuracy = ["" if value is None else f"{value:g}" for value in (record.top1, record.top5)]
+    sizes = [f"{record.size_bytes / 1e6:.1f} MB", f"{record.parameters / 1e6:.1f} million", str(record.geometry.crop)]
+    place = code(record.package.replace("_", "-")) if record.package else f"[{record.sha256[:8]}]({record.source})"
+    return [code(record.name), *sizes, *accuracy, record.licence, place]
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "backbones": backbones,
     "commands": commands,
     "formats": formats,
     "metrics": listed_metrics,
