@@ -340,3 +340,10 @@ def test_lines_of_a_batch_name_each_mistake(server: Running) -> None:
     lines = [json.loads(line) for line in received.splitlines() if line.startswith(b"{")]
     assert sorted((line.get("index", 2), line.get("status")) for line in lines) == [(0, 415), (1, None), (2, None)]
     assert b"This is the address of a photo" in received
+
+
+@pytest.mark.parametrize("query", ["url=https://a.example/b.jpg", "image_url=http%3A%2F%2Fa.example%2Fb.jpg"])
+def test_address_as_a_parameter_is_not_fetched(server: Running, query: str) -> None:
+    status, _, body = ask(server, post(COCK, "image/png", f"/api/v1/predict?{query}"))
+    assert status == 400
+    assert json.loads(body)["detail"].endswith("Addresses are not fetched: send the photo itself.")
