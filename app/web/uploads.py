@@ -149,7 +149,7 @@ def check_photo(data: bytes, limit: int) -> bytes:
 
 
 def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
-    """Return the parts named `file`, of which at least one is a file; raises NoPhoto if none is."""
+    """Return the parts named `file`, of which at least one is a file; raises NoPhoto if there is none."""
     form = _take_form(limit, advice)
     parts = [part for part in form if part.name == FIELD]
     if any(_is_photo(part) for part in parts):
@@ -163,7 +163,7 @@ def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
 
 
 def _is_photo(part: Part) -> bool:
-    """Return whether a part is a file, by its header or else by its bytes."""
+    """Return whether a part is a file, by its header or, if that does not say, by its bytes."""
     return part.is_file or find_format(part.data) is not None
 
 
