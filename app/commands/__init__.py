@@ -6,25 +6,24 @@ the command itself. A module is imported when its command is called, so `topthre
 
 from __future__ import annotations
 
-import errno
 import importlib
 import io
 import os
 import sys
 from collections import UserDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import TopthreeError
-from ..settings import Settings, SettingsError
 from ..version import __version__
 
-FOLDER = Path(__file__).parent
-INTERRUPTED = 130  # what a shell expects after Ctrl-C: 128 and the number of SIGINT
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+FOLDER = os.path.dirname(__file__)
+INTERRUPTED = 130  # as shells expect after Ctrl-C: 128 plus the number of SIGINT
 
 
 class Modules(UserDict[str, click.Command]):
@@ -48,7 +47,8 @@ class Modules(UserDict[str, click.Command]):
 
 
 def _names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    files = (os.path.splitext(name) for name in os.listdir(FOLDER))
+    return sorted(name for name, suffix in files if suffix == ".py" and not name.startswith("_"))
 
 
 class Group(click.Group):
@@ -60,9 +60,13 @@ class Group(click.Group):
             formatter.write_dl([(name, summary(name)) for name in self.list_commands(ctx)])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line; a standard output that is full or closed is one sentence too."""
-        with _checked_output():
+        """Run the command line."""
+        _prepare_output()
+        try:
             return super().main(*args, **kwargs)
+        except TopthreeError as error:
+            click.ClickException(str(error)).show()
+            raise SystemExit(error.exit_status) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
@@ -70,11 +74,6 @@ class Group(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
-        except SettingsError as error:
-            raise click.UsageError(str(error)) from error
-        except TopthreeError as error:
-            click.ClickException(str(error)).show()
-            raise SystemExit(error.exit_status) from error
         finally:
             # Flush here: click handles a closed pipe quietly, the interpreter's shutdown does not.
             sys.stdout.flush()
@@ -94,45 +93,60 @@ def cli() -> None:
 
 def summary(name: str) -> str:
     """Return the first line of a command's module, in which its docstring begins."""
-    with (FOLDER / f"{name}.py").open(encoding="utf-8") as module:
+    with open(os.path.join(FOLDER, f"{name}.py"), encoding="utf-8") as module:
         return module.readline().strip().strip('"')
 
 
 def read_settings() -> Settings:
-    """Read the settings from the environment; raises SettingsError, which is a usage error on the command line."""
-    return Settings.from_environment(os.environ)
+    """Read the settings from the environment; raises SettingsError."""
+    from ..settings import Settings  # imported here, since it would take a third of the time of --help
+
+    return Settings.from_environment(read_environment())
+
+
+def read_environment() -> Mapping[str, str]:
+    """Return the environment variables of this process."""
+    return os.environ
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a number with its noun: 1 photo, 2 photos, 3 classes."""
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    """Write a number with its noun: 1 photo, 2 photos, 3 classes, 4 matches."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch")) else "s"
     return f"{count:,} {noun}{ending}"
 
 
-@contextmanager
-def _checked_output() -> Iterator[None]:
-    if sys.stdout is None:
-        # It was closed before the start. A file that is only open for reading fails as a closed one does, and no other
-        # file can take its number.
-        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: SIM115
+class OutputFailed(TopthreeError):
+    """Standard output cannot be written."""
+
+
+class _Output(io.FileIO):
+    """Standard output, with failures that can be told from those of other files; a closed pipe is left to click."""
+
+    has_failed = False
+
+    def write(self, data: Any, /) -> int:
+        if self.has_failed:  # the interpreter flushes once more when it ends
+            return len(data)
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.has_failed = True
+            raise OutputFailed(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def _prepare_output() -> None:
+    if sys.stdout is None:  # closed
+        # A file that is open only for reading takes its number, and fails as it does.
+        _replace_output(os.open(os.devnull, os.O_RDONLY), "utf-8")
+    elif sys.__stdout__ is not None and sys.stdout is sys.__stdout__:  # tests have one of their own
+        _replace_output(sys.stdout.fileno(), sys.stdout.encoding)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that is not UTF-8 is shown with escapes; JSON escapes it in its own way.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    except OSError as error:
-        if not _is_output_broken():
-            raise
-        click.echo(f"Error: Standard output cannot be written: {os.strerror(error.errno or errno.EIO)}.", err=True)
-        raise SystemExit(1) from error
 
 
-def _is_output_broken() -> bool:
-    """Return whether standard output cannot be written; if so, send what is left in its buffer nowhere."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # The interpreter flushes once more when it ends, and would report that in many lines.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def _replace_output(descriptor: int, encoding: str) -> None:
+    buffer = io.BufferedWriter(_Output(descriptor, "w", closefd=False))
+    sys.stdout = io.TextIOWrapper(buffer, encoding=encoding, line_buffering=os.isatty(descriptor))

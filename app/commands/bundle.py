@@ -45,6 +45,7 @@ from ..model.bundle import (
 from ..model.digests import bytes_sha256, file_sha256
 from ..model.engines import check_classes
 from ..model.labels import Label, load_labels
+from ..model.records import as_json
 from ..settings import Settings
 from ..version import __version__
 from . import read_settings
@@ -108,7 +109,7 @@ def _check(path: Path, *, sha256: str | None, as_json: bool) -> None:
 
 
 def describe(bundle: Bundle) -> str:
-    """Say in a few lines what a bundle holds."""
+    """Describe a bundle in a few lines."""
     made = bundle.description
     rows = {
         "Bundle": f"{bundle.path}, {bundle.path.stat().st_size:,} bytes, whole",
@@ -139,7 +140,7 @@ def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path) ->
                 os.fchmod(out.fileno(), 0o644)
                 os.replace(out.name, target)
             finally:
-                Path(out.name).unlink(missing_ok=True)  # only what could not be finished is still there
+                Path(out.name).unlink(missing_ok=True)  # if writing failed, it still exists
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}.") from error
     return read_bundle(target)
@@ -149,7 +150,7 @@ def _describe(prepared: Prepared) -> Description:
     manifest, weights = prepared.manifest, prepared.weights
     return Description(
         format=FORMAT,
-        model=dataclasses.asdict(weights.record),
+        model=as_json(weights.record),
         weights_sha256=weights.sha256,
         fallback=weights.is_fallback,
         precision=manifest.precision,

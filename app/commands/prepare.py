@@ -16,15 +16,13 @@ import functools
 from pathlib import Path
 
 import click
-import numpy as np
 
 from ..errors import BundleError
 from ..model.artifact import Manifest, ensure_prepared
 from ..model.artifact_writer import describe, publish
-from ..model.engines import import_openvino
 from ..model.labels import load_labels
 from ..model.opening import open_bundle
-from ..model.weights import Weights, find_weights
+from ..model.weights import Weights
 from ..settings import Settings
 from . import read_settings
 from .weights import find_with_progress
@@ -61,8 +59,7 @@ def command(*, precision: str, calibrate: Path | None, max_drop: float, rebuild:
         _unpack(settings, settings.bundle, calibrate, quiet=quiet)
         return
     settings = dataclasses.replace(settings, precision=precision)
-    weights = find_weights(settings) if quiet else find_with_progress(settings)
-
+    weights = find_with_progress(settings, quiet=quiet)
     if calibrate is None:
         fill = functools.partial(_convert, settings, weights)
     else:
@@ -84,24 +81,10 @@ def _unpack(settings: Settings, bundle: Path, calibrate: Path | None, *, quiet: 
 
 
 def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
-    """Trace the torch model and save it as a float32 OpenVINO graph."""
-    openvino = import_openvino()
-    import torch
-
+    """Load the weights into their network and save it as the graph that serves."""
     from ..model.backbones import load_backbone
+    from ..model.backbones.converting import save_graph
 
     classes = len(load_labels(settings.labels))
-    backbone = load_backbone(weights, classes)
-    side = weights.record.geometry.crop
-    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be taken for a constant
-    with torch.no_grad():
-        program = torch.export.export(backbone, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    model = openvino.convert_model(program)
-    model.reshape([-1, side, side, 3])
-    model.inputs[0].get_tensor().set_names({"pixels"})
-    for output, name in zip(model.outputs, ("logits", "features"), strict=True):
-        output.get_tensor().set_names({name})
-    # Left alone, save_model halves the weights to 16 bits and the answers move.
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    np.save(folder / "classifier.npy", backbone.head.weight.detach().numpy())
+    save_graph(load_backbone(weights, classes), weights.record.geometry.crop, folder)
     return describe(weights, folder, precision="fp32", classes=classes)

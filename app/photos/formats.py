@@ -98,13 +98,13 @@ ACCEPT = ",".join(["image/*", *(suffix for row in FORMATS if row.is_new for suff
 
 
 def find_format(data: bytes | memoryview) -> Format | None:
-    """Return the format, determined from the content alone; None for one that is not supported."""
+    """Return the format, determined from the content alone, or None for one that is not supported."""
     head = bytes(data[:HEAD_BYTES])
     return next((row for row in FORMATS if row.matches(head)), None)
 
 
 def format_of(data: bytes | memoryview) -> Format:
-    """Return the format, determined from the content alone; raises UnsupportedImage for one that is not supported."""
+    """Return the format as `find_format` does; raises UnsupportedImage for one that is not supported."""
     found = find_format(data)
     if found is None and is_camera_raw(data):
         raise camera_raw()

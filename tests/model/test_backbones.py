@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,16 @@ import pytest
 import safetensors.torch
 import torch
 from efficientnet_lite_pytorch import EfficientNet
-from torchvision.models import resnet18
+from torchvision.models import get_model, resnet18
 
 from app.errors import WeightsError
 from app.model.backbones import Backbone, load_backbone
 from app.model.digests import file_sha256
-from app.model.weights import EFFICIENTNET_LITE0, RESNET18, Weights, packaged_weights
+from app.model.records import RECORDS
+from app.model.weights import Weights, packaged_weights
+
+RESNET18 = RECORDS["resnet18"]
+EFFICIENTNET_LITE0 = RECORDS["efficientnet_lite0"]
 
 State = dict[str, torch.Tensor]
 Save = Callable[[object, str], Weights]
@@ -117,7 +122,7 @@ def test_logits_equal_torchvisions(backbone: Backbone, network: torch.nn.Module,
 
 def test_logits_come_from_the_features_that_are_returned(backbone: Backbone, pixels: torch.Tensor) -> None:
     logits, features = run(backbone, pixels)
-    torch.testing.assert_close(logits, backbone.head(features.mean(dim=(2, 3))))
+    torch.testing.assert_close(logits, backbone.head(features))
 
 
 def test_photos_of_a_batch_do_not_influence_each_other(backbone: Backbone, pixels: torch.Tensor) -> None:
@@ -137,13 +142,13 @@ def test_half_precision_weights_are_computed_in_float32(state: State, save: Save
 
 @pytest.mark.parametrize("name", ["own.pt", "OWN.PTH"])
 def test_usual_suffixes_load(state: State, save: Save, name: str) -> None:
-    assert load_backbone(save(state, name), 1000).head.out_features == 1000
+    assert load_backbone(save(state, name), 1000).network.fc.out_features == 1000
 
 
 def test_older_file_format_loads(state: State, save: Save) -> None:
     buffer = io.BytesIO()  # the published file is of this kind
     torch.save(state, buffer, _use_new_zipfile_serialization=False)
-    assert load_backbone(save(buffer.getvalue()), 1000).head.out_features == 1000
+    assert load_backbone(save(buffer.getvalue()), 1000).network.fc.out_features == 1000
 
 
 @pytest.mark.parametrize(
@@ -153,14 +158,27 @@ def test_older_file_format_loads(state: State, save: Save) -> None:
         lambda state: {"model": state, "optimizer": {"state": {}, "lr": 0.1}},
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {"model_state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+        lambda state: {f"model.net.{name}": value for name, value in state.items()},
+        lambda state: {(name if "fc." in name else f"backbone.{name}"): value for name, value in state.items()},
+        lambda state: {name.replace("fc.", "fc.1."): value for name, value in state.items()},
     ],
-    ids=["state_dict", "model", "DataParallel", "state_dict of DataParallel"],
+    ids=[
+        "state_dict",
+        "model",
+        "DataParallel",
+        "state_dict of DataParallel",
+        "compiled",
+        "Lightning",
+        "head beside backbone",
+        "head of Dropout and Linear",
+    ],
 )
 def test_usual_wrappings_of_training_scripts_are_opened(
     state: State, save: Save, wrap: Callable[[State], dict[str, Any]]
 ) -> None:
     loaded = load_backbone(save(wrap(state | {"fc.bias": torch.arange(1000.0)})), 1000)
-    assert torch.equal(loaded.head.bias, torch.arange(1000.0))
+    assert torch.equal(loaded.network.fc.bias, torch.arange(1000.0))
 
 
 # Another number of classes
@@ -182,6 +200,45 @@ def test_another_class_count_than_the_labels_is_refused(state: State, refuse: Re
 
 
 # Files that cannot serve
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>Not found</html>", "is a web page, not a weights file"),
+        (
+            torch.nn.Sequential(torch.nn.Linear(2, 3)),
+            "is a whole pickled model (torch.nn.modules.container.Sequential)",
+        ),
+        ({"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)}, "holds integer weights (conv1.weight is int8)"),
+        ({"conv1.weight": torch.ones(64, 1, 7, 7)}, "takes pictures of one channel, and photos have three"),
+    ],
+    ids=["LFS pointer", "web page", "whole model", "integers", "grey input"],
+)
+def test_what_a_file_is_instead_is_said(refuse: Refuse, content: object, sentence: str) -> None:
+    assert refuse(content).startswith(f"FILE {sentence}")
+
+
+def test_torchscript_is_named(refuse: Refuse, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and people have it
+        torch.jit.script(torch.nn.Linear(2, 3)).save(str(tmp_path / "script.pt"))
+    assert refuse((tmp_path / "script.pt").read_bytes()).startswith("FILE is a TorchScript archive: ")
+
+
+def test_exported_program_is_named(refuse: Refuse, tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(2, 3), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "program.pt2")
+    assert refuse((tmp_path / "program.pt2").read_bytes()).startswith("FILE is an exported program: ")
+
+
+@pytest.mark.parametrize("name", ["resnet34", "mobilenet_v2"])
+def test_another_model_is_recognised_by_its_keys(refuse: Refuse, name: str) -> None:
+    network = get_model(name, num_classes=5)
+    state = {key: torch.ones((), dtype=value.dtype).expand(value.shape) for key, value in network.state_dict().items()}
+    named = " or ".join(each for each in RECORDS if each.partition(".")[0] == name)
+    assert refuse(state, classes=5) == f"FILE looks like {name}; set TOPTHREE_MODEL={named}."
 
 
 @pytest.mark.parametrize("name", ["own.pth", "own.safetensors"])
@@ -246,11 +303,10 @@ def without(state: State, name: str) -> State:
             'Missing key(s) in state_dict: "layer1.0.conv1.weight',
         ),
         (lambda state: state | {"extra": torch.ones(1)}, 'Unexpected key(s) in state_dict: "extra"'),
-        (lambda state: state | {"conv1.weight": torch.ones(64, 1, 7, 7)}, "size mismatch for conv1.weight"),
         (lambda state: state | {"fc.weight": torch.tensor(1.0)}, "size mismatch for fc.weight"),
         (lambda state: {"features.0.weight": torch.ones(8, 3, 3, 3)}, "Missing key(s)"),
     ],
-    ids=["no head", "no layer", "one too many", "grey input", "scalar head", "another network"],
+    ids=["no head", "no layer", "one too many", "scalar head", "another network"],
 )
 def test_another_architecture_is_refused(
     state: State, refuse: Refuse, change: Callable[[State], State], reason: str
@@ -284,5 +340,5 @@ def test_packaged_model_computes_what_its_package_does(pixels: torch.Tensor) -> 
 
 def test_packaged_model_is_loaded_by_its_record_wherever_the_file_lies(state: State, save: Save) -> None:
     own = save(state)
-    with pytest.raises(WeightsError, match="does not fit efficientnet_lite0"):
+    with pytest.raises(WeightsError, match="looks like resnet18; set TOPTHREE_MODEL=resnet18"):
         load_backbone(Weights(own.path, own.sha256, EFFICIENTNET_LITE0, "TOPTHREE_WEIGHTS"), 1000)

@@ -5,8 +5,6 @@ import { names, t } from '../page/words.js';
 import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
 
 const open = new Set();
-let hinting = null; // the first card of this visit that can show a heat map says so, until one is shown
-let isKnown = false;
 
 // Close all heat maps with Escape.
 export function listenForEscape() {
@@ -39,8 +37,7 @@ export class Look {
     const canShow = hasPhoto && eyes.some((_, index) => predictions[index].heatmap);
     eyes.forEach((eye, index) => show(eye, hasPhoto && Boolean(predictions[index].heatmap)));
     this.#parts.photo.classList.toggle('can-look', canShow);
-    if (canShow && !isKnown) hinting ??= this;
-    show(this.#parts.hint, canShow && hinting === this && !isKnown);
+    show(this.#parts.hint, canShow);
   }
 
   toggle(prediction) {
@@ -59,9 +56,8 @@ export class Look {
   clear() {
     this.close();
     this.#answer = null;
-    this.#parts.photo.classList.remove('can-look');
     show(this.#parts.hint, false);
-    if (hinting === this) hinting = null;
+    this.#parts.photo.classList.remove('can-look');
   }
 
   #toggleFirst() {
@@ -73,8 +69,7 @@ export class Look {
     this.#onOpen();
     this.#current = prediction;
     open.add(this);
-    isKnown = true;
-    for (const hint of byId('cards').querySelectorAll('[data-part=hint]')) show(hint, false);
+    byId('cards').classList.add('knows-maps'); // the hint has done its work
     this.#refresh();
     announce(this.#sentence());
   }
