@@ -12,12 +12,14 @@ from app.errors import KeysError, PlanError
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
+from app.processes.readiness import Readiness
 from app.server.connections import Shares
 from app.server.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
-from app.web.probes import Readiness, keep_watch_in_background, warm_up_in_background
+from app.web.probes import keep_watch_in_background, warm_up_in_background
+from app.web.service import service_of
 
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
@@ -161,7 +163,7 @@ def post_worker_init(worker):
     signal.siginterrupt(signal.SIGHUP, False)
     worker.method_queue.defer(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
-    keep_watch_in_background(worker.wsgi.extensions["topthree"], _readiness, worker.slot)
+    keep_watch_in_background(service_of(worker.wsgi).classifier, _readiness, worker.slot)
 
 
 def child_exit(server, worker):

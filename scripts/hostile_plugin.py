@@ -1,7 +1,7 @@
-"""A decoder that no guard knows: it makes some BMPs spin, allocate, crash, wait or take their time.
+"""A decoder with faults that no guard recognises: some GIFs make it spin, allocate, crash, wait or run slowly.
 
-The fork server of the decoders imports this module where a trial or a test asks for it. It takes the place of Pillow's
-opener of BMP. If the four reserved bytes of a BMP name a deed, it is done before the pixels are decoded; any other BMP
+The fork server of the decoders imports this module if a trial or a test asks for it. It takes the place of Pillow's
+opener of GIF. If the last four bytes of a GIF name a deed, it is done before the pixels are decoded; any other GIF
 is decoded as usual. `bomb_photos.hostile` makes such files. The deeds imitate a native library with a flaw, so those
 that compute keep the GIL, as such code does.
 """
@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO
 
-from PIL import BmpImagePlugin, Image
+from PIL import GifImagePlugin, Image
 
-RESERVED = slice(6, 10)
+DEED_BYTES = 4
 SLOW_SECONDS = 0.5
 MANY_THREADS = 640
 LEAKED_BYTES = 40 * 2**20
@@ -33,7 +33,7 @@ def spin() -> None:
 
 
 def hoard() -> None:
-    """Take memory until there is no more, touch all of it, keep it, and spin."""
+    """Allocate all memory, touch it, keep it, and spin."""
     kept = []
     while True:
         try:
@@ -43,7 +43,7 @@ def hoard() -> None:
 
 
 def ask_too_much() -> None:
-    """Ask for more memory at once than any photo may have, and say so when it is refused."""
+    """Allocate more memory at once than any photo may have, and fail if that is refused."""
     bytearray(2**33)
 
 
@@ -60,26 +60,26 @@ def wait() -> None:
 
 
 def resist() -> None:
-    """Compute without end, deaf to the kernel's limit of processor time."""
+    """Compute without end and ignore the kernel's limit of processor time."""
     signal.signal(signal.SIGPROF, signal.SIG_IGN)
     spin()
 
 
 def be_slow() -> None:
-    """Compute for longer than any header promises, then go on."""
+    """Compute for longer than any header suggests, then decode."""
     end = time.process_time() + SLOW_SECONDS
     while time.process_time() < end:
         deque(itertools.repeat(0, 10**5), maxlen=0)
 
 
 def leak() -> None:
-    """Keep memory, as a library does that loses it on the way to an error, and fail."""
+    """Leak memory, as some libraries do on errors, and fail."""
     LEAKED.append(b"\1" * LEAKED_BYTES)
     raise OSError("broken data stream")
 
 
 def multiply() -> None:
-    """Start threads that wait, as many as there may be, and wait."""
+    """Start as many threads as possible, and wait."""
     threading.stack_size(64 * 2**10)
     for _ in range(MANY_THREADS):
         threading.Thread(target=wait, daemon=True).start()
@@ -87,7 +87,7 @@ def multiply() -> None:
 
 
 def poison() -> None:
-    """Leave something behind that crashes the next photo, as a damaged heap does."""
+    """Make the next photo crash, as a damaged heap does."""
     Image.open = lambda *_, **__: crash()  # type: ignore[assignment]
 
 
@@ -105,14 +105,14 @@ DEEDS: dict[bytes, Callable[[], None]] = {
 }
 
 
-class HostileBmp(BmpImagePlugin.BmpImageFile):
-    """A BMP that does its deed before its pixels are decoded."""
+class HostileGif(GifImagePlugin.GifImageFile):
+    """A GIF that does its deed before its pixels are decoded."""
 
     def _open(self) -> None:
         start = self.fp.tell()
-        head = self.fp.read(RESERVED.stop)
-        self.fp.seek(start, os.SEEK_SET)
-        self._deed = DEEDS.get(head[RESERVED])
+        self.fp.seek(-DEED_BYTES, os.SEEK_END)
+        self._deed = DEEDS.get(self.fp.read(DEED_BYTES))
+        self.fp.seek(start)
         super()._open()
 
     def load(self) -> Image.core.PixelAccess | None:
@@ -123,8 +123,8 @@ class HostileBmp(BmpImagePlugin.BmpImageFile):
         return super().load()
 
 
-def _open(file: IO[bytes], name: str | bytes) -> HostileBmp:
-    return HostileBmp(file, name)
+def _open(file: IO[bytes], name: str | bytes) -> HostileGif:
+    return HostileGif(file, name)
 
 
-Image.register_open("BMP", _open, BmpImagePlugin._accept)
+Image.register_open("GIF", _open, GifImagePlugin._accept)

@@ -17,6 +17,7 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
+from app.model.records import RECORDS, ModelRecord
 from app.photos.formats import FORMATS, SUPPORTED
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
@@ -180,13 +181,33 @@ def format_list() -> str:
     return table(["Format", "Media type", "File names"], rows)
 
 
+def percentage(value: float | None) -> str:
+    """Return a percentage with one decimal; nothing if it is not known."""
+    return "" if value is None else f"{value:.1f}%"
+
+
 def targets() -> str:
     """List the targets of the Makefile that have a help text."""
     found = re.findall(r"^([a-z-]+):.* ## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     return table(["Command", "What it does"], ((code(f"make {name}"), meaning) for name, meaning in found))
 
 
+def backbones() -> str:
+    """List the models of `TOPTHREE_MODEL`."""
+    head = ["Name", "Size", "Parameters", "Side", "Top-1", "Top-5", "Licence", "Weights"]
+    return table(head, (backbone_row(record) for record in RECORDS.values()))
+
+
+def backbone_row(record: ModelRecord) -> list[str]:
+    """Return a model's row; it ends with the package of the weights, or how their SHA-256 begins."""
+    accuracy = [percentage(record.top1), percentage(record.top5)]
+    sizes = [f"{record.size_bytes / 1e6:.1f} MB", f"{record.parameters / 1e6:.1f} million", str(record.geometry.crop)]
+    place = code(record.package.replace("_", "-")) if record.package else code(record.sha256[:8])
+    return [code(record.name), *sizes, *accuracy, record.licence, place]
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "backbones": backbones,
     "command-list": command_list,
     "commands": commands,
     "format-list": format_list,

@@ -145,6 +145,15 @@ def test_unreadable_files_are_listed_and_the_status_is_1(write, name: str) -> No
     assert result.exit_code == 1
 
 
+def test_dead_link_without_a_class_is_listed_too(write) -> None:
+    folder = write(**{f"{TENCH}/a.png": RED})
+    (folder / "b.png").symlink_to("gone.png")
+    found = report(folder)
+    assert (found["photos"], found["unlabelled"]) == (1, [])
+    assert found["unreadable"] == [f"{folder / 'b.png'}: The link leads to gone.png, which does not exist."]
+    assert evaluate(folder).exit_code == 1
+
+
 def test_only_unreadable_files_give_the_whole_interval(write) -> None:
     found = report(write(**{f"{TENCH}/a.png": b""}))
     assert found["photos"] == 0
@@ -208,7 +217,7 @@ def fallback_model_of_another_file():
 
 
 def test_a_real_model_names_real_photos(write, model, packaged_classifier, real_photos) -> None:
-    model(packaged_classifier.model)
+    model(packaged_classifier.load_model())
     names = {"espresso/a.jpg": "coffee", "missile/a.jpg": "rocket", "n02123045/cat.jpg": "cat"}
     found = report(write(**{name: real_photos[photo] for name, photo in names.items()}))
     assert found["photos"] == 3

@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
+import shutil
 import stat
 import struct
+import subprocess
 import tarfile
 import zipfile
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import flask
 import pytest
@@ -22,6 +26,7 @@ from shapes import assert_problem, assert_problem_document
 
 from app.errors import NoPhoto, Problem, TooLarge, UnreadableArchive
 from app.photos.archives import Entry, read_archive
+from app.web.service import service_of
 
 COCK = colour_png(7, 251, 80)
 GROUSE = colour_png(80, 7, 251)
@@ -167,7 +172,7 @@ def test_an_encrypted_entry_carries_its_problem() -> None:
     assert "password" in entry.photo.detail
 
 
-def test_a_damaged_entry_carries_its_problem_and_the_other_is_read() -> None:
+def test_a_damaged_entry_carries_its_problem_alone() -> None:
     damaged = bytearray(pack(("a", COCK), ("b", GROUSE), method=zipfile.ZIP_STORED))
     damaged[damaged.index(COCK) + 40] ^= 0xFF
     first, second = read(bytes(damaged))
@@ -206,7 +211,7 @@ def test_batch_of_a_broken_archive_is_a_problem(client: FlaskClient) -> None:
 
 
 def test_what_an_archive_unpacks_to_must_fit_into_the_house(app: flask.Flask, client: FlaskClient) -> None:
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     leave = admission.enter(256 * MEBI - 2 * MEBI)
     small, large = (pack(*((f"{number}.png", bytes(MEBI)) for number in range(count))) for count in (1, 3))
     assert client.post("/api/v1/predict/batch", data=small, content_type="application/zip").status_code == 200
@@ -217,7 +222,7 @@ def test_what_an_archive_unpacks_to_must_fit_into_the_house(app: flask.Flask, cl
     assert (admission.requests, admission.bytes) == (0, 0)
 
 
-def test_a_directory_that_points_beyond_all_files_is_damaged_only_there() -> None:
+def test_an_offset_beyond_the_archive_damages_its_entry_alone() -> None:
     data = bytearray(pack(("a.png", COCK), ("b.png", COCK)))
     entry = data.rindex(b"PK\x01\x02")
     # The place of the second file as a 64-bit number, in an extra field (APPNOTE 4.5.3), past what files can be.
@@ -330,3 +335,28 @@ def test_a_file_that_is_not_where_the_directory_says_is_damaged(place: int) -> N
     data[entry + 42 : entry + 46] = place.to_bytes(4, "little")
     (found,) = read(bytes(data))
     assert isinstance(found.photo, UnreadableArchive)
+
+
+@pytest.mark.parametrize(
+    ("locale", "command"),
+    [
+        ("C", "zip -qr - 照片"),
+        ("C.UTF-8", "zip -qr - 照片"),
+        ("C.UTF-8", "zip -qr -UN=UTF8 - 照片"),
+        ("C.UTF-8", "zip -0qr - 照片"),
+        ("C.UTF-8", "jar cM 照片"),
+        ("C.UTF-8", "7z a -tzip -so -bd a.zip 照片"),
+        ("C.UTF-8", "bsdtar -cf - --format=zip 照片"),
+    ],
+)
+def test_archives_of_real_programs_are_read(tmp_path: Path, locale: str, command: str) -> None:
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"{command.split()[0]} is not installed")
+    for name in ("猫.png", "sub/b.png", ".DS_Store", "sub/Thumbs.db"):
+        file = tmp_path / "照片" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(COCK)
+    environment = os.environ | {"LC_ALL": locale}
+    made = subprocess.run(command.split(), cwd=tmp_path, env=environment, capture_output=True, check=True)
+    found = sorted(read(made.stdout), key=lambda entry: entry.name)
+    assert found == [Entry("照片/sub/b.png", COCK), Entry("照片/猫.png", COCK)]

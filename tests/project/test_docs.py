@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from werkzeug.serving import make_server
 
 from app import create_app
-from app.settings import SETTINGS, Settings
+from app.settings import SETTINGS, Settings, service_links
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -145,6 +145,12 @@ def test_readme_shows_the_answer_of_the_built_in_model(packaged_settings: Settin
     assert json.loads(shown) == answer
 
 
+def test_the_error_that_is_shown_is_the_one_of_the_service(client) -> None:
+    answer = client.post("/api/v1/predict", data=b"This is text.", content_type="application/octet-stream").json
+    (shown,) = re.findall(r"^```json\n(.*?)^```", API, re.DOTALL | re.MULTILINE)
+    assert json.loads(shown) == {name: value for name, value in answer.items() if name != "instance"}
+
+
 def test_no_sentence_stands_in_two_documents() -> None:
     places = collections.defaultdict(set)
     for path in DOCUMENTS:
@@ -182,7 +188,8 @@ def test_named_commands_have_these_options(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_settings_exist(document: Path) -> None:
     named = set(re.findall(r"\bTOPTHREE_[A-Z0-9_]*[A-Z0-9]", document.read_text(encoding="utf-8")))
-    assert {name for name in named if "_TEST_" not in name} <= {row.variable for row in SETTINGS}
+    others = service_links(dict.fromkeys(named, ""))
+    assert {name for name in named if "_TEST_" not in name} <= {*others, *(row.variable for row in SETTINGS)}
 
 
 def test_every_dependency_is_explained() -> None:

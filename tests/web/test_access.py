@@ -16,6 +16,7 @@ from app.errors import KeysError
 from app.settings import Settings
 from app.web.access import announce
 from app.web.keys import Key, digest_of
+from app.web.service import service_of
 
 ALICE, MALLORY = "tt_alice", "tt_mallory"
 
@@ -41,19 +42,19 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_without_a_file_of_keys_everybody_is_let_in(client: FlaskClient) -> None:
+def test_without_a_file_of_keys_no_key_is_needed(client: FlaskClient) -> None:
     assert client.post("/api/v1/predict", **form(colour_png(1))).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_a_holder_of_a_key_is_let_in(guarded: FlaskClient, scheme: str) -> None:
+def test_a_valid_key_is_accepted(guarded: FlaskClient, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {ALICE}"}
     assert guarded.post("/api/v1/predict", **form(colour_png(1)), headers=headers).status_code == 200
     assert guarded.get("/api/v1/labels", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["predict", "predict/batch", "heatmap", "nothing-here"])
-def test_nobody_else_is(guarded: FlaskClient, path: str) -> None:
+def test_every_other_token_is_refused(guarded: FlaskClient, path: str) -> None:
     answer = guarded.post(f"/api/v1/{path}", **form(colour_png(1)))
     assert_problem(answer, 401, "unauthorized")
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="topthree"'
@@ -64,7 +65,7 @@ def test_nobody_else_is(guarded: FlaskClient, path: str) -> None:
     [bearer("tt_unknown"), bearer("ü"), bearer("a" * 5000), {"Authorization": "Basic dXNlcjp0dF9hbGljZQ=="}, {}],
     ids=["unknown", "unicode", "long", "basic", "none"],
 )
-def test_what_is_no_key_of_ours_is_a_401(guarded: FlaskClient, headers: dict[str, str]) -> None:
+def test_an_unknown_key_is_a_401(guarded: FlaskClient, headers: dict[str, str]) -> None:
     assert_problem(guarded.get("/api/v1/model", headers=headers), 401, "unauthorized")
 
 
@@ -79,7 +80,7 @@ def test_a_key_in_the_address_is_not_taken(guarded: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/problems/unauthorized", "/robots.txt"])
-def test_what_needs_no_key_stays_open(guarded: FlaskClient, path: str) -> None:
+def test_public_routes_need_no_key(guarded: FlaskClient, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
 
@@ -98,8 +99,8 @@ def test_the_form_turns_others_away(guarded: FlaskClient, token: str, status: in
     assert answer.mimetype == "text/html"
 
 
-def test_new_keys_are_put_to_use_as_a_whole(guarded: FlaskClient, keys_file: Path) -> None:
-    ring = guarded.application.extensions["topthree_keys"]
+def test_new_keys_are_used_as_a_whole(guarded: FlaskClient, keys_file: Path) -> None:
+    ring = service_of(guarded.application).keys
     keys_file.write_text(Key("bob", True, digest_of("tt_bob")).as_line(), encoding="utf-8")
     fresh = ring.read()
     assert guarded.get("/api/v1/model", headers=bearer(ALICE)).status_code == 200
@@ -139,10 +140,10 @@ def test_without_the_page_the_api_stays(make_settings: Callable[..., Settings]) 
         ({"host": "0.0.0.0"}, "anyone who can reach this address can use the service"),
         ({"host": "0.0.0.0", "api_keys_file": "keys"}, "unless a proxy adds TLS"),
         ({"api_keys_file": "keys"}, "Keys: 1 of 2"),
-        ({"rate_limit": "9/minute", "workers": 2}, "by each of 2 processes for itself"),
+        ({"rate_limit": "9/minute", "workers": 2}, "by each of 2 processes on its own"),
     ],
 )
-def test_the_log_says_who_may_call(
+def test_the_log_says_which_clients_may_call(
     make_settings: Callable[..., Settings],
     keys_file: Path,
     caplog: pytest.LogCaptureFixture,

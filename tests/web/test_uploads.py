@@ -16,14 +16,15 @@ from shapes import SlowBody, assert_problem, form
 from app import create_app
 from app.errors import NoPhoto, TooLarge
 from app.settings import Settings
-from app.web.uploads import FRAMING_BYTES, check_photo, has_left, note_arrival, request_deadline
+from app.web.service import begin_request, service_of
+from app.web.uploads import FRAMING_BYTES, check_photo, is_disconnected, request_deadline
 
 FIVE_MB = 5_000_000
 COCK = colour_png(7, 251, 80)
 
 
 @pytest.mark.parametrize("path", ["/api/v1/labels", "/healthz", "/"])
-def test_bodies_nobody_reads_do_no_harm(client: FlaskClient, path: str) -> None:
+def test_unread_bodies_do_no_harm(client: FlaskClient, path: str) -> None:
     assert client.get(path, data=bytes(FIVE_MB)).status_code == 200
 
 
@@ -53,11 +54,11 @@ def test_chunked_body_is_limited_as_it_arrives(make_settings: Callable[..., Sett
     assert limit < body.taken < limit + 1_000_000
 
 
-def test_a_deadline_is_the_settings_or_the_clients_if_that_is_shorter(make_settings: Callable[..., Settings]) -> None:
+def test_the_shorter_deadline_of_setting_and_client_counts(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(deadline_ms=5000), fake_classifier())
     for asked, most in ((None, 5), ("2000", 2), ("60000", 5), ("9" * 12, 5)):
         with app.test_request_context("/", headers={"X-Request-Timeout-Ms": asked} if asked else {}):
-            note_arrival()
+            begin_request("an-id")
             assert request_deadline().remaining_seconds == pytest.approx(most, abs=0.5)
 
 
@@ -68,27 +69,27 @@ def test_a_deadline_that_is_no_number_is_refused(client: FlaskClient, asked: str
     assert "X-Request-Timeout-Ms" in assert_problem(answer, 400, "bad-parameter")
 
 
-def test_a_client_that_has_left_is_noticed() -> None:
+def test_a_disconnect_is_noticed() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert not has_left(ours)
+        assert not is_disconnected(ours)
         theirs.send(b"the next request")
-        assert not has_left(ours)
+        assert not is_disconnected(ours)
         assert ours.recv(100) == b"the next request"
         theirs.close()
-        assert has_left(ours)
-    assert has_left(ours)
+        assert is_disconnected(ours)
+    assert is_disconnected(ours)
 
 
-def test_a_request_leaves_whatever_becomes_of_it(app: flask.Flask, client: FlaskClient) -> None:
+def test_a_request_releases_its_admission_in_any_case(app: flask.Flask, client: FlaskClient) -> None:
     for body, status in ((form(colour_png(1)), 200), (form(b"text"), 415), ({"data": b"x"}, 415)):
         assert client.post("/api/v1/predict", **body).status_code == status
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     assert (admission.requests, admission.bytes) == (0, 0)
 
 
 def test_what_does_not_fit_is_refused_before_it_is_read(app: flask.Flask, client: FlaskClient) -> None:
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     leave = admission.enter(256 * 2**20 + FRAMING_BYTES)
     answer = client.post("/api/v1/predict", **form(colour_png(1)))
     assert_problem(answer, 503, "overloaded")
@@ -143,7 +144,7 @@ def test_empty_base64_is_no_photo(client: FlaskClient) -> None:
 
 
 def test_the_limit_holds_for_the_decoded_photo(make_settings: Callable[..., Settings]) -> None:
-    # A house with room for no more than the largest request lets that in.
+    # With room for no more than the largest request, that request is admitted.
     limits = {"max_upload_bytes": 300_000, "max_batch_bytes": 300_000, "max_waiting_bytes": 400_004}
     client = create_app(make_settings(**limits), fake_classifier()).test_client()
     assert client.post("/api/v1/predict", **as_json(COCK.ljust(300_000, b"\0"))).status_code == 200
