@@ -192,7 +192,7 @@ class UnsupportedContentType(Problem):
 
 
 class UnsupportedImage(Problem):
-    """The file is not a photo in a supported format: text, SVG, PDF or ZIP, for example."""
+    """The file is not a photo of a supported kind: text, PDF, ZIP, a raw file or a 12-bit JPEG, for example."""
 
     status, slug, title = 415, "unsupported-image", "Not a photo of a known kind"
 

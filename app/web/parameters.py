@@ -9,6 +9,7 @@ from typing import Literal
 import flask
 
 from ..errors import BadParameter
+from .mistakes import is_address
 
 Names = Literal["en", "zh", "both"]
 NAMES: tuple[Names, ...] = ("en", "zh", "both")
@@ -47,6 +48,8 @@ def refuse_unknown(*known: str) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             advice = f"Perhaps '{near[0]}' is meant." if near else _list(known)
+            if is_address(flask.request.args[name].encode()):
+                advice = "Addresses are not fetched: send the photo itself."
             raise BadParameter(f"There is no parameter '{name[:50]}'. {advice}")
         if len(values) > 1:
             raise BadParameter(f"The parameter '{name}' is given {len(values)} times.")

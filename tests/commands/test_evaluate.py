@@ -1,4 +1,4 @@
-"""`topthree evaluate`: how photos are labelled, what is counted, and how sure the result is."""
+"""`topthree evaluate`: how photos are labelled and counted, and the interval of the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def write(tmp_path: Path):
-    """Write files below the folder under test, whose path is returned."""
+    """Write files below the folder under test, and return its path."""
 
     def write(**files: bytes) -> Path:
         for name, data in files.items():

@@ -133,7 +133,7 @@ def test_a_file_without_a_name_is_read() -> None:
 
 def test_too_many_files_are_refused() -> None:
     assert len(read(pack(*[(str(number), b"1") for number in range(4)]))) == 4
-    with pytest.raises(TooLarge, match="5 photos are more than the 4"):
+    with pytest.raises(TooLarge, match="holds 5 files, more than the 4"):
         read(pack(*[(str(number), b"1") for number in range(5)]))
 
 

@@ -34,7 +34,7 @@ from app.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
-from app.photos import decoder_process, decoders
+from app.photos import decoder_process, supervisor
 from app.photos.decoders import Decoders
 from app.photos.decoding import Geometry, decode
 from app.photos.guards import Estimate
@@ -200,7 +200,7 @@ def test_a_photo_that_takes_longer_than_promised_steps_aside(pool: Decoders) -> 
 
 
 def test_too_many_slow_photos_end_early(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "MAX_ASIDE", 0)
+    monkeypatch.setattr(supervisor, "MAX_ASIDE", 0)
     with replacing(pool), pytest.raises(Overloaded, match="longer to decode"):
         pool.attempt(bomb_photos.hostile("is slow"), WANTED)
 
@@ -272,7 +272,7 @@ def test_closing_ends_every_process() -> None:
 def test_decoders_that_cannot_start_are_an_error_in_the_log(
     module: str, line: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(decoders, "MAX_WAIT_SECONDS", 4.0)
+    monkeypatch.setattr(supervisor, "MAX_WAIT_SECONDS", 4.0)
     pool = Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=(module,))
     with closing(pool), pytest.raises(Overloaded, match="can be started"):
         pool.decode(PHOTO, WANTED)
