@@ -1,7 +1,7 @@
-"""A JPEG that lacks its end marker, which is fine if all of its pixels are there.
+"""A JPEG without its end marker, which is accepted if all of its pixels are there.
 
-libjpeg fills up what is missing without an error, so two copies are decoded that go on differently: if the pixels are
-all there, neither reads what was added, and both look the same.
+libjpeg fills missing pixels without an error. So two copies are decoded, with different bytes appended: if no pixel is
+missing, neither decoder reads the appended bytes, and both pictures are the same.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from PIL import Image, ImageChops
 from .jpeg_header import has_all_scans
 
 _END = b"\xff\xd9"
-# Bits that are neither those of a common code nor those that libjpeg adds, which are zeros.
+# Neither a common Huffman code nor the zeros that libjpeg appends.
 _FILLING = b"\x6d\xb6\xdb" * 1000
 
 
 def load_without_end(data: bytes, draft_size: tuple[int, int]) -> Image.Image | None:
-    """Decode a JPEG that lacks nothing but its end; returns None for one that lacks pixels, or scans that refine them.
+    """Decode a JPEG that lacks only its end marker; return None if pixels or refining scans are missing.
 
-    `draft_size` is what `Image.draft` is asked for.
+    `draft_size` is passed to `Image.draft`.
     """
     body = data.removesuffix(b"\xff")
     if not has_all_scans(body):

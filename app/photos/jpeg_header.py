@@ -1,7 +1,7 @@
 """The cost of a JPEG, which is that of its scans: a progressive one may pass over all of its blocks hundreds of times.
 
 A JPEG of one scan is decoded row by row, and at 1/2, 1/4 or 1/8 of its size where it is large. One of several scans is
-decoded whole first, into 2 bytes a coefficient, whatever its size will be in the end.
+decoded at full size first, into 2 bytes per coefficient, even if the result is small.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .refusals import check_size, damaged, too_costly, unsupported_kind
 _DECODED_PER_RESIZED = 2.5
 DEFAULT_RESIZE = 256
 
-# Processor time that is out of all proportion, whatever a caller's own limit is.
+# More processor time than any photo may take, however high a caller's own limit is.
 MAX_SECONDS = 30.0
 _MAX_SEGMENTS = 1000
 _MAX_FRAMES = 8
@@ -163,7 +163,7 @@ def _scans_ns(data: bytes | memoryview, first_scan: int, frame: _Frame) -> float
 
 
 def has_all_scans(data: bytes) -> bool:
-    """Return whether the scans of a JPEG tell all bits of all coefficients of all of its components."""
+    """Return whether the scans of a JPEG hold all bits of all coefficients of all components."""
     frame, first_scan, _ = _header(data)
     missing = {(component, place) for component in frame.blocks for place in range(_COEFFICIENTS)}
     for start in _scan_starts(data, first_scan):
@@ -171,8 +171,8 @@ def has_all_scans(data: bytes) -> bool:
         first, last, low_bit = 0, _COEFFICIENTS - 1, 0
         if frame.marker in _PROGRESSIVE:
             first, last, low_bit = data[end], data[end + 1], data[end + 2] & 15
-        told = {(component, place) for component in data[start + 5 : end : 2] for place in range(first, last + 1)}
-        missing = missing | told if low_bit else missing - told
+        found = {(component, place) for component in data[start + 5 : end : 2] for place in range(first, last + 1)}
+        missing = missing | found if low_bit else missing - found
     return not missing
 
 
@@ -194,13 +194,13 @@ def _ends_the_image(coded: bytes | memoryview, scan: int, end: int) -> bool:
     """Return whether an end marker is one: whether no segment, which may hold any bytes, begins after the scan."""
     header = 2 + int.from_bytes(coded[scan + 2 : scan + 4], "big")
     between = coded[scan + header : end]
-    return not _marker_places(between, lambda code: (code + _ONE > 1) & (code & 0xF8 != 0xD0), most=0)
+    return not _marker_places(between, lambda code: (code + _ONE > 1) & (code & 0xF8 != 0xD0), max_marks=0)
 
 
 def _marker_places(
-    data: bytes | memoryview, wanted: Callable[[_Codes], npt.NDArray[np.bool_]], most: int = _MAX_MARKS
+    data: bytes | memoryview, wanted: Callable[[_Codes], npt.NDArray[np.bool_]], max_marks: int = _MAX_MARKS
 ) -> list[int]:
-    """Find 0xFF before a wanted code, by blocks that a processor's cache holds; stop after more than `most`."""
+    """Find 0xFF before a wanted code, by blocks that a processor's cache holds; stop after more than `max_marks`."""
     codes = np.frombuffer(data, np.uint8)
     found: list[int] = []
     for start in range(0, len(codes), _BLOCK_BYTES):
@@ -212,6 +212,6 @@ def _marker_places(
             places = np.flatnonzero(marks)
             places = places[wanted(block[places + 1])]
         found += (start + places).tolist()
-        if len(found) > most:
+        if len(found) > max_marks:
             break
     return found
