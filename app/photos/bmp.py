@@ -113,8 +113,9 @@ def _read_header(data: bytes | memoryview, max_pixels: int) -> _Header:
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
         entry = 3
     else:
-        width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
-        (colours,) = struct.unpack_from("<I", data, 46)
+        width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+    if size >= _INFO_HEADER_BYTES:
+        (compression,), (colours,) = struct.unpack_from("<I", data, 30), struct.unpack_from("<I", data, 46)
     if width <= 0 or not height:
         raise damaged("BMP")
     check_size(width, abs(height), max_pixels)

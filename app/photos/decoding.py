@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from ..errors import Problem
 from .formats import FORMATS, Format, format_of
 from .guards import examine
-from .jpeg_end import load_without_end
+from .jpeg import load_without_end
 from .jpeg_header import DEFAULT_RESIZE, shortest_decoded_side
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 

@@ -10,7 +10,7 @@ import bisect
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,25 +91,42 @@ def examine_jpeg(data: bytes | memoryview, max_pixels: int, resize: int = DEFAUL
     return Estimate("JPEG", frame.width, frame.height, int(memory), seconds)
 
 
-def _header(data: bytes | memoryview) -> tuple[_Frame, int, int]:
-    """Find the frame, the largest of several, the first scan's marker, and how much between segments is skipped."""
-    frames: list[_Frame] = []
+def segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment, where it starts and where it ends.
+
+    The last is the first scan or the end of the file, without its length. Like Pillow, this skips up to 64 KiB between
+    segments. Raises TooCostly for more segments than any photo has.
+    """
     place, skipped = 2, 0
     for _ in range(_MAX_SEGMENTS):
         following = _MARKER.search(data, place, place + 2 + _MAX_SKIPPED_BYTES - skipped)
         if following is None:
-            break
-        skipped += following.start() - place
-        place, marker = following.start(), data[following.start() + 1]
+            return
+        start = following.start()
+        skipped += start - place
+        marker = data[start + 1]
+        if marker in (0xDA, 0xD9):
+            yield marker, start, start
+            return
+        length = 0 if marker in _WITHOUT_LENGTH else max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
+        place = start + 2 + length
+        yield marker, start, place
+    raise too_costly("JPEG", f"it has more than {_MAX_SEGMENTS:,} segments")
+
+
+def _header(data: bytes | memoryview) -> tuple[_Frame, int, int]:
+    """Find the frame, the largest of several, the first scan's marker, and how much between segments is skipped."""
+    frames: list[_Frame] = []
+    place, skipped = 2, 0
+    for marker, start, end in segments(data):
+        skipped += start - place
+        place = end
         if marker == 0xDA and frames:
-            return max(frames, key=lambda frame: frame.width * frame.height), place, skipped
-        if marker in (0xDA, 0xD9) or len(frames) > _MAX_FRAMES:
+            return max(frames, key=lambda frame: frame.width * frame.height), start, skipped
+        if len(frames) > _MAX_FRAMES:
             break
         if marker in _START_OF_FRAME:
-            frames.append(_frame(data, place))
-        place += 2 if marker in _WITHOUT_LENGTH else 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
-    else:
-        raise too_costly("JPEG", f"it has more than {_MAX_SEGMENTS:,} segments")
+            frames.append(_frame(data, start))
     raise damaged("JPEG")
 
 

@@ -1,8 +1,8 @@
 """How a TIFF stores its pixels, who decodes them, and which kinds are not supported.
 
-Pillow decodes what usual programs write. Some other kinds it decodes wrongly without an error, so `tiff_pixels` decodes
-everything that Pillow is not known to decode rightly (tests/photos/test_tiff_kinds.py compares both with another
-decoder).
+Pillow decodes what usual programs write. Some other kinds it decodes wrongly without an error, so `tiff_pixels`
+decodes everything that Pillow is not known to decode rightly. tests/photos/test_tiff_kinds.py compares both with
+another decoder.
 """
 
 from __future__ import annotations
