@@ -12,12 +12,14 @@ from app.errors import KeysError, PlanError
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
+from app.processes.readiness import Readiness
 from app.server.connections import Shares
 from app.server.reload import ReloadBoard, Reloader, reload_workers
-from app.settings import Settings
+from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
-from app.web.probes import Readiness, keep_watch_in_background, warm_up_in_background
+from app.web.probes import keep_watch_in_background, warm_up_in_background
+from app.web.service import service_of
 
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
@@ -81,6 +83,12 @@ loglevel = _settings.log_level
 def on_starting(server):
     """Make room for the numbers of all workers, say the plan and who may call; SIGHUP replaces models, not workers."""
     logs.capture_stray_messages()
+    if links := service_links(os.environ):
+        server.log.warning(
+            "Ignored: %s. Kubernetes sets these for a service of this name; enableServiceLinks: false in the pod's "
+            "spec leaves them out.",
+            ", ".join(links),
+        )
     server.found_by = None
     server.handle_hup = lambda: reload_workers(server, _reloads)
     server.handle_usr1 = lambda: _look_whether_to_drain(server)
@@ -155,7 +163,7 @@ def post_worker_init(worker):
     signal.siginterrupt(signal.SIGHUP, False)
     worker.method_queue.defer(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
-    keep_watch_in_background(worker.wsgi.extensions["topthree"], _readiness, worker.slot)
+    keep_watch_in_background(service_of(worker.wsgi).classifier, _readiness, worker.slot)
 
 
 def child_exit(server, worker):

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from . import parsers
+from .errors import SettingsError
 
 PREFIX = "TOPTHREE_"
 MEBI = 1024 * 1024
+
+# https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 _PACKAGE = Path(__file__).resolve().parent
 # The folder that holds the package. Child processes start there, so that they import this package and no other `app`.
 ROOT = _PACKAGE.parent
 # The folder of templates, static files and gunicorn.conf.py: in an installed wheel the package, else that beside it.
 RESOURCES = _PACKAGE if (_PACKAGE / "templates").is_dir() else ROOT
-
-
-class SettingsError(ValueError):
-    """A setting has a value that cannot be used; the message names its variable."""
 
 
 def setting(default: str | int, parse: Callable[[str], Any], help: str) -> Any:
@@ -155,11 +156,14 @@ class Settings:
         """Read the settings from a mapping such as `os.environ`.
 
         Raises SettingsError, naming the variable, for a value out of range, for a `TOPTHREE_` variable that
-        does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work.
+        does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work. Ignores
+        `service_links`.
         """
+        links = service_links(environment)
+        environment = {key: value for key, value in environment.items() if key not in links}
         _refuse_unknown(environment)
         values = {row.name: _read(row, environment) for row in SETTINGS}
-        user_cache = _folder(environment, "XDG_CACHE_HOME", "~/.cache")
+        user_cache = _user_cache(environment, values["cache"])
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
         if values["bundle"]:
@@ -205,6 +209,19 @@ class Setting:
 SETTINGS = tuple(Setting(field.name, **field.metadata) for field in dataclasses.fields(Settings) if field.metadata)
 
 
+def service_links(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that Kubernetes sets for a service named topthree or topthree-…, which are no settings.
+
+    One of them is `TOPTHREE_PORT`, unless the pod sets it itself: its value is an address then, not a number.
+    """
+    return sorted(
+        key
+        for key, value in environment.items()
+        if key.startswith(PREFIX)
+        and (_SERVICE_LINK.fullmatch(key) or (key.endswith("PORT") and _SERVICE_ADDRESS.match(value)))
+    )
+
+
 def _read(row: Setting, environment: Mapping[str, str]) -> Any:
     text = environment.get(row.variable, row.default).strip()
     try:
@@ -219,6 +236,18 @@ def _as_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return "" if value is None else str(value.absolute() if isinstance(value, Path) else value)
+
+
+def _user_cache(environment: Mapping[str, str], cache: Path | None) -> Path:
+    """Return the user's cache folder, or `cache` for a user without a home, as containers have them."""
+    try:
+        return Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:
+        if cache is None:
+            raise SettingsError(
+                "The home folder cannot be found; set TOPTHREE_CACHE to a folder that can be written."
+            ) from error
+        return cache
 
 
 def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:
@@ -254,7 +283,7 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")
     if settings.max_waiting_bytes < settings.max_batch_bytes:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
-    if settings.max_waiting_bytes < 4 * settings.max_upload_bytes // 3 + 4:
+    if settings.max_waiting_bytes < parsers.base64_length(settings.max_upload_bytes):
         raise SettingsError(
             "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES in base64, 4/3 of it."
         )

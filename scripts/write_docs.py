@@ -17,8 +17,8 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.model.records import RECORDS, ModelRecord
-from app.photos.formats import KINDS
+from app.model.records import RECORDS
+from app.photos.formats import FORMATS, SUPPORTED
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
 
@@ -129,6 +129,15 @@ def all_commands() -> list[click.Context]:
     return [inner for outer in inner_commands(command_line()) for inner in ([*inner_commands(outer)] or [outer])]
 
 
+def command_list() -> str:
+    """List the commands, each with the first line of its help and a link to its section."""
+    rows = (
+        (f"[{path}](#{path.replace(' ', '-')})", unwrapped(context.command.help or "").splitlines()[0])
+        for context, path in ((context, context.command_path) for context in all_commands())
+    )
+    return table(["Command", "What it does"], rows)
+
+
 def commands() -> str:
     """Describe each command with its usage, help and options."""
     return "\n\n".join(described(context) for context in all_commands())
@@ -145,15 +154,15 @@ def described(context: click.Context) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """Join the lines of each paragraph; examples, whose lines click is told by \\b to keep, become a block of code."""
-    parts = []
-    for paragraph in re.split(r"\n\s*\n", text.strip()):
-        kept = paragraph.removeprefix("\b\n").splitlines()
-        if paragraph.startswith("\b\n"):
-            parts.append("\n".join(["```sh", *(line.strip() for line in kept[1:]), "```"]))
-        else:
-            parts.append(" ".join(paragraph.split()))
-    return "\n\n".join(parts)
+    """Join the lines of each paragraph; one that click does not wrap either is a heading and lines of code."""
+    paragraphs = re.split(r"\n\s*\n", text.strip())
+    return "\n\n".join(code_block(each) if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
+
+
+def code_block(paragraph: str) -> str:
+    """Return a paragraph of a command's help that begins with the mark for click, a line and then code."""
+    _, heading, *lines = paragraph.splitlines()
+    return "\n".join([heading, "", "```sh", *(line.strip() for line in lines), "```"])
 
 
 def listed_metrics() -> str:
@@ -162,8 +171,36 @@ def listed_metrics() -> str:
 
 
 def formats() -> str:
-    """Say which formats are read."""
-    return f"A photo may be {KINDS}. The content decides, not the file name, and photos are turned upright."
+    """Say which formats are supported."""
+    return f"A photo may be {SUPPORTED}. The content decides, not the file name, and photos are turned upright."
+
+
+def format_list() -> str:
+    """List the formats with their media types and the suffixes of their files."""
+    rows = ((row.name, code(row.mime_type), ", ".join(map(code, row.suffixes))) for row in FORMATS)
+    return table(["Format", "Media type", "File names"], rows)
+
+
+def backbones() -> str:
+    """List the published models with their size, accuracy and licence."""
+    rows = (
+        (
+            code(row.name),
+            f"{row.parameters / 1e6:,.1f}",
+            f"{row.size_bytes / 1e6:,.0f}",
+            f"{row.geometry.crop}",
+            percentage(row.top1),
+            percentage(row.top5),
+            row.licence,
+        )
+        for row in RECORDS.values()
+    )
+    return table(["Model", "Parameters, millions", "Weights, MB", "Crop", "Top-1", "Top-5", "Licence"], rows)
+
+
+def percentage(value: float | None) -> str:
+    """Return a percentage with one decimal; nothing if it is not known."""
+    return "" if value is None else f"{value:.1f}%"
 
 
 def targets() -> str:
@@ -172,23 +209,11 @@ def targets() -> str:
     return table(["Command", "What it does"], ((code(f"make {name}"), meaning) for name, meaning in found))
 
 
-def backbones() -> str:
-    """List the models of `TOPTHREE_MODEL`."""
-    head = ["Name", "Size", "Parameters", "Side", "Top-1", "Top-5", "Licence", "Weights"]
-    return table(head, (backbone_row(record) for record in RECORDS.values()))
-
-
-def backbone_row(record: ModelRecord) -> list[str]:
-    """Return a model's row; of packaged weights the package is named."""
-    accuracy = ["" if value is None else f"{value:g}" for value in (record.top1, record.top5)]
-    sizes = [f"{record.size_bytes / 1e6:.1f} MB", f"{record.parameters / 1e6:.1f} million", str(record.geometry.crop)]
-    place = code(record.package.replace("_", "-")) if record.package else f"[{record.sha256[:8]}]({record.source})"
-    return [code(record.name), *sizes, *accuracy, record.licence, place]
-
-
 PARTS: dict[str, Callable[[], str]] = {
     "backbones": backbones,
+    "command-list": command_list,
     "commands": commands,
+    "format-list": format_list,
     "formats": formats,
     "metrics": listed_metrics,
     "parameters": parameters,

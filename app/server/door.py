@@ -21,10 +21,9 @@ from urllib.parse import unquote_to_bytes
 import flask
 
 from ..errors import Overloaded
-from ..queueing.admission import Admission
 from ..settings import Settings
-from ..web.access import KeyRing
 from ..web.observing import report_refused
+from ..web.service import service_of
 from ..web.uploads import FRAMING_BYTES
 from .arrivals import Arrival
 from .connections import refusal, request_id_in
@@ -53,9 +52,8 @@ class Door:
     """The early decisions for one application."""
 
     def __init__(self, app: flask.Flask) -> None:
-        settings: Settings = app.config["TOPTHREE"]
-        self._admission: Admission = app.extensions["topthree_admission"]
-        self._keys: KeyRing = app.extensions["topthree_keys"]
+        ours = service_of(app)
+        settings, self._admission, self._keys = ours.settings, ours.admission, ours.keys
         rules = [rule.rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())]
         self._photo_routes = {rule.encode() for rule in rules if rule.startswith(_API)}
         self._most_bytes = {rule.encode(): _most_bytes(rule, settings) for rule in rules}

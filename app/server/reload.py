@@ -22,12 +22,11 @@ from typing import Any, Protocol
 
 import flask
 
-from ..classifier import Classifier
 from ..errors import TopthreeError
 from ..model import Model
 from ..processes.memory import shared_words
-from ..web.access import KeyRing
 from ..web.keys import KeySet
+from ..web.service import service_of
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +89,7 @@ class Reloader:
     """A worker's part."""
 
     def __init__(self, app: flask.Flask, board: ReloadBoard, slot: int) -> None:
-        self._classifier: Classifier = app.extensions["topthree"]
-        self._keys: KeyRing = app.extensions["topthree_keys"]
+        self._classifier, self._keys = service_of(app).classifier, service_of(app).keys
         self._board = board
         self._slot = slot
         self._turn = threading.Lock()

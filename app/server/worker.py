@@ -27,6 +27,7 @@ from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderNam
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER
 
 from ..errors import Overloaded
+from ..web.service import service_of
 from .arrivals import Arrival, ClientSocket, State
 from .connections import Connection, Wait, limits_of, problem_of
 from .door import Door
@@ -49,8 +50,9 @@ class PatientWorker(WaitingWorker):
 
     def run(self) -> None:
         """Serve until told to stop, then answer what is in flight."""
-        self.limits = limits_of(self.cfg, self.wsgi.config["TOPTHREE"])
-        self.origins = self.wsgi.config["TOPTHREE"].cors_origins
+        settings = service_of(self.wsgi).settings
+        self.limits = limits_of(self.cfg, settings)
+        self.origins = settings.cors_origins
         self._door = Door(self.wsgi)
         self.shares.note(self.slot, self.nr_conns)
         super().run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import flask
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -17,15 +16,16 @@ from ..errors import (
     UnsupportedContentType,
     UnsupportedImage,
 )
+from ..parsers import base64_length
 from ..photos.archives import Entry, read_archive
 from ..photos.formats import find_format
-from ..queueing.admission import Admission
 from ..queueing.scheduling import Deadline
 from ..settings import MEBI, Settings
 from .forms import Part, boundary_of, parse_form
 from .json_bodies import parse_photo
-from .mistakes import explain, is_address
+from .mistakes import explain
 from .refused_bodies import is_left_to_server
+from .service import request_state, service
 
 FIELD = "file"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -35,19 +35,13 @@ SMALLER = "Send a smaller copy."
 FEWER = "Send fewer photos at a time."
 JSON = "application/json"
 FORM = "multipart/form-data"
-# The second is what browsers on Windows say.
+# Browsers on Windows send the second.
 ZIP = ("application/zip", "application/x-zip-compressed")
-
-
-def settings_of_app() -> Settings:
-    """Return the current application's settings."""
-    settings: Settings = flask.current_app.config["TOPTHREE"]
-    return settings
 
 
 def read_photo() -> bytes:
     """Read the one photo of the current request, from the form field `file`, as the raw body, or as base64 in JSON."""
-    limit = settings_of_app().max_upload_bytes
+    limit = service().settings.max_upload_bytes
     if flask.request.mimetype == JSON:
         return check_photo(_read_json_photo(limit), limit)
     admit_body(limit)
@@ -55,18 +49,18 @@ def read_photo() -> bytes:
         parts = _parts(limit)
         if len(parts) > 1:
             raise TooManyPhotos(f"{len(parts)} parts are named 'file'. Send many photos to predict/batch.")
-        data = _photo_of(parts[0])
+        data = _photo_of(parts[0], limit)
     else:
         data = _read_body(limit)
     return check_photo(data, limit)
 
 
 def read_photos() -> list[Entry]:
-    """Read all photos of a batch, in order: parts named `file`, which go without a name, or the files of a ZIP.
+    """Read all photos of a batch, in order: the parts named `file`, as entries without a name, or the files of a ZIP.
 
-    Each that is empty or too large carries its problem.
+    An empty or too large photo is replaced by its problem.
     """
-    settings = settings_of_app()
+    settings = service().settings
     if flask.request.mimetype in ZIP:
         return [Entry(entry.name, _checked(entry.photo)) for entry in _read_zip(settings)]
     if flask.request.mimetype != FORM:
@@ -82,68 +76,56 @@ def read_photos() -> list[Entry]:
 
 
 def read_form_field(name: str) -> str:
-    """Read a text field of a form that carries one photo, empty where there is none; `read_photo` reads the photo."""
+    """Read a text field of a form with one photo, which `read_photo` can still read; "" if there is no such field."""
     if flask.request.mimetype != FORM:
         return ""
-    limit = settings_of_app().max_upload_bytes
+    limit = service().settings.max_upload_bytes
     admit_body(limit)
-    flask.g.form = form = _take_form(limit)
+    request_state().form = form = _take_form(limit)
     values = (part.data for part in form if part.name == name and part.filename is None)
     return next(values, b"").decode("utf-8", "replace")
 
 
-def note_arrival() -> None:
-    """Remember when the current request began, before anything else is done for it."""
-    flask.g.arrived = time.monotonic()
-
-
 def admit_body(limit: int) -> None:
-    """Let the current request in with a body of `limit` bytes and its framing; it leaves when it ends.
+    """Admit the current request with a body of up to `limit` bytes and its framing, until the request ends.
 
-    Raises Overloaded, before anything is parsed, where it is one too many or its bytes are.
+    Raises Overloaded, before anything is parsed, if there are too many requests in flight or too many bytes.
     """
-    if "leave" in flask.g:  # it is in already
+    state = request_state()
+    if state.admitted_bytes is not None:
         return
-    flask.request.max_content_length = most = limit + FRAMING_BYTES
+    flask.request.max_content_length = max_bytes = limit + FRAMING_BYTES
     declared = flask.request.content_length
-    flask.g.admitted_bytes = most if declared is None else min(declared, most)
-    flask.g.leave = _admission().enter(flask.g.admitted_bytes)
+    size = max_bytes if declared is None else min(declared, max_bytes)
+    state.at_end.callback(service().admission.enter(size))
+    state.admitted_bytes = size
 
 
 def _admit_unpacked(size: int) -> None:
-    """Let an archive's files in, which may be far larger than the body that has been let in; they leave with it."""
-    leave_first, leave = flask.g.leave, _admission().enlarge(max(0, size - flask.g.admitted_bytes))
-    flask.g.leave = lambda: (leave(), leave_first())
-
-
-def _admission() -> Admission:
-    admission: Admission = flask.current_app.extensions["topthree_admission"]
-    return admission
-
-
-def leave(_: BaseException | None = None) -> None:
-    """Make room for others at the end of the current request."""
-    flask.g.pop("leave", lambda: None)()
+    """Admit the files of an archive, which may be far larger than its body, until the request ends."""
+    state = request_state()
+    state.at_end.callback(service().admission.enlarge(max(0, size - (state.admitted_bytes or 0))))
 
 
 def request_deadline() -> Deadline:
-    """Return until when the current request's answer is of use: the setting's time, or the client's if shorter.
+    """Return the deadline of the current request: the setting's time, or the client's if that is shorter.
 
     Raises BadParameter for a header `X-Request-Timeout-Ms` that is not a whole number from 1.
     """
-    milliseconds = settings_of_app().deadline_ms
+    milliseconds = service().settings.deadline_ms
     asked = flask.request.headers.get(TIMEOUT_HEADER)
     if asked is not None:
         if not (asked.isascii() and asked.isdigit() and int(asked[:10])):
             raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
         milliseconds = min(milliseconds, int(asked[:10]))
-    # Who ends an upload too early has closed that side only, and waits to hear what was wrong with it.
+    # A client whose upload was cut short may have closed only that direction, and still reads the answer.
     connection = None if is_left_to_server() else flask.request.environ.get("gunicorn.socket")
-    return Deadline(flask.g.arrived + milliseconds / 1000, (lambda: has_left(connection)) if connection else bool)
+    expires = request_state().began + milliseconds / 1000
+    return Deadline(expires, (lambda: is_disconnected(connection)) if connection else bool)
 
 
-def has_left(connection: socket.socket) -> bool:
-    """Tell whether the client has closed its end of a connection; it may have sent its next request already."""
+def is_disconnected(connection: socket.socket) -> bool:
+    """Return whether the client has closed its end of a connection; bytes of its next request do not matter."""
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -161,7 +143,7 @@ def check_photo(data: bytes, limit: int) -> bytes:
         raise NoPhoto(f"The photo is empty (0 bytes). Send one, for example with {EXAMPLE}.")
     if len(data) > limit:
         raise _too_large(limit)
-    if find_format(data) is None and (mistake := explain(data)) is not None:
+    if (mistake := explain(data)) is not None:
         raise UnsupportedImage(mistake)
     return data
 
@@ -189,22 +171,27 @@ def _is_photo(part: Part) -> bool:
     return part.is_file or find_format(part.data) is not None
 
 
-def _photo_of(part: Part) -> bytes:
+def _photo_of(part: Part, limit: int) -> bytes:
+    """Return the bytes of a part that is a file; base64 of a photo within the limit has less than twice its bytes."""
     if not _is_photo(part):
         raise _text_instead_of_file(part.data)
+    if len(part.data) > 2 * limit:
+        raise _too_large(limit)
     return part.decode()
 
 
 def _text_instead_of_file(data: bytes) -> NoPhoto:
-    if is_address(data):
-        return NoPhoto("The part 'file' is the address of a photo. Addresses are not fetched: send the photo itself.")
+    if (mistake := explain(data)) is not None:
+        return NoPhoto(f"The part 'file' is text, not a file. {mistake}")
     return NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
 
 
 def _take_form(limit: int, advice: str = SMALLER) -> list[Part]:
-    """Return the form that `read_form_field` has kept, or else read it from the body."""
-    if "form" in flask.g:
-        return flask.g.pop("form")  # type: ignore[no-any-return]
+    """Return the form that `read_form_field` has read, or else read it from the body."""
+    state = request_state()
+    form, state.form = state.form, None
+    if form is not None:
+        return form
     boundary = boundary_of(flask.request.content_type or "")
     return parse_form(_take_body(limit, advice), boundary)
 
@@ -246,17 +233,17 @@ def _read_zip(settings: Settings) -> list[Entry]:
 
 
 def _read_json_photo(limit: int) -> bytes:
-    """Read `{"image": "…"}`; the limit is the decoded photo's, so the body may be larger by a third."""
-    admit_body(4 * limit // 3 + 4)
+    """Read `{"image": "…"}`; the limit is for the decoded photo, so the body may be larger by a third."""
+    admit_body(base64_length(limit))
     return parse_photo(_take_body(limit, SMALLER))
 
 
 def _checked(photo: Part | bytes | Problem) -> bytes | Problem:
     if isinstance(photo, Problem):
         return photo
+    limit = service().settings.max_upload_bytes
     try:
-        data = _photo_of(photo) if isinstance(photo, Part) else photo
-        return check_photo(data, settings_of_app().max_upload_bytes)
+        return check_photo(_photo_of(photo, limit) if isinstance(photo, Part) else photo, limit)
     except Problem as problem:
         return problem
 

@@ -50,6 +50,7 @@ def test_a_photo_waits_for_a_key_and_goes_on_by_itself(cards: Cards) -> None:
     enter(cards, ALICE)
     expect_state(card, "done")
     expect(cards.page.locator("#access")).to_be_hidden()
+    expect(cards.page.locator("#file")).to_be_focused()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def plain(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     ("language", "key", "heading", "said"),
     [
         ("en", ALICE, "Most likely", ""),
-        ("en", "tt_wrong", "A key is needed here.", "This key is not valid."),
+        ("en", "tt_wrong", "This service needs a key.", "This key is not valid."),
         ("zh", "tt_wrong", "这里需要密钥。", "密钥无效"),
         ("zh", MALLORY, "该密钥已停用。", "请换一个密钥"),
     ],

@@ -18,6 +18,7 @@ from app.server.door import Door, Refused
 from app.settings import Settings
 from app.telemetry import metrics
 from app.web.keys import Key, digest_of, new_token
+from app.web.service import service_of
 from app.web.uploads import FRAMING_BYTES
 
 PHOTO = colour_png(9)
@@ -39,7 +40,7 @@ def full(make_settings: Callable[..., Settings]) -> Callable[..., flask.Flask]:
 
 def fill(app: flask.Flask) -> list[Callable[[], None]]:
     """Admit as many requests as there may be."""
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     leaves = []
     while admission.refusal_if_full() is None:
         leaves.append(admission.enter(0))

@@ -21,6 +21,7 @@ from app.model.engines import Inference, Pixels
 from app.model.labels import Label
 from app.server.reload import ReloadBoard, Reloader, Step, reload_workers
 from app.settings import Settings
+from app.web.service import service_of
 
 PATIENCE_SECONDS = 20
 PHOTO = colour_png(7, 251, 80)
@@ -87,7 +88,7 @@ class Service:
         self.apps: list[flask.Flask] = []
         for slot, files in enumerate(self.files):
             self.apps.append(create_app(settings, make_classifier(files.load)))
-            self.apps[slot].extensions["topthree"].warm_up()
+            service_of(self.apps[slot]).classifier.warm_up()
             self.master.WORKERS[slot] = SimpleNamespace(slot=slot)
             self.master.reloaders[slot] = Reloader(self.apps[slot], self.board, slot)
 
@@ -158,14 +159,14 @@ def test_keys_change_with_the_model(
     service = Service(make_settings(api_keys_file=path))
     path.write_text(SECOND)
     service.reload()
-    rings = [app.extensions["topthree_keys"].current for app in service.apps]
+    rings = [service_of(app).keys.current for app in service.apps]
     assert [[key.name for key in ring.keys] for ring in rings] == [["second"], ["second"]]
     path.write_text("nonsense\n")
     for files in service.files:
         files.content = named("new")
     service.reload()
     assert "line 1" in caplog.text
-    assert [app.extensions["topthree"].model.labels[7].label for app in service.apps] == ["old", "old"]
+    assert [service_of(app).classifier.load_model().labels[7].label for app in service.apps] == ["old", "old"]
 
 
 def test_a_worker_that_never_answers_is_one_that_failed(service: Service, caplog: pytest.LogCaptureFixture) -> None:
@@ -237,10 +238,10 @@ def test_a_request_that_has_begun_ends_with_its_model_and_is_not_kept_as_the_new
     asking = threading.Thread(target=ask)
     asking.start()
     assert engine.reached.wait(PATIENCE_SECONDS)
-    app.extensions["topthree"].use(named("new"))
+    service_of(app).classifier.use(named("new"))
     ask()
     engine.gate.set()
     asking.join(PATIENCE_SECONDS)
     ask()
     assert answers == ["new", "old", "new"]
-    app.extensions["topthree"].close()
+    service_of(app).classifier.close()
