@@ -19,7 +19,6 @@ log = logging.getLogger(logs.REQUESTS_LOGGER)
 
 blueprint = flask.Blueprint("observability", __name__)
 
-ID_HEADER = "X-Request-ID"
 UNMATCHED = "unmatched"
 METRICS = "observability.show_metrics"
 # What the address of the metrics answers beside them, and what is asked too often to be worth a line.
@@ -45,7 +44,7 @@ def show_metrics() -> flask.Response:
 
 
 def _begin() -> None:
-    flask.g.request_id = logs.choose_request_id(flask.request.headers.get(ID_HEADER))
+    flask.g.request_id = logs.choose_request_id(flask.request.headers.get(logs.ID_HEADER))
     flask.g.began = time.monotonic()
     logs.request_id.set(flask.g.request_id)
     _begin_trace()
@@ -87,7 +86,7 @@ def _keep_to_its_address() -> None:
 
 
 def _finish(response: flask.Response) -> flask.Response:
-    response.headers[ID_HEADER] = flask.g.request_id
+    response.headers[logs.ID_HEADER] = flask.g.request_id
     facts = _facts(response)
     if response.is_streamed and not response.direct_passthrough:
         response.response = _until_sent(response.response, facts)  # type: ignore[arg-type]

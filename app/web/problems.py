@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import flask
+import msgspec
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge
 from ..telemetry import logs, metrics
+from .headers import SECURITY_HEADERS
 from .language import render_page
 
 log = logging.getLogger(__name__)
@@ -17,8 +20,33 @@ PROBLEM_JSON = "application/problem+json"
 _JSON_PATHS = ("/api", "/healthz", "/readyz", "/metrics")
 
 
+class ProblemAnswer(NamedTuple):
+    """A complete HTTP answer, for Flask and for any code that answers before it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def render_problem(problem: Problem, request_id: str) -> ProblemAnswer:
+    """Render a problem as a problem+json document (RFC 9457) with all its headers; needs no current request."""
+    document = problem.as_dict() | {"instance": logs.as_urn(request_id)}
+    headers = {"Content-Type": PROBLEM_JSON} | headers_of(problem) | {logs.ID_HEADER: request_id} | SECURITY_HEADERS
+    return ProblemAnswer(problem.status, headers, msgspec.json.encode(document) + b"\n")
+
+
+def headers_of(problem: Problem) -> dict[str, str]:
+    """Return the headers that belong to a problem, whether it is shown as JSON or as a page."""
+    headers = {"Cache-Control": "no-store"}
+    if problem.retry_after_seconds is not None:
+        headers["Retry-After"] = str(problem.retry_after_seconds)
+    if problem.challenge is not None:
+        headers["WWW-Authenticate"] = problem.challenge
+    return headers
+
+
 def init_app(app: flask.Flask) -> None:
-    """Register the one renderer for our failures, the framework's, and what nobody foresaw."""
+    """Render our own problems, the framework's errors and unexpected exceptions as problems."""
     app.register_error_handler(Problem, _answer)
     app.register_error_handler(HTTPException, _answer_framework)
 
@@ -26,18 +54,11 @@ def init_app(app: flask.Flask) -> None:
 def _answer(problem: Problem) -> flask.Response:
     metrics.count_problem(problem.slug)
     if flask.request.path.startswith(_JSON_PATHS):
-        response = flask.make_response(
-            flask.jsonify(problem.as_dict() | {"instance": logs.as_urn(flask.g.request_id)})
-        )
-        response.content_type = PROBLEM_JSON
-    else:
-        response = render_page("problem.html", problem=problem)
+        status, headers, body = render_problem(problem, flask.g.request_id)
+        return flask.Response(body, status, headers)
+    response = render_page("problem.html", problem=problem)
     response.status_code = problem.status
-    response.headers["Cache-Control"] = "no-store"
-    if problem.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(problem.retry_after_seconds)
-    if problem.challenge is not None:
-        response.headers["WWW-Authenticate"] = problem.challenge
+    response.headers.update(headers_of(problem))
     return response
 
 
@@ -67,5 +88,5 @@ def _as_problem(error: HTTPException) -> Problem:
 
 
 def problem_class(slug: str) -> type[Problem] | None:
-    """Find the problem that `/problems/<slug>` names."""
+    """Return the class of the problem that `/problems/<slug>` explains, or None."""
     return next((problem for problem in PROBLEMS if problem.slug == slug), None)

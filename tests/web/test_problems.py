@@ -9,7 +9,7 @@ from shapes import assert_problem, assert_problem_document
 from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable, default_exceptions
 
 from app.errors import PROBLEMS, Problem
-from app.web.problems import problem_class
+from app.web.problems import problem_class, render_problem
 
 EXPECTED = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 FRAMEWORK = sorted(default_exceptions.items())
@@ -96,3 +96,12 @@ def test_people_get_a_page(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.mimetype) == (404, "text/html")
     assert "<script>alert" not in answer.text
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
+def test_flask_and_the_renderer_give_the_same_problem(app: flask.Flask, problem: type[Problem]) -> None:
+    raised = problem("Because of this.")
+    answer = failing(app, raised).get("/api/fail", headers={"X-Request-ID": "a-1"})
+    status, headers, body = render_problem(raised, "a-1")
+    assert (answer.status_code, answer.data) == (status, body)
+    assert dict(answer.headers) == headers | {"Content-Length": str(len(body))}
