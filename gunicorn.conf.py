@@ -12,7 +12,6 @@ from app.errors import KeysError
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import describe_plan, make_plan
-from app.server.connections import Shares
 from app.server.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings
 from app.telemetry import logs, metrics
@@ -23,7 +22,6 @@ _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
 _reloads = ReloadBoard()
-_shares = Shares()
 _used_slots = set()
 # Each connection is an open file. Shells allow few unless asked, and some are needed for other things.
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -39,7 +37,7 @@ bind += [_settings.metrics_address] if _settings.metrics_address else []
 
 # Threads, since inference releases the GIL and photos are decoded in processes of their own, while one process keeps
 # one model in memory; a worker of our own, in which slow clients wait without a thread.
-worker_class = "app.server.worker.PatientWorker"
+worker_class = "app.server.worker.Worker"
 workers = _plan.workers
 threads = _plan.threads
 
@@ -124,7 +122,6 @@ def pre_fork(server, worker):
     """Give the worker a slot of its own on the readiness board, free of what its predecessor left."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-    worker.shares = _shares
     _readiness.forget(worker.slot)
     # gunicorn would give SIGHUP its default while the worker starts, which is to end it; so it keeps the master's.
     worker.SIGNALS = [each for each in worker.SIGNALS if each != signal.SIGHUP]
@@ -149,9 +146,9 @@ def post_worker_init(worker):
     """Load the model after the fork, without waiting for a first request, and reload it when the master says so."""
     reloader = Reloader(worker.wsgi, _reloads, worker.slot)
     # A signal may come in the middle of anything; what it asks for is begun in the worker's loop.
-    signal.signal(signal.SIGHUP, lambda *_: worker.method_queue.defer(reloader.follow))
+    signal.signal(signal.SIGHUP, lambda *_: worker.call_soon(reloader.follow))
     signal.siginterrupt(signal.SIGHUP, False)
-    worker.method_queue.defer(reloader.follow)  # a reload may have begun before
+    worker.call_soon(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
     keep_watch_in_background(worker.wsgi.extensions["topthree"], _readiness, worker.slot)
 
@@ -159,7 +156,6 @@ def post_worker_init(worker):
 def child_exit(server, worker):
     """Take a worker that has left off the readiness board, and forget what it was doing."""
     _readiness.forget(worker.slot)
-    _shares.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))
 

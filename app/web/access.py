@@ -13,8 +13,7 @@ from ..errors import Forbidden, Unauthorized
 from ..settings import Settings
 from . import cors, ratelimits
 from .keys import KeySet, is_writable_by_others, read_keys
-from .refused_bodies import free_place, raise_servers_refusal
-from .uploads import read_form_field
+from .uploads import read_form_field, release_place
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +83,8 @@ def is_guarded() -> bool:
 def require_form_key() -> None:
     """Let in who sends a key with the form, unless the header had one; raises as `/api` does."""
     if keys_of_app().is_required and flask.g.caller is None:
-        raise_servers_refusal()
-        flask.g.caller = _admit(read_form_field(FORM_FIELD).strip())
-        free_place()
+        flask.g.caller = check_key(keys_of_app().current, read_form_field(FORM_FIELD).strip())
+        release_place()
         ratelimits.count_caller()
 
 
@@ -140,21 +138,26 @@ def _require_key() -> None:
     token = _bearer_token()
     # The form may carry its key as a field, which only its own view can read, within its limits.
     if token or flask.request.endpoint != FORM:
-        _admit(token)
+        check_key(keys_of_app().current, token)
 
 
 def _bearer_token() -> str:
-    """Return the request's bearer token (RFC 6750, section 2.1); never one in the address, which ends up in logs."""
-    scheme, _, token = flask.request.headers.get("Authorization", "").partition(" ")
+    """Return the request's bearer token; never one in the address, which ends up in logs."""
+    return token_in(flask.request.headers.get("Authorization", ""))
+
+
+def token_in(authorization: str) -> str:
+    """Return the bearer token in an `Authorization` header (RFC 6750, section 2.1), empty if there is none."""
+    scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _admit(token: str) -> str:
+def check_key(keys: KeySet, token: str) -> str:
     """Return the name of the key, or raise Unauthorized or Forbidden with a challenge (RFC 6750, section 3)."""
     challenge = f'Bearer realm="{REALM}"'
     if not token:
         raise Unauthorized("This needs a key, in the header 'Authorization: Bearer KEY'.", challenge)
-    key = keys_of_app().current.find(token)
+    key = keys.find(token)
     if key is None:
         raise Unauthorized(
             "This key is not known here.",

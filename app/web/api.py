@@ -15,7 +15,7 @@ from ..photos.archives import Entry
 from .answers import Answerer, Rendered, current_answerer, server_timing, to_json, with_member
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
-from .uploads import JSON, admit_body, read_photo, read_photos, request_deadline, settings_of_app
+from .uploads import BATCH, JSON, ONE_PHOTO, admit_body, read_photo, read_photos, request_deadline, settings_of_app, takes
 
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
@@ -30,6 +30,7 @@ def _forbid_storing(response: flask.Response) -> flask.Response:
 
 
 @blueprint.post("/predict")
+@takes(ONE_PHOTO)
 def predict() -> flask.Response:
     """Answer with the most likely classes of one photo."""
     parameters, answerer = read_parameters(), current_answerer()
@@ -38,6 +39,7 @@ def predict() -> flask.Response:
 
 
 @blueprint.post("/embed")
+@takes(ONE_PHOTO)
 def embed() -> flask.Response:
     """Answer with the embedding of one photo, as JSON or, where `Accept` prefers it, as a .npy file."""
     refuse_unknown("normalize")
@@ -51,6 +53,7 @@ def embed() -> flask.Response:
 
 
 @blueprint.post("/predict/batch")
+@takes(BATCH)
 def predict_batch() -> flask.Response:
     """Answer for each photo of a batch, in order; a bad one carries its problem, the others their answer.
 
@@ -74,6 +77,7 @@ def predict_batch() -> flask.Response:
 
 
 @blueprint.post("/heatmap")
+@takes(ONE_PHOTO)
 def heatmap() -> flask.Response:
     """Answer with the photo under the heat map of one class, the likeliest unless `class_id` names another."""
     refuse_unknown("class_id")

@@ -12,7 +12,7 @@ from ..processes.plan import make_plan
 from ..queueing.admission import Admission
 from ..queueing.cache import ResultCache
 from ..settings import ROOT, Settings
-from . import access, addresses, api, observing, openapi, pages, probes, problems, refused_bodies, uploads
+from . import access, addresses, api, observing, openapi, pages, probes, problems, uploads
 from .headers import SECURITY_HEADERS
 
 # How much of the deadline the expected wait of an admitted request may take; the rest is for errors of the estimate.
@@ -42,7 +42,6 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)
-    app.after_request(refused_bodies.drain_refused)
     app.after_request(_add_security_headers)
     if settings.trusted_proxies:
         count = settings.trusted_proxies

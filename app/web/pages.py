@@ -13,7 +13,7 @@ from .api import current_classifier
 from .assets import asset_response, compress_page, page_assets
 from .language import remember_language, render_page
 from .problems import problem_class
-from .uploads import read_photo, request_deadline, settings_of_app
+from .uploads import PAGE_PHOTO, read_photo, request_deadline, settings_of_app, takes
 
 blueprint = flask.Blueprint("pages", __name__)
 # What TOPTHREE_PAGE=off takes away; the rest explains problems to which the API's answers refer.
@@ -35,6 +35,7 @@ def index() -> flask.Response:
 
 
 @form_blueprint.post("/")
+@takes(PAGE_PHOTO)
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
     require_form_key()

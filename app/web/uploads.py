@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import flask
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -16,7 +18,6 @@ from ..setting_table import MEBI
 from ..settings import Settings
 from .forms import Part, boundary_of, parse_form
 from .json_bodies import parse_photo
-from .refused_bodies import is_left_to_server
 
 FIELD = "file"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -28,6 +29,58 @@ JSON = "application/json"
 FORM = "multipart/form-data"
 # The second is what browsers on Windows say.
 ZIP = ("application/zip", "application/x-zip-compressed")
+# What the server tells in a request's WSGI environment: why it has not taken the body, and how to free the body's
+# place. The last is waitress's: whether the client has disconnected.
+REFUSAL = "topthree.refusal"
+RELEASE = "topthree.release"
+DISCONNECTED = "waitress.client_disconnected"
+_LIMIT = "topthree_body_limit"
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class BodyLimit:
+    """How large a body a route takes: the setting that says it, whether it may be base64, and what to do beyond it."""
+
+    setting: str
+    may_be_base64: bool
+    advice: str
+
+    def body_bytes(self, settings: Settings) -> int:
+        """Return the limit of the whole body, with its framing."""
+        base64 = base64_bytes(settings.max_upload_bytes) if self.may_be_base64 else 0
+        return max(getattr(settings, self.setting), base64) + FRAMING_BYTES
+
+    def problem(self, settings: Settings) -> TooLarge:
+        """Return the problem of a larger body."""
+        return _too_large(getattr(settings, self.setting), self.advice)
+
+
+ONE_PHOTO = BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER)
+PAGE_PHOTO = BodyLimit("max_upload_bytes", may_be_base64=False, advice=SMALLER)
+BATCH = BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER)
+
+
+def takes(limit: BodyLimit) -> Callable[[View], View]:
+    """Declare how large a body a view takes; a view that declares nothing takes no more than FRAMING_BYTES."""
+
+    def declare(view: View) -> View:
+        setattr(view, _LIMIT, limit)
+        return view
+
+    return declare
+
+
+def limit_of(view: Callable[..., Any]) -> BodyLimit | None:
+    """Return what a view declares by `takes`."""
+    limit: BodyLimit | None = getattr(view, _LIMIT, None)
+    return limit
+
+
+def base64_bytes(size: int) -> int:
+    """Return how long so many bytes are as base64, with its padding."""
+    return 4 * size // 3 + 4
 
 
 def settings_of_app() -> Settings:
@@ -95,6 +148,8 @@ def admit_body(limit: int) -> None:
     """
     if "leave" in flask.g:  # it is in already
         return
+    if (refusal := flask.request.environ.get(REFUSAL)) is not None:
+        raise refusal
     flask.request.max_content_length = most = limit + FRAMING_BYTES
     declared = flask.request.content_length
     flask.g.admitted_bytes = most if declared is None else min(declared, most)
@@ -128,19 +183,12 @@ def request_deadline() -> Deadline:
         if not (asked.isascii() and asked.isdigit() and int(asked[:10])):
             raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
         milliseconds = min(milliseconds, int(asked[:10]))
-    # Who ends an upload too early has closed that side only, and waits to hear what was wrong with it.
-    connection = None if is_left_to_server() else flask.request.environ.get("gunicorn.socket")
-    return Deadline(flask.g.arrived + milliseconds / 1000, (lambda: has_left(connection)) if connection else bool)
+    return Deadline(flask.g.arrived + milliseconds / 1000, flask.request.environ.get(DISCONNECTED, bool))
 
 
-def has_left(connection: socket.socket) -> bool:
-    """Tell whether the client has closed its end of a connection; it may have sent its next request already."""
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+def release_place() -> None:
+    """Free the place that the server gave a large form, once its key is known."""
+    flask.request.environ.get(RELEASE, bool)()
 
 
 def check_size(data: bytes, limit: int) -> bytes:
@@ -197,7 +245,7 @@ def _read_zip(settings: Settings) -> list[Entry]:
 
 def _read_json_photo(limit: int) -> bytes:
     """Read `{"image": "…"}`; the limit is the decoded photo's, so the body may be larger by a third."""
-    admit_body(4 * limit // 3 + 4)
+    admit_body(base64_bytes(limit))
     return parse_photo(_take_body(limit, SMALLER))
 
 
