@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,6 @@ from gunicorn.errors import ConfigError
 from gunicorn.workers import base
 from waitress import wasyncore
 from waitress.server import create_server
-from waitress.task import ThreadedTaskDispatcher
 
 from ..processes.memory import IdleHeap
 from ..web.gate import Gate
@@ -31,15 +31,22 @@ _SWEEP_SECONDS = 0.25
 _READ_BYTES = 4096
 
 
-class Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """waitress's threads; an answer that is ready already is left to the loop."""
+class Threads:
+    """What waitress gives requests to: threads, of which the one that was busy last is the next, or the loop itself."""
 
-    def add_task(self, task: Channel) -> None:
-        """Have the next request of a channel answered."""
-        if task.requests[0].error:
-            task.connections.at_once.append(task)
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count)
+
+    def add_task(self, channel: Channel) -> None:
+        """Have the next request of a channel answered; the loop writes an answer that is ready."""
+        if channel.requests[0].error:
+            channel.connections.at_once.append(channel)
         else:
-            super().add_task(task)
+            self._pool.submit(channel.service)
+
+    def end(self) -> None:
+        """Answer no more requests."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Calls(wasyncore.file_dispatcher):  # type: ignore[misc]
@@ -87,8 +94,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         """Serve until told to stop, then answer what is in flight."""
         limits = limits_of(self.cfg, self.wsgi.config["TOPTHREE"])
         self.connections = Connections(Gate(self.wsgi), limits, self.loop.changed, self.log.warning)
-        threads = Threads()
-        threads.set_thread_count(self.cfg.threads)
+        threads = Threads(self.cfg.threads)
         calls = Calls(self.PIPE[0], self._calls, self.loop)
         servers = [self._open(listener, threads) for listener in self.sockets]
         while self.alive and self.ppid == os.getppid():
@@ -100,7 +106,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         while self.connections.channels and time.monotonic() < end:
             self._turn()
         self.connections.end()
-        threads.set_thread_count(0)
+        threads.end()
         for dispatcher in (calls, *(server.trigger for server in servers)):
             dispatcher.close()
 

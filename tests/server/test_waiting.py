@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 import pytest
 from workers import ALIVE, CHUNKED, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
 
-from app.server.connections import Wait
+from app.server.channel import Wait
 from app.telemetry import metrics
 
 
@@ -168,7 +168,7 @@ def test_where_nobody_is_idle_the_slowest_makes_room_for_the_newest(run_worker: 
     with server.connect() as first, server.connect() as second:
         for connection in (first, second):
             connection.sendall(POST % (999, b"X-Request-ID: mine\r\n"))
-        wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.BODY] * 2)
+        wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == [Wait.BODY] * 2)
         assert ask(server, WHOLE)[0] == 200
         status, headers, _ = read_answer(first)
         assert (status, headers["x-request-id"]) == (503, "mine")
@@ -179,8 +179,8 @@ def test_a_fast_upload_is_not_taken_for_the_slowest(run_worker: Callable[..., Ru
     server = run_worker(**SMALL_HOUSE, stall_seconds=1, min_bytes_per_second=1)
     with server.connect() as slow:
         slow.sendall(POST % (SMALL, b"") + bytes(900_000))
-        wait_until(lambda: server.worker.held_bytes > 900_000)
-        (conn,) = server.worker.waiting
+        wait_until(lambda: server.worker.connections.held_bytes > 900_000)
+        (conn,) = server.worker.connections.channels
         for _ in range(2):
             before = conn.since
             slow.sendall(bytes(5))
@@ -196,8 +196,8 @@ def test_a_reader_that_never_reads_is_let_go(run_worker: Callable[..., Running])
     server = run_worker(stall_seconds=1)
     with server.connect() as connection:
         connection.sendall(b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
-        wait_until(lambda: any(conn.wait is Wait.READER for conn in server.worker.waiting))
-        wait_until(lambda: server.worker.nr_conns == 0)
+        wait_until(lambda: any(conn.wait is Wait.READER for conn in server.worker.connections.channels))
+        wait_until(lambda: not server.worker.connections.channels)
 
 
 def test_refusals_of_the_loop_are_counted_logged_and_named_as_all_answers_are(
@@ -225,7 +225,7 @@ def test_of_a_request_that_was_answered_nothing_stays_in_memory(run_worker: Call
         try:
             connection.sendall(sent + b"\r\n0\r\n\r\n")
             assert read_answer(connection)[0] == 413
-            wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.CLOSE])
+            wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == [Wait.END])
             gc.collect()
             assert tracemalloc.get_traced_memory()[0] < SMALL
         finally:
@@ -235,11 +235,10 @@ def test_of_a_request_that_was_answered_nothing_stays_in_memory(run_worker: Call
 def test_who_is_refused_early_and_sends_on_slowly_reads_the_answer(
     run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.server.waiting.DRAIN_SECONDS", 0.0)
     server = run_worker(min_bytes_per_second=1)
     with server.connect() as connection:
         connection.sendall(POST.replace(b"/api/v1/predict", b"/healthz") % (2 * SMALL, b""))
-        wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.CLOSE])
+        wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == [Wait.END])
         for _ in range(20):
             connection.sendall(bytes(SMALL // 10))
         assert read_answer(connection)[0] == 405

@@ -46,12 +46,12 @@ BEARER = f"Authorization: Bearer {TOKEN}\r\n"
 
 def hold(server: Running, stack: ExitStack, count: int = 2) -> list[socket.socket]:
     """Send the first half of so many large forms, and wait until the worker has them."""
-    wait_until(lambda: server.worker.held_bytes == 0)  # what came before has ended for the worker too
+    wait_until(lambda: server.worker.connections.held_bytes == 0)  # what came before has ended for the worker too
     held = [stack.enter_context(server.connect()) for _ in range(count)]
     half = request()[: len(request()) // 2]
     for connection in held:
         connection.sendall(half)
-    wait_until(lambda: server.worker.held_bytes == count * len(half))
+    wait_until(lambda: server.worker.connections.held_bytes == count * len(half))
     return held
 
 
