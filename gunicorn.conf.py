@@ -12,7 +12,7 @@ from app.errors import KeysError
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import describe_plan, make_plan
-from app.server.reload import ReloadBoard, Reloader, reload_workers
+from app.processes.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings
 from app.telemetry import logs, metrics
 from app.web.access import announce
@@ -144,13 +144,20 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Load the model after the fork, without waiting for a first request, and reload it when the master says so."""
-    reloader = Reloader(worker.wsgi, _reloads, worker.slot)
+    classifier, keys = worker.wsgi.extensions["topthree"], worker.wsgi.extensions["topthree_keys"]
+
+    def use(prepared):
+        model, key_set = prepared
+        classifier.use(model)
+        keys.use(key_set)
+
+    reloader = Reloader(lambda: (classifier.build(), keys.read()), use, _reloads, worker.slot)
     # A signal may come in the middle of anything; what it asks for is begun in the worker's loop.
     signal.signal(signal.SIGHUP, lambda *_: worker.call_soon(reloader.follow))
     signal.siginterrupt(signal.SIGHUP, False)
     worker.call_soon(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
-    keep_watch_in_background(worker.wsgi.extensions["topthree"], _readiness, worker.slot)
+    keep_watch_in_background(classifier, _readiness, worker.slot)
 
 
 def child_exit(server, worker):

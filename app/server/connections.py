@@ -1,98 +1,221 @@
-"""All connections of a worker: how much they hold together, and which of them goes if it is too much."""
+"""A worker's connections: what each waits for and for how long, how it ends, and which ends if they hold too much.
+
+waitress's channel reads and parses in the loop, has a thread answer from memory, and sends in the loop what the client
+does not take at once; so no client holds a thread. This one adds limits:
+
+    accept -> head -> body -> answer in a thread -> the client reads -> the next head, or the end
+
+Each step has a deadline; steps in which bytes move go on while they move fast enough. At the end our side is closed,
+and what the client still sends is read and dropped: unread bytes would turn the close into a reset, and the client
+would lose its answer (RFC 9112, section 9.6).
+"""
 
 from __future__ import annotations
 
+import math
+import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal
 
 from gunicorn.config import Config
+from waitress.channel import HTTPChannel
 
-from ..errors import Overloaded, Problem
+from ..errors import BadRequest, Overloaded, Problem, RequestTimeout
 from ..settings import Settings
 from ..web.gate import Gate
-from ..web.uploads import BATCH, FRAMING_BYTES, ONE_PHOTO
+from ..web.uploads import FRAMING_BYTES
+from .requests import MAX_SKIPPED_BYTES, Rejection, Request, Task
 
-if TYPE_CHECKING:
-    from .channel import Channel
+Wait = Literal["request", "head", "body", "answer", "reader", "end"]
 
-# How much of a body that is not taken is read and dropped, so that its sender can read the answer.
-MAX_SKIPPED_BYTES = 256 * 2**20
+_IDLE = ("request", "end")
+_MOVING = ("head", "body", "reader")
+_READ_BYTES = 256 * 1024
+# How long a client may pause in what is read and dropped.
+_SKIP_SECONDS = 5.0
 # A connection that has just been accepted is not idle yet.
 _IDLE_SECONDS = 1.0
 # How long a stopping worker keeps an idle connection, on which a request may be on its way already.
 _STOP_SECONDS = 2.0
-_MAX_WARNINGS, _WARNING_SECONDS = 10, 10.0
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of a connection: sizes in bytes, times in seconds, and the slowest pace."""
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """waitress's channel, with limits."""
 
-    line_bytes: int
-    header_fields: int
-    body_bytes: int
-    all_bytes: int
-    connections: int
-    keepalive_seconds: float
-    stall_seconds: float
-    bytes_per_second: int
+    request: Any = None
+    task_class = Task
+    error_task_class = Rejection
 
-    @property
-    def head_bytes(self) -> int:
-        """Return the limit of the request line and all header fields together."""
-        return self.line_bytes + 1024 * self.header_fields
+    def __init__(self, connections: Connections, server: Any, sock: socket.socket, *args: Any, **options: Any) -> None:
+        self.connections = connections
+        self.file = sock.fileno()
+        self.parser_class = partial(Request, self)
+        self.skips = 0  # how many bytes to drop
+        self.ends = False  # whether the connection ends when its answer has been read
+        self.has_left = False
+        self.moved_bytes = self.held_bytes = 0
+        self.wait: Wait = "request"
+        self.since, self.last_pace = time.monotonic(), 0.0
+        self.deadline = self.since + connections.settings.stall_seconds
+        super().__init__(server, sock, *args, **options)
+        connections.add(self)
 
+    def handle_read(self) -> None:
+        """Take what has come; a client that closes its side early is told so, unless it waits for its answer."""
+        try:
+            data = self.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.handle_close()
+            return
+        if data:
+            self.received(data)
+        elif self.requests:
+            self.has_left = True
+        else:
+            self.refuse(BadRequest("The request ended before it was complete."))
 
-def limits_of(cfg: Config, settings: Settings) -> Limits:
-    """Take the limits of connections from gunicorn's configuration and our settings."""
-    return Limits(
-        line_bytes=cfg.limit_request_line,
-        header_fields=cfg.limit_request_fields,
-        body_bytes=max(limit.body_bytes(settings) for limit in (ONE_PHOTO, BATCH)),
-        all_bytes=settings.max_waiting_bytes + 2 * FRAMING_BYTES,
-        connections=cfg.worker_connections,
-        keepalive_seconds=cfg.keepalive,
-        stall_seconds=settings.stall_seconds,
-        bytes_per_second=settings.min_bytes_per_second,
-    )
+    def received(self, data: bytes) -> bool:
+        """Drop what belongs to a body that is not taken, and parse the rest."""
+        self.moved_bytes += len(data)
+        skipped = min(self.skips, len(data))
+        self.skips -= skipped
+        return bool(super().received(data[skipped:] if skipped else data))
+
+    def readable(self) -> bool:
+        """Return whether to read."""
+        return not self.has_left and bool(super().readable() or self.ends)
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        """Send what the client takes, and count it."""
+        sent = int(super().send(data, do_close=do_close))
+        self.moved_bytes += sent
+        return sent
+
+    def del_channel(self, map: Any = None) -> None:
+        """Forget a connection that is being closed, and the request that has not arrived whole."""
+        super().del_channel(map)
+        self.connections.channels.pop(self, None)
+        self.connections.hold(-self.held_bytes)
+        self.held_bytes = 0
+        if self.request is not None:
+            self.request.close()
+
+    def look(self) -> None:
+        """See, after anything has happened, what is held and what is waited for now."""
+        requests = [each for each in (*self.requests, self.request) if each is not None]
+        before, self.held_bytes = self.held_bytes, sum(each.held_bytes for each in requests) + self.total_outbufs_len
+        self.connections.hold(self.held_bytes - before)
+        wait = self._waits_for()
+        if wait == "end" and (self.has_left or (self.ends and not self.skips)):
+            self.handle_close()
+        elif wait is not self.wait and self.connected:
+            self._begin(wait)
+
+    def _waits_for(self) -> Wait:
+        if self.requests:
+            return "answer"
+        if self.total_outbufs_len:
+            return "reader"
+        if self.ends or self.skips or self.has_left:
+            return "end"
+        if self.request is None:
+            return "request"
+        return "body" if self.request.headers_finished else "head"
+
+    def _begin(self, wait: Wait) -> None:
+        self.wait = wait
+        self.connections.channels[self] = self.connections.channels.pop(self)  # in the order of beginning
+        self._begin_window(time.monotonic())
+        if wait == "end" and self.ends:
+            with suppress(OSError):  # a client that has left shows when its side is read
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def _begin_window(self, now: float) -> None:
+        keepalive, stall = self.connections.cfg.keepalive, self.connections.settings.stall_seconds
+        seconds = {"request": keepalive, "answer": math.inf, "end": _SKIP_SECONDS}.get(self.wait, stall)
+        self.last_pace = self.moved_bytes / (now - self.since + 1)
+        self.since, self.deadline, self.moved_bytes = now, now + seconds, 0
+
+    def pace(self, now: float) -> float:
+        """Return how many bytes a second move, in this window or the one before; a new window is given a second."""
+        return max(self.last_pace, self.moved_bytes / (now - self.since + 1))
+
+    def expire(self, now: float) -> None:
+        """Begin a new window if enough bytes moved in this one, and end the connection otherwise."""
+        min_bytes = self.connections.settings.min_bytes_per_second * (self.deadline - self.since)
+        if self.wait in ("body", "reader", "end") and self.moved_bytes >= min_bytes:
+            self._begin_window(now)
+        else:
+            self.refuse(RequestTimeout(f"The {self.wait} of the request came too slowly."))
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer a request that is still arriving with a problem, and end the connection; one in a thread goes on."""
+        if self.request is None and not self.requests:
+            self.handle_close()
+        elif not self.requests:
+            with self.requests_lock:
+                self.request.reject(problem)
+                self.requests.append(self.request)
+                self.request = None
+            self.service()
+
+    def service(self) -> None:
+        """Answer the request that has arrived, in a thread or the loop, and have the loop look at what follows."""
+        super().service()
+        self.connections.changed.append(self.file)
+        self.server.pull_trigger()
+
+    def end(self) -> None:
+        """End the connection when the client has read its answer; no request is taken any more."""
+        with self.requests_lock:
+            del self.requests[1:]
+            if self.request is not None:
+                self.request.close()
+                self.request = None
+            self.ends, self.skips = True, self.skips or MAX_SKIPPED_BYTES
+
+    def check_client_disconnected(self) -> bool:
+        """Return whether the client has disconnected, or sends no more."""
+        return self.has_left or not self.connected
 
 
 class Connections:
     """The connections of a worker, in the order in which they began to wait for what they wait for now.
 
-    `changed` and `at_once` are the channels that the loop must look at and those whose answer needs no thread.
+    `cfg` and `settings` hold their limits. `changed` are the files of the channels that the loop must look at, and
+    `at_once` the channels whose answer needs no thread.
     """
 
-    def __init__(self, gate: Gate, limits: Limits, changed: deque[int], warn: Callable[..., None]) -> None:
-        self.gate = gate
-        self.limits = limits
+    def __init__(self, cfg: Config, settings: Settings, gate: Gate, changed: deque[int]) -> None:
+        self.cfg, self.settings, self.gate = cfg, settings, gate
         self.changed = changed
         self.at_once: deque[Channel] = deque()
         self.channels: dict[Channel, None] = {}
         self.held_bytes = 0
         self.answered = 0
         self.is_stopping = False
-        self._warn = warn
-        self._warnings: deque[float] = deque(maxlen=_MAX_WARNINGS)
+        self._max_held_bytes = settings.max_waiting_bytes + 2 * FRAMING_BYTES
 
     def add(self, channel: Channel) -> None:
         """Note a connection that was accepted, and end another one if there are too many."""
         self.channels[channel] = None
-        if len(self.channels) > self.limits.connections:
+        if len(self.channels) > self.cfg.worker_connections:
             self._make_room(channel)
 
-    def count(self, change: int) -> None:
+    def hold(self, change: int) -> None:
         """Note a change of the bytes that are held, and refuse the slowest client if they are too many."""
         self.held_bytes += change
-        if change > 0 and self.held_bytes > self.limits.all_bytes and (slowest := _slowest(self.channels)):
+        if change > 0 and self.held_bytes > self._max_held_bytes and (slowest := _slowest(self.channels)):
             slowest.refuse(Overloaded("Too much is being received at once. Try again in a moment.", 1))
 
-    def sweep(self) -> None:
+    def sweep(self, now: float) -> None:
         """End what has had its time."""
-        now = time.monotonic()
         for channel in [channel for channel in self.channels if channel.deadline <= now]:
             channel.expire(now)
 
@@ -100,34 +223,25 @@ class Connections:
         """Announce the end of each connection in its next answer, and keep idle ones for a moment only."""
         self.is_stopping = True
         for channel in self.channels:
-            if channel.is_idle:
+            if channel.wait in _IDLE:
                 channel.deadline = min(channel.deadline, time.monotonic() + _STOP_SECONDS)
 
     def end(self) -> None:
-        """End all connections, and tell the clients that are still sending."""
+        """End all connections; clients that are still sending are told so."""
         for channel in list(self.channels):
             channel.refuse(Overloaded("This process is stopping. Try again in a moment.", 1))
             channel.handle_close()
-
-    def warn_of(self, problem: Problem, address: str) -> None:
-        """Log a malformed request, without any byte of it, at a limited rate."""
-        now = time.monotonic()
-        if len(self._warnings) < _MAX_WARNINGS or now - self._warnings[0] > _WARNING_SECONDS:
-            self._warnings.append(now)
-            # The address is taken out of the log unless it is asked for (app/telemetry/logs.py).
-            self._warn("Invalid request from ip=%s: %s", address, problem.detail)
 
     def _make_room(self, newest: Channel) -> None:
         """End the connection that has been idle for longest, or else the slowest; never the newest."""
         latest = time.monotonic() - _IDLE_SECONDS
         others = [channel for channel in self.channels if channel is not newest]
-        idle = (channel for channel in others if channel.is_idle and channel.since <= latest)
-        victim = next(idle, None) or _slowest(others) or next(iter(others), None)
-        if victim is not None:
+        idle = (channel for channel in others if channel.wait in _IDLE and channel.since <= latest)
+        if victim := next(idle, None) or _slowest(others) or next(iter(others), None):
             victim.refuse(Overloaded("There are too many connections. Try again in a moment.", 1))
             victim.handle_close()
 
 
 def _slowest(channels: Iterable[Channel]) -> Channel | None:
     now = time.monotonic()
-    return min((each for each in channels if each.is_moving), key=lambda each: each.pace(now), default=None)
+    return min((each for each in channels if each.wait in _MOVING), key=lambda each: each.pace(now), default=None)

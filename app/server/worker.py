@@ -7,6 +7,7 @@ gunicorn only `gunicorn.workers.base.Worker` is used.
 from __future__ import annotations
 
 import os
+import selectors
 import sys
 import time
 from collections import deque
@@ -23,48 +24,71 @@ from waitress.server import create_server
 
 from ..processes.memory import IdleHeap
 from ..web.gate import Gate
-from .channel import Channel
-from .connections import Connections, limits_of
-from .loop import Loop
+from .connections import Channel, Connections
 
 _SWEEP_SECONDS = 0.25
-_READ_BYTES = 4096
+_EVENTS = ((selectors.EVENT_READ, wasyncore.read), (selectors.EVENT_WRITE, wasyncore.write))
+# waitress would write larger bodies to disk, and slow its threads down, where ours are bounded otherwise.
+_NO_LIMITS = dict.fromkeys(
+    ("channel_timeout", "connection_limit", "inbuf_overflow", "outbuf_overflow", "outbuf_high_watermark"), sys.maxsize
+)
 
 
-class Threads:
-    """What waitress gives requests to: threads, of which the one that was busy last is the next, or the loop itself."""
-
-    def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count)
+class Threads(ThreadPoolExecutor):
+    """What waitress hands requests to; unlike with its own threads, the one that was busy last is the next."""
 
     def add_task(self, channel: Channel) -> None:
-        """Have the next request of a channel answered; the loop writes an answer that is ready."""
+        """Have the next request of a channel answered; an answer that is ready is left to the loop."""
         if channel.requests[0].error:
             channel.connections.at_once.append(channel)
         else:
-            self._pool.submit(channel.service)
-
-    def end(self) -> None:
-        """Answer no more requests."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+            self.submit(channel.service)
 
 
-class Calls(wasyncore.file_dispatcher):  # type: ignore[misc]
-    """What signal handlers have left for the loop to do; a signal writes to the worker's pipe."""
+class Loop(dict[int, Any]):
+    """The map of waitress's dispatchers by file descriptor, and a round over those to which something happened.
 
-    def __init__(self, file: int, waiting: deque[Callable[[], object]], loop: Loop) -> None:
-        super().__init__(file, map=loop)
-        self._waiting = waiting
+    waitress's own loop asks each dispatcher in each round, which takes longer than a photo if thousands wait; this one
+    asks those in `changed`. Any thread may append to `changed`; all else is for the loop's thread.
+    """
 
-    def writable(self) -> bool:
-        """Return False: nothing is written here."""
-        return False
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed: deque[int] = deque()
+        self._selector = selectors.DefaultSelector()
 
-    def handle_read(self) -> None:
-        """Do it."""
-        self.recv(_READ_BYTES)
-        while self._waiting:
-            self._waiting.popleft()()
+    def __setitem__(self, file: int, dispatcher: Any) -> None:
+        super().__setitem__(file, dispatcher)
+        self.changed.append(file)
+
+    def __delitem__(self, file: int) -> None:
+        super().__delitem__(file)
+        self._register(file, 0)
+
+    def turn(self, seconds: float) -> None:
+        """Wait up to so many seconds for something to happen, and handle it."""
+        for _ in range(len(self.changed)):
+            file = self.changed.popleft()
+            if isinstance(self.get(file), Channel):
+                self[file].look()
+            if (found := self.get(file)) is not None:
+                wanted = (found.readable(), found.writable())
+                self._register(file, sum(event for (event, _), wants in zip(_EVENTS, wanted, strict=True) if wants))
+        for key, events in self._selector.select(0 if self.changed else seconds):
+            for event, handle in _EVENTS:
+                if events & event and key.fd in self:
+                    handle(self[key.fd])
+            self.changed.append(key.fd)
+
+    def _register(self, file: int, events: int) -> None:
+        key = self._selector.get_map().get(file)
+        if key is None:
+            if events:
+                self._selector.register(file, events)
+        elif not events:
+            self._selector.unregister(file)
+        elif events != key.events:
+            self._selector.modify(file, events)
 
 
 class Worker(base.Worker):  # type: ignore[misc]
@@ -86,16 +110,14 @@ class Worker(base.Worker):  # type: ignore[misc]
             raise ConfigError("This worker speaks no TLS; put a proxy in front.")
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Have the loop do something; for signal handlers, which may interrupt anything."""
+        """Have the loop make a call soon; for signal handlers, which may interrupt anything."""
         self._calls.append(call)
-        os.write(self.PIPE[1], b"\0")
 
     def run(self) -> None:
         """Serve until told to stop, then answer what is in flight."""
-        limits = limits_of(self.cfg, self.wsgi.config["TOPTHREE"])
-        self.connections = Connections(Gate(self.wsgi), limits, self.loop.changed, self.log.warning)
+        settings = self.wsgi.config["TOPTHREE"]
+        self.connections = Connections(self.cfg, settings, Gate(self.wsgi), self.loop.changed)
         threads = Threads(self.cfg.threads)
-        calls = Calls(self.PIPE[0], self._calls, self.loop)
         servers = [self._open(listener, threads) for listener in self.sockets]
         while self.alive and self.ppid == os.getppid():
             self._turn()
@@ -106,30 +128,25 @@ class Worker(base.Worker):  # type: ignore[misc]
         while self.connections.channels and time.monotonic() < end:
             self._turn()
         self.connections.end()
-        threads.end()
-        for dispatcher in (calls, *(server.trigger for server in servers)):
-            dispatcher.close()
+        threads.shutdown(wait=False, cancel_futures=True)
+        for server in servers:
+            server.trigger.close()
 
     def _open(self, listener: Any, threads: Threads) -> Any:
-        """Have waitress accept on one of gunicorn's sockets; its own limits are above ours."""
-        limits = self.connections.limits
+        """Have waitress accept connections on one of gunicorn's sockets."""
         server = create_server(
             self.wsgi,
             map=self.loop,
             sockets=[listener.sock],
             threads=0,
             backlog=self.cfg.backlog,
-            connection_limit=sys.maxsize,
-            channel_timeout=sys.maxsize,
             channel_request_lookahead=1,
-            clear_untrusted_proxy_headers=False,
+            clear_untrusted_proxy_headers=False,  # app/web/application.py does
             ident=None,
-            inbuf_overflow=sys.maxsize,
-            outbuf_overflow=sys.maxsize,
-            outbuf_high_watermark=sys.maxsize,
             log_socket_errors=False,
-            max_request_header_size=limits.head_bytes,
-            max_request_body_size=sys.maxsize,
+            max_request_header_size=self.cfg.limit_request_line + 1024 * self.cfg.limit_request_fields,
+            max_request_body_size=sys.maxsize,  # the gate knows each route's
+            **_NO_LIMITS,
         )
         server.task_dispatcher = threads
         server.channel_class = partial(Channel, self.connections)
@@ -147,9 +164,11 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.loop.turn(_SWEEP_SECONDS)
         while self.connections.at_once:
             self.connections.at_once.popleft().service()
+        while self._calls:
+            self._calls.popleft()()
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_SECONDS
             self.notify()
             self.heap.look(self.connections.answered, now)
-            self.connections.sweep()
+            self.connections.sweep(now)

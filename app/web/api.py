@@ -15,7 +15,17 @@ from ..photos.archives import Entry
 from .answers import Answerer, Rendered, current_answerer, server_timing, to_json, with_member
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
-from .uploads import BATCH, JSON, ONE_PHOTO, admit_body, read_photo, read_photos, request_deadline, settings_of_app, takes
+from .uploads import (
+    BATCH,
+    JSON,
+    ONE_PHOTO,
+    admit_body,
+    read_photo,
+    read_photos,
+    request_deadline,
+    settings_of_app,
+    takes,
+)
 
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"

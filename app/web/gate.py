@@ -1,8 +1,8 @@
 """Early rejection: what is decided by a request's parsed head, before any of its body is taken.
 
-The gate knows neither the server nor raw HTTP. A server calls `Gate.refuse` for each head, and `Gate.take_place` before
-it takes a body. A refusal under `/api` is a whole answer; elsewhere it is a page, for which Flask gets the request
-without its body, and the reason in the WSGI environment.
+The gate knows neither the server nor raw HTTP. A server calls `Gate.refuse` for each head, and `Gate.take_place`
+before it takes a body. A refusal under `/api` is a whole answer; elsewhere it is a page, for which Flask gets the
+request without its body, and the reason in the WSGI environment.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Gate:
         return limit.problem(self._settings) if (size or 0) > limit.body_bytes(self._settings) else None
 
     def _without_key(self, head: Head) -> Problem | None:
-        """Ask for the key of a large body; of a form the key may be a field, except in chunks, as no browser sends it."""
+        """Ask for the key of a large body; that of a form may be a field, except in chunks: no browser sends them."""
         is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
         may_have_it_inside = not head.path.startswith(_API) and head.body_bytes is not None
         if not (is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 from collections.abc import Callable
 
 import flask
@@ -16,7 +15,7 @@ from shapes import SlowBody, assert_problem, form
 from app import create_app
 from app.errors import NoPhoto, TooLarge
 from app.settings import Settings
-from app.web.uploads import FRAMING_BYTES, check_size, has_left, note_arrival, request_deadline
+from app.web.uploads import FRAMING_BYTES, check_size, note_arrival, request_deadline
 
 FIVE_MB = 5_000_000
 COCK = colour_png(7, 251, 80)
@@ -68,16 +67,12 @@ def test_a_deadline_that_is_no_number_is_refused(client: FlaskClient, asked: str
     assert "X-Request-Timeout-Ms" in assert_problem(answer, 400, "bad-parameter")
 
 
-def test_a_client_that_has_left_is_noticed() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert not has_left(ours)
-        theirs.send(b"the next request")
-        assert not has_left(ours)
-        assert ours.recv(100) == b"the next request"
-        theirs.close()
-        assert has_left(ours)
-    assert has_left(ours)
+def test_a_deadline_knows_whether_the_client_has_left(app: flask.Flask) -> None:
+    for has_left in (False, True):
+        environ = {"waitress.client_disconnected": lambda has_left=has_left: has_left}
+        with app.test_request_context(environ_overrides=environ):
+            note_arrival()
+            assert request_deadline().is_abandoned() is has_left
 
 
 def test_a_request_leaves_whatever_becomes_of_it(app: flask.Flask, client: FlaskClient) -> None:
