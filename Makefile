@@ -13,7 +13,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
+.PHONY: help serve test test-browser screens docs lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,25 +24,28 @@ serve: $(VENV)/.installed ## Install what is missing, get the model, serve http:
 test: $(VENV)/.installed-test ## Run every test that needs no extra system package.
 	$(BIN)/pytest -n auto
 
-test-browser: $(VENV)/.installed-browser ## Run the tests of the page in a real browser; installs Chromium where it may.
+test-browser: $(VENV)/.installed-browser ## Test the page in a real browser; install Chromium if possible.
 	$(BIN)/pytest tests/browser -n 2 --dist loadfile
 
 screens: $(VENV)/.installed-browser ## Take the screenshots of docs/screens.
 	PYTHONPATH=tests/support $(BIN)/python tests/browser/screens.py
 
-lint: $(VENV)/.installed-test ## Check style, formatting, types, and which module may import which.
+docs: $(VENV)/.installed ## Write the tables of the documents again, from the code that they describe.
+	$(BIN)/python scripts/write_docs.py
+
+lint: $(VENV)/.installed-test ## Run ruff, ruff format, mypy strict on app/, and import-linter.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-coverage: $(VENV)/.installed-test ## Run the tests and require 95% of branches.
+coverage: $(VENV)/.installed-test ## Run the tests, and require 95% of branches.
 	$(BIN)/pytest -n auto --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Send damaged files to the decoders for 30 minutes; SECONDS=60 makes it a minute, INPUTS=1000000 a million files.
 	$(BIN)/python scripts/fuzz_images.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUTS),--inputs $(INPUTS))
 
-bombs: $(VENV)/.installed ## Send files that cost much to decode beside good ones; nobody else may notice. SECONDS=20 makes it shorter.
+bombs: $(VENV)/.installed ## Send files that are costly to decode beside good ones, which must not be affected. SECONDS=20 makes it shorter.
 	$(BIN)/python scripts/bombs.py $(if $(SECONDS),--seconds $(SECONDS))
 	$(BIN)/python scripts/hostile_bombs.py $(if $(SECONDS),--seconds $(SECONDS))
 
@@ -52,13 +55,13 @@ soak: $(VENV)/.installed ## Send 20,000 mixed requests and require flat memory; 
 overload: $(VENV)/.installed ## Offer four times what the service can answer; it must still answer 90% of its best, and its probes.
 	$(BIN)/python scripts/overload.py $(if $(SECONDS),--seconds $(SECONDS))
 
-chaos: $(VENV)/.installed ## Kill, stop and reload the service, send it slow clients and costly files, under load; only what was killed may be lost.
+chaos: $(VENV)/.installed ## Kill, stop and reload the service, and send it slow clients and costly files, under load; only requests of what was killed may be lost.
 	$(BIN)/python scripts/chaos.py $(if $(SECONDS),--seconds $(SECONDS))
 
-schema-check: $(VENV)/.installed-schema ## Send what schemathesis makes of the interface's document for 5 minutes; SECONDS=60 makes it one.
+schema-check: $(VENV)/.installed-schema ## Send requests that schemathesis generates from the API's document for 5 minutes; SECONDS=60 makes it one.
 	$(BIN)/python scripts/schema_check.py $(if $(SECONDS),--seconds $(SECONDS))
 
-lock: $(VENV)/.installed ## Write requirements-serve.txt, what the container serves with, from pyproject.toml.
+lock: $(VENV)/.installed ## Write requirements-serve.txt, the packages of the container, from pyproject.toml.
 	@$(PIP) install --quiet uv
 	$(BIN)/python scripts/lock.py
 
@@ -68,7 +71,7 @@ audit: $(VENV)/.installed-audit ## Compare requirements-serve.txt with the publi
 image-check: $(VENV)/.installed-test ## Build the container image without a container engine, run it, try it (root, Debian).
 	scripts/image_check.sh
 
-clean: ## Remove the virtual environment, what was built, and all caches of the tools.
+clean: ## Remove the virtual environment, all built files, and the tools' caches.
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -77,7 +80,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "This is Python {}.{}. $(NEEDS)".format(*sys.version_info))'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "Installing topthree and what it needs into $(VENV). The first time this takes some minutes."
+	@echo "Installing topthree and its dependencies into $(VENV). The first time this takes some minutes."
 	@# No working pip means no environment, or one whose making was interrupted or whose Python has gone.
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@# CPU builds are a tenth of the size; where their index does not answer, the ordinary builds serve as well.

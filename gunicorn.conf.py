@@ -8,10 +8,10 @@ import shutil
 import signal
 import tempfile
 
-from app.errors import KeysError
+from app.errors import KeysError, PlanError
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
-from app.processes.plan import describe_plan, make_plan
+from app.processes.plan import check_memory, describe_plan, make_plan
 from app.processes.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings
 from app.telemetry import logs, metrics
@@ -78,6 +78,7 @@ loglevel = _settings.log_level
 
 def on_starting(server):
     """Make room for the numbers of all workers, say the plan and who may call; SIGHUP replaces models, not workers."""
+    logs.capture_stray_messages()
     server.found_by = None
     server.handle_hup = lambda: reload_workers(server, _reloads)
     server.handle_usr1 = lambda: _look_whether_to_drain(server)
@@ -88,8 +89,9 @@ def on_starting(server):
     for line in describe_plan(_plan).splitlines():
         server.log.info("Plan: %s", line)
     try:
+        check_memory(_plan)
         announce(_settings)
-    except KeysError as error:
+    except (KeysError, PlanError) as error:
         raise RuntimeError(str(error)) from error  # gunicorn prints a RuntimeError as one sentence
 
 

@@ -1,5 +1,5 @@
 """`python -m app` is the command `topthree`."""
 
-from .commands.cli import main
+from .commands import cli
 
-main()
+cli()

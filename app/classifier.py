@@ -7,16 +7,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from .errors import (
     BrokenImage,
     ModelUnavailable,
+    Overloaded,
     Problem,
     TooCostly,
     TooManyPixels,
@@ -41,8 +40,6 @@ LARGEST_BATCH = 32
 CHECK_SECONDS = 20.0
 DOUBT_SECONDS = 10.0
 
-Failure = TypeVar("Failure", bound=TopthreeError)
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -53,6 +50,7 @@ class Prediction:
     wnid: str | None
     label: str
     label_zh: str | None
+    label_gloss: str | None
     confidence: float
 
 
@@ -126,8 +124,8 @@ class Classifier:
         return self._model
 
     @property
-    def side_by_side(self) -> int:
-        """Tell how many photos of one request are worked on at once."""
+    def max_parallel(self) -> int:
+        """Return how many photos of one request are worked on at once; loads the model."""
         return LARGEST_BATCH if self.model.engine.batches else self._cpus
 
     def _load_first(self) -> None:
@@ -172,8 +170,11 @@ class Classifier:
     def warm_up(self) -> None:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
 
-        The photo goes the whole way of any other, decoder included, so that what fails here fails for all.
+        The photo goes the whole way of any other, decoder included, so that what fails here fails for all. Decoders
+        and model start at the same time.
         """
+        with suppress(Overloaded):  # it is tried again with the known photo, whose failure is reported
+            self._decoders.begin()
         model = self.model
         try:
             self._check(model)
@@ -260,33 +261,19 @@ class Classifier:
         traces.photo_computed(answer)
         return answer
 
-    def classify_many(
-        self,
-        photos: Sequence[bytes | Failure],
-        *,
-        max_pixels: int,
-        top: int = 3,
-        heatmap: bool = False,
-        deadline: Deadline = NO_DEADLINE,
-    ) -> list[Answer | Problem | Failure]:
-        """Classify photos side by side; one that fails becomes its problem, the others their answer, in order.
+    def thumbnail(
+        self, data: bytes, *, side: int, max_pixels: int, deadline: Deadline = NO_DEADLINE
+    ) -> tuple[Pixels, float, float]:
+        """Decode a photo to the upright picture that the model's crop is cut from, no side above `side`.
 
-        What is a failure already stays where it is, and what the deadline comes before carries that. Raises
-        ModelUnavailable for all of them.
+        Return uint8 RGB of shape (height, width, 3), and how many seconds decoding and waiting for a slot took. Needs
+        no model. Raises what `Lanes.decoded` raises.
         """
-
-        def classify(photo: bytes | Failure) -> Answer | Problem | Failure:
-            if isinstance(photo, TopthreeError):
-                return photo
-            try:
-                return self.classify(photo, max_pixels=max_pixels, top=top, heatmap=heatmap, deadline=deadline)
-            except ModelUnavailable:  # not this photo's fault, and the next one's fate
-                raise
-            except Problem as problem:
-                return problem
-
-        with ThreadPoolExecutor(self.side_by_side, thread_name_prefix="classify") as pool:
-            return list(pool.map(classify, photos))
+        arrived = time.monotonic()
+        with self._decoded(data, Wanted(Geometry(), max_pixels, side), deadline) as (photo, turn):
+            seconds = time.monotonic() - arrived - turn.waited_seconds
+        assert photo.thumbnail is not None
+        return photo.thumbnail, seconds, turn.waited_seconds
 
     def close(self) -> None:
         """Answer what waits, end the batcher's thread, if it runs, and the decoders."""
@@ -333,6 +320,6 @@ def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Pr
     probabilities = softmax(logits)
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [
-        Prediction(rank, at.class_id, at.wnid, at.label, at.label_zh, round(float(probabilities[at.class_id]), 6))
+        Prediction(rank, **vars(at), confidence=round(float(probabilities[at.class_id]), 6))
         for rank, at in enumerate((labels[index] for index in order), start=1)
     ]

@@ -2,8 +2,9 @@
 
 TopthreeError
 ├── KeysError                   a file of API keys cannot be used
+├── PlanError                   the machine, or the container's share of it, is too small
 ├── LabelsError                 a labels file cannot be used
-├── WeightsError                a weights file cannot be used, or none can be had
+├── WeightsError                a weights file cannot be used, or none can be downloaded
 ├── BundleError                 a bundle cannot be used
 └── Problem                     what an HTTP answer says, as RFC 9457 describes
     ├── NoPhoto                 400
@@ -53,6 +54,10 @@ class KeysError(TopthreeError):
     """A file of API keys is missing, malformed or cannot be written; the message never holds what a line says."""
 
 
+class PlanError(TopthreeError):
+    """The service cannot run in what the machine, or its share of it, has."""
+
+
 class LabelsError(TopthreeError):
     """A labels file is missing, malformed or of the wrong length."""
 
@@ -62,7 +67,7 @@ class LabelsError(TopthreeError):
 class WeightsError(TopthreeError):
     """A weights file is missing, damaged, of another shape, or cannot be downloaded."""
 
-    public = "The model's weights cannot be had or cannot be used. The service's log has the reason."
+    public = "The model's weights cannot be downloaded or used. The service's log has the reason."
 
 
 class BundleError(TopthreeError):
@@ -72,13 +77,17 @@ class BundleError(TopthreeError):
 
 
 class Problem(TopthreeError):
-    """A refusal with an HTTP status; `slug` is stable and makes the problem's `type`."""
+    """A failed request with an HTTP status; `slug` is stable and makes the problem's `type`.
+
+    The first line of a subclass's docstring is public: it is the meaning in the OpenAPI document and in docs/api.md.
+    """
 
     status: ClassVar[int]
     slug: ClassVar[str]
     title: ClassVar[str]
     retry_after_seconds: int | None = None
     challenge: str | None = None
+    accept_encoding: str | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -95,31 +104,31 @@ class Problem(TopthreeError):
 
 
 class NoPhoto(Problem):
-    """The request carries no photo, or one of no bytes."""
+    """The request has no part named `file`, or its photo is empty (0 bytes)."""
 
     status, slug, title = 400, "no-photo", "No photo in the request"
 
 
 class TooManyPhotos(Problem):
-    """A request for one photo carries several."""
+    """The request for one photo has several parts named `file`; send them to `/api/v1/predict/batch`."""
 
     status, slug, title = 400, "too-many-photos", "More than one photo"
 
 
 class BadParameter(Problem):
-    """A query parameter has a value that cannot be used."""
+    """A query parameter is unknown, given twice, or out of range."""
 
     status, slug, title = 400, "bad-parameter", "Parameter not understood"
 
 
 class BadRequest(Problem):
-    """The request itself is malformed."""
+    """The request is malformed: a form that ends early, for example, or JSON without base64."""
 
     status, slug, title = 400, "bad-request", "Request not understood"
 
 
 class Unauthorized(Problem):
-    """The request carries no API key, or one that is not known here; `challenge` is for `WWW-Authenticate`."""
+    """The API key is missing or unknown; the header `WWW-Authenticate` says which."""
 
     status, slug, title = 401, "unauthorized", "A key is needed"
 
@@ -129,7 +138,7 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """The request's API key is known, but disabled."""
+    """The API key is disabled."""
 
     status, slug, title = 403, "forbidden", "The key is disabled"
 
@@ -145,67 +154,71 @@ class NotFound(Problem):
 
 
 class MethodNotAllowed(Problem):
-    """The path exists, but not for this method."""
+    """The path does not support this method; the header `Allow` lists the methods that it supports."""
 
     status, slug, title = 405, "method-not-allowed", "Method not allowed"
 
 
 class RequestTimeout(Problem):
-    """The request came too slowly."""
+    """The request arrived too slowly: see `TOPTHREE_STALL_SECONDS` and `TOPTHREE_MIN_BYTES_PER_SECOND`."""
 
     status, slug, title = 408, "request-timeout", "Request too slow"
 
 
 class TooLarge(Problem):
-    """A photo or a request has more bytes than allowed."""
+    """The photo is larger than `TOPTHREE_MAX_UPLOAD_BYTES`, or the batch is over its limits."""
 
     status, slug, title = 413, "too-large", "Too large"
 
 
 class AddressTooLong(Problem):
-    """The request's first line is longer than any that this service reads."""
+    """The first line of the request is longer than 4,094 bytes."""
 
     status, slug, title = 414, "address-too-long", "Address too long"
 
 
 class UnsupportedContentType(Problem):
-    """The body's declared type is none that can carry a photo."""
+    """The Content-Type cannot carry a photo, or the body has a Content-Encoding."""
 
     status, slug, title = 415, "unsupported-content-type", "Content type not supported"
 
+    def __init__(self, detail: str, *, accept_encoding: str | None = None) -> None:
+        super().__init__(detail)
+        self.accept_encoding = accept_encoding
+
 
 class UnsupportedImage(Problem):
-    """The bytes are not an image of a known kind."""
+    """The file is not a photo in a supported format: text, SVG, PDF or ZIP, for example."""
 
     status, slug, title = 415, "unsupported-image", "Not a photo of a known kind"
 
 
 class BrokenImage(Problem):
-    """The bytes are of a known kind, but damaged or cut short."""
+    """The file has a supported format, but is damaged or incomplete."""
 
     status, slug, title = 422, "broken-image", "Photo is damaged"
 
 
 class UnreadableArchive(Problem):
-    """A ZIP archive, or one of its entries, is damaged, encrypted or packed in a way that cannot be read."""
+    """The ZIP archive or one of its entries is damaged, encrypted, or compressed in an unsupported way."""
 
     status, slug, title = 422, "unreadable-archive", "Archive cannot be read"
 
 
 class TooManyPixels(Problem):
-    """The photo's width times height is over the limit."""
+    """The photo's width times height, as its header gives them, is over `TOPTHREE_MAX_PIXELS`."""
 
     status, slug, title = 422, "too-many-pixels", "Too many pixels"
 
 
 class TooCostly(Problem):
-    """Decoding the photo takes more processor time or memory than one photo may take."""
+    """Decoding would take, or took, more processor time or memory than one photo may use."""
 
     status, slug, title = 422, "too-costly", "Too costly to decode"
 
 
 class RateLimited(Problem):
-    """The caller has used up what one key or one address may ask in this time."""
+    """The key or the address has used up its rate limit; `Retry-After` says when it is renewed."""
 
     status, slug, title = 429, "rate-limited", "Too many requests"
     retry_after_seconds = 1
@@ -216,25 +229,25 @@ class RateLimited(Problem):
 
 
 class HeaderTooLarge(Problem):
-    """The request's header has too many fields, or too long ones."""
+    """The request has more than 64 header fields, or one that is too long."""
 
     status, slug, title = 431, "header-too-large", "Header too large"
 
 
 class ClientClosedRequest(Problem):
-    """The client closed its connection before its turn came; seen in logs and metrics only."""
+    """The client disconnected before its request was processed; mostly seen in logs and metrics."""
 
     status, slug, title = 499, "client-closed-request", "Client closed request"
 
 
 class InternalError(Problem):
-    """Something failed on our side; the cause is in the log only."""
+    """The service failed; the cause is in its log."""
 
     status, slug, title = 500, "internal-error", "Internal error"
 
 
 class Overloaded(Problem):
-    """More work is waiting than may wait."""
+    """Too many requests, bytes or large photos are waiting; `Retry-After` says when to try again."""
 
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
@@ -245,10 +258,10 @@ class Overloaded(Problem):
 
 
 class ModelUnavailable(Problem):
-    """No model is ready to answer.
+    """No model is ready to answer, or none can be loaded; `Retry-After` says when to try again.
 
     `detail` is for the answer. The text, for the log and for commands, is `reason`, which may name files and hosts;
-    where there is no reason of its own, both are the same.
+    without a reason of its own both are the same.
     """
 
     status, slug, title = 503, "model-unavailable", "No model is ready"
@@ -263,7 +276,7 @@ class ModelUnavailable(Problem):
 
 
 class Draining(Problem):
-    """The service answers what comes, but is not to be sent anything new; `in_flight` counts its requests."""
+    """Only from `/readyz`: the service still answers, but is about to stop; `in_flight` counts its requests."""
 
     status, slug, title = 503, "draining", "Draining"
     retry_after_seconds = 5
@@ -278,7 +291,7 @@ class Draining(Problem):
 
 
 class DeadlineExceeded(Problem):
-    """The answer would come too late to be of use."""
+    """Waiting or decoding took longer than `TOPTHREE_DEADLINE_MS` or `X-Request-Timeout-Ms` allows."""
 
     status, slug, title = 504, "deadline-exceeded", "Deadline exceeded"
 

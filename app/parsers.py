@@ -1,4 +1,4 @@
-"""From a setting's text to its value: each parser raises ValueError with what the text must be."""
+"""Parsers of settings, from text to value; each raises ValueError with a description of valid text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Make a parser that takes these words alone."""
+    """Make a parser that accepts only these words."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -68,7 +68,7 @@ def otlp_endpoint(text: str) -> str | None:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Parse web origins (RFC 6454), separated by commas or spaces; empty is none."""
+    """Parse web origins (RFC 6454), separated by commas or spaces; empty is an empty tuple."""
     found = tuple(dict.fromkeys(part.removesuffix("/") for part in re.split(r"[\s,]+", text) if part))
     if not all(re.fullmatch(_ORIGIN, origin) for origin in found):
         raise ValueError("origins such as https://photos.example:8443, in lower case, without a path, never *")
@@ -84,7 +84,7 @@ def rate_limit(text: str) -> str | None:
 
 
 def rate_limit_storage(text: str) -> str:
-    """Parse where counts are kept: memory:// or the address of a Redis."""
+    """Parse the place of the counts: memory:// or the address of a Redis."""
     if text != "memory://" and not re.fullmatch(r"(redis|rediss|redis\+unix)://\S+", text):
         raise ValueError("memory:// or the address of a Redis, such as redis://127.0.0.1:6379/0")
     return text
@@ -109,7 +109,7 @@ def address(text: str) -> str | None:
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Parse an IP address, an IPv6 one with or without brackets; None where it is none."""
+    """Parse an IP address, an IPv6 one with or without brackets; None if the text is not one."""
     try:
         return ipaddress.ip_address(host[1:-1] if re.fullmatch(r"\[.*:.*\]", host) else host)
     except ValueError:

@@ -1,69 +1,149 @@
-"""Settings: one table, read once from `TOPTHREE_*`, frozen."""
+"""Settings: each declared once, with type, default, parser and help; read once from `TOPTHREE_*`, frozen."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import parsers
-from .setting_table import PREFIX, SETTINGS, Setting
 
-# The folder that holds templates, static files and gunicorn.conf.py beside the package.
-ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "TOPTHREE_"
+MEBI = 1024 * 1024
+
+_PACKAGE = Path(__file__).resolve().parent
+# The folder that holds the package. Child processes start there, so that they import this package and no other `app`.
+ROOT = _PACKAGE.parent
+# The folder of templates, static files and gunicorn.conf.py: in an installed wheel the package, else that beside it.
+RESOURCES = _PACKAGE if (_PACKAGE / "templates").is_dir() else ROOT
 
 
 class SettingsError(ValueError):
     """A setting has a value that cannot be used; the message names its variable."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """All settings of one process; `SETTINGS` holds what each means, `from_environment` reads them.
+def setting(default: str | int, parse: Callable[[str], Any], help: str) -> Any:
+    """Declare a field of `Settings`; `default` is text as in the environment, and empty means not set."""
+    return dataclasses.field(metadata={"default": str(default), "parse": parse, "help": help})
 
-    An empty `precision` is the bundle's own.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one process, as `from_environment` reads them. The variable of a field is its name in capitals
+    behind `TOPTHREE_`.
+
+    `torch_hub` has no variable of its own: PyTorch's `TORCH_HOME` moves it. An empty `precision` is the bundle's own.
     """
 
-    host: str
-    port: int
-    weights: Path | None
-    weights_sha256: str | None
-    weights_url: str | None
-    labels: Path | None
-    bundle: Path | None
-    bundle_sha256: str | None
-    fallback: str
-    cache: Path
+    host: str = setting("127.0.0.1", parsers.host, "address to listen on")
+    port: int = setting(8000, parsers.integer(1, 65535), "port to listen on")
+    weights: Path | None = setting(
+        "", parsers.path, "weights file to serve, .pth or .safetensors; no fallback is used"
+    )
+    weights_sha256: str | None = setting("", parsers.sha256, "SHA-256 that the file of TOPTHREE_WEIGHTS must have")
+    weights_url: str | None = setting("", parsers.url, "mirror to download the ResNet-18 weights from")
+    labels: Path | None = setting(
+        "", parsers.path, "class names of a custom model: one per line, or CSV with a column 'label'"
+    )
+    bundle: Path | None = setting(
+        "", parsers.path, "bundle to serve, made by 'topthree bundle'; nothing is downloaded or prepared"
+    )
+    bundle_sha256: str | None = setting("", parsers.sha256, "SHA-256 that the file of TOPTHREE_BUNDLE must have")
+    fallback: str = setting(
+        "efficientnet_lite0",
+        parsers.one_of("efficientnet_lite0", "none"),
+        "model to use if the ResNet-18 weights cannot be downloaded; with none the service does not become ready",
+    )
+    cache: Path = setting(
+        "", parsers.path, "folder for weights and prepared models; the default is topthree in the user's cache folder"
+    )
     torch_hub: Path
-    engine: str
-    precision: str
-    max_upload_bytes: int
-    max_batch_bytes: int
-    max_batch_items: int
-    max_pixels: int
-    max_waiting: int
-    max_waiting_bytes: int
-    deadline_ms: int
-    stall_seconds: int
-    min_bytes_per_second: int
-    result_cache_bytes: int
-    workers: int
-    trusted_proxies: int
-    page: str
-    api_keys_file: Path | None
-    rate_limit: str | None
-    rate_limit_per_address: str | None
-    rate_limit_storage: str
-    cors_origins: tuple[str, ...]
-    log_level: str
-    log_format: str
-    access_log: str
-    log_addresses: str
-    metrics_address: str | None
-    traces: str | None
+    engine: str = setting(
+        "auto",
+        parsers.one_of("auto", "openvino", "torch"),
+        "inference engine; auto is OpenVINO, or torch if there is a GPU",
+    )
+    precision: str = setting(
+        "fp32",
+        parsers.one_of("fp32", "bf16", "int8", "auto"),
+        "number format; auto is bf16 if the processor has it in hardware, else fp32; int8 needs 'topthree prepare';"
+        " with a bundle the default is the bundle's own",
+    )
+    max_upload_bytes: int = setting(10 * MEBI, parsers.integer(1, 1024 * MEBI), "maximum size of a photo, in bytes")
+    max_batch_bytes: int = setting(
+        64 * MEBI, parsers.integer(1, 4096 * MEBI), "maximum size of a batch request, in bytes"
+    )
+    max_batch_items: int = setting(64, parsers.integer(1, 1000), "maximum number of photos in a batch request")
+    max_pixels: int = setting(
+        64_000_000, parsers.integer(1, 1_000_000_000), "maximum number of pixels in a photo, width times height"
+    )
+    max_waiting: int = setting(
+        64, parsers.integer(1, 100_000), "maximum number of queued requests per process; further requests get 503"
+    )
+    max_waiting_bytes: int = setting(
+        256 * MEBI,
+        parsers.integer(1, 64 * 1024 * MEBI),
+        "maximum bytes of uploads in flight per process; further requests get 503",
+    )
+    deadline_ms: int = setting(
+        30_000,
+        parsers.integer(1, 600_000),
+        "maximum wait of a request for its turn, in milliseconds; the header X-Request-Timeout-Ms can shorten it",
+    )
+    stall_seconds: int = setting(
+        10, parsers.integer(1, 600), "timeout for request headers and for stalled bodies or responses, in seconds"
+    )
+    min_bytes_per_second: int = setting(
+        1000,
+        parsers.integer(1, 1_000_000_000),
+        "minimum transfer rate of a body or response, in bytes per second; slower clients are disconnected",
+    )
+    result_cache_bytes: int = setting(
+        16 * MEBI,
+        parsers.integer(0, 64 * 1024 * MEBI),
+        "maximum size of the result cache per process, in bytes; 0 turns it off",
+    )
+    workers: int = setting(1, parsers.integer(1, 64), "number of server processes; each loads its own model")
+    trusted_proxies: int = setting(
+        0, parsers.integer(0, 10), "number of trusted proxies in front, whose X-Forwarded-* headers are used"
+    )
+    page: str = setting("on", parsers.one_of("on", "off"), "the web page; off leaves only the API")
+    api_keys_file: Path | None = setting(
+        "", parsers.path, "file of API keys, as 'topthree keys new' writes it; without it no key is needed"
+    )
+    rate_limit: str | None = setting(
+        "",
+        parsers.rate_limit,
+        "requests allowed per key, or per address without a key, such as 60/minute or 10/second;1000/day",
+    )
+    rate_limit_per_address: str | None = setting(
+        "", parsers.rate_limit, "requests allowed per address, with any key; written like TOPTHREE_RATE_LIMIT"
+    )
+    rate_limit_storage: str = setting(
+        "memory://",
+        parsers.rate_limit_storage,
+        "where requests are counted: memory:// in each process separately, redis://… for all processes together",
+    )
+    cors_origins: tuple[str, ...] = setting(
+        "",
+        parsers.origins,
+        "web origins whose pages may call the API, such as https://photos.example, separated by commas",
+    )
+    log_level: str = setting(
+        "info", parsers.one_of("debug", "info", "warning", "error"), "minimum level of logged messages"
+    )
+    log_format: str = setting("text", parsers.one_of("text", "json"), "log format; json writes one object per line")
+    access_log: str = setting("off", parsers.one_of("on", "off"), "one log line per request")
+    log_addresses: str = setting("off", parsers.one_of("on", "off"), "client addresses in the log")
+    metrics_address: str | None = setting(
+        "", parsers.address, "host:port that serves /metrics and the probes; /metrics is served nowhere else"
+    )
+    traces: str | None = setting(
+        "", parsers.otlp_endpoint, "address of an OpenTelemetry collector that accepts OTLP over HTTP"
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -73,35 +153,60 @@ class Settings:
         does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work.
         """
         _refuse_unknown(environment)
-        values = {setting.name: _read(setting, environment) for setting in SETTINGS}
+        values = {row.name: _read(row, environment) for row in SETTINGS}
         user_cache = _folder(environment, "XDG_CACHE_HOME", "~/.cache")
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
         if values["bundle"]:
-            values |= _left_to_the_bundle(values, environment)
+            values |= _defaults_of_a_bundle(values, environment)
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
         _refuse_impossible(settings)
         return settings
 
     def as_environment(self) -> dict[str, str]:
-        """Write the settings as variables, paths made absolute, for a child process in any folder."""
-        values = {setting.variable: getattr(self, setting.name) for setting in SETTINGS}
-        return {key: _as_text(value) for key, value in values.items()}
+        """Write the settings as variables, with absolute paths, for a child process in any folder."""
+        return {row.variable: _as_text(getattr(self, row.name)) for row in SETTINGS}
+
+    @property
+    def url(self) -> str:
+        """Return the address at which this machine reaches the service."""
+        address = parsers.ip_address(self.host)
+        if address is not None and address.is_unspecified:
+            return f"http://{'127.0.0.1' if address.version == 4 else '[::1]'}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Tell whether only this machine can reach the service."""
+        """Return whether only this machine can reach the service."""
         address = parsers.ip_address(self.host)
         return self.host == "localhost" if address is None else address.is_loopback
 
 
-def _read(setting: Setting, environment: Mapping[str, str]) -> Any:
-    text = environment.get(setting.variable, setting.default).strip()
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One declaration of `Settings`, for code that reads or lists all of them."""
+
+    name: str
+    default: str
+    parse: Callable[[str], Any]
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """Return the name of the environment variable."""
+        return PREFIX + self.name.upper()
+
+
+SETTINGS = tuple(Setting(field.name, **field.metadata) for field in dataclasses.fields(Settings) if field.metadata)
+
+
+def _read(row: Setting, environment: Mapping[str, str]) -> Any:
+    text = environment.get(row.variable, row.default).strip()
     try:
-        return setting.parse(text or setting.default)
+        return row.parse(text or row.default)
     except ValueError as error:
         shown = re.sub(r"//[^/@]*@", "//…@", text)  # the password of an address stays out of logs
-        raise SettingsError(f"{setting.variable} is {shown!r}; it must be {error}.") from error
+        raise SettingsError(f"{row.variable} is {shown!r}; it must be {error}.") from error
 
 
 def _as_text(value: object) -> str:
@@ -120,15 +225,13 @@ def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = [setting.variable for setting in SETTINGS]
-    unknown = sorted(key for key in environment if key.startswith(PREFIX) and key not in known)
-    # TOPTHREE_TEST_* belongs to the test suite, which runs the real command in child processes.
-    unknown = [key for key in unknown if not key.startswith(PREFIX + "TEST_")]
-    if unknown:
-        names = [name.removeprefix(PREFIX) for name in known]
-        near = difflib.get_close_matches(unknown[0].removeprefix(PREFIX), names, n=1, cutoff=0.75)
+    names = [row.name.upper() for row in SETTINGS]
+    given = sorted(key.removeprefix(PREFIX) for key in environment if key.startswith(PREFIX))
+    unknown = next((name for name in given if name not in names), None)
+    if unknown is not None:
+        near = difflib.get_close_matches(unknown, names, n=1, cutoff=0.75)
         advice = f"perhaps {PREFIX}{near[0]} is meant: " if near else ""
-        raise SettingsError(f"{unknown[0]} is not a setting; {advice}'topthree serve --help' lists them all.")
+        raise SettingsError(f"{PREFIX}{unknown} is not a setting; {advice}'topthree serve --help' lists them all.")
 
 
 def _refuse_impossible(settings: Settings) -> None:
@@ -157,8 +260,8 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_METRICS_ADDRESS must have another port than TOPTHREE_PORT.")
 
 
-def _left_to_the_bundle(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
-    """Say what a bundle decides where nobody does: it is OpenVINO's, and of the precision that it was made in."""
+def _defaults_of_a_bundle(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the engine and precision of a bundle, unless the environment sets them; an empty precision is its own."""
     is_asked = environment.get(f"{PREFIX}PRECISION", "").strip()
     return {
         "engine": "openvino" if values["engine"] == "auto" else values["engine"],
@@ -169,6 +272,6 @@ def _left_to_the_bundle(values: Mapping[str, Any], environment: Mapping[str, str
 def _refuse_beside_a_bundle(settings: Settings) -> None:
     for variable in ("WEIGHTS", "LABELS"):
         if getattr(settings, variable.lower()):
-            raise SettingsError(f"TOPTHREE_BUNDLE holds weights and labels of its own; unset TOPTHREE_{variable}.")
+            raise SettingsError(f"TOPTHREE_BUNDLE has its own weights and labels; unset TOPTHREE_{variable}.")
     if settings.engine == "torch":
-        raise SettingsError("TOPTHREE_BUNDLE holds a model of OpenVINO, which TOPTHREE_ENGINE=torch cannot compute.")
+        raise SettingsError("TOPTHREE_BUNDLE holds an OpenVINO model, which TOPTHREE_ENGINE=torch cannot run.")

@@ -94,7 +94,9 @@ async def send(url: str, body: bytes) -> int:
     try:
         head = f"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
-        return (await asyncio.wait_for(read_answer(reader), PATIENCE_SECONDS))[0]
+        # Not `wait_for`, which in Python 3.11 can lose a cancellation that comes together with the answer.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return (await read_answer(reader))[0]
     except (OSError, EOFError):  # TimeoutError is an OSError
         return LOST
     finally:

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import dataclasses
 import http.client
+import io
 import os
 import sys
 import time
@@ -21,11 +22,13 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pillow_heif
 from bomb_photos import hostile
 from bombs import bombarding, is_fair, send
 from chaos_load import load
 from heif_boxes import heic_cycle
 from overload import photo_requests
+from PIL import Image
 from promises import broken_of, verdict
 
 from app.measuring.own_server import OwnServer, own_server
@@ -38,6 +41,9 @@ MAX_P99_MS = 1000.0
 MAX_BEHIND_SECONDS = 3.0
 # Until then decoders have taken the photos that wait, so that the good one comes behind them.
 BEFORE_SECONDS = 0.3
+LARGE_PHOTOS = 20
+LARGE_AT_ONCE = 3
+LARGE_SIZE = (4032, 3024)
 GOOD = photo_requests()[0].partition(b"\r\n\r\n")[2]
 
 
@@ -75,6 +81,32 @@ async def behind(server: OwnServer, name: str, body: bytes) -> list[str]:
     return [f"{name}: {sentence}" for sentence in broken_of(promises)]
 
 
+async def large(server: OwnServer) -> list[str]:
+    """Send twenty large HEIC, three at a time."""
+    body = large_heic()
+    turn = asyncio.Semaphore(LARGE_AT_ONCE)
+
+    async def one() -> tuple[int, float]:
+        async with turn:
+            began = time.monotonic()
+            return await send(server.url, body), time.monotonic() - began
+
+    came = await asyncio.gather(*(one() for _ in range(LARGE_PHOTOS)))
+    answered = sum(status == http.HTTPStatus.OK for status, _ in came)
+    slowest = max(seconds for _, seconds in came)
+    print(f"{LARGE_PHOTOS} HEIC of 12 MP, {LARGE_AT_ONCE} at a time: {answered} answered, slowest {slowest:.2f} s")
+    return broken_of({"a large HEIC was not answered": answered < LARGE_PHOTOS})
+
+
+def large_heic() -> bytes:
+    """Make a HEIC of 12 megapixels with light noise, so that it costs as much as a camera's."""
+    encoded = io.BytesIO()
+    width, height = LARGE_SIZE
+    picture = Image.effect_noise((width // 4, height // 4), 60).resize(LARGE_SIZE, Image.Resampling.BICUBIC)
+    pillow_heif.from_pillow(picture.convert("RGB")).save(encoded, quality=60, enc_params={"preset": "ultrafast"})
+    return encoded.getvalue()
+
+
 def readiness(url: str) -> int:
     """Ask `/readyz`; return its status."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
@@ -90,7 +122,8 @@ async def run(server: OwnServer, seconds: float) -> list[str]:
     for kind in ("spins", "allocates", "crashes"):
         found += await beside(server, kind, seconds / 3)
     found += await behind(server, "a cycle", heic_cycle(0))
-    return found + await behind(server, "a decoder that waits", hostile("waits"))
+    found += await behind(server, "a decoder that waits", hostile("waits"))
+    return found + await large(server)
 
 
 def main() -> int:

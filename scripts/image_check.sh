@@ -125,6 +125,33 @@ write_sbom() {
   say "build/topthree.cdx.json lists its $(wc -l <<<"$listed") components"
 }
 
+status_of() { inside curl --silent --output /dev/null --write-out '%{http_code}' -F "file=@$1" http://127.0.0.1:8000/api/v1/predict; }
+
+# Decoders are the processes below the one that forks them, which is the worker's only child.
+decoders() { pgrep --parent "$(pgrep --full 'app\.processes\.forkserver' --nslist pid --ns "$process")"; }
+
+# Photos are decoded in processes of their own: also here, where nothing may be written and no right is left.
+check_decoders() {
+  local file status
+  grep -q 'Sandbox of the processes that decode photos: no files, sockets or processes' "$work/serve.log" \
+    || fail "the log does not say that the sandbox is in force."
+  for file in /dev/shm/full /tmp/full; do
+    runc exec "$container" dd if=/dev/zero of=$file bs=1M status=none 2>>"$work/dd.log" && fail "$file has no end."
+  done
+  mkdir "$work/bombs"
+  (cd scripts && "$bin/python" -c 'import pathlib, sys; from bomb_photos import bombs
+for name, data in bombs().items():
+    pathlib.Path(sys.argv[1], name.replace("/", " ")).write_bytes(data)' "$work/bombs")
+  for file in "$work"/bombs/*; do
+    status=$(status_of "$file")
+    [[ $status =~ ^(200|413|415|422)$ ]] || fail "$(basename "$file"): $status"
+  done
+  decoders | xargs kill -KILL
+  status=$(status_of "$photo")
+  [ "$status" = 200 ] || fail "a photo after all decoders were killed: $status"
+  say "$(find "$work/bombs" -type f | wc -l) costly files answered, a full /dev/shm and /tmp, all decoders killed: photos go on"
+}
+
 check_service() {
   local started answer label
   started=$(date +%s%3N)
@@ -142,6 +169,7 @@ check_service() {
   [[ $label == *${EXPECT:-}* ]] || fail "'$EXPECT' was to come first."
   answer=$(inside curl --silent --fail-with-body -F file=@tests/data/drawn.heic http://127.0.0.1:8000/api/v1/predict) \
     || fail "HEIC: $answer"
+  check_decoders
   inside curl --silent --fail --output /dev/null http://127.0.0.1:8000/ || fail "the page does not answer."
   runc kill "$container" "$(jq -r .StopSignal "$work/image.json")"
   timeout 20 tail --pid="$process" --follow /dev/null || { cat "$work/serve.log"; fail "it does not stop."; }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_END_SECONDS = 10.0
 ROOT = Path("/sys/fs/cgroup")
 # The names of the limit, of the largest use so far, and of the file that counts kills, in both versions.
 NAMES = {
@@ -50,7 +52,15 @@ def born_limited(limit_bytes: int) -> Iterator[Group | None]:
     finally:
         leave(group)
         if group:
-            group.folder.rmdir()
+            _remove(group.folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a group; a process that was killed a moment ago may still be in it."""
+    end = time.monotonic() + MAX_END_SECONDS
+    while (folder / "cgroup.procs").read_text(encoding="ascii") and time.monotonic() < end:
+        time.sleep(0.05)
+    folder.rmdir()
 
 
 def leave(group: Group | None) -> None:

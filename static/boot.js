@@ -5,7 +5,6 @@
   root.classList.add('script');
 
   const systemDark = matchMedia('(prefers-color-scheme: dark)');
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === 'dark' : systemDark.matches);
 
   function stored(work) {
     try {
@@ -24,14 +23,22 @@
     if (document.querySelector('script[type=module]') && !root.dataset.alive) root.classList.remove('script');
 
     const button = document.getElementById('theme');
+    // From the system's theme to the other one, then to the same one whatever the system does, then back.
+    const next = () => {
+      const opposite = systemDark.matches ? 'light' : 'dark';
+      if (!root.dataset.theme) return opposite;
+      if (root.dataset.theme !== opposite) return 'system';
+      return systemDark.matches ? 'dark' : 'light';
+    };
     const relabel = () => {
-      button.title = isDark() ? button.dataset.light : button.dataset.dark;
+      button.title = button.dataset[next()];
       button.setAttribute('aria-label', button.title);
     };
     button.addEventListener('click', () => {
-      const chosen = isDark() ? 'light' : 'dark';
-      root.dataset.theme = chosen;
-      stored((storage) => storage.setItem('theme', chosen));
+      const chosen = next();
+      if (chosen === 'system') delete root.dataset.theme;
+      else root.dataset.theme = chosen;
+      stored((storage) => (chosen === 'system' ? storage.removeItem('theme') : storage.setItem('theme', chosen)));
       relabel();
     });
     systemDark.addEventListener('change', relabel);

@@ -21,12 +21,19 @@ from app.classifier import Classifier
 from app.settings import Settings
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_settings() -> Iterator[None]:
+    """Remove all `TOPTHREE_` variables; those that tests need (`TOPTHREE_TEST_…`) were read at import."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("TOPTHREE_"):
+                patch.delenv(name)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take our variables away and point every cache to a folder of this test's own."""
-    for name in list(os.environ):
-        if name.startswith("TOPTHREE_") and not name.startswith("TOPTHREE_TEST_"):
-            monkeypatch.delenv(name)
+    """Point every cache to a folder of this test's own."""
     monkeypatch.delenv("TORCH_HOME", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,16 +12,14 @@ from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model, 
 
 from app.classifier import softmax
 from app.errors import (
-    BrokenImage,
     ClientClosedRequest,
     DeadlineExceeded,
     ModelUnavailable,
-    UnsupportedImage,
     WeightsError,
 )
 from app.model import Model
 from app.model.engines import Inference, Pixels
-from app.queueing.scheduling import Deadline
+from app.queueing.scheduling import Deadline, in_order, side_by_side
 
 PIXELS = 10**7
 PATIENCE_SECONDS = 20
@@ -134,13 +133,6 @@ def test_heat_maps_come_with_the_crop_they_cover() -> None:
     assert answer.image["crop"] == {"left": 0.28125, "top": 0.0625, "right": 0.71875, "bottom": 0.9375}
 
 
-def test_a_batch_keeps_its_order_and_its_failures() -> None:
-    photos = [colour_png(10), b"text", colour_png(20), b"\xff\xd8\xff broken", colour_png(30)]
-    answers = fake_classifier().classify_many(photos, max_pixels=PIXELS)
-    assert [type(answers[index]) for index in (1, 3)] == [UnsupportedImage, BrokenImage]
-    assert [answers[index].predictions[0].class_id for index in (0, 2, 4)] == [10, 20, 30]
-
-
 class RecordingEngine(FakeEngine):
     """Remembers for each inference whether it could use the whole machine, and can be held."""
 
@@ -180,14 +172,6 @@ def test_what_nobody_waits_for_is_not_computed(deadline: Deadline, failure: type
     assert engine.alone == []
 
 
-def test_what_a_deadline_comes_before_in_a_batch_is_told_in_its_place() -> None:
-    turns = iter([False, False, True, True])  # asked before and after a photo is decoded
-    deadline = Deadline(is_abandoned=lambda: next(turns))
-    answers = fake_classifier().classify_many([colour_png(10), colour_png(20)], max_pixels=PIXELS, deadline=deadline)
-    assert answers[0].predictions[0].class_id == 10
-    assert isinstance(answers[1], ClientClosedRequest)
-
-
 class BatchingEngine(FakeEngine):
     """An engine for which many photos at once pay."""
 
@@ -204,7 +188,9 @@ class BatchingEngine(FakeEngine):
 def test_a_batching_engine_gets_batches_and_every_photo_its_own_answer() -> None:
     engine = BatchingEngine()
     classifier = make_classifier(lambda: fake_model(engine), cpus=1)
-    answers = classifier.classify_many([colour_png(number) for number in range(40)], max_pixels=PIXELS)
+    photos = [colour_png(number) for number in range(40)]
+    work = functools.partial(classifier.classify, max_pixels=PIXELS)
+    answers = in_order(side_by_side(work, photos, classifier.max_parallel))
     assert [answer.predictions[0].class_id for answer in answers] == list(range(40))
     assert sum(engine.sizes) == 40
     classifier.close()

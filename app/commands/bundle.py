@@ -1,4 +1,13 @@
-"""`topthree bundle`: all that serves in one archive, for a machine without a network."""
+"""Write one archive that serves without a network.
+
+It holds the prepared model, its labels, a description and checksums; TOPTHREE_BUNDLE=FILE serves from it. With --check
+nothing is written, and the exit status is 1 if the bundle is damaged or does not serve with this installation.
+
+\b
+Examples:
+  topthree bundle --output model.tar
+  topthree bundle --check model.tar
+"""
 
 from __future__ import annotations
 
@@ -38,29 +47,56 @@ from ..model.engines import check_classes
 from ..model.labels import Label, load_labels
 from ..settings import Settings
 from ..version import __version__
-from .weights import announce, make_ready
+from . import read_settings
+from .weights import make_ready
 
 
-def run(settings: Settings, *, output: Path | None, precision: str | None, force: bool) -> None:
-    """Write the bundle of the model that would serve, after preparing it where it is not prepared yet."""
+@click.command(help=__doc__)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Output file (default: named after the model).",
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "int8"]), help="Model to bundle (default: TOPTHREE_PRECISION)."
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "--check",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Verify and describe this bundle instead of writing one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --check: print JSON.")
+def command(*, output: Path | None, precision: str | None, force: bool, check: Path | None, as_json: bool) -> None:
+    """Write a bundle, or check one."""
+    if (check and (output or precision or force)) or (as_json and not check):
+        raise click.UsageError("--check takes an existing bundle, and only --json beside it.")
+    settings = read_settings()
+    if check:
+        _check(check, sha256=settings.bundle_sha256, as_json=as_json)
+    else:
+        _write(settings, output=output, precision=precision, force=force)
+
+
+def _write(settings: Settings, *, output: Path | None, precision: str | None, force: bool) -> None:
+    """Write the bundle of the model that would serve, which is prepared first if necessary."""
     if settings.bundle:
         raise BundleError("TOPTHREE_BUNDLE names a bundle already; unset it to make another from the weights.")
     if settings.engine == "torch":
         raise BundleError("A bundle holds a model of OpenVINO; unset TOPTHREE_ENGINE.")
     family = precision_family(precision or settings.precision)
     settings = dataclasses.replace(settings, engine="openvino", precision=family)
-    announce(make_ready(settings))
-    prepared = ensure_prepared(settings)
+    prepared = ensure_prepared(settings, weights=make_ready(settings))
     target = output or Path(f"topthree-{prepared.manifest.name}-{family}-openvino{openvino_version()}.tar")
     if target.exists() and not force:
-        raise BundleError(f"{target} is there already; --force replaces it.")
+        raise BundleError(f"{target} already exists; use --force to replace it.")
     bundle = write_bundle(prepared, load_labels(settings.labels), target)
     click.echo(describe(bundle))
     click.echo(f"To serve it, anywhere: TOPTHREE_BUNDLE={target} topthree serve")
 
 
-def check(path: Path, *, sha256: str | None, as_json: bool) -> None:
-    """Verify a bundle to the last byte and describe it; raises BundleError where it cannot be served here."""
+def _check(path: Path, *, sha256: str | None, as_json: bool) -> None:
+    """Verify a bundle to the last byte and describe it; raises BundleError if it cannot be served here."""
     bundle = read_bundle(path, sha256)
     if as_json:
         whole = {"sha256": bundle.sha256, "bytes": path.stat().st_size} | dataclasses.asdict(bundle.description)
@@ -78,7 +114,7 @@ def describe(bundle: Bundle) -> str:
         "Bundle": f"{bundle.path}, {bundle.path.stat().st_size:,} bytes, whole",
         "SHA-256": bundle.sha256,
         "Model": f"{made.model.get('name')}, {made.precision}, {made.classes} classes"
-        + (", the packaged fallback" if made.fallback else ""),
+        + (", the built-in model" if made.fallback else ""),
         "Weights": f"SHA-256 {made.weights_sha256}",
         "Made by": f"topthree {made.topthree}, to serve with OpenVINO {made.openvino}",
     }
@@ -146,6 +182,6 @@ def _write_member(out: Any, name: str, content: BinaryIO, size: int) -> None:
 def _write_labels(labels: tuple[Label, ...]) -> bytes:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["class_id", "wnid", "label", "label_zh"])
-    table.writerows([label.class_id, label.wnid or "", label.label, label.label_zh or ""] for label in labels)
+    table.writerow(["class_id", "wnid", "label", "label_zh", "label_gloss"])
+    table.writerows(["" if cell is None else cell for cell in vars(label).values()] for label in labels)
     return text.getvalue().encode()

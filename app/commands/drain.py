@@ -1,4 +1,14 @@
-"""`topthree drain`: have balancers send new work elsewhere, before the service is stopped."""
+"""Make the running service report that it is not ready, and wait until it can be stopped.
+
+The service still answers requests. This command returns once no requests are in flight, but not before 10 seconds
+(--seconds), so that load balancers notice. The exit status is 3 if nothing runs at TOPTHREE_HOST and TOPTHREE_PORT,
+and 1 if requests are still in flight after 25 seconds (--at-most).
+
+\b
+Examples:
+  topthree drain
+  topthree drain --undo
+"""
 
 from __future__ import annotations
 
@@ -7,17 +17,18 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+import urllib.parse
+from collections.abc import Callable
 
 import click
 
 from ..errors import Draining, TopthreeError
-from ..parsers import ip_address
 from ..processes.pidfile import find
 from ..settings import Settings
+from . import read_settings
 
 PROBE_SECONDS = 5.0
-# The master looks at its signals at once, unless it is amid a reload.
+# gunicorn's master handles signals at once, unless it is reloading.
 NOTICE_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 
@@ -29,16 +40,18 @@ class NothingRuns(TopthreeError):
 
 
 class DrainFailed(TopthreeError):
-    """The service does not do what it was told, or not in time."""
+    """The service did not react, or still has requests in flight at the end of the wait."""
 
 
-def run(settings: Settings, environment: Mapping[str, str], *, seconds: float, at_most: float, undo: bool) -> None:
-    """Turn readiness off and wait for `seconds`, and then until nothing is in flight; or, with `undo`, turn it on.
-
-    Raises NothingRuns, or DrainFailed where requests are in flight still after `at_most` seconds.
-    """
+@click.command(help=__doc__)
+@click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Shortest time to wait.")
+@click.option("--at-most", type=click.FloatRange(0), default=25.0, show_default=True, help="Longest time to wait.")
+@click.option("--undo", is_flag=True, help="Make the service ready again.")
+def command(seconds: float, at_most: float, *, undo: bool) -> None:
+    """Turn readiness off and wait for `seconds`, and then until nothing is in flight; or, with `undo`, turn it on."""
+    settings = read_settings()
     began = time.monotonic()
-    file = find(environment, settings.host, settings.port)
+    file = find(os.environ, settings.host, settings.port)
     if file is None:
         raise NothingRuns(
             f"Nothing runs here: no topthree of this user listens on {settings.host} port {settings.port}. "
@@ -47,14 +60,14 @@ def run(settings: Settings, environment: Mapping[str, str], *, seconds: float, a
     file.want(draining=not undo)
     os.kill(file.pid, signal.SIGUSR1)
     if not _wait_until(lambda: _is_draining(settings) is not undo, began + NOTICE_SECONDS):
-        raise DrainFailed("The service has not taken notice: its log may say why.")
+        raise DrainFailed("The service did not react; see its log.")
     if undo:
-        click.echo("Ready as before.", err=True)
+        click.echo("The service is ready again.", err=True)
         return
     time.sleep(seconds)
     if not _wait_until(lambda: _ask(settings).get("in_flight") == 0, began + max(at_most, seconds)):
         raise DrainFailed(
-            f"Requests are in flight still after {at_most:g} seconds: {_ask(settings).get('in_flight')}."
+            f"After {at_most:g} seconds, requests are still in flight: {_ask(settings).get('in_flight')}."
         )
     click.echo(f"Drained: not ready for {time.monotonic() - began:.1f} s, and nothing is in flight.", err=True)
 
@@ -68,18 +81,15 @@ def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
 
 
 def _is_draining(settings: Settings) -> bool | None:
-    """Tell whether the service says so; None where it is too busy to say anything."""
+    """Return whether the service says that it drains, or None if it is too busy to answer."""
     document = _ask(settings)
     return document.get("type") == f"/problems/{Draining.slug}" if document else None
 
 
 def _ask(settings: Settings) -> dict[str, object]:
-    """Return what `/readyz` says; nothing where the service is too busy, and where it has ended, that it is empty."""
-    address = ip_address(settings.host)
-    host = settings.host.strip("[]")
-    if address is not None and address.is_unspecified:
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    connection = http.client.HTTPConnection(host, settings.port, timeout=PROBE_SECONDS)
+    """Return the `/readyz` document; `{}` on a time-out; an idle "draining" document if the service has exited."""
+    address = urllib.parse.urlsplit(settings.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PROBE_SECONDS)
     try:
         connection.request("GET", "/readyz")
         document: dict[str, object] = json.loads(connection.getresponse().read())

@@ -1,9 +1,19 @@
-"""`topthree keys`: make API keys, and list and change those of a file."""
+"""Make API keys, and list, check, enable and disable those of a file.
+
+The file holds only digests: a key is shown once, when it is made, and cannot be shown again.
+
+\b
+Examples:
+  topthree keys new alice --file keys.txt
+  topthree keys disable alice --file keys.txt
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -14,8 +24,35 @@ from ..web.keys import Key, KeySet, check_name, digest_of, new_token, parse_keys
 HEADING = "# API keys of topthree: name, enabled or disabled, SHA-256 of the key.\n"
 
 
+def _keys_file(*, required: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--file",
+        "path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="TOPTHREE_API_KEYS_FILE",
+        show_envvar=True,
+        required=required,
+        help="The file of keys.",
+    )
+
+
+@click.group(help=__doc__)
+def command() -> None:
+    """Hold the commands below."""
+
+
+@command.command("new")
+@click.argument("name")
+@_keys_file(required=False)
 def new(name: str, path: Path | None) -> None:
-    """Print a new key once, and add its line to the file, which is made where it is missing; or print the line."""
+    """Print a new key for NAME and add it to the file.
+
+    The file is made if it does not exist. Without a file, the line to add to it is printed too.
+
+    \b
+    Example:
+      topthree keys new alice --file keys.txt
+    """
     token = new_token()
     key = Key(check_name(name), True, digest_of(token))
     if path is None:
@@ -28,13 +65,63 @@ def new(name: str, path: Path | None) -> None:
     click.echo(token)
 
 
+@command.command("list")
+@_keys_file()
 def show(path: Path) -> None:
-    """Print each key's name and state, and the first digits of its digest."""
+    """List the keys: state, first digits of the digest, and name.
+
+    \b
+    Example:
+      topthree keys list --file keys.txt
+    """
     for key in read_keys(path).keys:
         click.echo(f"{key.state:8}  {key.digest.hex()[:12]}…  {key.name}")
 
 
-def set_state(name: str, path: Path, *, enabled: bool) -> None:
+@command.command("check")
+@_keys_file()
+def check(path: Path) -> None:
+    """Read a key from standard input; print its name and state.
+
+    The exit status is 1 if the file does not have the key.
+
+    \b
+    Example:
+      topthree keys check --file keys.txt < key.txt
+    """
+    key = read_keys(path).find(sys.stdin.readline().strip())
+    if key is None:
+        raise KeysError(f"{path} does not have this key.")
+    click.echo(f"{key.name}: {key.state}")
+
+
+@command.command("disable")
+@click.argument("name")
+@_keys_file()
+def disable(name: str, path: Path) -> None:
+    """Reject the key of NAME from now on.
+
+    \b
+    Example:
+      topthree keys disable alice --file keys.txt
+    """
+    _set_state(name, path, enabled=False)
+
+
+@command.command("enable")
+@click.argument("name")
+@_keys_file()
+def enable(name: str, path: Path) -> None:
+    """Accept the key of NAME again.
+
+    \b
+    Example:
+      topthree keys enable alice --file keys.txt
+    """
+    _set_state(name, path, enabled=True)
+
+
+def _set_state(name: str, path: Path, *, enabled: bool) -> None:
     """Enable or disable a key in the file, and leave every other line as it is."""
     keys = read_keys(path)
     old = _named(keys, name, path)
@@ -44,18 +131,8 @@ def set_state(name: str, path: Path, *, enabled: bool) -> None:
     _, hash_sign, comment = lines[number].partition("#")
     lines[number] = f"{new_line}  #{comment}" if hash_sign else new_line
     _write(path, "\n".join(lines))
-    click.echo(
-        f"{name} is {'enabled' if enabled else 'disabled'}, for servers that start from now on or are told to reload.",
-        err=True,
-    )
-
-
-def check(token: str, path: Path) -> None:
-    """Say whose key this is and whether it is enabled; raises KeysError for one that the file does not have."""
-    key = read_keys(path).find(token)
-    if key is None:
-        raise KeysError(f"{path} does not have this key.")
-    click.echo(f"{key.name}: {key.state}")
+    state = "enabled" if enabled else "disabled"
+    click.echo(f"{name} is {state}. A running service reads the file again after kill -HUP.", err=True)
 
 
 def _named(keys: KeySet, name: str, path: Path) -> Key:
@@ -70,12 +147,12 @@ def _append(path: Path, key: Key) -> None:
     if text and not text.endswith("\n"):
         text += "\n"
     text += key.as_line() + "\n"
-    parse_keys(text, path)  # a name that is there already is refused before anything is written
+    parse_keys(text, path)  # refuse a name that exists before anything is written
     _write(path, text)
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step, readable and writable by its owner alone where it is new."""
+    """Replace the file in one step; a new one is readable and writable only by its owner."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     try:
         descriptor, unfinished = tempfile.mkstemp(dir=path.absolute().parent, prefix=".keys-")

@@ -1,55 +1,71 @@
-"""`topthree predict`: many photos, as a table, JSON, JSON lines or CSV."""
+"""Classify photos: files, all photos below folders, or standard input (-).
+
+A file that cannot be read is reported in its place, the others are classified, and the exit status is 1.
+
+\b
+Examples:
+  topthree predict cat.jpg holiday/
+  topthree predict holiday/ --csv > holiday.csv
+  topthree predict - < cat.jpg
+"""
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..classifier import Classifier
 from ..errors import TopthreeError
+from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, list_photos
-from ..settings import Settings
+from . import read_settings
 
-# Columns where there is no terminal: wide enough that no line is folded in a file or a pipe.
+# Columns without a terminal: so many that no line is folded in a file or a pipe.
 WIDE = 10_000
 
 
-def run(settings: Settings, sources: Sequence[str], *, top: int, form: str) -> bool:
-    """Classify and print; return whether every photo could be read."""
-    files = list_photos(sources)
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, required=True, metavar="FILE… | FOLDER | -")
+@click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Answers per photo.")
+@click.option("--json", "json", is_flag=True, help="Print one JSON document.")
+@click.option("--ndjson", "ndjson", is_flag=True, help="Print one JSON object per line, as soon as it is ready.")
+@click.option("--csv", "csv", is_flag=True, help="Print CSV, one line per answer.")
+@click.option("--table", "table", is_flag=True, help="Print a table (the default).")
+def command(sources: tuple[str, ...], top: int, **formats: bool) -> None:
+    """Classify and print; the exit status is 1 if any file could not be read."""
+    chosen = [name for name, is_chosen in formats.items() if is_chosen]
+    if len(chosen) > 1:
+        raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other.")
+    output_format = chosen[0] if chosen else "table"
+    settings = read_settings()
+    failed: list[str] = []
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
-        return _predict(classifier, files, top=top, form=form, max_pixels=settings.max_pixels)
+        rows = classify_files(
+            classifier,
+            list_photos(sources),
+            top=top,
+            max_pixels=settings.max_pixels,
+            # Lines that stream to the terminal show the progress themselves, and a bar would be torn by them.
+            show_progress=output_format in ("json", "table") or not sys.stdout.isatty(),
+        )
+        WRITERS[output_format](_noting_failures(rows, failed), classifier)
+    if failed:
+        raise SystemExit(1)
 
 
-def _predict(classifier: Classifier, files: Sequence[str], *, top: int, form: str, max_pixels: int) -> bool:
-    classifier.model  # noqa: B018 - a model that cannot load is one error, not one for each photo
-    failures = 0
-    # Lines that stream to the terminal show the progress themselves; a bar among them would only tear them.
-    show_progress = form in ("json", "table") or not sys.stdout.isatty()
-
-    def counted() -> Iterable[Row]:
-        nonlocal failures
-        rows = classify_files(classifier, files, top=top, max_pixels=max_pixels, show_progress=show_progress)
-        for row in rows:
-            failures += isinstance(row[1], TopthreeError)
-            yield row
-
-    writers: dict[str, Callable[[Iterable[Row], Classifier], None]] = {
-        "json": _write_json,
-        "ndjson": _write_ndjson,
-        "csv": _write_csv,
-        "table": _write_table,
-    }
-    writers[form](counted(), classifier)
-    return failures == 0
+def _noting_failures(rows: Iterable[Row], failed: list[str]) -> Iterator[Row]:
+    for name, outcome in rows:
+        if isinstance(outcome, TopthreeError):
+            failed.append(name)
+        yield name, outcome
 
 
 def _as_dict(row: Row) -> dict[str, object]:
@@ -61,7 +77,9 @@ def _as_dict(row: Row) -> dict[str, object]:
 
 
 def _write_json(rows: Iterable[Row], classifier: Classifier) -> None:
-    document = {"results": [_as_dict(row) for row in rows], "model": classifier.model.identity}
+    document: dict[str, object] = {"results": [_as_dict(row) for row in rows]}
+    if classifier.loaded_model is not None:  # it is None if no file could be read
+        document["model"] = classifier.loaded_model.identity
     print(json.dumps(document, ensure_ascii=False, indent=1))
 
 
@@ -72,15 +90,13 @@ def _write_ndjson(rows: Iterable[Row], classifier: Classifier) -> None:
 
 def _write_csv(rows: Iterable[Row], classifier: Classifier) -> None:
     names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence")
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(("file", *names, "error"))
+    write_rows(sys.stdout, [("file", *names, "error")])
     for file, outcome in rows:
         if isinstance(outcome, TopthreeError):
-            table.writerow((file, *[""] * len(names), str(outcome)))
+            write_rows(sys.stdout, [(file, *[""] * len(names), str(outcome))])
         else:
-            table.writerows(
-                (file, *(getattr(prediction, name) for name in names), "") for prediction in outcome.predictions
-            )
+            facts = ([getattr(prediction, name) for name in names] for prediction in outcome.predictions)
+            write_rows(sys.stdout, [(file, *each, "") for each in facts])
 
 
 def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:
@@ -96,3 +112,11 @@ def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:
             table.add_row(shown, percent, Text(prediction.label), Text(prediction.label_zh or ""))
     console = Console()
     Console(width=None if console.is_terminal else WIDE).print(table, highlight=False)
+
+
+WRITERS: dict[str, Callable[[Iterable[Row], Classifier], None]] = {
+    "json": _write_json,
+    "ndjson": _write_ndjson,
+    "csv": _write_csv,
+    "table": _write_table,
+}

@@ -1,4 +1,12 @@
-"""Find, fetch and report the weights on a terminal."""
+"""Show which weights would serve, and why.
+
+The network is used only with --fetch.
+
+\b
+Examples:
+  topthree weights
+  topthree weights --fetch
+"""
 
 from __future__ import annotations
 
@@ -6,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,7 +31,6 @@ from ..model.download import Progress as Report
 from ..model.engines import choose_engine
 from ..model.opening import open_bundle
 from ..model.weights import (
-    BUNDLE,
     PACKAGED,
     RESNET18,
     RESNET18_URL,
@@ -36,18 +44,30 @@ from ..model.weights import (
     packaged_weights,
 )
 from ..settings import Settings
+from . import read_settings
 
 console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
+@click.command(help=__doc__)
+@click.option("--fetch", is_flag=True, help="Download the ResNet-18 weights; they replace the built-in model.")
+def command(*, fetch: bool) -> None:
+    """Print the steps of the search; the exit status is 1 if no weights serve."""
+    settings = read_settings()
+    if fetch:
+        fetch_with_progress(settings)
+    if not report(settings):
+        raise SystemExit(1)
+
+
 def find_with_progress(settings: Settings) -> Weights:
-    """Find the weights to serve, with a progress bar where they have to be downloaded."""
+    """Find the weights to serve, with a progress bar if they have to be downloaded."""
     with _download_bar() as progress:
         return find_weights(settings, progress=progress)
 
 
 def make_ready(settings: Settings) -> Weights:
-    """Find the weights and prepare their model where the engine wants that, with progress on the terminal."""
+    """Find the weights, and prepare their model if the engine needs that, with progress on the terminal."""
     if settings.bundle:
         return open_bundle(settings.bundle, settings).weights
     if choose_engine(settings.engine) == "torch":
@@ -57,7 +77,7 @@ def make_ready(settings: Settings) -> Weights:
     if open_prepared(settings, weights):
         return weights
     with console.status(f"Preparing {weights.record.name}; this is done once."):
-        return ensure_prepared(settings).weights
+        return ensure_prepared(settings, weights=weights).weights
 
 
 def fetch_with_progress(settings: Settings) -> Weights:
@@ -66,21 +86,8 @@ def fetch_with_progress(settings: Settings) -> Weights:
         return download_weights(settings, progress=progress)
 
 
-def announce(weights: Weights) -> None:
-    """Say on standard error which model serves, and loudly if it is only the fallback."""
-    console.print(f"Model: {weights.record.name}, {weights.source} ({weights.path})")
-    if weights.is_fallback:
-        way_out = "'topthree weights --fetch' tries again; TOPTHREE_WEIGHTS names a file of your own."
-        if weights.source == BUNDLE:
-            way_out = "Where the weights can be had, 'topthree bundle' makes another."
-        console.print(
-            f"Note: {weights.reason} {weights.record.name} serves instead of {RESNET18.name}. {way_out}",
-            style="yellow",
-        )
-
-
 def report(settings: Settings) -> bool:
-    """Print the steps of the chain down to the one that serves, and return whether any does."""
+    """Print the steps of the search down to the one that serves, and return whether there is one."""
     for source, place, look in _steps(settings):
         try:
             weights = look()

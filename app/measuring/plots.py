@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from .load import Load
-
-SUFFIXES = (".png", ".svg", ".pdf")
-
-
-def check_plot(path: Path) -> None:
-    """Raise click.UsageError where a plot could not be saved to `path`, before the measuring and not after it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise click.UsageError("--plot needs matplotlib: pip install -e '.[bench]'")
-    if path.suffix.lower() not in SUFFIXES:
-        raise click.UsageError(f"--plot writes {', '.join(SUFFIXES)}; {path.name} is none of them.")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise click.UsageError(f"--plot cannot write {path}.")
 
 
 def plot_loads(loads: Sequence[Load], title: str, path: Path) -> None:

@@ -1,54 +1,84 @@
-"""Photos from files and folders, decoded in order, for the jobs that look at many."""
+"""Photos from files and folders, classified side by side and returned in order, for the jobs that look at many."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..classifier import LARGEST_BATCH, Answer, Classifier
-from ..errors import NoPhoto, Problem
-from ..photos.folders import STANDARD_INPUT, FileProblem
+from ..classifier import Answer, Classifier
+from ..errors import ModelUnavailable, NoPhoto, Problem
+from ..photos.folders import FileProblem, read_file
+from ..queueing.scheduling import in_order, side_by_side
 
 Row = tuple[str, Answer | Problem | FileProblem]
+_File = tuple[str, bytes | Problem | FileProblem]
 
 
 def classify_files(
-    classifier: Classifier, files: Sequence[str], *, top: int, max_pixels: int, show_progress: bool = True
+    classifier: Classifier, files: Iterable[str], *, top: int, max_pixels: int, show_progress: bool = True
 ) -> Iterator[Row]:
-    """Classify files in batches and yield for each its predictions or its problem, in order.
+    """Classify files side by side and yield each with its predictions or its problem, in order.
 
-    Where standard error is a terminal, a progress bar is shown there, unless `show_progress` is false.
+    A few files are read ahead. The model is loaded for the first file that can be read; raises ModelUnavailable if
+    that fails. If standard error is a terminal, a progress bar is shown there, unless `show_progress` is false.
     """
-    # Rich would send what is printed meanwhile to the bar's terminal, even where standard output is a file.
-    with Progress(
-        console=Console(stderr=True),
-        disable=not (show_progress and sys.stderr.isatty()),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
-        task = bar.add_task("Classifying", total=len(files))
-        for start in range(0, len(files), LARGEST_BATCH):
-            names = files[start : start + LARGEST_BATCH]
-            outcomes = classifier.classify_many([_read(name) for name in names], max_pixels=max_pixels, top=top)
-            yield from zip(names, outcomes, strict=True)
-            bar.advance(task, len(names))
+
+    def classify(file: _File) -> Row:
+        name, photo = file
+        if isinstance(photo, bytes):
+            try:
+                return name, classifier.classify(photo, max_pixels=max_pixels, top=top)
+            except ModelUnavailable:  # not the fault of this photo, and the same for the next
+                raise
+            except Problem as problem:
+                return name, problem
+        return name, photo
+
+    # Standard input is read here, too: a thread that waits for it could not be interrupted.
+    photos: Iterator[_File] = ((name, _read(name)) for name in files)
+    with _progress_bar(show_progress) as bar:
+        task = bar.add_task("Classifying", total=len(files) if isinstance(files, Sequence) else None)
+        for name, photo in photos:
+            if isinstance(photo, bytes):
+                photos = itertools.chain([(name, photo)], photos)
+                break
+            yield name, photo
+            bar.advance(task)
+        else:
+            return
+        for row in in_order(side_by_side(classify, photos, classifier.max_parallel)):
+            yield row
+            bar.advance(task)
 
 
 def printable(name: str) -> str:
-    """Write a file name on one line: control characters and undecodable bytes as escapes, all else as it is."""
+    """Write a file name on one line, with escapes for control characters and for bytes that are not UTF-8."""
     hidden = ("Cc", "Cs", "Zl", "Zp")
     return "".join(repr(char)[1:-1] if unicodedata.category(char) in hidden else char for char in name)
 
 
 def _read(name: str) -> bytes | Problem | FileProblem:
     try:
-        data = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
-    except OSError as error:
-        return FileProblem(f"The file cannot be read: {error.strerror}.")
-    return data or NoPhoto("The file is empty.")
+        return read_file(name) or NoPhoto("The file is empty.")
+    except FileProblem as problem:
+        return problem
+
+
+def _progress_bar(is_wanted: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not (is_wanted and sys.stderr.isatty()),
+        transient=True,
+        # Rich would send to the terminal what is printed while the bar is shown, even if standard output is a file.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

@@ -6,12 +6,13 @@ import functools
 import hashlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import ModelUnavailable
 from ..processes.plan import make_plan
-from ..settings import ROOT, Settings
+from ..settings import Settings
 from .artifact import Manifest
 from .engines import (
     Engine,
@@ -25,12 +26,12 @@ from .engines import (
 )
 from .labels import Label, load_labels
 from .opening import open_serving
-from .weights import Weights, find_weights
+from .weights import BUNDLE, Weights, find_weights
 
 log = logging.getLogger(__name__)
 
 # A cup of coffee: both published models take it for class 967, espresso, and are sure of it.
-KNOWN_PHOTO = ROOT / "static" / "samples" / "coffee.webp"
+KNOWN_PHOTO = Path(__file__).with_name("check.webp")
 KNOWN_CLASS = 967
 KNOWN_PIXELS = 1_000_000
 
@@ -80,8 +81,18 @@ def load_model(settings: Settings) -> Model:
     weights = model.weights
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
     if weights.is_fallback:
-        log.warning("This is the packaged fallback, not ResNet-18: %s", weights.reason)
+        log.warning(
+            "Using the built-in model, EfficientNet-Lite0, instead of ResNet-18: %s %s",
+            weights.reason,
+            _way_out(weights),
+        )
     return model
+
+
+def _way_out(weights: Weights) -> str:
+    if weights.source == BUNDLE:
+        return "A bundle of ResNet-18 can be made where its weights can be downloaded."
+    return "'topthree weights --fetch' tries the download again."
 
 
 def check_model(model: Model, crop: Pixels) -> None:

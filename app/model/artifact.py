@@ -127,12 +127,13 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
-def ensure_prepared(settings: Settings, *, progress: Progress | None = None) -> Prepared:
-    """Open the artifact to serve; where there is none, prepare it first in a process of its own.
+def ensure_prepared(settings: Settings, *, weights: Weights | None = None) -> Prepared:
+    """Open the artifact to serve; if there is none, prepare it first in a process of its own.
 
-    Raises WeightsError with the reason where that cannot be done.
+    `weights` are those that `identify_weights` found, for a caller that has asked already. Raises WeightsError with
+    the reason if that cannot be done.
     """
-    weights = identify_weights(settings, progress=progress)
+    weights = weights or identify_weights(settings)
     prepared = open_prepared(settings, weights)
     if prepared is None:
         _prepare_in_subprocess(settings, weights)

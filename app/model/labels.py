@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LabelsError
+from ..photos.folders import name_key
 
 IMAGENET_FILE = Path(__file__).with_name("labels.csv")
 
 
 @dataclass(frozen=True)
 class Label:
-    """One class: its index, WordNet id and names; a custom model's classes have `label` alone."""
+    """One class: its index, WordNet id and names; a custom model's classes may have `label` alone.
+
+    `label_gloss` says in a few words what an English name means that is a riddle alone, such as "file".
+    """
 
     class_id: int
     wnid: str | None
     label: str
     label_zh: str | None
+    label_gloss: str | None = None
 
 
 @functools.cache
@@ -43,8 +48,9 @@ def load_labels(source: Path | bytes | None) -> tuple[Label, ...]:
 def read_labels(path: Path) -> tuple[Label, ...]:
     """Read a labels file: one name a line, or CSV with a header that has a column `label`.
 
-    CSV may carry `wnid` and `label_zh` too. The line's order is the class index; a column `class_id`, where
-    there is one, must agree with it. Raises LabelsError with the reason and the line.
+    CSV may carry `wnid`, `label_zh` and `label_gloss` too. The line's order is the class index; a column
+    `class_id`, where there is one, must agree with it. Blank lines at the end do not count. Raises LabelsError with
+    the reason and the line.
     """
     try:
         return _parse(path.read_bytes(), str(path))
@@ -63,19 +69,22 @@ def _parse(content: bytes, name: str) -> tuple[Label, ...]:
 
 
 def _rows(text: str) -> list[dict[str, str]]:
+    """Read the rows, without blank ones at the end: editors leave blank lines there, and tables rows of commas."""
     table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    if "label" in (table.fieldnames or ()):
-        return list(table)
-    return [{"label": line} for line in text.splitlines()]
+    rows = list(table) if "label" in (table.fieldnames or ()) else [{"label": line} for line in text.splitlines()]
+    while rows and not "".join(rows[-1][column] or "" for column in rows[-1] if column).strip():
+        rows.pop()
+    return rows
 
 
 def _label(file: str, index: int, row: dict[str, str]) -> Label:
-    wnid, name, name_zh = ((row.get(column) or "").strip() for column in ("wnid", "label", "label_zh"))
+    columns = ("wnid", "label", "label_zh", "label_gloss")
+    wnid, name, name_zh, gloss = ((row.get(column) or "").strip() for column in columns)
     if not name:
         raise LabelsError(f"The labels file {file} has no name for class {index}.")
     if row.get("class_id", str(index)) != str(index):
         raise LabelsError(f"The labels file {file} has class_id {row['class_id']} where {index} is due.")
-    return Label(index, wnid or None, name, name_zh or None)
+    return Label(index, wnid or None, name, name_zh or None, gloss or None)
 
 
 def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
@@ -87,14 +96,16 @@ def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
         if wanted in (str(label.class_id), label.wnid)
         or wanted in label.label.casefold()
         or wanted in (label.label_zh or "").casefold()
+        or wanted in (label.label_gloss or "").casefold()
     ]
 
 
 def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
-    """Map WordNet ids and English names, after which files may be named, to class indices.
+    """Map WordNet ids and English names, after which folders and files may be named, to class indices.
 
-    A name that two classes share, as cardigan does, stands for neither.
+    Both are written as `name_key` writes them. A name that two classes share, as cardigan does, stands for neither.
     """
-    count = collections.Counter(label.label.casefold() for label in labels)
-    names = {label.label.casefold(): label.class_id for label in labels if count[label.label.casefold()] == 1}
-    return names | {label.wnid: label.class_id for label in labels if label.wnid}
+    keys = [name_key(label.label) for label in labels]
+    count = collections.Counter(keys)
+    names = {key: label.class_id for key, label in zip(keys, labels, strict=True) if count[key] == 1}
+    return names | {name_key(label.wnid): label.class_id for label in labels if label.wnid}

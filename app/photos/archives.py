@@ -1,31 +1,55 @@
-"""The photos of a ZIP archive, read in memory and within limits, whatever the archive says of itself."""
+"""The photos of a ZIP archive, read in memory and within limits, whatever the archive says of itself.
+
+`zipfile` reads the directory. The files are unpacked here, by what the directory says of them: `zipfile` refuses a
+file whose name is written in two ways, and programs do that (a backslash in one place, a slash in the other).
+"""
 
 from __future__ import annotations
 
 import io
+import re
+import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import NoPhoto, Problem, TooLarge, UnreadableArchive
+from .clutter import is_clutter
+from .formats import kind_of
 
 # Each entry of the directory begins so; counting that bounds what reading the directory can cost.
 _DIRECTORY_ENTRY = b"PK\x01\x02"
-_MOST_ENTRIES = 4096
+_MAX_ENTRIES = 4096
+# A file's own header (APPNOTE 4.3.7): it begins so, and ends with the lengths of its name and extra field.
+_LOCAL_HEADER = b"PK\x03\x04"
+_LOCAL_HEADER_BYTES = 30
+_LENGTHS = struct.Struct("<HH")
+_LENGTHS_START = 26
+# Flags and fields of APPNOTE 4.4.4, 4.4.2 and 4.6.9.
 _ENCRYPTED = 0x1
+_UTF8_NAME = 0x800
+_UNIX = 3
+_UNICODE_PATH = 0x7075
+# MS-DOS's attribute of a folder.
+_DOS_FOLDER = 0x10
 # The others decompress a whole block however little is asked for, so a few kilobytes could become very many.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What file managers add beside the files.
-_CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
-_DAMAGES = (
+_UNREADABLE_DIRECTORY = (
     zipfile.BadZipFile,
-    zlib.error,
     ValueError,
     OSError,
     EOFError,
     OverflowError,
-    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
+    RuntimeError,  # of a version that zipfile does not know
+)
+_OTHER_ARCHIVES = (
+    ("a RAR archive", re.compile(rb"Rar!\x1a\x07")),
+    ("a 7-Zip archive", re.compile(rb"7z\xbc\xaf\x27\x1c")),
+    ("gzip data", re.compile(rb"\x1f\x8b")),
+    ("XZ data", re.compile(rb"\xfd7zXZ\x00")),
+    ("a tar archive", re.compile(rb".{257}ustar", re.DOTALL)),
 )
 
 
@@ -38,48 +62,126 @@ class Entry:
 
 
 def read_archive(
-    data: bytes, *, most_entries: int, most_bytes: int, most_entry_bytes: int, admit: Callable[[int], None]
+    data: bytes, *, max_entries: int, max_bytes: int, max_entry_bytes: int, admit: Callable[[int], None]
 ) -> list[Entry]:
     """Read all files of an archive, in its own order, without folders and what file managers add.
 
-    An entry that is encrypted, damaged or over `most_entry_bytes` carries its problem. Raises UnreadableArchive for
-    what is no archive, NoPhoto for one without files, and TooLarge for more than `most_entries` files or more than
-    `most_bytes` of them. `admit` is told how many bytes are about to be unpacked, and may raise. Sizes hold for what
+    An entry that is encrypted, damaged or over `max_entry_bytes` carries its problem. Raises UnreadableArchive for
+    what is no archive, NoPhoto for one without files, and TooLarge for more than `max_entries` files or more than
+    `max_bytes` of them. `admit` is told how many bytes are about to be unpacked, and may raise. Sizes hold for what
     is read: no more than it declares is taken from an entry.
     """
-    if data.count(_DIRECTORY_ENTRY) > _MOST_ENTRIES:
-        raise TooLarge(f"The archive has more than {_MOST_ENTRIES:,} entries.")
+    files = [
+        (name, entry)
+        for entry in _read_directory(data)
+        if not _is_folder(entry, name := _name_of(entry)) and not is_clutter(name.split("/"))
+    ]
+    if not files:
+        raise NoPhoto("The archive holds no file. Pack at least one photo.")
+    if len(files) > max_entries:
+        raise TooLarge(f"{len(files)} photos are more than the {max_entries} of one batch.")
+    size = sum(entry.file_size for _, entry in files if entry.file_size <= max_entry_bytes)
+    if size > max_bytes:
+        raise TooLarge(f"The photos in the archive have more than {max_bytes:,} bytes. Send fewer at a time.")
+    admit(size)
+    view = memoryview(data)
+    return [Entry(name, _read(view, entry, max_entry_bytes)) for name, entry in files]
+
+
+def _read_directory(data: bytes) -> list[zipfile.ZipInfo]:
+    if data.count(_DIRECTORY_ENTRY) > _MAX_ENTRIES:
+        raise TooLarge(f"The archive has more than {_MAX_ENTRIES:,} entries.")
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except _DAMAGES as error:
-        raise UnreadableArchive("The body is no ZIP archive, or a damaged one. Pack it again.") from error
-    with archive:
-        files = [entry for entry in archive.infolist() if not _is_clutter(entry)]
-        if not files:
-            raise NoPhoto("The archive holds no file. Pack at least one photo.")
-        if len(files) > most_entries:
-            raise TooLarge(f"{len(files)} photos are more than the {most_entries} of one batch.")
-        size = sum(entry.file_size for entry in files if entry.file_size <= most_entry_bytes)
-        if size > most_bytes:
-            raise TooLarge(f"The photos in the archive have more than {most_bytes:,} bytes. Send fewer at a time.")
-        admit(size)
-        return [Entry(entry.filename, _read(archive, entry, most_entry_bytes)) for entry in files]
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.infolist()
+    except UnicodeDecodeError as error:
+        raise UnreadableArchive(
+            "A name in the archive is marked as UTF-8, but is not UTF-8. Pack it again."
+        ) from error
+    except _UNREADABLE_DIRECTORY as error:
+        raise _not_an_archive(data) from error
 
 
-def _is_clutter(entry: zipfile.ZipInfo) -> bool:
-    *folders, name = entry.filename.split("/")
-    return entry.filename.endswith("/") or name in _CLUTTER or "__MACOSX" in folders
+def _not_an_archive(data: bytes) -> UnreadableArchive:
+    if not data:
+        return UnreadableArchive("The body is empty (0 bytes). Send a ZIP archive.")
+    if data.startswith(_LOCAL_HEADER):
+        return UnreadableArchive("The ZIP archive is damaged or incomplete. Pack it again.")
+    found = next((name for name, signature in _OTHER_ARCHIVES if signature.match(data)), None)
+    if found is not None:
+        return UnreadableArchive(f"The body is {found}, not a ZIP archive. Pack the photos as ZIP.")
+    if kind_of(data) is not None:
+        return UnreadableArchive("The body is a photo, not a ZIP archive. Send it to predict, or pack it as ZIP.")
+    return UnreadableArchive("The body is no ZIP archive, or a damaged one. Pack it again.")
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most_bytes: int) -> bytes | Problem:
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """Return an entry's name with slashes between its folders.
+
+    Without the flag for UTF-8 a name is CP437 by the standard; but many programs write UTF-8 without it, and some
+    the Unicode path beside it. Hardly any other name is valid UTF-8.
+    """
+    name = entry.filename
+    if not entry.flag_bits & _UTF8_NAME:
+        try:
+            raw = name.encode("cp437")  # which gives back the bytes that zipfile has decoded
+        except UnicodeEncodeError:  # from Python 3.12 on zipfile reads the Unicode path itself
+            return name.replace("\\", "/")
+        name = _unicode_path(entry.extra, raw) or _decode(raw)
+    return name.replace("\\", "/")
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return the Unicode path of an extra field, None where there is none that belongs to this very name."""
+    while len(extra) >= _LENGTHS.size:
+        kind, size = _LENGTHS.unpack_from(extra)
+        field = extra[_LENGTHS.size : _LENGTHS.size + size]
+        if kind == _UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+            return field[5:].decode("utf-8", "replace").partition("\0")[0] or None
+        extra = extra[_LENGTHS.size + size :]
+    return None
+
+
+def _decode(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("cp437")
+
+
+def _is_folder(entry: zipfile.ZipInfo, name: str) -> bool:
+    # A backslash at the end may also be half of a character in a Japanese encoding; such an entry has bytes.
+    if entry.filename.endswith("/"):
+        return True
+    return not entry.file_size and (name.endswith("/") or bool(entry.external_attr & _DOS_FOLDER))
+
+
+def _read(data: memoryview, entry: zipfile.ZipInfo, max_bytes: int) -> bytes | Problem:
     if entry.flag_bits & _ENCRYPTED:
         return UnreadableArchive("This entry is encrypted. Pack it without a password.")
+    if entry.create_system == _UNIX and stat.S_ISLNK(entry.external_attr >> 16):
+        return UnreadableArchive("This entry is a link to another file. Pack the file itself.")
     if entry.compress_type not in _METHODS:
         return UnreadableArchive("This entry is compressed by an unusual method. Pack it with deflate, or stored.")
-    if entry.file_size > most_bytes:
-        return TooLarge(f"The limit is {most_bytes:,} bytes. Send a smaller copy.")
-    try:
-        with archive.open(entry) as file:
-            return file.read(most_bytes + 1)
-    except _DAMAGES:
+    if entry.file_size > max_bytes:
+        return TooLarge(f"The limit is {max_bytes:,} bytes. Send a smaller copy.")
+    photo = _unpack(data, entry)
+    if photo is None or len(photo) != entry.file_size or zlib.crc32(photo) != entry.CRC:
         return UnreadableArchive("This entry is damaged or cut short. Pack it again.")
+    return photo
+
+
+def _unpack(data: memoryview, entry: zipfile.ZipInfo) -> bytes | None:
+    """Return at most one byte more than the entry declares, or None where it cannot be read."""
+    start = entry.header_offset
+    header = data[start : start + _LOCAL_HEADER_BYTES] if start >= 0 else b""
+    if len(header) < _LOCAL_HEADER_BYTES or header[: len(_LOCAL_HEADER)] != _LOCAL_HEADER:
+        return None
+    start += _LOCAL_HEADER_BYTES + sum(_LENGTHS.unpack_from(header, _LENGTHS_START))
+    packed = data[start : start + entry.compress_size]
+    if entry.compress_type == zipfile.ZIP_STORED:
+        return bytes(packed[: entry.file_size + 1])
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, entry.file_size + 1)
+    except zlib.error:
+        return None

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import TooCostly
-
 # What the smallest photo takes: tables of decoders, Pillow's blocks of 16 MiB that are touched in part, one tile of
 # the crop as it is converted.
 BASE_BYTES = 12 << 20
@@ -45,23 +43,25 @@ class Cost:
 
 # Of each format and mode: nanoseconds a pixel, bytes a pixel, nanoseconds a byte of the file, copies of the file.
 COSTS: dict[str, Cost] = {
-    # Rows are inflated and unfiltered into Pillow's own pixels: 8 bits of grey or palette, else 4 bytes a pixel.
-    "PNG 1": Cost(5.0, 1.5, 8.0),
-    "PNG 2": Cost(9.0, 2.0, 8.0),
-    "PNG I;16": Cost(13.0, 3.8, 8.0),
-    "PNG 3": Cost(13.0, 4.9, 8.0),
-    "PNG 4": Cost(18.0, 4.9, 8.0),
-    "PNG 6": Cost(22.0, 4.9, 8.0),
-    "PNG 8": Cost(27.0, 4.9, 8.0),
+    # Rows are inflated and unfiltered into Pillow's own pixels: 8 bits of grey or palette, else 4 bytes a pixel; and
+    # the file once more, without its metadata.
+    "PNG 1": Cost(5.0, 1.5, 8.0, 1.0),
+    "PNG 2": Cost(9.0, 2.0, 8.0, 1.0),
+    "PNG I;16": Cost(13.0, 3.8, 8.0, 1.0),
+    "PNG 3": Cost(13.0, 4.9, 8.0, 1.0),
+    "PNG 4": Cost(18.0, 4.9, 8.0, 1.0),
+    "PNG 6": Cost(22.0, 4.9, 8.0, 1.0),
+    "PNG 8": Cost(27.0, 4.9, 8.0, 1.0),
     # libwebp's canvas and the canvas before it, Pillow's copy as bytes, and its pixels: 4 bytes a pixel each.
     "WEBP": Cost(18.0, 17.0, 12.0, 1.2),
     "WEBP alpha": Cost(22.0, 17.0, 12.0, 1.2),
     "GIF": Cost(7.0, 1.5, 5.0),
     "BMP 1": Cost(4.0, 1.5),
     "BMP 3": Cost(8.0, 4.4),
-    "BMP 4": Cost(10.0, 4.9),
-    # Pillow decodes runs in Python: a byte of padding at a time in the worst case, and 0.4 us for each run.
-    "BMP RLE": Cost(90.0, 3.3, 200.0),
+    # Colours in other bits than usual, or transparency, and one block of pixels as it is converted.
+    "BMP masks": Cost(60.0, 5.0),
+    # Runs are decoded in Python: 0.5 us for each, of two bytes.
+    "BMP RLE": Cost(5.0, 3.3, 250.0),
     # The frame's planes twice, RGB, Pillow's copy as bytes, and its pixels.
     "AV1": Cost(22.0, 10.8, 60.0, 1.0),
     "AV1 4:4:4": Cost(23.0, 12.2, 60.0, 1.0),
@@ -85,13 +85,3 @@ def estimate(kind: str, size: tuple[int, int], costs: list[tuple[Cost, int]], fi
     seconds += costs[0][0].file_byte_ns * file_bytes * 1e-9
     memory += costs[0][0].file_bytes * file_bytes
     return Estimate(kind, *size, int(memory), seconds)
-
-
-def out_of_memory() -> TooCostly:
-    """Build the refusal of a photo whose decoder met the limit of its memory."""
-    return TooCostly("Decoding this photo takes more memory than its header promised.")
-
-
-def too_costly(kind: str, why: str) -> TooCostly:
-    """Build the refusal of a photo whose shape makes decoding it absurdly long."""
-    return TooCostly(f"Decoding this {kind} would take too long: {why}. Save the photo again and send that.")

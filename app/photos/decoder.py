@@ -15,26 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    AvifImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageCms,
-    ImagePalette,
-    MpoImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageCms, ImagePalette
 
 from ..errors import Problem
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected
-from .costs import out_of_memory
 from .decoding import decode
+from .formats import KEYS, format_of
 from .guards import Estimate, examine
 from .protocol import (
     HELLO,
-    KINDS,
     MAX_DETAIL_BYTES,
     PROBLEMS,
     REQUEST,
@@ -43,12 +33,13 @@ from .protocol import (
     Request,
     Status,
 )
+from .refusals import out_of_memory
 
 # At most what a decoder has mapped before its first photo; measured: 55 MiB of data, 156 MiB in all.
 _MAX_INITIAL_DATA_BYTES, _MAX_INITIAL_MAPPED_BYTES = 80 << 20, 224 << 20
-# Inside the sandbox nothing can be imported any more, so the plugins are imported before it.
+# Inside the sandbox nothing can be imported any more, so what Pillow imports late is imported before it.
 Image.preinit()
-_IMPORTED = (AvifImagePlugin, GifImagePlugin, ImageCms, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
+_IMPORTED = (ImageCms, ImagePalette)
 
 
 def serve(channel: Channel) -> None:
@@ -95,10 +86,11 @@ class Decoder:
     def _decode(self, request: Request) -> Reply:
         data = self._channel.block[: request.size]
         wanted, allowance = request.wanted, request.allowance
-        estimate = examine(data, max_pixels=wanted.max_pixels)
+        photo_format = format_of(data)
+        estimate = examine(data, max_pixels=wanted.max_pixels, photo_format=photo_format)
         if estimate.memory_bytes > allowance.memory_bytes or estimate.seconds > allowance.seconds:
             return self._reply(Status.NEEDS_MORE, estimate, width=estimate.width, height=estimate.height)
-        photo = decode(data, max_pixels=wanted.max_pixels)
+        photo = decode(data, max_pixels=wanted.max_pixels, photo_format=photo_format)
         self._write(0, photo.crop(wanted.geometry))
         thumbnail_height = thumbnail_width = 0
         if wanted.thumbnail_side:
@@ -131,7 +123,7 @@ class Decoder:
         memory = self.memory()
         return Reply(
             status,
-            KINDS.index(estimate.kind),
+            KEYS.index(estimate.kind),
             memory_bytes=estimate.memory_bytes,
             seconds=estimate.seconds,
             resident_bytes=memory.resident_bytes,

@@ -31,8 +31,9 @@ from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected, shared_block
 from ..processes.forkserver import Event, ForkServer
 from .decoder_process import MEBI, DecoderProcess, Waiter
+from .formats import KEYS
 from .guards import Estimate
-from .protocol import HELLO, KINDS, OUTPUT_BYTES, PROBLEMS, THUMBNAIL_START, Allowance, Reply, Request, Status, Wanted
+from .protocol import HELLO, OUTPUT_BYTES, PROBLEMS, THUMBNAIL_START, Allowance, Reply, Request, Status, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ _RETRY_SECONDS = 1.0
 class Decoded:
     """A photo as the model sees it: `crop` is uint8 RGB of shape (side, side, 3), `thumbnail` (height, width, 3).
 
-    `width` and `height` are those of the upright original, `format` one of `protocol.KINDS`.
+    `width` and `height` are those of the upright original, `format` one of `formats.KEYS`.
     """
 
     width: int
@@ -103,6 +104,12 @@ class Decoders:
         """Return the process ids of the decoders that are alive."""
         with self._changed:
             return list(self._alive)
+
+    def begin(self) -> None:
+        """Begin to start the decoders, without waiting for one; raises Overloaded."""
+        with self._changed:
+            if self._thread is None and not self._is_closed:
+                self._thread = self._start_thread()
 
     def start(self) -> sandbox.Measures:
         """Start the decoders, wait for one, and return what its sandbox enforces; raises Overloaded."""
@@ -196,9 +203,8 @@ class Decoders:
     def _check_out(self, waiter: Waiter | None) -> DecoderProcess:
         """Take an idle decoder; waits for one that is being started."""
         give_up = time.monotonic() + MAX_WAIT_SECONDS
+        self.begin()
         with self._changed:
-            if self._thread is None and not self._is_closed:
-                self._thread = self._start_thread()
             while (decoder := self._next_idle()) is None:
                 left = give_up - time.monotonic()
                 if self._is_closed or left <= 0:
@@ -385,7 +391,7 @@ def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimat
     if reply.status == Status.PROBLEM:
         detail = channel.output(THUMBNAIL_START, reply.detail_bytes).decode("utf-8", "replace")
         return PROBLEMS[reply.problem](detail)
-    kind = KINDS[reply.kind]
+    kind = KEYS[reply.kind]
     if reply.status == Status.NEEDS_MORE:
         return Estimate(kind, reply.width, reply.height, reply.memory_bytes, reply.seconds)
     side = wanted.geometry.crop

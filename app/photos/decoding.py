@@ -6,25 +6,28 @@ of the metadata only the EXIF orientation is used.
 
 from __future__ import annotations
 
-import io
+import importlib
 import logging
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image
 
-from ..errors import TooManyPixels
-from .costs import out_of_memory
-from .formats import check_size, damaged, kind_of, too_many_pixels, unsupported
-from .heif import without_metadata
+from ..errors import Problem
+from .formats import FORMATS, Format, format_of
+from .guards import examine
+from .jpeg_end import load_without_end
+from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 
 log = logging.getLogger(__name__)
 
 # Pillow's own guard is one for the whole process, so it stands at the most that a setting allows. `decode` holds
 # each photo to its limit itself, after the header and before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = 1_000_000_000
+for _plugin in filter(None, (row.plugin for row in FORMATS)):
+    importlib.import_module(_plugin)
 
 # EXIF orientation → (swap axes, mirror x, mirror y): where a point of the upright photo is stored.
 _ORIENTATIONS = {
@@ -80,7 +83,7 @@ class Geometry:
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but not below 2.5 times what the resize needs: at twice,
 # sharp photos differed from torchvision's crop by up to 11 levels and 0.6 on average, from here on by 4 and 0.3.
-_SHORTEST_DECODED_SIDE = Geometry().resize * 5 // 2
+_DRAFT_SIZE = (Geometry().resize * 5 // 2, Geometry().resize * 5 // 2)
 
 
 @dataclass(frozen=True)
@@ -128,26 +131,26 @@ class Photo:
         return tuple(min(edge / scale, end) for edge, end in zip((left, top, right, bottom), limit, strict=True))  # type: ignore[return-value]
 
 
-def decode(data: bytes, *, max_pixels: int) -> Photo:
+def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None) -> Photo:
     """Decode a photo from its bytes.
 
-    Raises UnsupportedImage for bytes of no kind we know, TooManyPixels, before anything is decoded, for width
-    times height over `max_pixels`, and BrokenImage for a known kind that is damaged or cut short. Raises
-    TooCostly where memory runs out.
+    `photo_format` is what `format_of` returned, if the caller has examined the photo with it already. Raises what
+    `examine` raises, before anything is decoded, BrokenImage for a file that is damaged or cut short, and TooCostly
+    if memory runs out.
     """
-    kind = kind_of(data)
-    if kind is None:
-        raise unsupported(data)
+    if photo_format is None:
+        photo_format = format_of(data)
+        examine(data, max_pixels=max_pixels, photo_format=photo_format)
     try:
-        return _decode(data, kind, max_pixels)
-    except TooManyPixels:
+        return _decode(data, photo_format, max_pixels)
+    except Problem:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels(max_pixels) from error
     except Exception as error:  # a decoder meets hostile bytes: whatever it raises, the file is at fault
         if _ran_out_of_memory(error):
             raise out_of_memory() from error
-        raise damaged(kind) from error
+        raise damaged(photo_format.name) from error
 
 
 def _ran_out_of_memory(error: Exception) -> bool:
@@ -155,16 +158,14 @@ def _ran_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
-def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
-    readable = without_metadata(data) if kind == "HEIC" else data
-    image = Image.open(io.BytesIO(readable), formats=["HEIF" if kind == "HEIC" else kind])
+def _decode(data: bytes, photo_format: Format, max_pixels: int) -> Photo:
+    kind = photo_format.key
+    image = photo_format.open_image(data, max_pixels)
     width, height = image.size
-    if _tile_pixels(image) > max_pixels:
-        raise too_many_pixels(max_pixels)
     check_size(width, height, max_pixels)
     if kind == "JPEG":
-        image.draft(None, (_SHORTEST_DECODED_SIDE, _SHORTEST_DECODED_SIDE))
-    image.load()
+        image.draft(None, _DRAFT_SIZE)
+    image = _loaded(image, data, kind)
     if kind != "JPEG":
         width, height = image.size  # Pillow turns a TIFF upright while it loads
     _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # what cannot become RGB fails here, not in the crop
@@ -174,12 +175,16 @@ def _decode(data: bytes, kind: str, max_pixels: int) -> Photo:
     return Photo(width, height, kind, image, orientation)
 
 
-def _tile_pixels(image: Image.Image) -> int:
-    """Count the pixels of a TIFF's tile: each is decoded whole, however small the photo is."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 0
-    tags = image.tag_v2
-    return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0))
+def _loaded(image: Image.Image, data: bytes, kind: str) -> Image.Image:
+    """Decode the pixels; of a JPEG that lacks its end marker alone, by another way."""
+    try:
+        image.load()
+    except OSError:
+        whole = load_without_end(data, _DRAFT_SIZE) if kind == "JPEG" else None
+        if whole is None:
+            raise
+        return whole
+    return image
 
 
 def _orientation(image: Image.Image) -> int:

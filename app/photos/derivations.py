@@ -10,9 +10,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from .bitstreams import FrameSize, av1_frame_size, hevc_frame_size
-from .costs import COSTS, Cost, Estimate, estimate, too_costly
-from .formats import check_size, damaged, too_many_pixels
+from .costs import COSTS, Cost, Estimate, estimate
 from .isobmff import Item, Items, number_at, read_items
+from .refusals import check_size, damaged, too_costly, too_many_pixels
 
 _MAX_DEPTH = 16
 # Together, for all pictures: units of a stream that are looked at, and pictures that are decoded.
@@ -217,7 +217,17 @@ class _Tree:
             raise too_costly(self._items.kind, f"its pictures have more than {_MAX_UNITS:,} parts")
 
 
-def examine_items(data: bytes | memoryview, kind: str, max_pixels: int) -> Estimate:
+def examine_avif(data: bytes | memoryview, max_pixels: int) -> Estimate:
+    """Estimate the cost of an AVIF."""
+    return _examine_items(data, "AVIF", max_pixels)
+
+
+def examine_heic(data: bytes | memoryview, max_pixels: int) -> Estimate:
+    """Estimate the cost of a HEIC."""
+    return _examine_items(data, "HEIC", max_pixels)
+
+
+def _examine_items(data: bytes | memoryview, kind: str, max_pixels: int) -> Estimate:
     """Estimate the cost of an AVIF or a HEIC by all that its main picture is made of, or by its tracks' frames."""
     items = read_items(data, kind)
     tree = _Tree(items, max_pixels)

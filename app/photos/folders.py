@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import stat
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import TopthreeError
+from .clutter import is_clutter, is_clutter_folder
+from .formats import SUFFIXES
 
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"]
-)
 STANDARD_INPUT = "-"
 # No photo is larger; memory is taken only for what a photo has.
 MAX_FILE_BYTES = 2**30
+_WNID = re.compile(r"n[0-9]{8}(?![0-9])")
+# Blanks, underscores, and the hyphens and dashes of Unicode.
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
+_APOSTROPHES = re.compile("['\u2019]")
 
 
 class FileProblem(TopthreeError):
@@ -22,12 +28,15 @@ class FileProblem(TopthreeError):
 
 
 def list_photos(sources: Sequence[str]) -> list[str]:
-    """List the named files, and for each folder the files below it with a photo's ending, sorted."""
+    """List the named files, and for each folder the files below it with a photo's ending, sorted.
+
+    What cannot be read is listed in its place, so that `read_file` says why: a folder, a link that leads nowhere, a
+    file that may not be looked at. Raises FileProblem where nothing is found.
+    """
     found: list[str] = []
     for source in sources:
         if source != STANDARD_INPUT and os.path.isdir(source):
-            below = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in SUFFIXES)
-            found.extend(str(path) for path in below if os.path.isfile(path))
+            found.extend(_list_below(source))
         else:
             found.append(source)
     if not found:
@@ -35,11 +44,66 @@ def list_photos(sources: Sequence[str]) -> list[str]:
     return found
 
 
-def true_class(file: Path, folder: Path, classes: dict[str, int]) -> int | None:
-    """Take the class from the nearest folder that is named after one, else from the file name's beginning."""
+def read_file(name: str) -> bytes:
+    """Read a file, or standard input where its name is a dash; raises FileProblem with the reason."""
+    if name == STANDARD_INPUT and sys.stdin is None:
+        raise FileProblem("Standard input is closed.")
+    try:
+        return sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
+    except OSError as error:
+        kind = "folder" if os.path.isdir(name) else "file"
+        if isinstance(error, FileNotFoundError) and os.path.islink(name):
+            raise FileProblem(f"The link leads to {os.readlink(name)}, which does not exist.") from error
+        raise FileProblem(f"The {kind} cannot be read: {error.strerror}.") from error
+
+
+def is_unreadable(name: str) -> bool:
+    """Return whether `list_photos` has listed this only to be reported."""
+    return os.path.isdir(name) or not os.access(name, os.R_OK)
+
+
+def true_class(file: Path, folder: Path, classes: Mapping[str, int]) -> int | None:
+    """Return the class of the nearest folder that is named after one, else that of the file's WordNet id.
+
+    `classes` has the WordNet ids and names of all classes, each as `name_key` writes it. A folder is named by either,
+    or begins with the id; a file counts by the id that it begins with alone, since many words of a name are classes
+    themselves: `tiger_shark_01.jpg` is no tiger.
+    """
     for parent in file.relative_to(folder).parents:
-        if parent.name.casefold() in classes:
-            return classes[parent.name.casefold()]
-    name = file.stem.casefold()
-    wnid = re.match(r"n[0-9]{8}(?![0-9])", name)
-    return classes.get(wnid[0] if wnid else name.split("_")[0])
+        for key in (name_key(parent.name), _wnid(parent.name)):
+            if key in classes:
+                return classes[key]
+    return classes.get(_wnid(file.name))
+
+
+def name_key(name: str) -> str:
+    """Return a name as names are compared: in one case, without apostrophes, a space for each underscore or hyphen."""
+    return _SEPARATORS.sub(" ", _APOSTROPHES.sub("", unicodedata.normalize("NFC", name).casefold())).strip()
+
+
+def _wnid(name: str) -> str:
+    """Return the WordNet id that a name begins with, empty where it begins with none."""
+    found = _WNID.match(name.casefold())
+    return found[0] if found else ""
+
+
+def _list_below(folder: str) -> list[str]:
+    found: list[Path] = []
+    unreadable: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
+        folders[:] = [name for name in folders if not is_clutter_folder(name)]
+        found += (Path(parent, name) for name in names if _has_photo_name(name) and _may_be_file(parent, name))
+    found += (Path(error.filename) for error in unreadable)
+    return [str(path) for path in sorted(found)]
+
+
+def _has_photo_name(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not is_clutter([name])
+
+
+def _may_be_file(parent: str, name: str) -> bool:
+    """Return whether this is a file, or may be one; reading a pipe or a device could wait for ever."""
+    try:
+        return stat.S_ISREG(os.stat(os.path.join(parent, name)).st_mode)
+    except OSError:
+        return True

@@ -1,76 +1,108 @@
-"""The formats of photos, determined from the content alone, and the refusals of files that are none or damaged."""
+"""The formats of photos: one row each, from which everything else about formats follows.
+
+A format that Pillow or a plugin of it reads is added by a row here. The sentence of supported formats in all
+languages, the file suffixes, what the page's file chooser accepts, what its script recognises, and the checks before
+decoding come from this table.
+"""
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from ..errors import BrokenImage, TooManyPixels, UnsupportedImage
+from PIL import Image
 
-KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+from ..errors import UnsupportedImage
+from .bmp import examine_bmp, open_bmp
+from .costs import Cost, Estimate
+from .derivations import examine_avif, examine_heic
+from .heif import open_avif, open_heic
+from .jpeg_header import examine_jpeg
+from .png import examine_png, open_png
+from .raster_headers import examine_gif, examine_webp
+from .refusals import camera_raw
+from .strangers import is_camera_raw, resemblance
+from .tiff_header import examine_tiff
+from .tiff_pixels import open_tiff
 
-# No camera's panorama comes near it. One column of 64 million pixels, a file of 0.5 MB, would cost 10 seconds and
-# 0.5 GB, since Pillow keeps account of each row; and it holds a resize's box in single precision.
-LONGEST_SIDE = 1_000_000
+# A signature is matched against this many bytes at the beginning of the file.
+HEAD_BYTES = 256
 
-# ISO/IEC 23008-12 (HEIF) and the AV1 Image File Format name these brands in the file's `ftyp` box.
-_AVIF_BRANDS = (b"avif", b"avis")
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_SIGNATURES = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff")),
-    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
-    ("WEBP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL)),
-    ("GIF", re.compile(rb"GIF8[79]a")),
-    ("TIFF", re.compile(rb"II[*+]\x00|MM\x00[*+]")),
-    # "BM" alone begins many an English text; a real header goes on with its own known size.
-    ("BMP", re.compile(rb"BM.{12}(?:[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00)", re.DOTALL)),
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    `signature` is a regular expression that Python and JavaScript read alike; each character stands for a byte.
+    `examine` estimates the cost from the header; without it Pillow reads the size, and `cost` says what a pixel takes.
+    `open` returns the file as a Pillow image; without it Pillow opens the file by the plugin of the name `pillow`, or
+    of `key`, which the module `plugin` registers if Pillow does not do so itself. Both get the file's bytes and the
+    largest number of pixels. `is_new` is for formats whose suffixes some systems do not know as those of images.
+    """
+
+    name: str
+    signature: str
+    suffixes: tuple[str, ...]
+    mime_type: str
+    examine: Callable[[bytes | memoryview, int], Estimate] | None = None
+    open: Callable[[bytes, int], Image.Image] | None = None
+    plugin: str = ""
+    pillow: str = ""
+    cost: Cost | None = None
+    is_new: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return the name in answers and metrics: in capitals."""
+        return self.name.upper()
+
+    def matches(self, head: bytes) -> bool:
+        """Return whether a file that begins with these bytes has this format."""
+        return re.match(self.signature.encode("ascii"), head) is not None
+
+    def open_image(self, data: bytes, max_pixels: int) -> Image.Image:
+        """Open a file of this format; its pixels may be decoded now or when they are loaded."""
+        if self.open is not None:
+            return self.open(data, max_pixels)
+        return Image.open(io.BytesIO(data), formats=[self.pillow or self.key])
+
+
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+# "BM" alone begins many an English text; a real header goes on with its own known size.
+_BMP_SIGNATURE = r"BM[\s\S]{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
+# The brands in the `ftyp` box of AVIF (AV1 Image File Format) and HEIC (ISO/IEC 23008-12), each at a multiple of 4.
+_BRANDS = r"[\s\S]{4}ftyp(?:[\s\S]{4}){0,60}?"
+_AVIF_SIGNATURE = _BRANDS + r"(?:avi[fs]|MA1[AB])"
+_HEIC_SIGNATURE = _BRANDS + r"(?:hei[cxms]|hev[cxms]|mif1|msf1)"
+_HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+
+# In the order in which sentences name them. An AVIF may list a brand of HEIC too, so it comes first.
+FORMATS = (
+    Format("JPEG", r"\xff\xd8\xff", _JPEG_SUFFIXES, "image/jpeg", examine_jpeg, plugin="PIL.MpoImagePlugin"),
+    Format("PNG", r"\x89PNG\r\n\x1a\n", (".png",), "image/png", examine_png, open_png),
+    Format("WebP", r"RIFF[\s\S]{4}WEBP", (".webp",), "image/webp", examine_webp, plugin="PIL.WebPImagePlugin"),
+    Format("GIF", r"GIF8[79]a", (".gif",), "image/gif", examine_gif),
+    Format("BMP", _BMP_SIGNATURE, (".bmp", ".dib"), "image/bmp", examine_bmp, open_bmp),
+    Format("TIFF", r"II[*+]\x00|MM\x00[*+]", (".tif", ".tiff"), "image/tiff", examine_tiff, open_tiff),
+    Format("AVIF", _AVIF_SIGNATURE, (".avif",), "image/avif", examine_avif, open_avif, is_new=True),
+    Format("HEIC", _HEIC_SIGNATURE, _HEIC_SUFFIXES, "image/heic", examine_heic, open_heic, is_new=True),
 )
-_STRANGERS = (
-    ("a PDF document", re.compile(rb"%PDF")),
-    ("a ZIP archive or an office document", re.compile(rb"PK\x03\x04")),
-    ("an SVG drawing", re.compile(rb".{0,1000}<svg", re.DOTALL | re.IGNORECASE)),
-    ("a web page or XML", re.compile(rb"\s*<[!?a-zA-Z]")),
-    ("a JPEG XL or JPEG 2000 image", re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL |\x00\x00\x00\x0cjP ")),
-    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)),
-    ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
-)
+KEYS = tuple(row.key for row in FORMATS)
+NAMES = tuple(row.name for row in FORMATS)
+SUPPORTED = ", ".join(NAMES[:-1]) + " or " + NAMES[-1]
+SUFFIXES = frozenset(suffix for row in FORMATS for suffix in row.suffixes)
+# For the page's file chooser: all images, and formats that its system may not count among them.
+ACCEPT = ",".join(["image/*", *(suffix for row in FORMATS if row.is_new for suffix in row.suffixes)])
 
 
-def kind_of(data: bytes | memoryview) -> str | None:
-    """Return the photo's format as Pillow names it, or None where it has none that we read."""
-    head = bytes(data[:256])
-    if head[4:8] == b"ftyp":
-        brands = head[8 : int.from_bytes(head[:4], "big")]
-        listed = {brands[start : start + 4] for start in range(0, len(brands), 4)}
-        if listed & set(_AVIF_BRANDS):
-            return "AVIF"
-        return "HEIC" if listed & set(_HEIC_BRANDS) else None
-    return next((kind for kind, signature in _SIGNATURES if signature.match(head)), None)
-
-
-def resemblance(data: bytes | memoryview) -> str:
-    """Say in a few words what a file that is no photo looks like."""
-    head = bytes(data[:1024])
-    return next((what for what, signature in _STRANGERS if signature.match(head)), "a file of another kind")
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise TooManyPixels for more pixels than `max_pixels`, or for a side longer than any photo's."""
-    if width * height > max_pixels:
-        raise too_many_pixels(max_pixels)
-    if max(width, height) > LONGEST_SIDE:
-        raise TooManyPixels(f"The photo has a side of more than {LONGEST_SIDE:,} pixels. Send a smaller copy.")
-
-
-def too_many_pixels(max_pixels: int) -> TooManyPixels:
-    """Build the refusal of a photo with more than `max_pixels`."""
-    return TooManyPixels(f"The photo has more than {max_pixels:,} pixels. Send a smaller copy.")
-
-
-def unsupported(data: bytes | memoryview) -> UnsupportedImage:
-    """Build the refusal of a file whose format is none that we read."""
-    return UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {KINDS}.")
-
-
-def damaged(kind: str) -> BrokenImage:
-    """Build the refusal of a photo whose format is known, but which cannot be decoded."""
-    return BrokenImage(f"The file begins like {kind}, but it is damaged or cut short.")
+def format_of(data: bytes | memoryview) -> Format:
+    """Return the format, determined from the content alone; raises UnsupportedImage for one that is not supported."""
+    head = bytes(data[:HEAD_BYTES])
+    found = next((row for row in FORMATS if row.matches(head)), None)
+    if found is None and is_camera_raw(data):
+        raise camera_raw()
+    if found is None:
+        raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {SUPPORTED}.")
+    return found

@@ -8,11 +8,15 @@ use for any: orientation is a property of a HEIC image, not part of its metadata
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import pillow_heif
-from PIL import AvifImagePlugin
+from PIL import AvifImagePlugin, Image
 
+# The main brands that Pillow's two plugins accept. A file may name another, and these among its compatible brands.
+_AVIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _REFERENCE = b"cdsc"
 _UNKNOWN = b"free"  # a type that no reference has
 
@@ -20,6 +24,25 @@ _UNKNOWN = b"free"  # a type that no reference has
 # still starts one thread for each tile, one after the other. Pillow's number is for the whole process.
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=0)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+def open_avif(data: bytes, max_pixels: int) -> Image.Image:
+    """Open an AVIF, whatever its main brand is."""
+    return Image.open(io.BytesIO(_with_main_brand(data, _AVIF_BRANDS)), formats=["AVIF"])
+
+
+def open_heic(data: bytes, max_pixels: int) -> Image.Image:
+    """Open a HEIC without its metadata, whatever its main brand is."""
+    return Image.open(io.BytesIO(_with_main_brand(without_metadata(data), _HEIC_BRANDS)), formats=["HEIF"])
+
+
+def _with_main_brand(data: bytes, brands: tuple[bytes, ...]) -> bytes:
+    """Return the file with one of these as its main brand; the first if it has none of them at all."""
+    if data[8:12] in brands:
+        return data
+    end = min(len(data), int.from_bytes(data[:4], "big"))
+    listed = {data[place : place + 4] for place in range(16, end, 4)}
+    return data[:8] + next((brand for brand in brands if brand in listed), brands[0]) + data[12:]
 
 
 def without_metadata(data: bytes) -> bytes:

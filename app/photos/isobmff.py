@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .costs import too_costly
-from .formats import damaged
+from .refusals import damaged, too_costly
 
 # A photo of 64 megapixels in tiles of 512x512 has 256 items for them, as many for its gain map, and 1,500 properties.
 _MAX_BOXES = 2500

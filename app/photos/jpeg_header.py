@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .costs import BASE_BYTES, BASE_SECONDS, Estimate, too_costly
-from .formats import check_size, damaged
+from .costs import BASE_BYTES, BASE_SECONDS, Estimate
+from .refusals import check_size, damaged, too_costly, unsupported_kind
 
 # What `decoding.decode` asks of a JPEG's shorter side: 2.5 times what the resize needs.
 SHORTEST_DECODED_SIDE = 640
@@ -33,7 +33,11 @@ _BLOCK_BYTES = 1 << 16
 _ONE = np.uint8(1)  # 0xFF + 1 is 0: above 1 is every code that is neither 0x00 nor 0xFF
 _Codes = npt.NDArray[np.uint8]
 
-_START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_JPEG_LS = 0xF7
+_START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, _JPEG_LS}
+_HIERARCHICAL = {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF}
+_PROGRESSIVE = {0xC2, 0xCA}
+_COEFFICIENTS = 64  # of a block
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8), 0xD8}
@@ -64,7 +68,7 @@ def examine_jpeg(data: bytes | memoryview, max_pixels: int) -> Estimate:
     """Estimate a JPEG's cost from its first frame and all scans of it."""
     frame, first_scan, skipped = _header(data)
     check_size(frame.width, frame.height, max_pixels)
-    one_scan = frame.marker not in (0xC2, 0xC6, 0xCA, 0xCE) and data[first_scan + 4] >= len(frame.blocks)
+    one_scan = frame.marker not in _PROGRESSIVE and data[first_scan + 4] >= len(frame.blocks)
     seconds, memory = _output_cost(frame)
     seconds += skipped * _SKIPPED_BYTE_NS * 1e-9
     size = len(data) - first_scan
@@ -103,10 +107,15 @@ def _header(data: bytes | memoryview) -> tuple[_Frame, int, int]:
 
 
 def _frame(data: bytes | memoryview, place: int) -> _Frame:
-    _, _, _, height, width, count = struct.unpack_from(">BBHxHHB", data, place)
+    _, _, _, precision, height, width, count = struct.unpack_from(">BBHBHHB", data, place)
     listed = bytes(data[place + 10 : place + 10 + 3 * count])
     if not width or not height or not listed or len(listed) % 3:
         raise damaged("JPEG")
+    marker = data[place + 1]
+    if marker == _JPEG_LS or marker in _HIERARCHICAL:
+        raise unsupported_kind("JPEG", "JPEG-LS" if marker == _JPEG_LS else "several sizes in one picture")
+    if precision != 8 or count not in (1, 3, 4):
+        raise unsupported_kind("JPEG", f"{precision} bits a sample" if precision != 8 else f"{count} colours")
     factors = [(min(4, max(1, both >> 4)), min(4, max(1, both & 15))) for both in listed[1::3]]
     across, down = max(factor[0] for factor in factors), max(factor[1] for factor in factors)
     counts = [-(-width * x // (across * 8)) * -(-height * y // (down * 8)) for x, y in factors]
@@ -144,6 +153,20 @@ def _scans_ns(data: bytes | memoryview, first_scan: int, frame: _Frame) -> float
             block_ns = _ARITHMETIC_BLOCK_NS
         total += block_ns * sum(frame.blocks.get(component, 0) for component in components)
     return total
+
+
+def has_all_scans(data: bytes) -> bool:
+    """Return whether the scans of a JPEG tell all bits of all coefficients of all of its components."""
+    frame, first_scan, _ = _header(data)
+    missing = {(component, place) for component in frame.blocks for place in range(_COEFFICIENTS)}
+    for start in _scan_starts(data, first_scan):
+        end = start + 5 + 2 * data[start + 4]
+        first, last, low_bit = 0, _COEFFICIENTS - 1, 0
+        if frame.marker in _PROGRESSIVE:
+            first, last, low_bit = data[end], data[end + 1], data[end + 2] & 15
+        told = {(component, place) for component in data[start + 5 : end : 2] for place in range(first, last + 1)}
+        missing = missing | told if low_bit else missing - told
+    return not missing
 
 
 def _scan_starts(data: bytes | memoryview, first_scan: int) -> list[int]:

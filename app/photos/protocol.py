@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ..errors import BrokenImage, Problem, TooCostly, TooManyPixels, UnsupportedImage
 from .decoding import Geometry
+from .formats import KEYS
 
 # What the sandbox enforces, and how many bytes are mapped before the first photo: for data, and in all.
 HELLO = struct.Struct("=BQQ")
@@ -28,7 +29,6 @@ MAX_DETAIL_BYTES = 1024
 THUMBNAIL_START = MAX_CROP_SIDE * MAX_CROP_SIDE * 3
 OUTPUT_BYTES = THUMBNAIL_START + max(MAX_THUMBNAIL_SIDE * MAX_THUMBNAIL_SIDE * 3, MAX_DETAIL_BYTES)
 
-KINDS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC")
 PROBLEMS: tuple[type[Problem], ...] = (UnsupportedImage, BrokenImage, TooManyPixels, TooCostly)
 _INTERPOLATIONS: tuple[Literal["bilinear", "bicubic"], ...] = ("bilinear", "bicubic")
 
@@ -125,7 +125,7 @@ class Reply:
         reply = cls(*fields)
         if (
             reply.status > Status.PROBLEM
-            or reply.kind >= len(KINDS)
+            or reply.kind >= len(KEYS)
             or reply.problem >= len(PROBLEMS)
             or max(reply.thumbnail_width, reply.thumbnail_height) > MAX_THUMBNAIL_SIDE
             or reply.detail_bytes > MAX_DETAIL_BYTES

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import PlanError
 from ..settings import Settings
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -21,6 +22,9 @@ SPARE_SLOTS = 1
 _SERVICE_MEMORY = 512 * 2**20
 # A photo of 4 megapixels in the most costly format.
 _MIN_PHOTO_MEMORY = 64 * 2**20
+# In 192 MiB the system ended one worker after the other while it loaded the float32 model; in 256 photos were
+# answered.
+_MIN_PROCESS_MEMORY = 224 * 2**20
 # Threads beyond all admitted requests: they answer probes and pages, and refuse what is too much.
 SPARE_THREADS = 16
 
@@ -63,6 +67,20 @@ def make_plan(settings: Settings) -> Plan:
         decoders=cpus_per_worker + SPARE_SLOTS,
         photo_memory_bytes=_photo_memory(memory_bytes or _physical_memory()) // settings.workers,
     )
+
+
+def check_memory(plan: Plan) -> None:
+    """Raise PlanError where the memory limit leaves no room for the processes of the plan.
+
+    Without this the system would end them, one after the other, and nobody would be told why.
+    """
+    needed_bytes = _MIN_PROCESS_MEMORY * plan.workers
+    if plan.memory_bytes is not None and plan.memory_bytes < needed_bytes:
+        limit, needed = plan.memory_bytes / 2**20, needed_bytes / 2**20
+        processes = (
+            "a process with the model needs" if plan.workers == 1 else f"{plan.workers} processes with the model need"
+        )
+        raise PlanError(f"The memory limit is {limit:,.0f} MiB; {processes} at least {needed:,.0f} MiB.")
 
 
 def describe_plan(plan: Plan) -> str:

@@ -15,12 +15,13 @@ A `Deadline` goes along: work that would be done too late, or whose client has d
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -72,17 +73,39 @@ def moving_mean(mean: float, newest: float) -> float:
 
 
 def side_by_side(
-    work: Callable[[Item], Result], items: Sequence[Item], threads: int
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[tuple[int, Future[Result]]]:
-    """Yield each item's place and its done future, as soon as it is; where the caller stops, no other is begun."""
+    """Work on items in several threads; yield each item's place and its future, in the order in which they end.
+
+    An item is taken, in the caller's thread, only when it can be queued for a thread, so that `items` may be endless.
+    If the caller stops early, no other item is begun.
+    """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
+    waiting = enumerate(items)
+    places: dict[Future[Result], int] = {}
     try:
-        # In the caller's context, so that what is logged names its request.
-        places = {pool.submit(copy_context().run, work, item): place for place, item in enumerate(items)}
-        for future in as_completed(places):
-            yield places[future], future
+        while True:
+            # As many again are queued, so that no thread waits for the caller. Each runs in the caller's context, in
+            # which log messages name its request.
+            for place, item in itertools.islice(waiting, 2 * threads - len(places)):
+                places[pool.submit(copy_context().run, work, item)] = place
+            if not places:
+                return
+            for future in wait(places, return_when=FIRST_COMPLETED).done:
+                yield places.pop(future), future
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def in_order(done: Iterable[tuple[int, Future[Result]]]) -> Iterator[Result]:
+    """Yield the results of `side_by_side` in the order of their items; raises what an item's work raised."""
+    early: dict[int, Future[Result]] = {}
+    due = 0
+    for place, future in done:
+        early[place] = future
+        while due in early:
+            yield early.pop(due).result()
+            due += 1
 
 
 class Turn:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import textwrap
+import sys
+import threading
+import warnings
 from collections import deque
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -19,6 +21,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 REQUESTS_LOGGER = "app.requests"
+# Python's own name for the logger of its warnings (logging.captureWarnings).
+WARNINGS_LOGGER = "py.warnings"
 ID_HEADER = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -79,12 +83,15 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Write the line of a record, with the request's id at its end."""
         request = getattr(record, "request_id", "")
-        line = super().formatMessage(record) + (f" [{request}]" if request else "")
-        return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), line)
+        return _escaped(super().formatMessage(record) + (f" [{request}]" if request else ""))
 
     def formatException(self, ei: Any) -> str:
         """Write a traceback indented, so that no line of it looks like a message."""
-        return textwrap.indent(super().formatException(ei), "    ", lambda line: True)
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        """Write where a message comes from, indented likewise."""
+        return _indented(super().formatStack(stack_info))
 
 
 def json_formatter() -> logging.Formatter:
@@ -94,6 +101,55 @@ def json_formatter() -> logging.Formatter:
         rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
         timestamp="time",
     )
+
+
+def capture_stray_messages() -> None:
+    """Send to the log what Python would write to standard error by itself, in lines of its own form.
+
+    These are warnings, and exceptions that nothing can catch: the end of a thread, and failures while an object is
+    destroyed.
+    """
+    warnings.showwarning = _log_warning
+    threading.excepthook = _log_end_of_thread
+    sys.unraisablehook = _log_unraisable
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    text = f"{filename}:{lineno}: {category.__name__}: {message}"
+    if file is None:
+        logging.getLogger(WARNINGS_LOGGER).warning("%s", text)
+    else:
+        file.write(text + "\n")
+
+
+def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:
+    if end.exc_type is SystemExit or end.exc_value is None:
+        return
+    name = end.thread.name if end.thread else "unknown"
+    error = (end.exc_type, end.exc_value, end.exc_traceback)
+    logging.getLogger(__name__).error("The thread '%s' has ended by an exception.", name, exc_info=error)
+
+
+def _log_unraisable(failure: sys.UnraisableHookArgs) -> None:
+    error = failure.exc_value
+    text = failure.err_msg or "Exception ignored in"
+    logging.getLogger(__name__).error("%s: %r", text, failure.object, exc_info=error)
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _indented(text: str) -> str:
+    """Indent each line by four blanks, with control characters escaped; only a line feed ends a line."""
+    return "\n".join(f"    {_escaped(line)}" for line in text.split("\n"))
 
 
 def configuration(settings: Settings) -> dict[str, Any]:

@@ -62,26 +62,28 @@ class _Collectors:
         self.model_lock = threading.Lock()
         self.requests = self._counter("requests", "Requests answered.", "route", "method", "status")
         self.request_seconds = self._histogram(
-            "request_seconds", "From a whole request to its answer.", REQUEST_BUCKETS, "route"
+            "request_seconds", "Time from the complete request to its response.", REQUEST_BUCKETS, "route"
         )
-        self.in_progress = self._gauge("requests_in_progress", "Requests being answered.")
+        self.in_progress = self._gauge("requests_in_progress", "Requests being processed.")
         self.stage_seconds = self._histogram(
             "stage_seconds", "Time of one photo in a stage: decode, queue, infer.", STAGE_BUCKETS, "stage"
         )
-        self.batch_photos = self._histogram("batch_photos", "Photos that were computed together.", BATCH_BUCKETS)
-        self.waiting = self._gauge("photos_waiting", "Photos that wait for their turn.")
+        self.batch_photos = self._histogram("batch_photos", "Photos computed together in one batch.", BATCH_BUCKETS)
+        self.waiting = self._gauge("photos_waiting", "Photos waiting for their turn.")
         self.in_flight = self._gauge("photos_in_flight", "Photos being decoded or computed.")
         self.upload_bytes = self._gauge("upload_bytes", "Bytes of uploads admitted and not yet answered.")
-        self.cache = self._counter("cache_lookups", "Answers by where they came from: hit, miss, shared.", "source")
+        self.cache = self._counter("cache_lookups", "Answers by source: hit, miss, shared.", "source")
         self.decode_failures = self._counter("decode_failures", "Photos that could not be read.", "reason")
         self.problems = self._counter("problems", "Requests answered with a problem.", "problem")
-        self.restarts = self._counter("worker_restarts", "Workers that replaced one that had left.")
-        self.ready = self._gauge("ready_workers", "Workers whose model has answered.", mode="livemostrecent")
-        self.planned = self._gauge("planned_workers", "Workers that the service has.", mode="livemostrecent")
-        self.model_info = self._gauge(
-            "model_info", "The model that serves.", "name", "weights_sha256", "engine", "precision", mode="livemax"
+        self.restarts = self._counter("worker_restarts", "Workers started in place of one that ended.")
+        self.ready = self._gauge(
+            "ready_workers", "Workers whose model has classified the known photo.", mode="livemostrecent"
         )
-        self._gauge("build_info", "The version that runs.", "version", mode="livemax").labels(__version__).set(1)
+        self.planned = self._gauge("planned_workers", "Workers that the service should have.", mode="livemostrecent")
+        self.model_info = self._gauge(
+            "model_info", "The model in use.", "name", "weights_sha256", "engine", "precision", mode="livemax"
+        )
+        self._gauge("build_info", "The running version.", "version", mode="livemax").labels(__version__).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self.registry)
@@ -181,7 +183,7 @@ def counting_in_flight() -> AbstractContextManager[object]:
 
 
 def change_upload_bytes(size: int) -> None:
-    """Note that uploads of so many more bytes are in the house."""
+    """Add `size` to the bytes of uploads in flight; negative once they are answered."""
     _collectors().upload_bytes.inc(size)
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import flask
@@ -112,7 +112,7 @@ class Answerer:
             return self.predict(photo, parameters)
 
         self.model  # noqa: B018 - chosen before several threads ask for it
-        for index, future in side_by_side(predict, photos, self.classifier.side_by_side):
+        for index, future in side_by_side(predict, photos, self.classifier.max_parallel):
             error = future.exception()
             if error is None:
                 yield index, future.result()
@@ -169,7 +169,7 @@ def as_dict(answer: Answer, parameters: Parameters) -> dict[str, object]:
         if parameters.labels == "en":
             del row["label_zh"]
         elif parameters.labels == "zh" and prediction.label_zh is not None:
-            del row["label"]  # a custom class without a Chinese name keeps the one it has
+            del row["label"], row["label_gloss"]  # a custom class without a Chinese name keeps the one it has
         if answer.heatmaps is not None and index < len(answer.heatmaps):
             row["heatmap"] = answer.heatmaps[index]
         predictions.append(row)
@@ -178,17 +178,16 @@ def as_dict(answer: Answer, parameters: Parameters) -> dict[str, object]:
 
 def server_timing(answer: Answer | None, source: Source = "miss") -> str:
     """Write a `Server-Timing` header (W3C): where the time of this answer went, in milliseconds, or who had it."""
-    stages = {"total": time.monotonic() - flask.g.arrived}
-    if answer is not None:
-        stages = {
-            "decode": answer.decode_seconds,
-            "queue": answer.queue_seconds,
-            "infer": answer.infer_seconds,
-        } | stages
-    parts = [f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items()]
-    if answer is not None:
-        parts.append(f'batch;desc="{answer.batch_size}"')
-    return ", ".join([*parts, f"cache;desc={source}"])
+    if answer is None:
+        return f"{write_timing({})}, cache;desc={source}"
+    stages = {"decode": answer.decode_seconds, "queue": answer.queue_seconds, "infer": answer.infer_seconds}
+    return f'{write_timing(stages)}, batch;desc="{answer.batch_size}", cache;desc={source}'
+
+
+def write_timing(stages: Mapping[str, float]) -> str:
+    """Write the seconds of the stages, and of all since the current request arrived, as `Server-Timing` has them."""
+    stages = {**stages, "total": time.monotonic() - flask.g.arrived}
+    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items())
 
 
 def _embedding(answer: Answer, *, normalize: bool) -> Floats:

@@ -12,7 +12,8 @@ from ..errors import Problem
 from ..model import Model
 from ..photos import heatmaps
 from ..photos.archives import Entry
-from .answers import Answerer, Rendered, current_answerer, server_timing, to_json, with_member
+from ..photos.protocol import MAX_THUMBNAIL_SIDE
+from .answers import Answerer, Rendered, current_answerer, server_timing, to_json, with_member, write_timing
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .uploads import (
@@ -29,6 +30,7 @@ from .uploads import (
 
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
+THUMBNAIL_SIDE, MIN_THUMBNAIL_SIDE = 640, 16
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -107,6 +109,22 @@ def heatmap() -> flask.Response:
     picture, mimetype = _draw_heatmap(answer)
     response = flask.Response(picture, mimetype=mimetype)
     response.headers["Server-Timing"] = server_timing(answer)
+    response.vary.add("Accept")
+    return response
+
+
+@blueprint.post("/thumbnail")
+def thumbnail() -> flask.Response:
+    """Answer with the upright photo, small, as JPEG or, where `Accept` prefers it, WebP; no model is needed."""
+    refuse_unknown("side")
+    side = integer_parameter("side", default=THUMBNAIL_SIDE, low=MIN_THUMBNAIL_SIDE, high=MAX_THUMBNAIL_SIDE)
+    photo, max_pixels = read_photo(), settings_of_app().max_pixels
+    pixels, decode_seconds, queue_seconds = current_classifier().thumbnail(
+        photo, side=side, max_pixels=max_pixels, deadline=request_deadline()
+    )
+    mimetype = flask.request.accept_mimetypes.best_match(["image/jpeg", "image/webp"], default="image/jpeg")
+    response = flask.Response(heatmaps.encode(pixels, mimetype.removeprefix("image/").upper()), mimetype=mimetype)
+    response.headers["Server-Timing"] = write_timing({"decode": decode_seconds, "queue": queue_seconds})
     response.vary.add("Accept")
     return response
 

@@ -11,7 +11,7 @@ from ..classifier import Classifier
 from ..processes.plan import make_plan
 from ..queueing.admission import Admission
 from ..queueing.cache import ResultCache
-from ..settings import ROOT, Settings
+from ..settings import RESOURCES, Settings
 from . import access, addresses, api, observing, openapi, pages, probes, problems, uploads
 from .headers import SECURITY_HEADERS
 
@@ -22,8 +22,10 @@ LATEST_SHARE = 0.7
 def build(settings: Settings | None, classifier: Classifier | None) -> flask.Flask:
     """Build the application as `create_app` describes it."""
     settings = settings or Settings.from_environment(os.environ)
-    app = flask.Flask(__package__, template_folder=ROOT / "templates", static_folder=None)
-    app.static_folder = str(ROOT / "static")  # set later, so that Flask adds no route: pages.py serves hashed names
+    app = flask.Flask(__package__, template_folder=RESOURCES / "templates", static_folder=None)
+    app.static_folder = str(
+        RESOURCES / "static"
+    )  # set later, so that Flask adds no route: pages.py serves hashed names
     app.config["TOPTHREE"] = settings
     # The routes that take photos raise this to their own limit; no other has a body to read.
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES

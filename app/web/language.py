@@ -1,99 +1,104 @@
-"""The language of a reader, and the rendering of a template in it."""
+"""The languages of the page: one file each in the folder `languages`, found by being there.
+
+The file's name is the language's code in the cookie, in `?lang=` and in `Accept-Language`. A word that a language does
+not have is shown in English. Names in braces are replaced where a word is used. A word of the page's script may have
+plural forms, by the categories of Unicode's CLDR (`one`, `other`, …), and `count` chooses among them.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
 import flask
-from markupsafe import Markup
+import msgspec
 
-from ..classifier import Classifier, Prediction
-from ..settings import Settings
-from .assets import page_assets
-from .words import LANGUAGES, SCRIPT_PREFIXES, WORDS
-
-__all__ = ["LANGUAGES", "WORDS", "reader_language", "remember_language", "render_page"]
-
+FOLDER = Path(__file__).parent / "languages"
+DEFAULT = "en"
 COOKIE_SECONDS = 365 * 24 * 3600
-# Their views call `remember_language`.
-_PAGES_WITH_SWITCH = ("form.index", "openapi.docs", "pages.problem_page")
+# The members of a prediction that name its class, and the language of each as a tag (RFC 5646).
+CLASS_NAMES = {"label": "en", "label_zh": "zh-Hans"}
+# The page's script gets the words whose keys begin with one of these, and writes them into the cards.
+SCRIPT_PREFIXES = ("js.", "problem.", "advice.")
+
+
+class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One language: what its file says.
+
+    `label` is the language's name in the switch, and `tag` its tag for browsers (RFC 5646). `names` are the members
+    that name a class, in the order in which a reader wants them. `space` stands between two sentences, and
+    `alternatives` are what separates all but the last of several names, and the last.
+    """
+
+    label: str
+    tag: str
+    names: tuple[Literal["label", "label_zh"], ...]
+    space: str
+    alternatives: tuple[str, str]
+    words: dict[str, str | dict[str, str]]
+
+    def text(self, key: str, **values: object) -> str:
+        """Return a word with its blanks filled in; raises KeyError for a key or a value that is missing."""
+        word = self.words[key]
+        assert isinstance(word, str), f"{key} has plural forms, which only the page's script chooses"
+        return word.format(**values)
+
+    def any_of(self, names: Sequence[str]) -> str:
+        """Join names as alternatives, such as "a, b or c"."""
+        comma, last = self.alternatives
+        return last.join([comma.join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+    def for_script(self, **values: object) -> dict[str, object]:
+        """Return what the page's script needs of this language, with `values` filled in already."""
+        words = {key: _fill(word, values) for key, word in self.words.items() if key.startswith(SCRIPT_PREFIXES)}
+        names = [{"member": name, "tag": CLASS_NAMES[name]} for name in self.names]
+        return {"tag": self.tag, "space": self.space, "names": names, "words": words}
+
+
+@functools.cache
+def read_languages(folder: Path = FOLDER) -> dict[str, Language]:
+    """Read all languages of a folder, once per process, by code and with English first.
+
+    Raises msgspec.ValidationError for a file that lacks a member or has one too many.
+    """
+    decoder = msgspec.json.Decoder(Language)
+    found = {path.stem: decoder.decode(path.read_bytes()) for path in sorted(folder.glob("*.json"))}
+    english = found.pop(DEFAULT)
+    others = {
+        code: msgspec.structs.replace(language, words=english.words | language.words)
+        for code, language in found.items()
+    }
+    return {DEFAULT: english} | others
 
 
 def reader_language() -> str:
-    """Choose the language: the cookie of the switch, else what the browser prefers, else English."""
+    """Return the code of the reader's language: the switch's cookie, else what the browser prefers, else English."""
+    codes = languages_of_app()
     chosen = flask.request.cookies.get("lang")
-    if chosen in LANGUAGES:
-        return chosen
-    return flask.request.accept_languages.best_match(LANGUAGES, default="en")
+    return chosen if chosen in codes else flask.request.accept_languages.best_match(codes, default=DEFAULT)
 
 
 def remember_language() -> flask.Response | None:
-    """Keep the language that `?lang=` asks for in a cookie, and lead back to the page; None where it asks for none."""
-    language = flask.request.args.get("lang")
-    if language not in LANGUAGES:
+    """Store the language of `?lang=` in a cookie and redirect back to the page; return None if none is asked for."""
+    code = flask.request.args.get("lang")
+    if code not in languages_of_app():
         return None
     response = flask.make_response(flask.redirect("./" + flask.request.path.rpartition("/")[2], code=303))
-    response.set_cookie("lang", language, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
+    response.set_cookie("lang", code, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
     return response
 
 
-def script_words(language: str) -> dict[str, str]:
-    """Return the words that the page's script writes, in one language."""
-    index = LANGUAGES.index(language)
-    return {key: pair[index] for key, pair in WORDS.items() if key.startswith(SCRIPT_PREFIXES)}
+def languages_of_app() -> dict[str, Language]:
+    """Return the current application's languages by code."""
+    return read_languages(flask.current_app.config.get("TOPTHREE_LANGUAGES", FOLDER))
 
 
-def render_page(template: str, **values: object) -> flask.Response:
-    """Render a template in the reader's language.
-
-    The template gets `t(key, …)` for words, `word(key, …)` for the same in an element that the page's script finds
-    again to change the language, `names(label)` for a class's two names, the reader's first, `root`, the relative
-    path to the first page, so that any prefix in front of the service works, `asset(name)`, the relative path of a
-    static file, and `switch`, the page that the language switch leads to, or None.
-    """
-    language = reader_language()
-    root = "../" * (flask.request.path.count("/") - 1) or "./"
-
-    def t(key: str, **parameters: object) -> str:
-        return WORDS[key][LANGUAGES.index(language)].format(**parameters)
-
-    def word(key: str, **parameters: object) -> Markup:
-        return Markup('<span data-word="{}">{}</span>').format(key, t(key, **parameters))
-
-    def names(label: Prediction) -> tuple[str, str | None]:
-        if language == "zh" and label.label_zh:
-            return label.label_zh, label.label
-        return label.label, label.label_zh
-
-    def asset(name: str) -> str:
-        return root + page_assets().path(name)
-
-    settings: Settings = flask.current_app.config["TOPTHREE"]
-    limit_bytes = settings.max_upload_bytes
-    classifier: Classifier = flask.current_app.extensions["topthree"]
-    page = flask.render_template(
-        template,
-        t=t,
-        word=word,
-        names=names,
-        asset=asset,
-        language=language,
-        root=root,
-        switch=_switch_address(root, has_page=settings.page == "on"),
-        limit=f"{limit_bytes / 1024 / 1024:g}",
-        limit_bytes=limit_bytes,
-        has_page=settings.page == "on",
-        needs_key=settings.api_keys_file is not None,
-        script_words=script_words(language),
-        modules=page_assets().names("js/", ".js"),
-        **({"model": classifier.loaded_model} | values),
-    )
-    response = flask.make_response(page)
-    response.headers["Content-Language"] = language
-    response.headers["Vary"] = "Accept-Language, Cookie"
-    return response
-
-
-def _switch_address(root: str, *, has_page: bool) -> str | None:
-    """Find the page to show in the other language: this one where it can be asked for again, else the first."""
-    if flask.request.method == "GET" and flask.request.endpoint in _PAGES_WITH_SWITCH:
-        return root + flask.request.path[1:]
-    return root if has_page else None
+def _fill(word: str | dict[str, str], values: dict[str, object]) -> str | dict[str, str]:
+    """Fill in the given values, and leave other blanks for later."""
+    if isinstance(word, dict):
+        return {form: str(_fill(text, values)) for form, text in word.items()}
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", str(value))
+    return word

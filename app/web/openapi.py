@@ -16,8 +16,9 @@ from ..errors import PROBLEMS, Problem
 from ..settings import Settings
 from ..version import __version__
 from .access import open_to_all
-from .language import remember_language, render_page
+from .language import remember_language
 from .parameters import NAMES
+from .rendering import render_page
 from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
 from .uploads import TIMEOUT_HEADER, settings_of_app
 
@@ -78,6 +79,10 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         {"type": "integer", "minimum": 0, "maximum": 999},
         "The class to draw; the likeliest where it is not given. The largest is the model's last class.",
     ),
+    "side": (
+        {"type": "integer", "minimum": 16, "maximum": 1024, "default": 640},
+        "The longest side in pixels; a photo is never enlarged.",
+    ),
 }
 _CHOICES = ("top", "min_confidence", "labels", "heatmap")
 
@@ -128,6 +133,18 @@ OPERATIONS: tuple[Operation, ...] = (
         _ONE_PHOTO,
         ("class_id",),
         "photo",
+        headers=_TIMING,
+    ),
+    Operation(
+        "post",
+        "/api/v1/thumbnail",
+        "thumbnail",
+        "The upright photo, small, as a picture",
+        {"image/jpeg": _BINARY, "image/webp": _BINARY},
+        _ONE_PHOTO,
+        ("side",),
+        "photo",
+        "For photos that a browser cannot show, such as HEIC and TIFF. No model is needed.",
         headers=_TIMING,
     ),
     Operation(

@@ -11,8 +11,9 @@ from ..photos.heatmaps import encode
 from .access import require_form_key
 from .api import current_classifier
 from .assets import asset_response, compress_page, page_assets
-from .language import remember_language, render_page
+from .language import remember_language
 from .problems import problem_class
+from .rendering import render_page
 from .uploads import PAGE_PHOTO, read_photo, request_deadline, settings_of_app, takes
 
 blueprint = flask.Blueprint("pages", __name__)

@@ -156,10 +156,11 @@ def warm_up_in_background(
                 halt(HALT_SERVICE)
                 return
             pause(RETRY_SECONDS)
-        readiness.mark(slot, True)
         if slot == 0:
             classifier.log_sandbox()
-        log.info("Ready.")
+        readiness.mark(slot, True)
+        if readiness.warm_workers >= readiness.planned:
+            log.info("Ready: %s", settings.url)
 
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
 

@@ -12,7 +12,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException
 from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge
 from ..telemetry import logs, metrics
 from .headers import SECURITY_HEADERS
-from .language import render_page
+from .rendering import render_page
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ def headers_of(problem: Problem) -> dict[str, str]:
         headers["Retry-After"] = str(problem.retry_after_seconds)
     if problem.challenge is not None:
         headers["WWW-Authenticate"] = problem.challenge
+    if problem.accept_encoding is not None:
+        headers["Accept-Encoding"] = problem.accept_encoding  # RFC 9110, section 15.5.16
     return headers
 
 

@@ -21,16 +21,21 @@ _PREDICTION = {
     "class_id": 282,
     "wnid": "n02123159",
     "label": "tiger cat",
-    "label_zh": "虎纹猫",
+    "label_zh": "条纹猫",
+    "label_gloss": None,
     "confidence": 0.374709,
 }
 _IMAGE = {"width": 451, "height": 300, "format": "JPEG", "sha256": _DIGEST}
-_LABEL = {"class_id": 282, "wnid": "n02123159", "label": "tiger cat", "label_zh": "虎纹猫"}
+_LABEL = {"class_id": 282, "wnid": "n02123159", "label": "tiger cat", "label_zh": "条纹猫", "label_gloss": None}
 _LABELS: Schema = {
     "type": "string",
     "description": "English name; left out for `labels=zh` where a Chinese one exists.",
 }
 
+_GLOSS: Schema = {
+    "type": ["string", "null"],
+    "description": "What the English name means, where it is a riddle alone; left out with it.",
+}
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 1}
 _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
@@ -68,10 +73,11 @@ SCHEMAS: dict[str, Schema] = {
             "wnid": _NAME_OR_NULL | {"description": "WordNet id; null for a model of your own."},
             "label": _LABELS,
             "label_zh": _NAME_OR_NULL | {"description": "Chinese name; left out for `labels=en`."},
+            "label_gloss": _GLOSS,
             "confidence": _SHARE | {"description": "Softmax over all classes, rounded to 6 digits."},
             "heatmap": _GRID,
         },
-        optional="label label_zh heatmap",
+        optional="label label_zh label_gloss heatmap",
         examples=[_PREDICTION],
     ),
     "Image": shape(
@@ -161,7 +167,15 @@ SCHEMAS: dict[str, Schema] = {
     "Labels": shape(
         {
             "labels": listing(
-                shape({"class_id": _CLASS_ID, "wnid": _NAME_OR_NULL, "label": _TEXT, "label_zh": _NAME_OR_NULL})
+                shape(
+                    {
+                        "class_id": _CLASS_ID,
+                        "wnid": _NAME_OR_NULL,
+                        "label": _TEXT,
+                        "label_zh": _NAME_OR_NULL,
+                        "label_gloss": _GLOSS,
+                    }
+                )
             )
         },
         examples=[{"labels": [_LABEL]}],

@@ -10,14 +10,23 @@ from typing import Any, TypeVar
 import flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from ..errors import BadParameter, NoPhoto, Problem, TooLarge, TooManyPhotos, UnsupportedContentType
+from ..errors import (
+    BadParameter,
+    NoPhoto,
+    Problem,
+    TooLarge,
+    TooManyPhotos,
+    UnsupportedContentType,
+    UnsupportedImage,
+)
 from ..photos.archives import Entry, read_archive
+from ..photos.formats import kind_of
 from ..queueing.admission import Admission
 from ..queueing.scheduling import Deadline
-from ..setting_table import MEBI
-from ..settings import Settings
+from ..settings import MEBI, Settings
 from .forms import Part, boundary_of, parse_form
 from .json_bodies import parse_photo
+from .mistakes import explain, is_address
 
 FIELD = "file"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -50,11 +59,15 @@ class BodyLimit:
     def body_bytes(self, settings: Settings) -> int:
         """Return the limit of the whole body, with its framing."""
         base64 = base64_bytes(settings.max_upload_bytes) if self.may_be_base64 else 0
-        return max(getattr(settings, self.setting), base64) + FRAMING_BYTES
+        return max(self._size(settings), base64) + FRAMING_BYTES
 
     def problem(self, settings: Settings) -> TooLarge:
         """Return the problem of a larger body."""
-        return _too_large(getattr(settings, self.setting), self.advice)
+        return _too_large(self._size(settings), self.advice)
+
+    def _size(self, settings: Settings) -> int:
+        size: int = getattr(settings, self.setting)
+        return size
 
 
 ONE_PHOTO = BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER)
@@ -93,16 +106,16 @@ def read_photo() -> bytes:
     """Read the one photo of the current request, from the form field `file`, as the raw body, or as base64 in JSON."""
     limit = settings_of_app().max_upload_bytes
     if flask.request.mimetype == JSON:
-        return check_size(_read_json_photo(limit), limit)
+        return check_photo(_read_json_photo(limit), limit)
     admit_body(limit)
     if flask.request.mimetype == FORM:
         parts = _parts(limit)
         if len(parts) > 1:
             raise TooManyPhotos(f"{len(parts)} parts are named 'file'. Send many photos to predict/batch.")
-        data = parts[0].data
+        data = _photo_of(parts[0])
     else:
         data = _read_body(limit)
-    return check_size(data, limit)
+    return check_photo(data, limit)
 
 
 def read_photos() -> list[Entry]:
@@ -122,7 +135,7 @@ def read_photos() -> list[Entry]:
     parts = _parts(settings.max_batch_bytes, advice=FEWER)
     if len(parts) > settings.max_batch_items:
         raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
-    return [Entry("", _checked(part.data)) for part in parts]
+    return [Entry("", _checked(part)) for part in parts]
 
 
 def read_form_field(name: str) -> str:
@@ -191,23 +204,53 @@ def release_place() -> None:
     flask.request.environ.get(RELEASE, bool)()
 
 
-def check_size(data: bytes, limit: int) -> bytes:
-    """Return one photo's bytes, or raise NoPhoto for none and TooLarge for more than `limit`."""
+def check_photo(data: bytes, limit: int) -> bytes:
+    """Return one photo's bytes.
+
+    Raises NoPhoto for none, TooLarge for more than `limit`, and UnsupportedImage for what clients send by mistake.
+    """
     if not data:
-        raise NoPhoto(f"The photo has no bytes. Send one, for example with {EXAMPLE}.")
+        raise NoPhoto(f"The photo is empty (0 bytes). Send one, for example with {EXAMPLE}.")
     if len(data) > limit:
         raise _too_large(limit)
+    if kind_of(data) is None and (mistake := explain(data)) is not None:
+        raise UnsupportedImage(mistake)
     return data
 
 
 def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
-    parts = [part for part in _take_form(limit, advice) if part.name == FIELD]
-    files = [part for part in parts if part.filename is not None]
-    if files:
-        return files
+    """Return the parts named `file`, of which at least one is a file; raises NoPhoto where there is none."""
+    form = _take_form(limit, advice)
+    parts = [part for part in form if part.name == FIELD]
+    if any(_is_photo(part) for part in parts):
+        # Frameworks add an empty field of the same name, so that a form without a photo has it too.
+        return [part for part in parts if part.is_file or part.data]
     if parts:
-        raise NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
-    raise NoPhoto(f"No file part is named 'file'. Send one, for example with {EXAMPLE}.")
+        raise _text_instead_of_file(parts[0].data)
+    others = [part.name for part in form if part.is_file and part.name]
+    found = (
+        f"The form has a file named '{others[0][:50]}', but not one named 'file'."
+        if others
+        else ("No file part is named 'file'.")
+    )
+    raise NoPhoto(f"{found} Send one, for example with {EXAMPLE}.")
+
+
+def _is_photo(part: Part) -> bool:
+    """Return whether a part is a file, by its header or, where that says nothing, by its bytes."""
+    return part.is_file or kind_of(part.data) is not None
+
+
+def _photo_of(part: Part) -> bytes:
+    if not _is_photo(part):
+        raise _text_instead_of_file(part.data)
+    return part.decode()
+
+
+def _text_instead_of_file(data: bytes) -> NoPhoto:
+    if is_address(data):
+        return NoPhoto("The part 'file' is the address of a photo. Addresses are not fetched: send the photo itself.")
+    return NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
 
 
 def _take_form(limit: int, advice: str = SMALLER) -> list[Part]:
@@ -226,19 +269,30 @@ def _read_body(limit: int) -> bytes:
 
 
 def _take_body(limit: int, advice: str) -> bytes:
+    _refuse_encoded_body()
     try:
         return flask.request.get_data(cache=False)
     except RequestEntityTooLarge as error:
         raise _too_large(limit, advice) from error
 
 
+def _refuse_encoded_body() -> None:
+    """Raise UnsupportedContentType for a compressed body: it would save nothing, and be one more kind of bomb."""
+    encoding = flask.request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedContentType(
+            f"The body has the Content-Encoding '{encoding[:50]}'. Send it as it is: photos are compressed already.",
+            accept_encoding="identity",
+        )
+
+
 def _read_zip(settings: Settings) -> list[Entry]:
     admit_body(settings.max_batch_bytes)
     return read_archive(
         _take_body(settings.max_batch_bytes, FEWER),
-        most_entries=settings.max_batch_items,
-        most_bytes=settings.max_batch_bytes,
-        most_entry_bytes=settings.max_upload_bytes,
+        max_entries=settings.max_batch_items,
+        max_bytes=settings.max_batch_bytes,
+        max_entry_bytes=settings.max_upload_bytes,
         admit=_admit_unpacked,
     )
 
@@ -249,11 +303,12 @@ def _read_json_photo(limit: int) -> bytes:
     return parse_photo(_take_body(limit, SMALLER))
 
 
-def _checked(photo: bytes | Problem) -> bytes | Problem:
+def _checked(photo: Part | bytes | Problem) -> bytes | Problem:
     if isinstance(photo, Problem):
         return photo
     try:
-        return check_size(photo, settings_of_app().max_upload_bytes)
+        data = _photo_of(photo) if isinstance(photo, Part) else photo
+        return check_photo(data, settings_of_app().max_upload_bytes)
     except Problem as problem:
         return problem
 
@@ -261,8 +316,8 @@ def _checked(photo: bytes | Problem) -> bytes | Problem:
 def _wrong_content_type(mimetype: str) -> Problem:
     if mimetype == "application/x-www-form-urlencoded":
         return UnsupportedContentType(
-            "The body is declared as a form. Send the photo as a part, "
-            f"{EXAMPLE}, or as the body, curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'."
+            f"The body is declared as a form of text fields. Send the photo as a part, {EXAMPLE}, or as the body, "
+            "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'."
         )
     if mimetype in ZIP:
         return UnsupportedContentType("An archive is a batch. Send it to predict/batch.")

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
+from playwright.sync_api import BrowserContext, JSHandle, Locator, Page, Route, expect
 
-MAKE_TRANSFER = """(files) => {
+MAKE_TRANSFER = """([files, texts]) => {
   const transfer = new DataTransfer();
+  for (const [type, text] of Object.entries(texts)) transfer.setData(type, text);
   for (const { name, type, base64 } of files) {
     const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
     transfer.items.add(new File([bytes], name, { type }));
@@ -37,11 +38,19 @@ class Cards:
         self.page.locator("#file").set_input_files(list(files))
         return self.all.first
 
-    def drop(self, *files: dict[str, object]) -> None:
-        """Drop files on the page."""
-        handle = self.page.evaluate_handle(MAKE_TRANSFER, [_encoded(file) for file in files])
-        for event in ("dragenter", "dragover", "drop"):
-            self.page.locator("h1").dispatch_event(event, {"dataTransfer": handle})
+    def drop(self, *files: dict[str, object], texts: dict[str, str] | None = None) -> None:
+        """Drop files, or texts by their types, on the page."""
+        self.drag(*files, texts=texts)
+        self._dispatch("drop", self._dragged)
+
+    def drag(self, *files: dict[str, object], texts: dict[str, str] | None = None) -> None:
+        """Hold files, or texts by their types, over the page."""
+        self._dragged = self.page.evaluate_handle(MAKE_TRANSFER, [[_encoded(file) for file in files], texts or {}])
+        for event in ("dragenter", "dragover"):
+            self._dispatch(event, self._dragged)
+
+    def _dispatch(self, event: str, transfer: JSHandle) -> None:
+        self.page.locator("h1").dispatch_event(event, {"dataTransfer": transfer, "bubbles": True, "cancelable": True})
 
     def names(self) -> list[str]:
         """Read the file names of the cards, from the top."""

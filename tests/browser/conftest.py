@@ -105,12 +105,13 @@ def gate(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gated(tmp_path: Path, gate: Path) -> Iterator[Callable[..., Server]]:
+def gated(tmp_path: Path, gate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     """Start a server whose model loads when the gate opens."""
     started: list[Server] = []
+    monkeypatch.setenv("GATE_FILE", str(gate))
 
     def start(**settings: object) -> Server:
-        server = Server(tmp_path, "gated_app:create()", test_gate=gate, **settings)
+        server = Server(tmp_path, "gated_app:create()", **settings)
         started.append(server)
         server.start(until="healthz")
         return server

@@ -1,6 +1,6 @@
 """The application with a model that loads when a file appears, for the states before that.
 
-`TOPTHREE_TEST_GATE` names the file. Until it exists loading waits; with `TOPTHREE_TEST_REFUSES` it fails instead.
+`GATE_FILE` names the file. Until it exists loading waits; with `GATE_REFUSES` it fails instead.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from app.model import Model
 
 def load() -> Model:
     """Load a fake model once the gate is open."""
-    gate = Path(os.environ["TOPTHREE_TEST_GATE"])
+    gate = Path(os.environ["GATE_FILE"])
     while not gate.exists():
-        if os.environ.get("TOPTHREE_TEST_REFUSES"):
+        if os.environ.get("GATE_REFUSES"):
             raise WeightsError("The weights have not been fetched yet.")
         time.sleep(0.05)
     return fake_model()

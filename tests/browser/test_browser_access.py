@@ -183,7 +183,7 @@ def test_a_thumbnail_without_a_picture_says_why(cards: Cards) -> None:
     Image.new("RGB", (80, 60)).save(out, "TIFF")
     cards.choose_files(payload("notes.txt", b"words"), payload("scan.tiff", out.getvalue()))
     expect(cards.page.locator("#strip button")).to_have_text(["!", "?"])
-    cards.page.get_by_role("button", name="Send it as it is").click()
+    cards.page.get_by_role("button", name="Send the original file").click()
     expect(cards.page.locator("#strip button")).to_have_text(["!", "✓"])
     expect(cards.page.get_by_role("button", name="notes.txt", exact=True)).to_be_visible()
 

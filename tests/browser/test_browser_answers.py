@@ -43,6 +43,7 @@ def answer_with(page: Page, *confidences: float) -> None:
     def change(route) -> None:
         response = route.fetch()
         body = response.json()
+        body["predictions"] = body["predictions"][: len(confidences)]
         for prediction, confidence in zip(body["predictions"], confidences, strict=True):
             prediction["confidence"] = confidence
         route.fulfill(response=response, json=body)
@@ -54,9 +55,9 @@ def answer_with(page: Page, *confidences: float) -> None:
     ("confidences", "sentence"),
     [
         ((0.9, 0.05, 0.01), "This looks like: espresso"),
-        ((0.45, 0.4, 0.1), "Hard to tell: espresso, or "),
+        ((0.45, 0.4, 0.1), "Hard to tell: espresso or "),
         ((0.45, 0.2, 0.1), "This looks like: espresso"),
-        ((0.39, 0.1, 0.1), "It is not sure. Its best guess: espresso"),
+        ((0.39, 0.1, 0.1), "Not sure. Best guess: espresso"),
     ],
 )
 def test_doubt_is_said_plainly(cards: Cards, confidences: tuple[float, ...], sentence: str) -> None:
@@ -82,7 +83,7 @@ def test_an_answer_that_was_known_already_says_so(cards: Cards) -> None:
     card = cards.choose("coffee")
     expect_state(card, "done")
     card.locator("summary").click()
-    expect(card.locator("dl")).to_contain_text("known from before")
+    expect(card.locator("dl")).to_contain_text("cached answer")
 
 
 def test_the_answer_can_be_copied_as_json(context: BrowserContext, page: Page, coffee: Locator) -> None:
@@ -145,7 +146,7 @@ def test_the_map_is_warm_in_the_middle_and_dark_outside_the_crop(coffee: Locator
     red, green, blue, _ = at(0.5, 0.45)
     assert min(red, green) > blue
     assert at(0.02, 0.5) == at(0.98, 0.5) == [0, 0, 0, 158]
-    expect(coffee.locator("[data-part=outside]")).to_contain_text("never saw the edges")
+    expect(coffee.locator("[data-part=outside]")).to_contain_text("dark edges were not used")
 
 
 def test_the_overlay_lies_exactly_on_the_photo(coffee: Locator) -> None:
@@ -161,7 +162,7 @@ def test_the_overlay_lies_exactly_on_the_photo(coffee: Locator) -> None:
 def test_the_strength_of_the_colours_can_be_set(coffee: Locator) -> None:
     coffee.locator(".eye").first.click()
     strong = coffee.locator("canvas").evaluate(WHERE_IS_IT)
-    coffee.get_by_label("Strength of the colours").fill("10")
+    coffee.get_by_label("Overlay strength").fill("10")
     weak = coffee.locator("canvas").evaluate(WHERE_IS_IT)
     assert sum(weak[3::4]) < sum(strong[3::4])
 

@@ -54,7 +54,7 @@ def test_a_photo_waits_for_a_key_and_goes_on_by_itself(cards: Cards) -> None:
 
 @pytest.mark.parametrize(
     ("key", "said"),
-    [("tt_wrong", "not known"), ("密钥", "not known"), ("", "not known"), (MALLORY, "disabled")],
+    [("tt_wrong", "not valid"), ("密钥", "not valid"), ("", "not valid"), (MALLORY, "disabled")],
 )
 def test_a_key_that_does_not_serve_is_explained_and_can_be_replaced(cards: Cards, key: str, said: str) -> None:
     enter(cards, key)
@@ -77,10 +77,10 @@ def test_a_photo_leaves_a_key_that_is_being_typed_alone(cards: Cards) -> None:
 
 def test_a_photo_leaves_what_was_said_of_a_key_in_place(cards: Cards) -> None:
     enter(cards, "tt_wrong")
-    expect(cards.page.locator("#access-error")).to_contain_text("not known")
+    expect(cards.page.locator("#access-error")).to_contain_text("not valid")
     expect_state(cards.choose_files(PHOTO), "paused")
     cards.page.wait_for_timeout(300)  # in which it would be taken away
-    expect(cards.page.locator("#access-error")).to_contain_text("not known")
+    expect(cards.page.locator("#access-error")).to_contain_text("not valid")
 
 
 def test_a_key_is_kept_nowhere_but_in_memory(cards: Cards, context: BrowserContext) -> None:
@@ -103,7 +103,7 @@ def test_a_key_can_be_pasted(context: BrowserContext, cards: Cards) -> None:
     expect(cards.page.locator("#message")).to_be_hidden()
     cards.page.locator("#access-use").focus()
     cards.page.keyboard.press("Control+V")
-    expect(cards.page.locator("#message")).to_contain_text("There was no photo in that")
+    expect(cards.page.locator("#message")).to_contain_text("No photo found there")
 
 
 def test_a_key_can_be_forgotten(cards: Cards) -> None:
@@ -115,9 +115,9 @@ def test_a_key_can_be_forgotten(cards: Cards) -> None:
 
 def test_a_key_outlives_a_change_of_the_language(cards: Cards) -> None:
     enter(cards, "tt_wrong")
-    expect(cards.page.locator("#access-error")).to_contain_text("not known")
+    expect(cards.page.locator("#access-error")).to_contain_text("not valid")
     cards.page.get_by_role("link", name="中文").click()
-    expect(cards.page.locator("#access-error")).to_contain_text("没有这个密钥")
+    expect(cards.page.locator("#access-error")).to_contain_text("密钥无效")
     expect(cards.page.locator("#access-key")).to_have_value("tt_wrong")
     expect(cards.page.locator("#access-use")).to_have_text("使用此密钥")
     enter(cards, ALICE)
@@ -138,8 +138,8 @@ def plain(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     ("language", "key", "heading", "said"),
     [
         ("en", ALICE, "Most likely", ""),
-        ("en", "tt_wrong", "A key is needed here.", "That key is not known here."),
-        ("zh", "tt_wrong", "这里需要密钥。", "没有这个密钥"),
+        ("en", "tt_wrong", "A key is needed here.", "This key is not valid."),
+        ("zh", "tt_wrong", "这里需要密钥。", "密钥无效"),
         ("zh", MALLORY, "该密钥已停用。", "请换一个密钥"),
     ],
 )

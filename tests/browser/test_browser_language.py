@@ -78,9 +78,9 @@ def test_a_card_that_comes_later_speaks_the_new_language(visit: Callable[[str], 
 def test_photos_on_their_way_arrive_in_the_new_language(cards: Cards) -> None:
     with held_requests(cards.page) as held:
         cards.choose("coffee", "cat", "rocket", "cat")
-        held.wait_for(3)
+        held.wait_for(1)
         switch(cards.page, "zh")
-        expect(cards.all.nth(3).locator("h3")).to_have_text("排队等待中。")
+        expect(cards.all.nth(3).locator("h3")).to_have_text("排队中…")
     expect(cards.page.locator("[data-state=done]")).to_have_count(4)
     expect(cards.all.first.locator("h3")).to_have_text("这看起来是：意式浓缩咖啡")
     expect(cards.page.locator("#count")).to_have_text("已完成 4 / 4。")
@@ -120,7 +120,7 @@ def test_what_is_focused_unfolded_and_in_view_stays_so(cards: Cards) -> None:
     last = cards.all.last
     last.locator("summary").click()
     last.locator(".eye").nth(1).click()
-    last.get_by_label("Strength of the colours").fill("40")
+    last.get_by_label("Overlay strength").fill("40")
     last.locator(".eye").nth(1).focus()
     page.evaluate("document.querySelector('#cards > li:last-child').scrollIntoView({ behavior: 'instant' })")
     top = page.evaluate(TOP_OF_CARD)
@@ -215,4 +215,4 @@ def test_while_the_server_is_gone_the_switch_waits_for_it(
     server.start()
     expect(cards.page.locator("html")).to_have_attribute("lang", "zh-Hans", timeout=30_000)
     expect(cards.page.locator("#connection")).to_be_hidden()
-    expect(cards.all.first.locator("h3")).to_contain_text(re.compile("母鸡|它没有把握|难以确定|这看起来是"))
+    expect(cards.all.first.locator("h3")).to_contain_text(re.compile("母鸡|没有把握|难以确定|这看起来是"))

@@ -241,9 +241,9 @@ def test_what_the_browser_cannot_read_is_asked_about_before_it_is_sent(cards: Ca
     cards.page.on("request", lambda request: requests.append(request.url))
     card = cards.choose_files(payload("scan.tiff", tiff, "image/tiff"))
     expect_state(card, "asking")
-    expect(card.locator("[data-part=advice]")).to_contain_text(re.compile("TIFF photo.*metadata.*sent as a whole"))
+    expect(card.locator("[data-part=advice]")).to_contain_text(re.compile("TIFF photo.*metadata.*whole file"))
     assert not [url for url in requests if "predict" in url]
-    card.get_by_role("button", name="Send it as it is").click()
+    card.get_by_role("button", name="Send the original file").click()
     expect_state(card, "done")
     expect(card.get_by_text("This browser cannot show this photo.")).to_be_visible()
     expect(card.locator(".eye:visible")).to_have_count(0)  # which would lay a heat map over nothing

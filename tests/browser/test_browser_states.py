@@ -13,6 +13,7 @@ from fakes import colour_png
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, expect
 from server import Server
+from test_browser_axe import ODD_BITMAP
 
 PHOTO = payload("red.png", colour_png(8), "image/png")
 
@@ -44,9 +45,10 @@ def test_while_the_model_loads_the_page_says_so_and_goes_on_by_itself(
 
 
 def test_a_model_that_cannot_load_yet_is_asked_again(
-    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
+    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cards = visit(gated(test_refuses=1))
+    monkeypatch.setenv("GATE_REFUSES", "1")
+    cards = visit(gated())
     card = cards.choose_files(PHOTO)
     expect_state(card, "paused")
     expect(card.locator("h3")).to_contain_text("The model is still loading")
@@ -91,7 +93,7 @@ def test_a_server_with_too_much_to_do_is_asked_again(cards: Cards) -> None:
 
     cards.page.route("**/api/v1/predict*", refuse_once)
     card = cards.choose("cat")
-    expect(card.locator("h3")).to_contain_text("tries again by itself")
+    expect(card.locator("h3")).to_contain_text("Trying again automatically")
     expect_state(card, "done")
 
 
@@ -143,9 +145,9 @@ def test_the_servers_413_is_explained(gated: Callable[..., Server], browser: Bro
 @pytest.mark.parametrize(
     ("name", "data", "title"),
     [
-        ("notes.jpg", b"These are words, not a photo.", "That is not a photo we can read."),
-        ("paper.pdf", b"%PDF-1.7 and so on", "That is not a photo we can read."),
-        ("empty.jpg", b"", "There was no photo in that."),
+        ("notes.jpg", b"These are words, not a photo.", "This file is not a photo topthree can read."),
+        ("paper.pdf", b"%PDF-1.7 and so on", "This file is not a photo topthree can read."),
+        ("empty.jpg", b"", "No photo found there."),
     ],
 )
 def test_what_is_no_photo_is_not_even_sent(cards: Cards, name: str, data: bytes, title: str) -> None:
@@ -159,12 +161,11 @@ def test_what_is_no_photo_is_not_even_sent(cards: Cards, name: str, data: bytes,
 
 
 def test_the_servers_415_is_explained(cards: Cards) -> None:
-    # Its first bytes could be a bitmap's; only the server looks further.
-    card = cards.choose_files(payload("odd.bmp", b"BM\x01\x02\x03\x04\0\0\0\0\x36\0\0\0 and no header", "image/bmp"))
+    card = cards.choose_files(payload("odd.bmp", ODD_BITMAP, "image/bmp"))
     with cards.page.expect_response("**/api/v1/predict*") as response:
-        card.get_by_role("button", name="Send it as it is").click()
+        card.get_by_role("button", name="Send the original file").click()
     assert response.value.status == 415
-    expect(card.locator("h3")).to_have_text("That is not a photo we can read.")
+    expect(card.locator("h3")).to_have_text("This file is not a photo topthree can read.")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -186,7 +187,7 @@ def test_a_slow_connection_is_named(cards: Cards, context: BrowserContext) -> No
         held.wait_for(1)
         cards.page.clock.run_for(7000)
         expect(card.locator("[data-part=advice]")).to_have_text(
-            "This takes longer than usual. It goes on; nothing is lost."
+            "This is taking longer than usual. Still working; nothing is lost."
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 from bundling import rewrite, small_bundle
 from click.testing import CliRunner, Result
 
-from app.commands.cli import main
+from app.commands import cli
 from app.model.bundle import DESCRIPTION
 from app.model.digests import file_sha256
 from app.settings import Settings, SettingsError
@@ -23,7 +23,7 @@ def bundle(tmp_path: Path) -> Path:
 
 def run(runner: CliRunner, *arguments: object, exit_code: int = 0, **settings: object) -> Result:
     variables = {f"TOPTHREE_{name.upper()}": str(value) for name, value in settings.items()}
-    result = runner.invoke(main, ["bundle", *map(str, arguments)], env=variables, catch_exceptions=False)
+    result = runner.invoke(cli, ["bundle", *map(str, arguments)], env=variables, catch_exceptions=False)
     assert result.exit_code == exit_code, result.output
     return result
 
@@ -38,7 +38,7 @@ def test_the_same_model_makes_the_same_bytes(
     assert [path.name[:32] for path in written] == ["a.tar", "topthree-efficientnet_lite0-fp32"]
     assert len({file_sha256(path) for path in written}) == 1
     assert f"SHA-256   {file_sha256(written[0])}" in said
-    assert "efficientnet_lite0, fp32, 1000 classes, the packaged fallback" in said
+    assert "efficientnet_lite0, fp32, 1000 classes, the built-in model" in said
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
@@ -47,7 +47,7 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(
 ) -> None:
     before = bundle.read_bytes()
     refused = run(runner, "--output", bundle, cache=packaged_settings.cache, exit_code=1)
-    assert refused.stderr.endswith(f"Error: {bundle} is there already; --force replaces it.\n")
+    assert refused.stderr.endswith(f"Error: {bundle} already exists; use --force to replace it.\n")
     assert bundle.read_bytes() == before
     run(runner, "--output", bundle, "--force", cache=packaged_settings.cache)
     assert len(bundle.read_bytes()) > 10**7
@@ -90,7 +90,7 @@ def test_check_fails_for_what_is_damaged_or_does_not_serve_here(runner: CliRunne
 
 @pytest.mark.parametrize("more", [["--output", "a"], ["--force"], ["--precision", "fp32"]])
 def test_check_writes_nothing(runner: CliRunner, bundle: Path, more: list[str]) -> None:
-    assert "--check takes a bundle" in run(runner, "--check", bundle, *more, exit_code=2).stderr
+    assert "--check takes an existing bundle" in run(runner, "--check", bundle, *more, exit_code=2).stderr
 
 
 def test_a_bundle_in_use_is_not_bundled_again(runner: CliRunner, bundle: Path) -> None:
@@ -99,11 +99,11 @@ def test_a_bundle_in_use_is_not_bundled_again(runner: CliRunner, bundle: Path) -
 
 def test_other_commands_use_the_bundle(runner: CliRunner, bundle: Path, tmp_path: Path) -> None:
     env = {"TOPTHREE_BUNDLE": str(bundle), "TOPTHREE_CACHE": str(tmp_path / "cache")}
-    assert runner.invoke(main, ["labels", "dog"], env=env).output == '   1    dog, "big"\n'
-    assert "serves: resnet18" in runner.invoke(main, ["weights"], env=env).output
-    assert "Unpacked: " in runner.invoke(main, ["prepare"], env=env).output
+    assert runner.invoke(cli, ["labels", "dog"], env=env).output == '   1    dog, "big"\n'
+    assert "serves: resnet18" in runner.invoke(cli, ["weights"], env=env).output
+    assert "Unpacked: " in runner.invoke(cli, ["prepare"], env=env).output
     calibrating = ["prepare", "--precision", "int8", "--calibrate", str(tmp_path)]
-    assert "unset it to prepare another" in runner.invoke(main, calibrating, env=env).output
+    assert "unset it to prepare another" in runner.invoke(cli, calibrating, env=env).output
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_settings_that_contradict_a_bundle_are_refused(make_settings, values: di
         make_settings(**values)
 
 
-def test_a_bundle_decides_engine_and_precision_also_in_child_processes(make_settings) -> None:
+def test_child_processes_leave_the_precision_to_the_bundle(make_settings) -> None:
     settings = make_settings(bundle="a")
     assert (settings.engine, settings.precision) == ("openvino", "")
     assert Settings.from_environment(settings.as_environment()).precision == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fakes import colour_png
-from servers import PATIENCE_SECONDS, TOPTHREE_SERVE, Server, environment, free_port, serving
+from servers import PATIENCE_SECONDS, ROOT, TOPTHREE, Server, environment, free_port, serving
 
 from app.settings import Settings
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.live
 
 def drain(cache: Path, port: int, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command for the service at a port."""
-    command = [TOPTHREE_SERVE[0], "drain", *options]
-    return subprocess.run(command, env=environment(cache, port=port), capture_output=True, text=True)
+    command = [*TOPTHREE, "drain", *options]
+    return subprocess.run(command, cwd=ROOT, env=environment(cache, port=port), capture_output=True, text=True)
 
 
 def statuses(server: Server) -> set[int]:
@@ -26,9 +26,7 @@ def statuses(server: Server) -> set[int]:
     return {httpx.get(f"{server.url}/readyz", timeout=PATIENCE_SECONDS).status_code for _ in range(20)}
 
 
-def test_drained_service_is_not_ready_in_any_worker_and_answers_all_else(
-    packaged_settings: Settings, tmp_path: Path
-) -> None:
+def test_a_drained_service_is_not_ready_and_answers_all_else(packaged_settings: Settings, tmp_path: Path) -> None:
     cache = packaged_settings.cache
     with serving(cache, tmp_path / "log", workers=2) as server:
         server.wait_until_ready()

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.commands.cli import main
+from app.commands import cli
 from app.web.keys import read_keys
 
 
 def keys(runner: CliRunner, path: Path, *arguments: str, **options: object) -> str:
     """Run a command that succeeds on a file, and return what it printed to standard output."""
-    result = runner.invoke(main, ["keys", *arguments, "--file", str(path)], **options)
+    result = runner.invoke(cli, ["keys", *arguments, "--file", str(path)], **options)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -27,7 +27,7 @@ def test_a_new_key_is_shown_once_and_kept_as_a_digest(runner: CliRunner, tmp_pat
 
 
 def test_without_a_file_the_line_is_printed(runner: CliRunner, tmp_path: Path) -> None:
-    result = runner.invoke(main, ["keys", "new", "alice"])
+    result = runner.invoke(cli, ["keys", "new", "alice"])
     token, line = result.stdout.strip(), next(line for line in result.stderr.splitlines() if line.startswith("alice"))
     (tmp_path / "keys.txt").write_text(line, encoding="utf-8")
     assert read_keys(tmp_path / "keys.txt").find(token)
@@ -59,13 +59,13 @@ def test_what_cannot_be_done_is_one_sentence(
 ) -> None:
     path = tmp_path / "keys.txt"
     path.write_text(f"alice enabled {'ab' * 32}\n", encoding="utf-8")
-    result = runner.invoke(main, ["keys", *arguments, "--file", str(path)], input="tt_unknown\n")
+    result = runner.invoke(cli, ["keys", *arguments, "--file", str(path)], input="tt_unknown\n")
     assert result.exit_code == 1
     assert message in result.output
     assert path.read_text(encoding="utf-8") == f"alice enabled {'ab' * 32}\n"
 
 
 def test_a_command_that_needs_a_file_says_how_to_name_it(runner: CliRunner) -> None:
-    result = runner.invoke(main, ["keys", "list"])
+    result = runner.invoke(cli, ["keys", "list"])
     assert result.exit_code == 2
     assert "TOPTHREE_API_KEYS_FILE" in result.output

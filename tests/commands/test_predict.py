@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model
 
-from app.commands.cli import main
+from app.commands import cli
 
 # The fake engine's likeliest class is the number that is the photo's red: 0 is tench, 2 great white shark.
 RED = colour_png(0, 2, 1)
@@ -38,7 +38,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def predict(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(main, ["predict", *map(str, arguments)], input=stdin)
+    return CliRunner().invoke(cli, ["predict", *map(str, arguments)], input=stdin)
 
 
 def best(result: Result) -> list[tuple[str, int]]:
@@ -76,7 +76,7 @@ def test_chinese_names_are_not_escaped(photos: Path, form: str) -> None:
     assert "丁鱥" in predict(photos / "a.png", form).stdout
 
 
-def test_ndjson_has_one_line_for_each_photo_below_the_folder_in_order(photos: Path) -> None:
+def test_ndjson_has_one_line_for_each_photo_in_order(photos: Path) -> None:
     result = predict(photos, "--ndjson")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(line["file"]).name for line in lines] == ["a.png", "b.jpg", "c.PNG"]
@@ -87,7 +87,7 @@ def test_several_sources_are_taken_in_the_order_given(photos: Path) -> None:
     assert best(predict(photos / "sub", photos / "a.png", "--ndjson")) == [("c.PNG", 2), ("a.png", 0)]
 
 
-def test_csv_has_one_line_for_each_answer_and_one_for_each_bad_file(photos: Path) -> None:
+def test_csv_has_one_line_per_answer_and_per_bad_file(photos: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(predict(photos, "--csv", "--top", 2).stdout)))
     assert [(Path(row["file"]).name, row["rank"], row["label"]) for row in rows] == [
         ("a.png", "1", "tench"),
@@ -153,6 +153,21 @@ def test_json_keeps_a_file_name_that_is_no_utf_8(tmp_path: Path, form: str) -> N
     assert os.fsencode(answer["results"][0]["file"] if form == "--json" else answer["file"]) == file
 
 
+@pytest.mark.parametrize("more", [["--csv"], ["--table"], ["--ndjson", "--csv"]])
+def test_two_formats_are_refused(photos: Path, more: list[str]) -> None:
+    result = predict(photos, "--json", *more)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Error: --json and {more[0]} exclude each other." in result.stderr
+
+
+def test_files_that_cannot_be_read_load_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.classifier.load_model", lambda settings: pytest.fail("The model was loaded."))
+    result = predict(tmp_path / "missing.jpg", "--json")
+    assert result.exit_code == 1
+    error = "The file cannot be read: No such file or directory."
+    assert json.loads(result.stdout) == {"results": [{"file": str(tmp_path / "missing.jpg"), "error": error}]}
+
+
 def test_labels_of_an_own_model_are_shown_literally(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fake_model()
     first, *others = model.labels
@@ -173,7 +188,7 @@ def test_a_bad_file_is_reported_in_its_place_and_the_status_is_1(photos: Path, f
     ("make", "error"),
     [
         (lambda path: path.write_bytes(b""), "The file is empty."),
-        (lambda path: path.write_bytes(RED[:200]), "damaged or cut short"),
+        (lambda path: path.write_bytes(RED[:200]), "damaged or incomplete"),
         (lambda path: None, "The file cannot be read: No such file or directory."),
         (lambda path: path.symlink_to(path), "The file cannot be read: Too many levels of symbolic links."),
     ],

@@ -16,11 +16,11 @@ from click.testing import CliRunner, Result
 from file_server import CONTENT, SHA256, FileServer, serving
 from rich.console import Console
 
+from app.commands import cli
 from app.commands import weights as offline_weights
-from app.commands.cli import main
-from app.commands.weights import announce, fetch_with_progress, find_with_progress, make_ready
+from app.commands.weights import fetch_with_progress, make_ready
 from app.model import weights
-from app.model.weights import EFFICIENTNET_LITE0, FALLBACK_MARKER, RESNET18, Weights
+from app.model.weights import EFFICIENTNET_LITE0, FALLBACK_MARKER, RESNET18
 from app.settings import Settings
 
 SMALL = dataclasses.replace(RESNET18, sha256=SHA256, size_bytes=len(CONTENT))
@@ -46,7 +46,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def run(*arguments: str, exit_code: int = 0, **environment: str) -> Result:
     variables = {f"TOPTHREE_{name.upper()}": value for name, value in environment.items()}
-    result = CliRunner().invoke(main, ["weights", *arguments], env=variables, catch_exceptions=False)
+    result = CliRunner().invoke(cli, ["weights", *arguments], env=variables, catch_exceptions=False)
     assert result.exit_code == exit_code, result.output
     return result
 
@@ -170,14 +170,6 @@ def test_progress_bar_on_a_terminal(
     assert "262.1/262.1" in shown
 
 
-def test_start_says_which_model_serves(
-    make_settings: Callable[..., Settings], cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    announce(find_with_progress(make_settings()))
-    file = cache / "weights" / RESNET18.file_name
-    assert capsys.readouterr().err == f"Model: resnet18, download ({file})\n"
-
-
 def test_torch_starts_from_the_weights_themselves(make_settings: Callable[..., Settings], cache: Path) -> None:
     assert make_ready(make_settings(engine="torch")).path == cache / "weights" / RESNET18.file_name
     assert not (cache / "prepared").exists()
@@ -195,12 +187,3 @@ def test_openvino_starts_from_a_model_prepared_once(
     assert (artifact / "manifest.json").stat().st_mtime_ns == made
     assert (first.sha256, first.reason) == (second.sha256, second.reason) == (EFFICIENTNET_LITE0.sha256, "No network.")
     assert (server.starts, capsys.readouterr().err) == ([], "")
-
-
-def test_start_says_loudly_that_the_fallback_serves(capsys: pytest.CaptureFixture[str]) -> None:
-    announce(
-        Weights(Path("lite0.pth"), EFFICIENTNET_LITE0.sha256, EFFICIENTNET_LITE0, "packaged fallback", "[No] net.")
-    )
-    model, note = capsys.readouterr().err.splitlines()
-    assert model == "Model: efficientnet_lite0, packaged fallback (lite0.pth)"
-    assert note.startswith("Note: [No] net. efficientnet_lite0 serves instead of resnet18. 'topthree weights --fetch'")

@@ -21,9 +21,10 @@ HELD_BACK = range(FIRST_HELD_BACK, FIRST_HELD_BACK + 20)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server whose engine holds photos back until there is a file `open`."""
-    with serving(tmp_path, tmp_path / "log", command=COMMAND, workers=1, test_folder=tmp_path) as server:
+    monkeypatch.setenv("GATE_FOLDER", str(tmp_path))
+    with serving(tmp_path, tmp_path / "log", command=COMMAND, workers=1) as server:
         server.wait_until_accepting()
         yield server
 

@@ -16,7 +16,7 @@ from fakes import colour_png, fake_classifier, fake_model
 from werkzeug.serving import make_server
 
 from app import create_app
-from app.commands.cli import main
+from app.commands import cli
 from app.measuring.load import (
     Load,
     MakeSender,
@@ -135,7 +135,7 @@ def test_a_running_server_is_measured_and_left_running(
     try:
         url = f"http://127.0.0.1:{server.port}"
         options = ["--clients", "2", "--rates", "50", "--seconds", "0.3", "--warm-up", "0", "--json"]
-        report = json.loads(runner.invoke(main, ["bench", str(tmp_path), "--url", url, *options]).output)
+        report = json.loads(runner.invoke(cli, ["bench", str(tmp_path), "--url", url, *options]).output)
         with http_sender(url)() as send:
             assert send(colour_png(9)).keys() == {"decode", "queue", "infer", "total"}
     finally:
@@ -152,10 +152,10 @@ def test_the_classifier_is_measured_in_this_process(
     monkeypatch.setattr("app.classifier.load_model", lambda settings: fake_model())
     (tmp_path / "red.png").write_bytes(colour_png(9))
     options = ["--in-process", "--clients", "1", "--seconds", "0.2", "--warm-up", "0"]
-    result = runner.invoke(main, ["bench", str(tmp_path), *options])
+    result = runner.invoke(cli, ["bench", str(tmp_path), *options])
     assert result.exit_code == 0, result.output
-    assert "this process, 1 photos in rotation" in result.output
-    assert "1 clients" in result.output
+    assert "this process, 1 photo in rotation" in result.output
+    assert "1 client " in result.output
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_classifier_is_measured_in_this_process(
         (["--rates", "0"], "must be more than zero"),
         (["--url", "http://127.0.0.1:1", "--in-process"], "exclude each other"),
         (["--url", "http://127.0.0.1:1"], "does not answer"),
-        (["--plot", "load.txt"], "writes .png, .svg, .pdf; load.txt is none of them"),
+        (["--plot", "load.txt"], "writes .png, .svg, .pdf, not load.txt"),
         (["--plot", "no-folder/load.png"], "cannot write no-folder/load.png"),
     ],
 )
@@ -173,7 +173,7 @@ def test_what_cannot_be_measured_is_one_sentence(
     runner: CliRunner, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "red.png").write_bytes(colour_png(9))
-    result = runner.invoke(main, ["bench", str(tmp_path), *arguments])
+    result = runner.invoke(cli, ["bench", str(tmp_path), *arguments])
     assert result.exit_code != 0
     assert message in result.output
 
@@ -184,19 +184,19 @@ def test_without_matplotlib_nothing_is_measured_for_a_plot(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("app.commands.bench._bench_in_process", lambda *_: pytest.fail("It measured."))
     (tmp_path / "red.png").write_bytes(colour_png(9))
-    result = runner.invoke(main, ["bench", str(tmp_path), "--in-process", "--plot", str(tmp_path / "load.png")])
+    result = runner.invoke(cli, ["bench", str(tmp_path), "--in-process", "--plot", str(tmp_path / "load.png")])
     assert result.exit_code == 2
     assert "pip install -e '.[bench]'" in result.output
 
 
 @pytest.mark.live
-def test_a_photo_that_cannot_be_answered_ends_the_measurement_at_once(
+def test_a_rejected_photo_ends_the_measurement_at_once(
     packaged_settings: Settings, runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in packaged_settings.as_environment().items():
         monkeypatch.setenv(name, value)
     (tmp_path / "words.png").write_bytes(b"words")
-    result = runner.invoke(main, ["bench", str(tmp_path)])
+    result = runner.invoke(cli, ["bench", str(tmp_path)])
     assert result.exit_code == 1
     assert "answered with status 415. " in result.output
 

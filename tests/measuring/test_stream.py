@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
-from fakes import FakeEngine, colour_png, fake_classifier
+from fakes import colour_png, fake_classifier, fake_model, make_classifier
 
-from app.classifier import LARGEST_BATCH, Answer
+from app.classifier import Answer
 from app.errors import NoPhoto
 from app.measuring.stream import classify_files, printable
 from app.photos.folders import SUFFIXES, FileProblem, list_photos
-
-
-class CountingEngine(FakeEngine):
-    """Remember how many photos each inference had."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def infer(self, batch, *, alone=False):
-        self.sizes.append(len(batch))
-        return super().infer(batch, alone=alone)
 
 
 @pytest.mark.parametrize("suffix", [*sorted(SUFFIXES), ".JPG", ".Heic"])
@@ -65,16 +55,32 @@ def test_each_file_comes_with_its_photo_or_its_problem(tmp_path: Path) -> None:
     assert rows[1][1].predictions[0].class_id == 1
 
 
-def test_no_more_than_one_batch_is_read_ahead(tmp_path: Path) -> None:
-    files = [str(tmp_path / f"{number}.png") for number in range(LARGEST_BATCH + 3)]
-    for file in files:
-        Path(file).write_bytes(colour_png(1, 0, 2, size=(30, 30)))
-    engine = CountingEngine()
-    rows = classify_files(fake_classifier(engine), files, top=1, max_pixels=10**6)
-    next(rows)
-    assert sum(engine.sizes) == LARGEST_BATCH
-    assert len(list(rows)) == LARGEST_BATCH + 2
-    assert sum(engine.sizes) == LARGEST_BATCH + 3
+def test_only_a_few_files_are_read_ahead(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(colour_png(1, 0, 2, size=(30, 30)))
+    taken = itertools.count()
+    files = (str(tmp_path / "a.png") for _ in iter(lambda: next(taken), None))  # without an end
+    rows = classify_files(fake_classifier(), files, top=1, max_pixels=10**6)
+    for _ in range(10):
+        assert next(rows)[1].predictions[0].class_id == 1
+    rows.close()
+    assert next(taken) <= 10 + 2 * fake_classifier().max_parallel + 1
+
+
+def test_many_files_keep_their_order(tmp_path: Path) -> None:
+    files = [str(tmp_path / f"{number}.png") for number in range(30)]
+    for number, file in enumerate(files):
+        Path(file).write_bytes(colour_png(number, 200, 201, size=(30 + 40 * (number % 3), 30)))
+    rows = classify_files(make_classifier(fake_model, cpus=3), files, top=1, max_pixels=10**6)
+    assert [(name, outcome.predictions[0].class_id) for name, outcome in rows] == [
+        (file, number) for number, file in enumerate(files)
+    ]
+
+
+def test_files_that_cannot_be_read_load_no_model(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    classifier = make_classifier(lambda: pytest.fail("The model was loaded."))
+    files = [str(tmp_path / name) for name in ("missing.png", "empty.png")]
+    assert len(list(classify_files(classifier, files, top=1, max_pixels=10**6))) == 2
 
 
 @pytest.mark.parametrize(
@@ -88,5 +94,5 @@ def test_no_more_than_one_batch_is_read_ahead(tmp_path: Path) -> None:
         ("\udcff.jpg", r"\udcff.jpg"),
     ],
 )
-def test_printable_escapes_what_would_break_a_line_and_nothing_else(name: str, shown: str) -> None:
+def test_printable_escapes_only_what_would_break_a_line(name: str, shown: str) -> None:
     assert printable(name) == shown

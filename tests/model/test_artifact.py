@@ -174,8 +174,8 @@ def watched(self, address):
     return connect(self, address)
 socket.socket.connect = watched
 socket.getaddrinfo = lambda *what, **more: print("looked up", what)
-from app.commands.cli import main
-main(sys.argv[1:])
+from app.commands import cli
+cli(sys.argv[1:])
 """
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import LabelsError
-from app.model.labels import Label, imagenet_labels, read_labels, search_labels
+from app.model.labels import Label, class_names, imagenet_labels, read_labels, search_labels
+from app.photos.folders import name_key
 
 # Classes that a Chinese reader knows by a name without Chinese characters.
 NOT_IN_CHINESE = {"iPod"}
@@ -41,7 +42,7 @@ MEANINGS = [
     (474, "cardigan", "开襟毛衣"),
     (517, "crane", "起重机"),
     (553, "file", "文件柜"),
-    (656, "minivan", "面包车"),
+    (656, "minivan", "商务车"),
     (673, "mouse", "鼠标"),
     (681, "notebook", "笔记本电脑"),
     (714, "pick", "拨片"),
@@ -51,9 +52,9 @@ MEANINGS = [
     (837, "sunglasses", "墨镜"),
     (850, "teddy", "泰迪熊"),
     (881, "upright", "立式钢琴"),
-    (968, "cup", "杯子"),
+    (968, "cup", "茶杯"),
     (989, "hip", "蔷薇果"),
-    (998, "ear", "玉米穗"),
+    (998, "ear", "玉米棒"),
 ]
 
 
@@ -118,6 +119,9 @@ def labels_file(tmp_path: Path) -> Path:
         ('"class_id","label"\r\n"0","cat"\r\n', [Label(0, None, "cat", None)]),
         ("class_id, label, wnid\n0, cat, n02121808\n", [Label(0, "n02121808", "cat", None)]),
         ("label,wnid,label_zh,colour\ncat, ,,grey\n", [Label(0, None, "cat", None)]),
+        ("cat\n\n", [Label(0, None, "cat", None)]),
+        ("cat\r\n \t\r\n\r\n", [Label(0, None, "cat", None)]),
+        ("label,wnid\r\ncat,\r\n,\r\n \r\n", [Label(0, None, "cat", None)]),
     ],
 )
 def test_a_labels_file_is_one_name_a_line_or_csv(labels_file: Path, content: str, labels: list[Label]):
@@ -131,7 +135,9 @@ def test_a_labels_file_is_one_name_a_line_or_csv(labels_file: Path, content: str
         (b"", "is empty"),
         (b"label\n", "is empty"),
         (b"cat\n\ndog\n", "has no name for class 1"),
-        (b"cat\n  \n", "has no name for class 1"),
+        (b"cat\n  \ndog\n", "has no name for class 1"),
+        (b"\n \n", "is empty"),
+        (b"class_id,label\n0,\n1,dog\n", "has no name for class 0"),
         (b"class_id,label\n0,cat\n1,\n", "has no name for class 1"),
         (b"class_id,label\n0\n", "has no name for class 0"),
         (b"class_id,label\n1,cat\n", "has class_id 1 where 0 is due"),
@@ -182,3 +188,12 @@ def test_labels_are_found_by_number_wordnet_id_or_part_of_a_name(query: str, cla
 def test_labels_of_a_custom_model_are_found_too():
     labels = (Label(0, None, "Straße", None), Label(1, None, "Weg", None))
     assert search_labels(labels, "STRASSE") == [labels[0]]
+
+
+def test_each_class_is_named_by_a_folder_however_it_is_written():
+    names = class_names(imagenet_labels())
+    for label in imagenet_labels():
+        class_id = None if label.label.casefold() == "cardigan" else label.class_id
+        for written in (label.label.upper(), label.label.replace(" ", "_"), label.label.replace("'", "")):
+            assert names.get(name_key(written)) == class_id
+        assert names[label.wnid or ""] == label.class_id

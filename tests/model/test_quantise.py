@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from fakes import colour_png
 from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
 
-from app.commands.cli import main
+from app.commands import cli
 from app.model import quantise
 from app.model.quantise import Comparison, QuantisationRefused, compare
 from app.settings import Settings
@@ -89,7 +89,7 @@ def test_calibration_and_judgement_never_share_a_photo() -> None:
     ],
 )
 def test_int8_and_its_photos_go_together(runner: CliRunner, arguments: list[str], message: str) -> None:
-    result = runner.invoke(main, ["prepare", *arguments])
+    result = runner.invoke(cli, ["prepare", *arguments])
     assert result.exit_code == 2
     assert message in result.output
 

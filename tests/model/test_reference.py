@@ -9,7 +9,8 @@ import pytest
 from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
 
 from app.classifier import Answer, Classifier
-from app.commands.evaluate import evaluate
+from app.measuring.accuracy import evaluate
+from app.measuring.stream import classify_files
 from app.settings import Settings
 
 MAX_PIXELS = 64_000_000
@@ -68,8 +69,8 @@ def differences(answers: dict[str, Answer], *, tolerance: float) -> list[str]:
 @needs_test_weights
 def test_first_answers_are_the_references(resnet18: Classifier) -> None:
     files = sorted(Path(SHARED_PHOTOS).glob("*.jpg"))
-    answers = resnet18.classify_many([file.read_bytes() for file in files], max_pixels=MAX_PIXELS, top=1)
-    found = differences(dict(zip([file.name for file in files], answers, strict=True)), tolerance=0.02)
+    rows = classify_files(resnet18, map(str, files), top=1, max_pixels=MAX_PIXELS)
+    found = differences({Path(name).name: answer for name, answer in rows}, tolerance=0.02)
     assert [line for line in found if not line.startswith(TURNED)] == []
 
 

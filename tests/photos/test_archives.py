@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
+import stat
 import struct
+import tarfile
 import zipfile
+import zlib
+from contextlib import suppress
 
 import flask
 import pytest
@@ -31,10 +37,20 @@ def pack(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
     return out.getvalue()
 
 
+def tarred(photo: bytes) -> bytes:
+    """Pack a file as tar."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo("a.png")
+        entry.size = len(photo)
+        archive.addfile(entry, io.BytesIO(photo))
+    return out.getvalue()
+
+
 def read(data: bytes, **limits: int) -> list[Entry]:
     """Read an archive with small limits."""
     return read_archive(
-        data, admit=lambda size: None, **{"most_entries": 4, "most_bytes": 4 * MEBI, "most_entry_bytes": MEBI} | limits
+        data, admit=lambda size: None, **{"max_entries": 4, "max_bytes": 4 * MEBI, "max_entry_bytes": MEBI} | limits
     )
 
 
@@ -54,16 +70,54 @@ def test_methods_that_cannot_be_bounded_are_refused(method: int) -> None:
     assert isinstance(entry.photo, UnreadableArchive)
 
 
-def test_folders_and_what_file_managers_add_are_skipped() -> None:
-    clutter = [("holiday/", b""), ("__MACOSX/holiday/._a.png", b"x"), ("holiday/.DS_Store", b"x"), ("Thumbs.db", b"x")]
-    assert [entry.name for entry in read(pack(*clutter, ("holiday/a.png", b"1")))] == ["holiday/a.png"]
+CLUTTER = [
+    "holiday/",
+    "holiday\\",
+    "__MACOSX/holiday/._a.png",
+    "holiday/._a.png",
+    "holiday/.DS_Store",
+    "Thumbs.db",
+    "p/THUMBS.DB",
+    "p\\thumbs.db",
+    "ehthumbs.db",
+    "p/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+    "Desktop.ini",
+    "Icon\r",
+    ".thumbnails/7.jpg",
+]
+
+
+@pytest.mark.parametrize("name", CLUTTER)
+def test_folders_and_what_file_managers_add_are_skipped(name: str) -> None:
+    data = b"" if name[-1] in "/\\" else b"x"
+    assert [entry.name for entry in read(pack((name, data), ("holiday/a.png", b"1")))] == ["holiday/a.png"]
     with pytest.raises(NoPhoto):
-        read(pack(*clutter))
+        read(pack((name, data)))
 
 
-@pytest.mark.parametrize("data", [b"", b"text", COCK, pack(("a", COCK))[:-30], b"PK\x05\x06" + b"\xff" * 18])
-def test_broken_archives_are_refused(data: bytes) -> None:
-    with pytest.raises(UnreadableArchive):
+@pytest.mark.parametrize("name", ["Thumbs.db.jpg", "my__MACOSX/a.jpg", "_.jpg", "desktop.ini/a.jpg", "a._b.jpg"])
+def test_files_that_only_look_like_clutter_are_read(name: str) -> None:
+    assert [entry.name for entry in read(pack((name, b"1")))] == [name]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "is empty"),
+        (b"text", "no ZIP archive, or a damaged one"),
+        (b"PK\x05\x06" + b"\xff" * 18, "no ZIP archive, or a damaged one"),
+        (pack(("a", COCK))[:-30], "damaged or incomplete"),
+        (pack(("a", COCK)).replace(b"PK\x01\x02", b"PK\x01\x03"), "damaged or incomplete"),
+        (COCK, "is a photo, not a ZIP archive"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(99), "a RAR archive"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(99), "a 7-Zip archive"),
+        (gzip.compress(COCK), "gzip data"),
+        (lzma.compress(COCK), "XZ data"),
+        (tarred(COCK), "a tar archive"),
+    ],
+)
+def test_what_is_no_whole_archive_is_refused_by_its_kind(data: bytes, text: str) -> None:
+    with pytest.raises(UnreadableArchive, match=text):
         read(data)
 
 
@@ -93,7 +147,7 @@ def test_a_bomb_within_one_entry_is_refused_alone() -> None:
 
 def test_a_bomb_of_many_entries_is_refused() -> None:
     with pytest.raises(TooLarge, match="more than 2,000,000 bytes"):
-        read(pack(*[(str(number), bytes(MEBI)) for number in range(3)]), most_bytes=2_000_000)
+        read(pack(*[(str(number), bytes(MEBI)) for number in range(3)]), max_bytes=2_000_000)
 
 
 def test_no_more_is_read_than_an_entry_declares() -> None:
@@ -178,3 +232,101 @@ def test_a_directory_that_points_beyond_all_files_is_damaged_only_there() -> Non
     first, second = read(bytes(data))
     assert first.photo == COCK
     assert isinstance(second.photo, UnreadableArchive)
+
+
+def written(
+    name: bytes,
+    *,
+    local: bytes | None = None,
+    flags: int = 0,
+    extra: bytes = b"",
+    system: int = 0,
+    attributes: int = 0,
+    streamed: bool = False,
+) -> bytes:
+    """Write an archive of one stored photo as APPNOTE describes it, each field by hand.
+
+    `local` is the name in the file's own header; `streamed` leaves size and checksum to a record behind the file.
+    """
+    local = name if local is None else local
+    flags |= 8 * streamed
+    sums = struct.pack("<LLL", zlib.crc32(COCK), len(COCK), len(COCK))
+    stamp = struct.pack("<HH", 0, 33)
+    begin = struct.pack("<4sHHH", b"PK\x03\x04", 20, flags, 0) + stamp + (bytes(12) if streamed else sums)
+    file = begin + struct.pack("<HH", len(local), len(extra)) + local + extra + COCK
+    file += b"PK\x07\x08" + sums if streamed else b""
+    entry = struct.pack("<4sBBHHH", b"PK\x01\x02", 20, system, 20, flags, 0) + stamp + sums
+    entry += struct.pack("<HHHHHLL", len(name), len(extra), 0, 0, 0, attributes, 0) + name + extra
+    return file + entry + struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), len(file), 0)
+
+
+def unicode_path(name: str, of: bytes, version: int = 1) -> bytes:
+    """Write the extra field of APPNOTE 4.6.9: a name in UTF-8 beside the other one."""
+    content = struct.pack("<BL", version, zlib.crc32(of)) + name.encode()
+    return struct.pack("<HH", 0x7075, len(content)) + content
+
+
+TIMES = struct.pack("<HHBL", 0x5455, 5, 1, 0)
+NAMES = [
+    (written(b"a/cock.png"), "a/cock.png"),
+    (written("雄鸡.png".encode(), flags=0x800), "雄鸡.png"),
+    (written("雄鸡.png".encode()), "雄鸡.png"),
+    (written("re\u0301sume\u0301.png".encode(), system=3, streamed=True), "re\u0301sume\u0301.png"),
+    (written("è.png".encode("cp437")), "è.png"),
+    (written(b"__.png", extra=TIMES + unicode_path("雄鸡.png", b"__.png")), "雄鸡.png"),
+    (written("è.png".encode("cp437"), extra=unicode_path("雄鸡.png", "è.png".encode("cp437"))), "雄鸡.png"),
+    (written(b"__.png", extra=unicode_path("雄鸡.png", b"another name")), "__.png"),
+    (written(b"__.png", extra=unicode_path("雄鸡.png", b"__.png", version=2)), "__.png"),
+    (written(b"a\\b\\cock.png"), "a/b/cock.png"),
+    (written(b"a\\cock.png", system=3), "a/cock.png"),
+    (written(b"a/cock.png", local=b"a\\cock.png"), "a/cock.png"),
+    (written(b"a\\cock.png", local=b"a/cock.png"), "a/cock.png"),
+    (written("雄鸡.png".encode(), flags=0x800, local=b"__.png"), "雄鸡.png"),
+    (written(b"a/cock.png", local=b""), "a/cock.png"),
+    (written(b"cock.png", streamed=True), "cock.png"),
+    (b"#!/bin/sh\nexit\n" + written(b"cock.png"), "cock.png"),
+]
+
+
+@pytest.mark.parametrize(("data", "name"), NAMES)
+def test_names_are_read_as_programs_write_them(data: bytes, name: str) -> None:
+    assert read(data) == [Entry(name, COCK)]
+
+
+def test_a_name_that_is_not_the_utf_8_it_claims_to_be_is_said() -> None:
+    with pytest.raises(UnreadableArchive, match="marked as UTF-8"):
+        read(written("è.png".encode("cp437"), flags=0x800))
+
+
+@pytest.mark.parametrize(
+    "field", [b"up", b"up\xff\xff", b"\x75\x70\x05\x00" + bytes(5), b"\x75\x70\x00\x00", bytes(9)]
+)
+def test_a_broken_extra_field_costs_at_most_its_archive(field: bytes) -> None:
+    with suppress(UnreadableArchive):  # zipfile refuses some of these; which, depends on its version
+        assert [entry.photo for entry in read(written(b"a.png", extra=field))] == [COCK]
+
+
+def test_folders_by_their_attributes_are_skipped() -> None:
+    folder = zipfile.ZipInfo("holiday")
+    folder.external_attr, folder.create_system = 0x10, 0
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(folder, b"")
+        archive.writestr("a.png", COCK)
+    assert read(out.getvalue()) == [Entry("a.png", COCK)]
+
+
+def test_a_link_carries_its_problem() -> None:
+    data = written(b"a.png", system=3, attributes=(stat.S_IFLNK | 0o777) << 16)
+    (entry,) = read(data)
+    assert isinstance(entry.photo, UnreadableArchive)
+    assert "link" in entry.photo.detail
+
+
+@pytest.mark.parametrize("place", [2**32 - 2, 1, 40])
+def test_a_file_that_is_not_where_the_directory_says_is_damaged(place: int) -> None:
+    data = bytearray(written(b"a.png"))
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 42 : entry + 46] = place.to_bytes(4, "little")
+    (found,) = read(bytes(data))
+    assert isinstance(found.photo, UnreadableArchive)

@@ -90,7 +90,7 @@ def test_a_thumbnail_comes_along_where_it_is_wanted(pool: Decoders) -> None:
     ("data", "problem", "detail"),
     [
         (b"%PDF-1.7", UnsupportedImage, "looks like a PDF document"),
-        (PHOTOS["PNG"][:600], BrokenImage, "damaged or cut short"),
+        (PHOTOS["PNG"][:600], BrokenImage, "damaged or incomplete"),
         (encode(Image.new("1", (4000, 3000)), "PNG"), TooManyPixels, "more than 10,000,000 pixels"),
         (b"\0" * (8 * MEBI + 1), TooCostly, "more than 8,388,608 bytes"),
     ],

@@ -11,7 +11,7 @@ from samples import GREY, MODES
 
 from app.errors import UnsupportedImage
 from app.photos.decoding import decode
-from app.photos.formats import KINDS
+from app.photos.formats import SUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_a_large_jpeg_is_decoded_small_and_reported_whole():
 def test_what_is_no_photo_is_named(data: bytes, what: str):
     with pytest.raises(UnsupportedImage) as refusal:
         decode(data, max_pixels=MAX_PIXELS)
-    assert refusal.value.detail == f"This looks like {what}, not like a photo. Send {KINDS}."
+    assert refusal.value.detail == f"This looks like {what}, not like a photo. Send {SUPPORTED}."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app.processes.plan import available_cpus, describe_plan, make_plan, memory_limit
+from app.errors import PlanError
+from app.processes.plan import available_cpus, check_memory, describe_plan, make_plan, memory_limit
 from app.settings import Settings
 
 
@@ -91,3 +93,25 @@ def test_the_plan_can_be_read(make_settings: Callable[..., Settings], monkeypatc
     assert "4 processors, memory: 512 MiB" in text
     assert "2 process(es)" in text
     assert "a lone photo uses 4" in text
+
+
+@pytest.mark.parametrize(
+    ("limit_mb", "workers", "said"),
+    [
+        (60, 1, "The memory limit is 60 MiB; a process with the model needs at least 224 MiB."),
+        (300, 2, "The memory limit is 300 MiB; 2 processes with the model need at least 448 MiB."),
+        (224, 1, ""),
+        (None, 1, ""),
+    ],
+)
+def test_a_memory_limit_without_room_for_the_model_is_refused(
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    limit_mb: int | None,
+    workers: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr("app.processes.plan.memory_limit", lambda: limit_mb and limit_mb * 2**20)
+    plan = make_plan(make_settings(workers=workers))
+    with pytest.raises(PlanError, match=said) if said else contextlib.nullcontext():
+        check_memory(plan)

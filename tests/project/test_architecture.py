@@ -22,7 +22,7 @@ MAY_HOLD_AN_INTERFACE = {
     "__init__.py",
     *(f"{name}/__init__.py" for name in ("commands", "model", "model/backbones", "model/engines")),
 }
-MAY_READ_THE_ENVIRONMENT = {"commands/cli.py", "settings.py", "web/application.py"}
+MAY_READ_THE_ENVIRONMENT = {"commands/__init__.py", "settings.py", "web/application.py"}
 # What a child process gets: the whole environment handed on, with the settings of this process written into it.
 HANDED_ON = "os.environ | settings.as_environment()"
 
@@ -134,7 +134,7 @@ def test_the_environment_is_read_in_one_place():
     assert readers <= MAY_READ_THE_ENVIRONMENT
 
 
-@pytest.mark.parametrize("start", ["import app.commands.cli", "from app import create_app; create_app()"])
+@pytest.mark.parametrize("start", ["import app.commands", "from app import create_app; create_app()"])
 def test_a_start_loads_no_model(start: str):
     code = f"{start}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
@@ -142,7 +142,7 @@ def test_a_start_loads_no_model(start: str):
     assert loaded & {"torch", "torchvision", "openvino", "nncf"} == set()
 
 
-@pytest.mark.parametrize("module", ["app.commands.cli", "app.photos.decoder", "app.processes.forkserver"])
+@pytest.mark.parametrize("module", ["app.commands", "app.photos.decoder", "app.processes.forkserver"])
 def test_the_command_line_and_the_decoders_do_without_flask(module: str):
     code = f"import {module}, sys\nprint('flask' in sys.modules, 'werkzeug' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)

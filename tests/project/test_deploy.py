@@ -17,10 +17,9 @@ import pytest
 import yaml
 from fakes import colour_png
 
-from app.commands.cli import main
+from app.commands import cli
 from app.errors import PROBLEMS
-from app.setting_table import MEBI, SETTINGS
-from app.settings import Settings
+from app.settings import MEBI, SETTINGS, Settings
 from app.web.keys import parse_keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,7 +246,7 @@ def test_nginx_waits_longer_than_the_service_and_closes_idle_connections_first(g
 def test_there_is_time_to_answer_what_is_in_flight(gunicorn) -> None:
     graceful = gunicorn["graceful_timeout"]
     program, *arguments = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
-    command = main.commands[arguments[0]].make_context("drain", arguments[1:])
+    command = cli.commands[arguments[0]].make_context("drain", arguments[1:])
     assert (program, arguments[0]) == ("topthree", "drain")
     assert 5 <= command.params["seconds"] <= command.params["at_most"]
     assert command.params["at_most"] + graceful < POD["terminationGracePeriodSeconds"]

@@ -18,7 +18,7 @@ from fakes import colour_png
 from nginxes import HEAD, NGINX, Recorder, running, running_nginx, wait_for_refusal
 from servers import CLIENTS, PATIENCE_SECONDS, Server, free_port, serving
 
-from app.setting_table import MEBI
+from app.settings import MEBI
 
 pytestmark = [
     pytest.mark.live,

@@ -14,7 +14,7 @@ import pytest
 from nginxes import CLIENT, PATIENCE_SECONDS, Nginx, Recorder, running, running_nginx, wait_for_refusal
 from servers import free_port
 
-from app.setting_table import MEBI
+from app.settings import MEBI
 
 pytestmark = [
     pytest.mark.live,

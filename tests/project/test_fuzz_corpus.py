@@ -17,7 +17,7 @@ from fuzz_mutations import KINDS, Mutate, mutate, scramble
 from fuzz_seeds import seeds
 from PIL import Image
 
-from app.photos import protocol
+from app.photos import formats
 from app.photos.decoders import Decoders
 
 CORPUS = sorted(path for path in (Path(__file__).parent.parent / "data" / "fuzz").iterdir() if path.suffix != ".md")
@@ -51,7 +51,7 @@ def test_every_seed_is_a_photo(name: str) -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_hostile_files_are_photos_or_problems(name: str) -> None:
     met = {try_one(decoders(), mutate(SEEDS[name], random.Random(number), unchanged)) for number in range(25)}
-    assert met <= {*protocol.KINDS, "broken-image", "unsupported-image", "too-many-pixels", "too-costly"}
+    assert met <= {*formats.KEYS, "broken-image", "unsupported-image", "too-many-pixels", "too-costly"}
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_serve_says_one_line_installs_and_serves(make, tmp_path: Path) -> None:
     done = make("serve")
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
-    assert first.startswith("Installing topthree and what it needs into .venv.")
+    assert first.startswith("Installing topthree and its dependencies into .venv.")
     assert second == "serve on 127.0.0.1 8000"
     assert log(tmp_path) == ["venv", "-m pip install --quiet --editable ."]
 

@@ -1,6 +1,6 @@
 """The application with an engine that holds photos back, for tests of what leaves before all is computed.
 
-`TOPTHREE_TEST_FOLDER` names a folder. Each photo whose computing begins is noted in its file `begun`, by the red of
+`GATE_FOLDER` names a folder. Each photo whose computing begins is noted in its file `begun`, by the red of
 its centre; those above 99 wait until there is a file `open`.
 """
 
@@ -37,5 +37,5 @@ class GatedEngine(FakeEngine):
 
 def create() -> flask.Flask:
     """Build the application, which works on two photos at once; only the engine is not the real one."""
-    engine = GatedEngine(Path(os.environ["TOPTHREE_TEST_FOLDER"]))
+    engine = GatedEngine(Path(os.environ["GATE_FOLDER"]))
     return create_app(classifier=make_classifier(lambda: fake_model(engine), cpus=2))

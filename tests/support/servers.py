@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-GUNICORN = (str(BIN / "gunicorn"), "--config", str(ROOT / "gunicorn.conf.py"))
-TOPTHREE_SERVE = (str(BIN / "topthree"), "serve")
+GUNICORN = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))
+TOPTHREE = (sys.executable, "-m", "app")
+TOPTHREE_SERVE = (*TOPTHREE, "serve")
 # The first start prepares the model with torch, on a machine that runs other tests beside it.
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.05
@@ -99,13 +99,15 @@ def environment(cache: Path, **settings: object) -> dict[str, str]:
 
 
 @contextmanager
-def serving(cache: Path, log_file: Path, *, command: Sequence[str] = GUNICORN, **settings: object) -> Iterator[Server]:
-    """Run a server on a free port until the block ends, and leave no process of it behind."""
+def serving(
+    cache: Path, log_file: Path, *, command: Sequence[str] = GUNICORN, folder: Path = ROOT, **settings: object
+) -> Iterator[Server]:
+    """Run a server on a free port until the block ends, and leave no process of it behind; it starts in a folder."""
     port = free_port()
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=environment(cache, port=port, **settings),
             stdin=subprocess.DEVNULL,
             stdout=log,

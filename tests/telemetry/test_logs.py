@@ -7,6 +7,8 @@ import json
 import logging
 import logging.config
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -22,11 +24,15 @@ def log_with(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyP
     """Log something under some settings, as gunicorn would, and return the lines."""
     loggers = [logging.getLogger(name) for name in ("", "app", "gunicorn.error", logs.REQUESTS_LOGGER)]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
     def log_with(say: Callable[[], object], **values: object) -> list[str]:
         out = io.StringIO()
         monkeypatch.setattr(sys, "stderr", out)
         logging.config.dictConfig(logs.configuration(make_settings(**values)))
+        logs.capture_stray_messages()
         say()
         return out.getvalue().splitlines()
 
@@ -63,6 +69,82 @@ def test_traceback_is_indented(log_with: Log) -> None:
     assert len(lines) > 3
     assert [line for line in lines[1:] if not line.startswith("    ")] == []
     assert "RuntimeError" in json.loads(log_with(fail, log_format="json")[0])["exception"]
+
+
+def warn() -> None:
+    """Warn in several lines, as libraries do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logs.capture_stray_messages()  # pytest takes warnings for itself
+        warnings.warn("first\nsecond \x1b[2K", RuntimeWarning, stacklevel=1)
+
+
+def end_a_thread() -> None:
+    """Let a thread end by an exception."""
+
+    def fail() -> None:
+        raise RuntimeError("one\ntwo")
+
+    thread = threading.Thread(target=fail, name="seldom")
+    thread.start()
+    thread.join()
+
+
+class Failing:
+    """An object that fails while it is destroyed."""
+
+    def __del__(self) -> None:
+        raise RuntimeError("one\ntwo")
+
+
+def destroy() -> None:
+    """Destroy an object that fails."""
+    failing = Failing()
+    del failing
+
+
+def tell_of_libraries() -> None:
+    """Log as libraries do that know nothing of ours."""
+    logging.getLogger("PIL.TiffImagePlugin").warning("More samples\nthan %d", 4)
+
+
+STRAY = {
+    "warning": (warn, "RuntimeWarning: first\nsecond"),
+    "thread": (end_a_thread, "The thread 'seldom' has ended by an exception."),
+    "destroyed": (destroy, "__del__"),
+    "library": (tell_of_libraries, "More samples\nthan 4"),
+}
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_stray_message_is_one_json_line(log_with: Log, name: str) -> None:
+    say, text = STRAY[name]
+    (line,) = log_with(say, log_format="json")
+    record = json.loads(line)
+    assert text in record["message"]
+    assert record["level"] in ("WARNING", "ERROR")
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_stray_message_is_one_line_before_its_traceback(log_with: Log, name: str) -> None:
+    say, text = STRAY[name]
+    first, *others = log_with(say)
+    assert text.replace("\n", r"\n") in first
+    assert first.startswith("[")
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+
+
+@pytest.mark.parametrize("text", ["a\rforged", "a\x1b[2K", "a\x0bforged", "a\u2028forged", "a\x85forged"])
+def test_traceback_has_no_control_characters(log_with: Log, text: str) -> None:
+    def fail() -> None:
+        try:
+            raise RuntimeError(text)
+        except RuntimeError:
+            logging.getLogger("app").exception("Failed.", stack_info=True)
+
+    lines = log_with(fail)
+    assert all(line.isprintable() for line in lines)
+    assert all(line.startswith("    ") for line in lines[1:])
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

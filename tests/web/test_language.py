@@ -1,35 +1,123 @@
-"""The page's words: complete in both languages, all in use, and chosen as the reader's browser asks."""
+"""The page's languages: complete, in use, found as files, and chosen as the reader's browser asks."""
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import shutil
 import string
 from pathlib import Path
 from urllib.parse import urljoin
 
+import flask
 import pytest
+from fakes import colour_png
 from flask.testing import FlaskClient
 
 from app.errors import PROBLEMS
-from app.web.language import script_words
-from app.web.words import WORDS
+from app.web.language import FOLDER, SCRIPT_PREFIXES, read_languages
 
 ROOT = Path(__file__).resolve().parents[2]
 INLINE = r"(?:</?(?:a|code|span)\b[^>]*>)*"
 HAN = re.compile(r"[\u4e00-\u9fff]")
+WORDS = {path.stem: json.loads(path.read_bytes())["words"] for path in FOLDER.glob("*.json")}
+ENGLISH = WORDS["en"]
+OTHERS = sorted(WORDS.keys() - {"en"})
+# The categories of plurals that CLDR has; a language uses some of them, and always `other`.
+PLURAL_FORMS = {"zero", "one", "two", "few", "many", "other"}
 
 
-def placeholders(text: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+def forms(word: str | dict[str, str]) -> dict[str, str]:
+    """Return a word's plural forms, of which most words have one."""
+    return word if isinstance(word, dict) else {"other": word}
 
 
-@pytest.mark.parametrize("key", WORDS)
-def test_both_languages_say_something_with_the_same_blanks(key: str) -> None:
-    english, chinese = WORDS[key]
+def blanks(word: str | dict[str, str]) -> set[str]:
+    """Return the names of what is filled into a word."""
+    return {name for text in forms(word).values() for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("code", OTHERS)
+def test_no_language_lacks_words_or_has_more(code: str) -> None:
+    missing, unknown = ENGLISH.keys() - WORDS[code].keys(), WORDS[code].keys() - ENGLISH.keys()
+    assert (sorted(missing), sorted(unknown)) == ([], [])
+
+
+@pytest.mark.parametrize("code", OTHERS)
+@pytest.mark.parametrize("key", ENGLISH)
+def test_every_language_has_the_same_blanks(code: str, key: str) -> None:
+    assert blanks(WORDS[code][key]) == blanks(ENGLISH[key])
+
+
+@pytest.mark.parametrize("code", WORDS)
+def test_plural_forms_are_the_scripts_and_have_a_count(code: str) -> None:
+    plural = {key: word for key, word in WORDS[code].items() if isinstance(word, dict)}
+    for key, word in plural.items():
+        assert key.startswith("js.")
+        assert {"other"} <= word.keys() <= PLURAL_FORMS
+        assert "count" in blanks(word)
+
+
+@pytest.mark.parametrize("key", ENGLISH)
+def test_english_has_no_chinese_and_chinese_some(key: str) -> None:
+    english, chinese = ("".join(forms(WORDS[code][key]).values()) for code in ("en", "zh"))
     assert english.strip()
     assert not HAN.search(english)
     assert HAN.search(chinese) or not english.strip("{} ,·").isalpha()
-    assert placeholders(english) == placeholders(chinese)
+
+
+@pytest.fixture
+def with_third_language(app: flask.Flask, tmp_path: Path) -> FlaskClient:
+    """A client of an application that has one more file beside its languages, of an invented language."""
+    folder = shutil.copytree(FOLDER, tmp_path / "languages")
+    invented = {
+        "label": "Blorp",
+        "tag": "x-blorp",
+        "names": ["label", "label_zh"],
+        "space": " ",
+        "alternatives": [", ", " blip "],
+        "words": {
+            "title": "Blorp blorp?",
+            "problem.no-photo": "Nif blorp.",
+            "js.added": {"one": "{count} blorp.", "few": "{count} blorpa.", "other": "{count} blorpim."},
+        },
+    }
+    (folder / "x-blorp.json").write_text(json.dumps(invented))
+    app.config["TOPTHREE_LANGUAGES"] = folder
+    return app.test_client()
+
+
+def test_a_language_is_added_by_its_file_alone(with_third_language: FlaskClient) -> None:
+    page = with_third_language.get("/", headers={"Accept-Language": "x-blorp, zh;q=0.5"})
+    assert page.headers["Content-Language"] == "x-blorp"
+    assert '<html lang="x-blorp">' in page.text
+    assert "Blorp blorp?" in page.text
+    assert "AVIF blip HEIC" in page.text
+
+
+def test_the_switch_offers_every_language(with_third_language: FlaskClient) -> None:
+    page = with_third_language.get("/").text
+    assert re.findall(r'hreflang="([\w-]+)"', page) == ["en", "x-blorp", "zh-Hans"]
+    assert with_third_language.get("/?lang=x-blorp").status_code == 303
+    assert ">Blorp</a>" in page
+
+
+def test_missing_words_are_in_english(with_third_language: FlaskClient) -> None:
+    page = with_third_language.get("/", headers={"Accept-Language": "x-blorp"}).text
+    assert ENGLISH["lead"] in page
+    assert ENGLISH["js.question"] in page
+
+
+def test_the_script_gets_the_plural_forms(with_third_language: FlaskClient) -> None:
+    page = with_third_language.get("/", headers={"Accept-Language": "x-blorp"}).text
+    assert "{count} blorpa." in page
+
+
+def test_a_third_language_shows_both_names_of_a_class(with_third_language: FlaskClient) -> None:
+    photo = {"file": (io.BytesIO(colour_png(8)), "photo.png")}
+    page = with_third_language.post("/", data=photo, headers={"Accept-Language": "x-blorp"}).text
+    assert '<span lang="en">hen</span> <span class="other" lang="zh-Hans">母鸡</span>' in page
 
 
 @pytest.mark.parametrize("address", ["/", "/docs", "/problems/too-large"])
@@ -41,12 +129,12 @@ def test_nothing_parts_a_chinese_sentence_from_the_next(client: FlaskClient, add
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_problem_has_a_heading_and_advice(problem: type) -> None:
-    assert {f"problem.{problem.slug}", f"advice.{problem.slug}"} <= WORDS.keys()
+    assert {f"problem.{problem.slug}", f"advice.{problem.slug}"} <= ENGLISH.keys()
 
 
 def test_no_words_are_for_problems_that_do_not_exist() -> None:
     slugs = {problem.slug for problem in PROBLEMS}
-    assert {key.split(".")[1] for key in WORDS if key.startswith(("problem.", "advice."))} == slugs
+    assert {key.split(".")[1] for key in ENGLISH if key.startswith(("problem.", "advice."))} == slugs
 
 
 def used_keys(pattern: str, *folders: str) -> set[str]:
@@ -55,23 +143,24 @@ def used_keys(pattern: str, *folders: str) -> set[str]:
 
 
 def is_used(key: str, written: set[str]) -> bool:
-    """Tell whether a key is written out, or begins like one that is put together, such as `js.place.${…}`."""
+    """Return whether a key is written out, or begins like one that is put together, such as `js.place.${…}`."""
     return key in written or any(start.endswith(".") and key.startswith(start) for start in written)
 
 
 def test_every_word_is_used_by_a_template_or_the_script() -> None:
     templates = used_keys(r"\b(?:t|word)\('([\w.-]+)'", "templates")
     scripts = used_keys(r"[`']((?:js|problem|advice)\.[\w.-]*)", "static/js")
-    assert [key for key in WORDS if not is_used(key, templates | scripts)] == []
+    assert [key for key in ENGLISH if not is_used(key, templates | scripts)] == []
 
 
 def test_the_script_gets_its_words_and_no_others() -> None:
-    assert set(script_words("zh")) == {key for key in WORDS if key.startswith(("js.", "problem.", "advice."))}
+    words = read_languages()["zh"].for_script()["words"]
+    assert set(words) == {key for key in ENGLISH if key.startswith(SCRIPT_PREFIXES)}
 
 
 def test_the_script_asks_for_no_word_that_is_missing() -> None:
     scripts = used_keys(r"[`']((?:js|problem|advice)\.[\w.-]*)", "static/js")
-    assert [key for key in scripts if not key.endswith(".") and key not in WORDS] == []
+    assert [key for key in scripts if not key.endswith(".") and key not in ENGLISH] == []
 
 
 @pytest.mark.parametrize(

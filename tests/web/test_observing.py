@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import flask
 import pytest
@@ -14,9 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
 from app.settings import Settings
-from app.telemetry import logs, metrics
+from app.telemetry import logs
 
-ROOT = Path(__file__).resolve().parents[2]
 PREDICT = "/api/v1/predict"
 OWN = {"base_url": "http://127.0.0.1:9100", "environ_overrides": {"SERVER_PORT": "9100", "REMOTE_ADDR": "10.0.0.9"}}
 
@@ -167,9 +165,3 @@ def test_address_is_logged_when_asked_for(
     caplog.set_level(logging.INFO, logs.REQUESTS_LOGGER)
     create_app(make_settings(log_addresses="on"), fake_classifier()).test_client().get("/")
     assert caplog.records[-1].address == "127.0.0.1"
-
-
-def test_every_metric_is_explained() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ")[0].strip("| `") for line in text.splitlines() if line.startswith("| `topthree_")]
-    assert sorted(rows) == sorted(metrics.names())

@@ -2,13 +2,14 @@
 
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
-import { announce, build, say, show, write } from '../page/dom.js';
-import { limitBytes, names, percent, sentences, size, t } from '../page/words.js';
+import { build, say, show, write } from '../page/dom.js';
+import { limitBytes, percent, sentences, size, t } from '../page/words.js';
+import { cutOut } from '../photos/cut.js';
 import { Failure } from '../photos/failure.js';
 import { prepare } from '../photos/prepare.js';
-import { predict } from '../server/upload.js';
-import { fillAnswers, fillDetails, verdict } from './answers.js';
-import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
+import { fetchThumbnail, predict } from '../server/upload.js';
+import { Answers } from './answers.js';
+import { after, countDown } from './waiting.js';
 
 const BUTTONS = {
   waiting: ['cancel'],
@@ -21,6 +22,7 @@ const BUTTONS = {
   failed: ['remove'],
   cancelled: ['retry', 'remove'],
 };
+const SETTLED = ['done', 'failed', 'cancelled'];
 const MAY_PASS = [
   'internal-error', 'overloaded', 'model-unavailable', 'deadline-exceeded', 'gone', 'bad-request', 'rate-limited',
   'request-timeout',
@@ -31,29 +33,40 @@ const MOST_PATIENCE_SECONDS = 600;
 
 export class Card {
   #abort = new AbortController();
+  #answers;
   #prepared = null;
-  #hasConsent = false;
+  #preview = null;
+  #square = null;
   #attempts = 0;
-  #looking = null;
   #slowTimer = 0;
 
-  constructor(file, { queue, onChange, onRemove }) {
-    Object.assign(this, build('card'), { file, queue, onChange, previewUrl: null });
+  // `visit` has the queue, the lane, `mayBeSentWhole`, and is told by `changed`, `remove` and `announceOf`.
+  constructor(file, visit) {
+    Object.assign(this, build('card'), { file, visit, previewUrl: null, result: null, slug: '' });
     const { parts } = this;
+    this.element.dataset.state = 'waiting';
     parts.file.textContent = file.name;
     parts.file.title = file.name; // since a long one is cut
+    this.#answers = new Answers(parts, file.name, (square) => this.#askAboutPart(square));
     parts.cancel.addEventListener('click', () => this.cancel());
-    parts.remove.addEventListener('click', () => onRemove(this));
+    parts.remove.addEventListener('click', () => visit.remove(this));
     parts.retry.addEventListener('click', () => this.start());
-    parts.send.addEventListener('click', () => {
-      this.#hasConsent = true;
-      this.start();
-    });
-    parts.opacity.addEventListener('input', () => this.#draw());
+    parts.send.addEventListener('click', () => this.sendWhole());
+    for (const name of ['cancel', 'remove', 'retry', 'send', 'otherPart']) nameAfter(parts[name], file.name);
+    write(parts.progress, () => t('js.progress_of', { file: file.name }), 'aria-label');
   }
 
   get state() {
     return this.element.dataset.state;
+  }
+
+  get isSettled() {
+    return SETTLED.includes(this.state);
+  }
+
+  // What the card says now, in a line.
+  get title() {
+    return this.parts.title.textContent;
   }
 
   start() {
@@ -64,13 +77,20 @@ export class Card {
   cancel() {
     this.#abort.abort();
     this.#set('cancelled', () => t('js.cancelled'));
-    announce(`${this.file.name}: ${t('js.cancelled')}`);
+    this.visit.announceOf(this, `${this.file.name}: ${t('js.cancelled')}`);
+  }
+
+  // Send the file unchanged, to which the visitor has agreed.
+  sendWhole() {
+    this.hasConsent = true;
+    this.start();
   }
 
   // Stop what runs and free what the card holds.
   dispose() {
     this.#abort.abort();
     clearTimeout(this.#slowTimer);
+    this.#answers.hide();
     if (this.previewUrl) URL.revokeObjectURL(this.previewUrl);
   }
 
@@ -78,15 +98,16 @@ export class Card {
     this.#abort = new AbortController();
     const { signal } = this.#abort;
     this.#set('waiting', () => t('js.waiting'));
-    this.queue.add(() => this.#run(signal), signal);
+    this.visit.queue.add(() => this.#run(signal), signal);
   }
 
   async #run(signal) {
     try {
       if (!this.#prepared) await this.#prepare(signal);
       if (signal.aborted) return;
-      if (this.#prepared.way === 'original' && !this.#hasConsent) this.#ask();
-      else this.#finish(await this.#send(signal));
+      const mayBeSent = this.#prepared.way !== 'original' || this.hasConsent || this.visit.mayBeSentWhole;
+      if (!mayBeSent) this.#ask();
+      else this.#finish(await this.#send(signal), signal);
     } catch (error) {
       if (!signal.aborted) this.#fail(error, signal);
     }
@@ -97,30 +118,49 @@ export class Card {
     const prepared = await prepare(this.file, limitBytes);
     if (signal.aborted) return; // a preview made now would never be freed
     this.#prepared = prepared;
-    const { preview } = prepared;
-    show(this.parts.placeholder, !preview);
-    if (!preview) return;
-    this.previewUrl = URL.createObjectURL(preview);
+    show(this.parts.placeholder, !prepared.preview);
+    if (prepared.preview) this.#showPreview(prepared.preview);
+  }
+
+  #showPreview(picture) {
+    this.#preview = picture;
+    this.previewUrl = URL.createObjectURL(picture);
     this.parts.image.src = this.previewUrl;
     write(this.parts.image, () => t('js.photo_of', { file: this.file.name }), 'alt');
     show(this.parts.image);
-    this.onChange(this);
+    show(this.parts.placeholder, false);
+    this.visit.changed(this);
   }
 
   #ask() {
     const { kind, bytes } = this.#prepared.original;
     const question = () => t('js.ask', { kind, size: size(bytes) });
     this.#set('asking', () => t('js.question'), question);
-    announce(question());
+    this.visit.announceOf(this, `${this.file.name}: ${question()}`);
   }
 
-  #send(signal) {
+  #askAboutPart(square) {
+    this.#square = square;
+    this.start();
+  }
+
+  async #send(signal) {
     if (keyIsMissing()) throw new Failure('unauthorized');
-    this.#attempts += 1;
-    this.#progress(0);
-    this.#slowTimer = setTimeout(() => say(this.parts.advice, () => t('js.slow')), SLOW_AFTER_MS);
-    const onProgress = (fraction) => this.#progress(fraction);
-    return predict(this.#prepared.blob, { key: currentKey(), signal, onProgress });
+    const blob = this.#square ? await cutOut(this.#preview, this.#square) : this.#prepared.blob;
+    if (!this.visit.lane.isFree) this.#set('waiting', () => t('js.waiting'));
+    const leave = await this.visit.lane.enter(signal);
+    try {
+      this.#attempts += 1;
+      this.#progress(0);
+      this.#slowTimer = setTimeout(() => say(this.parts.advice, () => t('js.slow')), SLOW_AFTER_MS);
+      const onProgress = (fraction) => {
+        if (fraction === 1) leave();
+        this.#progress(fraction);
+      };
+      return { blob, ...(await predict(blob, { key: currentKey(), signal, onProgress })) };
+    } finally {
+      leave();
+    }
   }
 
   #progress(fraction) {
@@ -135,16 +175,28 @@ export class Card {
     }
   }
 
-  #finish(result) {
-    const { parts } = this;
+  #finish(result, signal) {
     const { predictions } = result.answer;
     readinessKnown();
     this.result = result;
-    this.eyes = fillAnswers(parts.answers, predictions, this.previewUrl && ((prediction) => this.#look(prediction)));
-    fillDetails(parts, this.file.name, this.#prepared, result);
-    this.#set('done', () => verdict(predictions));
-    const [name] = names(predictions[0]);
-    announce(t('js.announce', { file: this.file.name, name, percent: percent(predictions[0].confidence) }));
+    this.#answers.fill({ ...result, prepared: this.#prepared, square: this.#square, hasPhoto: this.#preview !== null });
+    this.#set('done', () => this.#answers.verdict());
+    const [{ confidence }] = predictions;
+    const said = { file: this.file.name, verdict: this.title, percent: percent(confidence) };
+    this.visit.announceOf(this, t('js.announce', said));
+    if (!this.#preview) this.visit.queue.add(() => this.#fetchPreview(signal), signal);
+  }
+
+  // What the browser cannot show, the server draws; the answer is there without it.
+  async #fetchPreview(signal) {
+    try {
+      const picture = await fetchThumbnail(this.#prepared.blob, { key: currentKey(), signal });
+      if (signal.aborted) return;
+      this.#showPreview(picture);
+      this.#answers.showOnPhoto();
+    } catch (error) {
+      console.info(`There is no thumbnail of ${this.file.name}.`, error);
+    }
   }
 
   #fail(error, signal) {
@@ -156,22 +208,29 @@ export class Card {
     else if (slug === 'unauthorized' || slug === 'forbidden') {
       this.#pause('js.needs_key', whenKey(slug, error.key), signal);
     } else if (slug === 'rate-limited' && (seconds ?? 60) <= MOST_PATIENCE_SECONDS) {
-      this.#pause('js.limited', after(seconds ?? 60), signal, { seconds: seconds ?? 60 });
+      this.#pauseFor(seconds ?? 60, signal);
     } else if (slug === 'overloaded' && this.#attempts < MOST_ATTEMPTS) {
       this.#pause('js.overloaded', after((seconds ?? 1) * this.#attempts), signal);
     } else this.#giveUp(slug === 'gone' ? 'internal-error' : slug);
   }
 
-  async #pause(key, until, signal, values) {
-    this.#set('paused', () => t(key, values));
+  async #pause(key, until, signal) {
+    this.#set('paused', () => t(key));
     await until;
     if (!signal.aborted) this.#enqueue();
   }
 
+  async #pauseFor(seconds, signal) {
+    this.#set('paused', () => t('js.limited', { seconds }));
+    await countDown(seconds, signal, (left) => write(this.parts.title, () => t('js.limited', { seconds: left })));
+    if (!signal.aborted) this.#enqueue();
+  }
+
   #giveUp(slug) {
+    this.slug = slug;
     this.#set('failed', () => t(`problem.${slug}`), () => t(`advice.${slug}`));
     show(this.parts.retry, MAY_PASS.includes(slug));
-    announce(`${this.file.name}: ${sentences(`problem.${slug}`, `advice.${slug}`)}`);
+    this.visit.announceOf(this, `${this.file.name}: ${sentences(`problem.${slug}`, `advice.${slug}`)}`);
   }
 
   // `title()` and `advice()` say it in the language of the moment.
@@ -184,37 +243,15 @@ export class Card {
     say(parts.advice, advice);
     for (const name of ['cancel', 'retry', 'send', 'remove']) show(parts[name], BUTTONS[state].includes(name));
     show(parts.progress, state === 'sending' || state === 'thinking');
-    const isDone = state === 'done';
-    for (const name of ['answers', 'details']) show(parts[name], isDone);
-    show(parts.hint, isDone && Boolean(this.eyes?.some((eye) => !eye.hidden)));
+    if (state === 'done') this.#answers.show();
+    else this.#answers.hide();
     const active = document.activeElement;
     if (hadFocus && (!element.contains(active) || active.closest('[hidden]'))) element.focus();
-    this.onChange(this);
-  }
-
-  // Show or hide what the model looked at for one answer.
-  #look(prediction) {
-    this.#looking = this.#looking === prediction ? null : prediction;
-    const { predictions } = this.result.answer;
-    this.eyes.forEach((eye, index) => eye.setAttribute('aria-pressed', predictions[index] === this.#looking));
-    show(this.parts.overlay, this.#looking !== null);
-    show(this.parts.look, this.#looking !== null);
-    this.#draw();
-  }
-
-  #draw() {
-    if (!this.#looking) return;
-    const { image } = this.result.answer;
-    const { overlay, opacity, outside } = this.parts;
-    const { heatmap } = this.#looking;
-    drawOverlay(overlay, image, heatmap, image.crop, opacity.valueAsNumber / 100);
-    const looking = this.#looking;
-    const place = strongestPlace(heatmap);
-    write(overlay, () => t('js.heatmap', { name: names(looking)[0], place: t(`js.place.${place}`) }), 'aria-label');
-    show(outside, hasOutside(image.crop));
+    this.visit.changed(this);
   }
 }
 
-function after(seconds) {
-  return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+// A button's name for screen readers: what it says, and of which photo.
+function nameAfter(button, file) {
+  write(button, () => t('js.button_of', { button: button.textContent.trim() || button.title, file }), 'aria-label');
 }

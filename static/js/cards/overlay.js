@@ -7,7 +7,14 @@ const LONGEST_SIDE = 640;
 const OUTSIDE = 'rgba(0, 0, 0, 0.62)';
 
 // Draw a heat map on a canvas of the photo's proportions; `crop` is the part that the model was given.
-export function drawOverlay(canvas, { width, height }, grid, crop, opacity) {
+export function drawOverlay(canvas, frame, grid, crop, opacity) {
+  const { context, left, top, wide, high } = darken(canvas, frame, crop);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(tile(grid, opacity), left, top, wide, high);
+}
+
+// Darken all of the photo but `crop`.
+export function darken(canvas, { width, height }, crop) {
   const scale = LONGEST_SIDE / Math.max(width, height);
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
@@ -19,8 +26,7 @@ export function drawOverlay(canvas, { width, height }, grid, crop, opacity) {
   context.fillStyle = OUTSIDE;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.clearRect(left, top, wide, high);
-  context.imageSmoothingQuality = 'high';
-  context.drawImage(tile(grid, opacity), left, top, wide, high);
+  return { context, left, top, wide, high };
 }
 
 function tile(grid, opacity) {
@@ -68,7 +74,7 @@ export function strongestPlace(grid) {
   return 3 * third(Math.floor(at / grid[0].length), grid.length) + third(at % grid[0].length, grid[0].length);
 }
 
-// Tell whether the model saw less than the whole photo.
+// Return whether the model saw less than the whole photo.
 export function hasOutside(crop) {
   return crop.left > 0.005 || crop.top > 0.005 || crop.right < 0.995 || crop.bottom < 0.995;
 }

@@ -1,4 +1,4 @@
-// At most so many tasks at once; the rest wait in order.
+// Waiting for one's turn: tasks that run a few at a time, and a lane that one at a time may use.
 
 export class Queue {
   #waiting = [];
@@ -29,5 +29,43 @@ export class Queue {
       this.#running -= 1;
       this.#next();
     }
+  }
+}
+
+// Photos are sent one after another: side by side, each would take as long as all of them, also the first.
+export class Lane {
+  #isTaken = false;
+  #waiting = [];
+
+  get isFree() {
+    return !this.#isTaken;
+  }
+
+  // Resolves, in the order of the calls, with the function that leaves the lane; rejects where `signal` is aborted
+  // before.
+  enter(signal) {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, signal });
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+      this.#next();
+    });
+  }
+
+  #next() {
+    if (this.#isTaken) return;
+    const next = this.#waiting.shift();
+    if (!next) return;
+    if (next.signal.aborted) {
+      this.#next();
+      return;
+    }
+    this.#isTaken = true;
+    let isInside = true;
+    next.resolve(() => {
+      if (!isInside) return;
+      isInside = false;
+      this.#isTaken = false;
+      this.#next();
+    });
   }
 }

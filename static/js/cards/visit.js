@@ -1,98 +1,144 @@
-// All photos of this visit: the cards, newest first, the strip of thumbnails, and clearing them. Memory only.
+// All photos of this visit: the cards, newest first, the strip of thumbnails or the table, and clearing them. Memory only.
 
-import { Card } from './card.js';
 import { announce, byId, show, write } from '../page/dom.js';
-import { Queue } from './queue.js';
 import { t } from '../page/words.js';
+import { Card } from './card.js';
+import { asCsv, asJson, save } from './download.js';
+import { listenForEscape } from './look.js';
+import { Lane, Queue } from './queue.js';
+import { Table } from './table.js';
+import { Thumbnails } from './thumbnails.js';
 
 const IN_FLIGHT = 3;
-const MARKS = { asking: '?', cancelled: '×', done: '✓', failed: '!' };
+const SHOWN = 3; // answers of a photo
+const MANY = 20; // so many photos at once are shown as a table
+const MOST_VERDICTS_READ = 3; // of photos at work; of more their number is read out
+const PROGRESS_EVERY_MS = 5000;
 
 export class Visit {
+  queue = new Queue(IN_FLIGHT);
+  lane = new Lane();
+  mayBeSentWhole = false;
   #cards = [];
-  #thumbnails = new Map();
-  #queue = new Queue(IN_FLIGHT);
+  #thumbnails = new Thumbnails((card) => this.#goTo(card));
+  #table = new Table((card) => this.#goTo(card));
+  #isTable = false;
+  #progressDue = 0;
 
   constructor() {
     byId('clear').addEventListener('click', () => this.clear());
+    byId('as-cards').addEventListener('click', () => this.#show(false));
+    byId('as-table').addEventListener('click', () => this.#show(true));
+    byId('save-csv').addEventListener('click', () => save(asCsv(this.#cards, SHOWN), 'topthree.csv'));
+    byId('save-json').addEventListener('click', () => save(asJson(this.#cards, SHOWN), 'topthree.json'));
+    byId('send-whole').addEventListener('click', () => this.#sendWhole());
+    listenForEscape();
   }
 
   // Make a card for each file and set it to work.
   add(files) {
-    const cards = files.map((file) => this.#makeCard(file));
+    const cards = files.map((file) => new Card(file, this));
     this.#cards.unshift(...cards);
     byId('cards').prepend(...cards.map(({ element }) => element));
-    byId('strip').prepend(...cards.map((card) => this.#thumbnails.get(card).item));
+    this.#thumbnails.prepend(cards);
+    this.#table.use(this.#cards);
     if (cards.length > 1) announce(t('js.added', { count: cards.length }));
+    if (cards.length >= MANY) this.#show(true);
     for (const card of cards) card.start();
     this.#refresh();
-    cards[0]?.element.scrollIntoView({ block: 'nearest' });
+    const place = this.#isTable ? byId('visit') : cards[0]?.element;
+    place?.scrollIntoView({ block: 'nearest' });
   }
 
   clear() {
     for (const card of this.#cards.splice(0)) card.dispose();
+    this.mayBeSentWhole = false;
     this.#thumbnails.clear();
+    this.#table.use(this.#cards);
     byId('cards').replaceChildren();
-    byId('strip').replaceChildren();
+    this.#show(false);
     this.#refresh();
     byId('file').focus();
     announce(t('js.cleared'));
   }
 
-  #makeCard(file) {
-    const card = new Card(file, {
-      queue: this.#queue,
-      onChange: (changed) => this.#update(changed),
-      onRemove: (removed) => this.#remove(removed),
-    });
-    this.#thumbnails.set(card, thumbnail(card));
-    return card;
-  }
-
-  #remove(card) {
+  remove(card) {
     const next = card.element.nextElementSibling ?? card.element.previousElementSibling ?? byId('file');
     card.dispose();
     card.element.remove();
-    this.#thumbnails.get(card).item.remove();
-    this.#thumbnails.delete(card);
+    this.#thumbnails.remove(card);
     this.#cards.splice(this.#cards.indexOf(card), 1);
+    this.#table.use(this.#cards);
     this.#refresh();
     next.focus();
     announce(t('js.removed', { file: card.file.name }));
   }
 
-  #update(card) {
-    if (this.#thumbnails.has(card)) this.#thumbnails.get(card).draw();
+  // A card has changed its state or its picture.
+  changed(card) {
+    this.#thumbnails.draw(card);
+    this.#table.draw(card);
     this.#refresh();
+  }
+
+  // Read out what a card says, unless so many are at work that nobody could follow.
+  announceOf(card, text) {
+    const atWork = this.#cards.filter(({ isSettled, state }) => !isSettled && state !== 'asking').length;
+    if (atWork < MOST_VERDICTS_READ && !this.#progressDue) announce(text);
+    else this.#announceProgress(atWork);
+  }
+
+  #announceProgress(atWork) {
+    const say = () => {
+      this.#progressDue = 0;
+      announce(t('js.count', this.#numbers()));
+    };
+    if (atWork === 0) {
+      clearTimeout(this.#progressDue);
+      say();
+    } else this.#progressDue ||= setTimeout(say, PROGRESS_EVERY_MS);
+  }
+
+  #sendWhole() {
+    this.mayBeSentWhole = true;
+    for (const card of this.#asking()) card.sendWhole();
+    byId('visit-title').focus();
+    this.#refresh();
+  }
+
+  #asking() {
+    return this.#cards.filter(({ state }) => state === 'asking');
+  }
+
+  #goTo(card) {
+    this.#show(false);
+    card.element.scrollIntoView({ block: 'start' });
+    card.element.focus({ preventScroll: true });
+  }
+
+  #show(isTable) {
+    this.#isTable = isTable;
+    byId('as-cards').setAttribute('aria-pressed', String(!isTable));
+    byId('as-table').setAttribute('aria-pressed', String(isTable));
+    show(byId('table'), isTable);
+    show(byId('cards'), !isTable);
+    this.#table.use(this.#cards);
+    this.#refresh();
+  }
+
+  #numbers() {
+    return { done: this.#cards.filter(({ isSettled }) => isSettled).length, count: this.#cards.length };
   }
 
   #refresh() {
     const count = this.#cards.length;
-    const done = this.#cards.filter(({ state }) => state === 'done').length;
+    const asking = this.#asking().length;
     show(byId('visit'), count > 0);
-    show(byId('strip'), count > 1);
-    write(byId('count'), () => t('js.count', { done, count }));
+    show(byId('views'), count > 1);
+    show(byId('strip'), count > 1 && !this.#isTable);
+    show(byId('downloads'), this.#cards.some(({ state }) => state === 'done'));
+    show(byId('consent'), asking > 1);
+    write(byId('consent-text'), () => t('js.ask_all', { count: asking }));
+    write(byId('count'), () => t('js.count', this.#numbers()));
   }
-}
-
-// A button that leads to the card: its photo, or where there is none to show, a mark that says what is the matter.
-function thumbnail(card) {
-  const item = document.createElement('li');
-  const button = Object.assign(document.createElement('button'), { type: 'button', title: card.file.name });
-  const image = Object.assign(document.createElement('img'), { alt: '', hidden: true });
-  button.setAttribute('aria-label', card.file.name);
-  const mark = Object.assign(document.createElement('span'), { ariaHidden: 'true' });
-  button.append(image, mark);
-  button.addEventListener('click', () => {
-    card.element.scrollIntoView({ block: 'start' });
-    card.element.focus({ preventScroll: true });
-  });
-  item.append(button);
-  const draw = () => {
-    if (card.previewUrl && !image.src) image.src = card.previewUrl;
-    show(image, Boolean(card.previewUrl));
-    show(mark, !card.previewUrl);
-    mark.textContent = MARKS[card.state] ?? '…';
-  };
-  return { item, draw };
 }

@@ -96,7 +96,7 @@ function use(typed) {
   byId('access-key').value = '';
   show(byId('access'), false);
   show(byId('access-used'));
-  byId('access-forget').focus();
+  byId('file').focus(); // what comes next
   announce(t('js.key.accepted'));
   const resumed = waiting;
   waiting = [];

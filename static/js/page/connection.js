@@ -26,10 +26,10 @@ export function whenBack() {
 }
 
 // Fetch, and again while nobody answers; `read(response)` reads the answer. Throws where the answer is another one.
-export async function fetchInTime(address, read) {
+export async function fetchInTime(address, read, options = {}) {
   for (;;) {
     try {
-      const response = await fetch(address);
+      const response = await fetch(address, options);
       if (response.ok) return await read(response);
       if (!NOBODY_BEHIND.includes(response.status)) throw new RangeError(`${address} answers ${response.status}.`);
     } catch (error) {

@@ -1,7 +1,9 @@
 // The ways to give the page a photo: choose, camera, drop, paste, samples. All end in `give(files)`.
 
 import { fetchInTime } from './connection.js';
-import { announce, byId, say, show } from './dom.js';
+import { byId } from './dom.js';
+import { listenToDrops } from './drops.js';
+import { complain } from './message.js';
 import { sentences, t } from './words.js';
 
 export function listen(give) {
@@ -9,10 +11,7 @@ export function listen(give) {
   for (const input of [byId('file'), byId('camera')]) listenToChooser(input, give);
   byId('pick').addEventListener('submit', (event) => event.preventDefault());
   listenToDrops(give);
-  addEventListener('paste', (event) => {
-    const isTyped = event.target.type === 'password' && event.clipboardData.files.length === 0; // a key into its field
-    if (!isTyped) take(event.clipboardData, give);
-  });
+  addEventListener('paste', (event) => paste(event, give));
   for (const button of document.querySelectorAll('[data-sample]')) {
     button.addEventListener('click', () => giveSample(button.dataset, give));
   }
@@ -34,32 +33,12 @@ function listenToChooser(input, give) {
   });
 }
 
-function listenToDrops(give) {
-  let depth = 0; // enter and leave are told for every element on the way
-  const enter = (change) => {
-    depth = Math.max(0, depth + change);
-    show(byId('drop-now'), depth > 0);
-  };
-  addEventListener('dragenter', () => enter(1));
-  addEventListener('dragleave', () => enter(-1));
-  addEventListener('dragover', (event) => event.preventDefault());
-  addEventListener('drop', (event) => {
-    event.preventDefault();
-    enter(-depth);
-    take(event.dataTransfer, give);
-  });
-}
-
-// Take the files of a drop or of the clipboard; what holds none is answered with a sentence.
-function take(transfer, give) {
-  const files = [...(transfer?.files ?? [])];
+// Text pasted into a field is meant for the field.
+function paste({ target, clipboardData }, give) {
+  const files = [...(clipboardData?.files ?? [])];
+  const isField = target.matches?.('input:is([type=password], [type=search], [type=text]), textarea');
   if (files.length > 0) give(files);
-  else complain(() => t('js.no_files'));
-}
-
-function complain(trouble) {
-  say(byId('message'), trouble);
-  announce(trouble());
+  else if (!isField) complain(() => t('js.no_files'));
 }
 
 async function giveSample({ sample, name }, give) {

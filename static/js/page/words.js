@@ -1,31 +1,38 @@
 // The page's words, in its language, and what the server tells its script.
 
 const page = document.getElementById('page').dataset;
-let words = JSON.parse(page.words);
+let language = JSON.parse(page.words);
 
+// Of each format its name, the pattern of its first bytes, and its type.
+export const formats = JSON.parse(page.formats);
+export const headBytes = Number(page.headBytes);
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);
 export const needsKey = page.needsKey === 'true';
+export const suffixes = page.suffixes.split(' ');
 export const startsReady = page.ready === 'true';
 
-export function isChinese() {
-  return document.documentElement.lang.startsWith('zh');
-}
-
 // Take the words of the same page in another language, which may come from a newer server.
-export function learn({ words: others }) {
-  words = { ...words, ...JSON.parse(others) };
+export function learn({ words }) {
+  const other = JSON.parse(words);
+  language = { ...other, words: { ...language.words, ...other.words } };
 }
 
+// Return a text of the page's language with its blanks filled in; `count` chooses among plural forms.
 export function t(key, values = {}) {
-  const all = { limit: page.limit, ...values };
-  return words[key].replace(/\{(\w+)\}/g, (_, name) => String(all[name]));
+  const word = language.words[key];
+  const text = typeof word === 'string' ? word : (word[pluralForm(values.count)] ?? word.other);
+  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
-// Texts one after the other, as its language writes them.
+function pluralForm(count) {
+  return new Intl.PluralRules(language.tag).select(count);
+}
+
+// Texts one after the other, as the language writes them.
 export function sentences(...keys) {
-  return keys.map((key) => t(key)).join(isChinese() ? '' : ' ');
+  return keys.map((key) => t(key)).join(language.space);
 }
 
 export function percent(fraction, digits = 1) {
@@ -37,7 +44,23 @@ export function size(bytes) {
   return bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)}\u00a0KiB` : `${(bytes / 1024 / 1024).toFixed(1)}\u00a0MiB`;
 }
 
-// A class's two names, the reader's first; a custom model may have one only.
-export function names({ label, label_zh: chinese }) {
-  return isChinese() && chinese ? [chinese, label] : [label, chinese];
+// A class's names, the reader's first; a custom model may have only one.
+export function names(prediction) {
+  return language.names.map(({ member }) => prediction[member]).filter(Boolean);
+}
+
+// The language of each of those names.
+export function nameTags(prediction) {
+  return language.names.filter(({ member }) => prediction[member]).map(({ tag }) => tag);
+}
+
+// What an English name that is a riddle alone means; empty where the reader's first name is another one.
+export function gloss(prediction) {
+  return (language.names[0].member === 'label' && prediction.label_gloss) || '';
+}
+
+// The reader's name of a class, with its gloss.
+export function fullName(prediction) {
+  const [name] = names(prediction);
+  return gloss(prediction) ? `${name} (${gloss(prediction)})` : name;
 }

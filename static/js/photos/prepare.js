@@ -1,43 +1,47 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
+import { formats, headBytes } from '../page/words.js';
 import { Failure } from './failure.js';
 import { canBeScaled, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
+import { isWhole } from './whole.js';
 
-const KINDS = [
-  ['JPEG', /^\xff\xd8\xff/],
-  ['PNG', /^\x89PNG\r\n\x1a\n/],
-  ['WebP', /^RIFF[^]{4}WEBP/],
-  ['GIF', /^GIF8[79]a/],
-  ['TIFF', /^(II[*+]\0|MM\0[*+])/],
-  ['BMP', /^BM[^]{4}\0\0\0\0/],
-  ['AVIF', /^[^]{4}ftypavi[fs]/],
-  ['HEIC', /^[^]{4}ftyp(he|mi|ms)/],
-];
-const STRIPPERS = {
-  JPEG: [stripJpeg, 'image/jpeg'],
-  PNG: [stripPng, 'image/png'],
-  WebP: [stripWebp, 'image/webp'],
-};
+const SIGNATURES = formats.map(([name, signature]) => [name, new RegExp(`^(?:${signature})`)]);
+const TYPES = Object.fromEntries(formats.map(([name, , type]) => [name, type]));
+const STRIPPERS = { JPEG: stripJpeg, PNG: stripPng, WebP: stripWebp };
 
 // Return {original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
 export async function prepare(file, limitBytes) {
   const kind = await kindOf(file);
-  const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file) : { bitmap: await decode(file) };
+  const bytes = await readAll(file);
+  if (bytes && !isWhole(kind, bytes)) return prepareCut(kind, file, bytes, limitBytes);
+  const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file, bytes) : { bitmap: await decode(file) };
   const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
   const original = { kind, bytes: file.size, width, height };
   const isFine = orientation === 1 && Math.min(width, height) <= SHORT_SIDE;
   const canScale = Boolean(bitmap) && canBeScaled(bitmap);
-  const stripper = isFine || !canScale ? STRIPPERS[kind] : null;
-  if (canScale && !stripper) {
+  const isSent = bytes && kind in STRIPPERS && (isFine || !canScale);
+  if (canScale && !isSent) {
     const blob = await scale(bitmap, orientation); // which takes the bitmap over
     return checked({ original, way: 'scaled', blob, preview: blob }, limitBytes);
   }
   bitmap?.close();
-  if (!stripper) return checked({ original, way: 'original', blob: file, preview: null }, limitBytes);
-  const [strip, type] = stripper;
-  const blob = new Blob(strip(new Uint8Array(await file.arrayBuffer())), { type });
+  if (!isSent) return checked({ original, way: 'original', blob: file, preview: null }, limitBytes);
+  const blob = stripped(kind, bytes);
   return checked({ original, way: 'stripped', blob, preview: bitmap && blob }, limitBytes);
+}
+
+// A browser would paint a part of the photo without a word. The server reads some files that only seem to be cut, such
+// as a JPEG that lacks its end marker alone; of other kinds nothing is left to ask about.
+function prepareCut(kind, file, bytes, limitBytes) {
+  const original = { kind, bytes: file.size };
+  if (kind === 'TIFF') return checked({ original, way: 'original', blob: file, preview: null }, limitBytes);
+  if (!(kind in STRIPPERS) || file.size > limitBytes) throw new Failure('broken-image');
+  return { original, way: 'stripped', blob: stripped(kind, bytes), preview: null };
+}
+
+function stripped(kind, bytes) {
+  return new Blob(STRIPPERS[kind](bytes), { type: TYPES[kind] });
 }
 
 function checked(prepared, limitBytes) {
@@ -48,15 +52,25 @@ function checked(prepared, limitBytes) {
 async function kindOf(file) {
   const head = String.fromCharCode(...(await readHead(file)));
   if (!head) throw new Failure('no-photo');
-  const found = KINDS.find(([, signature]) => signature.test(head));
+  const found = SIGNATURES.find(([, signature]) => signature.test(head));
   if (!found) throw new Failure('unsupported-image');
   return found[0];
+}
+
+// Return the file's bytes, or null for more than the browser gives out at once.
+async function readAll(file) {
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch (error) {
+    console.info(`${file.name} cannot be read as a whole.`, error);
+    return null;
+  }
 }
 
 // A folder, or a file that has gone since it was chosen, cannot be read: it is as good as empty.
 async function readHead(file) {
   try {
-    return new Uint8Array(await file.slice(0, 16).arrayBuffer());
+    return new Uint8Array(await file.slice(0, headBytes).arrayBuffer());
   } catch (error) {
     console.info(`${file.name} cannot be read.`, error);
     return new Uint8Array();
@@ -75,9 +89,8 @@ async function decode(file) {
 
 // Browsers show a WebP as it is stored, whatever its metadata says, the server shows it upright: here it is decoded
 // without them, to be turned.
-async function decodeWebp(file) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const orientation = webpOrientation(bytes);
+async function decodeWebp(file, bytes) {
+  const orientation = bytes ? webpOrientation(bytes) : 1;
   if (orientation === 1) return { bitmap: await decode(file), orientation };
   return { bitmap: await decode(new File(stripWebp(bytes, 1), file.name, { type: 'image/webp' })), orientation };
 }

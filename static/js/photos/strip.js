@@ -1,6 +1,7 @@
 // Photo files without their metadata: what a decoder needs stays, byte for byte; all else is left out.
 
 import { readOrientation, writeOrientation } from './tiff.js';
+import { endOfScan } from './whole.js';
 
 const ascii = (bytes, from, to) => String.fromCharCode(...bytes.subarray(from, to));
 const codes = (text) => Uint8Array.from(text, (character) => character.charCodeAt(0));
@@ -49,14 +50,6 @@ function withoutThumbnail(segment) {
   header.set([0, 16], 2);
   header.set([0, 0], 16);
   return header;
-}
-
-function endOfScan(bytes, start) {
-  for (let at = bytes.indexOf(0xff, start); at !== -1; at = bytes.indexOf(0xff, at + 1)) {
-    const next = bytes[at + 1];
-    if (next !== 0x00 && next !== 0xff && !(next >= 0xd0 && next <= 0xd7)) return at;
-  }
-  return bytes.length;
 }
 
 function jpegOrientation(orientation) {

@@ -1,7 +1,32 @@
-// The one thing that a photo's metadata is needed for: which way up it is (EXIF, a small TIFF file).
+// TIFF's directory, which EXIF uses too: of a photo's metadata only which way up it is is needed.
 
 const ORIENTATION = 0x0112;
 const SHORT = 3;
+const LONG = 4;
+
+// Return the entries of the first directory of a classic TIFF, or null for what is none. Throws RangeError where the
+// directory lies beyond the end.
+export function directoryEntries(view) {
+  const isLittle = view.getUint16(0) === 0x4949;
+  if (view.getUint16(2, isLittle) !== 42) return null;
+  const directory = view.getUint32(4, isLittle);
+  const count = view.getUint16(directory, isLittle);
+  return Array.from({ length: count }, (_, index) => {
+    const at = directory + 2 + 12 * index;
+    const [tag, type] = [view.getUint16(at, isLittle), view.getUint16(at + 2, isLittle)];
+    return { tag, type, count: view.getUint32(at + 4, isLittle), at: at + 8, isLittle };
+  });
+}
+
+// Return the numbers of an entry of the types SHORT and LONG; others have none. Throws RangeError beyond the end.
+export function readValues(view, { type, count, at, isLittle }) {
+  if (type !== SHORT && type !== LONG) return [];
+  const size = type === SHORT ? 2 : 4;
+  const start = count * size <= 4 ? at : view.getUint32(at, isLittle);
+  if (start + count * size > view.byteLength) throw new RangeError('The values lie beyond the end.');
+  const read = type === SHORT ? 'getUint16' : 'getUint32';
+  return Array.from({ length: count }, (_, index) => view[read](start + index * size, isLittle));
+}
 
 // Return the orientation, 1 to 8; 1 where none can be read.
 export function readOrientation(bytes) {

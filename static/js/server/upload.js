@@ -4,6 +4,8 @@ import { Failure } from '../photos/failure.js';
 import { url } from './address.js';
 
 const TIMEOUT_MS = 120_000;
+// Three are shown and the others on request; a heat map comes with each.
+const MOST_ANSWERS = 10;
 const PROBLEM_TYPE = /\/problems\/([a-z-]+)$/;
 
 // XMLHttpRequest, since fetch does not tell how much has been sent.
@@ -11,7 +13,7 @@ export function predict(blob, { key, signal, onProgress }) {
   const started = performance.now();
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open('POST', url('api/v1/predict?heatmap=1'));
+    request.open('POST', url(`api/v1/predict?heatmap=1&top=${MOST_ANSWERS}`));
     request.setRequestHeader('Content-Type', blob.type || 'application/octet-stream');
     if (key) request.setRequestHeader('Authorization', `Bearer ${key}`);
     request.timeout = TIMEOUT_MS;
@@ -24,6 +26,15 @@ export function predict(blob, { key, signal, onProgress }) {
     signal.addEventListener('abort', () => request.abort(), { once: true });
     request.send(blob);
   });
+}
+
+// Have the server draw a small picture of a photo that this browser cannot show. Throws where there is none.
+export async function fetchThumbnail(blob, { key, signal }) {
+  const headers = { 'Content-Type': blob.type.startsWith('image/') ? blob.type : 'application/octet-stream' };
+  if (key) headers.Authorization = `Bearer ${key}`;
+  const response = await fetch(url('api/v1/thumbnail?side=1024'), { method: 'POST', headers, body: blob, signal });
+  if (!response.ok) throw new Error(`The server answers ${response.status}.`);
+  return response.blob();
 }
 
 function settle(request, { started, key, resolve, reject }) {

@@ -1,0 +1,46 @@
+"""Find classes by number, WordNet id, or name in English or Chinese.
+
+A part of a name is enough. If no name contains the search, classes that share a word with it are listed.
+
+\b
+Examples:
+  topthree labels crane
+  topthree labels 虎
+  topthree labels "tabby cat" --json
+"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..model.labels import Label, load_labels, search_labels
+from ..model.opening import open_bundle
+from . import plural, read_settings
+
+MAX_SHOWN = 20
+
+
+@click.command(help=__doc__)
+@click.argument("query", metavar="SEARCH")
+@click.option("--all", "show_all", is_flag=True, help=f"Show all matches, not only the first {MAX_SHOWN}.")
+@click.option("--json", "as_json", is_flag=True, help="Print all matches as JSON.")
+def command(query: str, *, show_all: bool, as_json: bool) -> None:
+    """Print the classes that match, or fail if there is no such class."""
+    settings = read_settings()
+    own = open_bundle(settings.bundle, settings).labels if settings.bundle else settings.labels
+    found = search_labels(load_labels(own), query)
+    if as_json:
+        click.echo(json.dumps([vars(label) for label in found], ensure_ascii=False))
+    else:
+        _print(found, len(found) if show_all else MAX_SHOWN)
+    if not found:
+        raise click.ClickException(f"No class matches {query!r}.")
+
+
+def _print(found: list[Label], count: int) -> None:
+    for label in found[:count]:
+        click.echo("  ".join([f"{label.class_id:4}", label.wnid or "", label.label, label.label_zh or ""]).rstrip())
+    if len(found) > count:
+        click.echo(f"There are {plural(len(found) - count, 'more match')}; --all shows them all.", err=True)

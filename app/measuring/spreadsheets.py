@@ -1,0 +1,21 @@
+"""CSV that people open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from typing import TextIO
+
+# A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection"), and file names come from anywhere.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def cell(value: object) -> object:
+    """Return a value as a cell that no spreadsheet computes: text that begins like a formula gets an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+
+
+def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows as CSV with lines that end in a line feed; every CSV for people goes through here."""
+    table = csv.writer(file, lineterminator="\n")
+    table.writerows([cell(value) for value in row] for row in rows)

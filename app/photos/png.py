@@ -1,0 +1,143 @@
+"""PNG: its cost, and its pixels without what may be broken beside them.
+
+Pillow reads all chunks, and refuses the whole photo for a text that is too long, a wrong checksum, or an animation
+that makes no sense. Of the metadata only the orientation is used here, so the file is opened without the rest.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL import Image
+
+from ..errors import Problem
+from .costs import COSTS, Cost, Estimate, estimate
+from .refusals import check_size, damaged, too_costly, unsupported_kind
+from .tiff_directory import ORIENTATION, read_directory
+
+_SIGNATURE_BYTES = 8
+_MAX_CHUNKS_BEFORE_PIXELS = 1000  # no encoder writes a hundred
+_MAX_CHUNKS = 100_000  # 8 KB of pixels each, as libpng writes them, are 800 MB
+_CHUNK_SECONDS = 1e-6
+
+_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_TRANSPARENCY, _EXIF, _APPLES_OWN = b"tRNS", b"eXIf", b"CgBI"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+# Texts that may hold the orientation: XMP, and EXIF as hexadecimal digits. More bytes than these hold a thumbnail.
+_XMP, _HEXADECIMAL_EXIF = b"XML:com.adobe.xmp", (b"Raw profile type exif", b"Raw profile type APP1")
+_MAX_TEXT_BYTES = 1 << 20
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+
+
+def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
+    """Estimate a PNG's cost from its IHDR, the largest if it has several, and the number of its chunks."""
+    width = height = depth = colour = chunks = 0
+    has_pixels = False
+    for kind, start, _ in _chunks(data):
+        chunks += 1
+        if kind == _APPLES_OWN:
+            raise unsupported_kind("PNG", "Apple's own form of it, for programs of the iPhone")
+        if kind == b"IHDR" and not has_pixels:
+            width, height = max(width, _big(data, start)), max(height, _big(data, start + 4))
+            depth, colour = max(depth, data[start + 8]), data[start + 9]
+        has_pixels = has_pixels or kind == b"IDAT"
+        if chunks > (_MAX_CHUNKS if has_pixels else _MAX_CHUNKS_BEFORE_PIXELS):
+            raise too_costly("PNG", f"it has more than {chunks - 1:,} chunks")
+    if not width or not height:
+        raise damaged("PNG")
+    check_size(width, height, max_pixels)
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
+    mode = "I;16" if (colour, depth) == (0, 16) else str(-(-samples * depth // 8))
+    known = COSTS.get(f"PNG {mode}", COSTS["PNG 8"])
+    if colour == 4:  # Pillow keeps grey with alpha in 4 bytes
+        known = Cost(COSTS["PNG 4"].pixel_ns, COSTS["PNG 4"].pixel_bytes, known.file_byte_ns, known.file_bytes)
+    found = estimate("PNG", (width, height), [(known, width * height)], len(data))
+    return Estimate(
+        "PNG", width, height, found.memory_bytes + _MAX_TEXT_BYTES, found.seconds + chunks * _CHUNK_SECONDS
+    )
+
+
+def open_png(data: bytes, max_pixels: int) -> Image.Image:
+    """Open a PNG with its pixels, transparency and orientation alone, whatever its other chunks hold."""
+    parts = [data[:_SIGNATURE_BYTES]]
+    orientation = 1
+    for kind, start, end in _chunks(data):
+        if kind in _PIXELS or (kind == _TRANSPARENCY and _is_intact(data, start, end)):
+            parts.append(data[start - 8 : end + 4])
+        elif orientation == 1:
+            orientation = _orientation(kind, data[start:end])
+        if kind == b"IEND":
+            break
+    parts.insert(2, _exif_chunk(orientation))
+    return Image.open(io.BytesIO(b"".join(parts)), formats=["PNG"])
+
+
+def _chunks(data: bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each chunk, and where its content starts and ends (PNG, section 5.3)."""
+    start = _SIGNATURE_BYTES
+    while start + 8 <= len(data):
+        end = start + 8 + _big(data, start)
+        yield bytes(data[start + 4 : start + 8]), start + 8, end
+        start = end + 4
+
+
+def _is_intact(data: bytes, start: int, end: int) -> bool:
+    return zlib.crc32(data[start - 4 : end]) == _big(data, end)
+
+
+def _orientation(kind: bytes, content: bytes) -> int:
+    """Return the orientation that a chunk of metadata holds, 1 if it holds none or is broken."""
+    if kind == _EXIF:
+        return _exif_orientation(content)
+    if kind not in _TEXTS or len(content) > _MAX_TEXT_BYTES:
+        return 1
+    keyword, _, rest = content.partition(b"\0")
+    if keyword not in (_XMP, *_HEXADECIMAL_EXIF):
+        return 1
+    text = _text(kind, rest)
+    if keyword == _XMP:
+        found = _XMP_ORIENTATION.search(text)
+        return int(found[1]) if found else 1
+    digits = b"".join(text.split(b"\n")[3:])  # behind an empty line, the profile's name and its length
+    try:
+        return _exif_orientation(bytes.fromhex(digits.decode("ascii")))
+    except ValueError:
+        return 1
+
+
+def _text(kind: bytes, stored: bytes) -> bytes:
+    """Return what follows the keyword of a text, unpacked up to a limit; empty if it cannot be."""
+    is_packed = kind == b"zTXt" or (kind == b"iTXt" and stored[:1] == b"\x01")
+    if kind == b"iTXt":
+        stored = stored[2:].partition(b"\0")[2].partition(b"\0")[2]
+    elif kind == b"zTXt":
+        stored = stored[1:]
+    if not is_packed:
+        return stored
+    try:
+        return zlib.decompressobj().decompress(stored, _MAX_TEXT_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _exif_orientation(exif: bytes) -> int:
+    try:
+        return read_directory(exif.removeprefix(b"Exif\0\0")).number(ORIENTATION, 1)
+    except (IndexError, struct.error, Problem):
+        return 1
+
+
+def _exif_chunk(orientation: int) -> bytes:
+    """Write the chunk of EXIF data that holds an orientation and nothing else; none for an upright photo."""
+    if not 2 <= orientation <= 8:
+        return b""
+    content = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, 3, 1, orientation, 0, 0)
+    return struct.pack(">I", len(content)) + (named := _EXIF + content) + struct.pack(">I", zlib.crc32(named))
+
+
+def _big(data: bytes | memoryview, start: int) -> int:
+    return int.from_bytes(data[start : start + 4], "big")

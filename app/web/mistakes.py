@@ -1,0 +1,89 @@
+"""What clients send in place of a photo's bytes, told from what came, and what to do instead."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+
+from ..photos.folders import SUFFIXES
+from ..photos.formats import kind_of
+
+_HEAD_BYTES = 4096
+# Enough of a photo's beginning to know its kind, in base64.
+_BASE64_CHARACTERS = 128
+_ADDRESS = re.compile(rb"\s*(https?|ftps?|file|blob|content|s3|gs)://", re.IGNORECASE)
+_DATA_URL = re.compile(rb"\s*data:[^,\s]{0,999},", re.IGNORECASE)
+_JSON_PHOTO = re.compile(rb'\s*\{\s*"image"\s*:')
+_ZIP = b"PK\x03\x04"
+_GZIP = b"\x1f\x8b"
+# What programs write for bytes that are no text: U+FFFD in UTF-8.
+_REPLACED = "\ufffd".encode()
+_MIN_REPLACED = 3
+_MAX_NAME_BYTES = 300
+
+
+def is_address(text: bytes) -> bool:
+    """Return whether a text is the address of a photo; a slash may be escaped as in JSON."""
+    return _ADDRESS.match(text[:_HEAD_BYTES].replace(b"\\/", b"/")) is not None
+
+
+def explain(data: bytes) -> str | None:
+    """Return what bytes that are no photo of a known kind are instead, and what to do; None for no usual mistake."""
+    head = data[:_HEAD_BYTES]
+    return next((sentences for applies, sentences in _MISTAKES if applies(head)), None)
+
+
+def _is_base64(head: bytes) -> bool:
+    text = b"".join(head.split())[:_BASE64_CHARACTERS]
+    try:
+        return kind_of(base64.b64decode(text[: len(text) // 4 * 4], validate=True)) is not None
+    except binascii.Error:
+        return False
+
+
+def _is_file_name(head: bytes) -> bool:
+    name = head.strip().decode("utf-8", "replace").lower()
+    return len(head) < _MAX_NAME_BYTES and "\n" not in name and name.endswith(tuple(SUFFIXES))
+
+
+def _was_read_as_text(head: bytes) -> bool:
+    """Return whether bytes went through a text: they are UTF-8 now, of U+FFFD or of each byte as a character."""
+    text = head.decode("utf-8", "ignore")  # the head may end within a character
+    if len(text.encode()) < len(head) - 3:
+        return False
+    if head[:16].count(_REPLACED) >= 1 and head.count(_REPLACED) >= _MIN_REPLACED:
+        return True
+    return kind_of(text.encode("latin-1", "replace")) is not None
+
+
+_MISTAKES: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+    (is_address, "This is the address of a photo. Addresses are not fetched: send the photo itself."),
+    (
+        lambda head: _DATA_URL.match(head) is not None,
+        'This is a data: URL. Send the photo\'s bytes, or the URL as JSON: {"image": "data:…"} with Content-Type '
+        "application/json.",
+    ),
+    (
+        lambda head: _JSON_PHOTO.match(head) is not None,
+        "This is JSON. Send it with Content-Type: application/json.",
+    ),
+    (
+        _is_base64,
+        'This is a photo as base64. Send its bytes, or the base64 as JSON: {"image": "<base64>"} with Content-Type '
+        "application/json.",
+    ),
+    (_is_file_name, "This is the name of a file, not the file. With curl write @ before the name."),
+    (
+        lambda head: head.startswith(_ZIP),
+        "This looks like a ZIP archive or an office document. A ZIP of photos goes to predict/batch, as the body, "
+        "with Content-Type: application/zip.",
+    ),
+    (lambda head: head.startswith(_GZIP), "This is gzip data. Send the photo without compression."),
+    (
+        _was_read_as_text,
+        "This was a file of bytes, but the program that sent it read it as text, which damages it. "
+        "Let it read and send bytes.",
+    ),
+)

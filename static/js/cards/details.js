@@ -1,0 +1,36 @@
+// What is folded away in a card: the photo, what was sent of it, the model, the time, and copies for scripts.
+
+import { copy } from '../page/clipboard.js';
+import { write } from '../page/dom.js';
+import { size, t } from '../page/words.js';
+import { curlLine, nodeScript, pythonScript } from './snippets.js';
+
+// `prepared` is the photo as `prepare` made it, `frame` its size, and `blob` what was sent of it.
+export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, answer, elapsedMs, timing }) {
+  const { image, model, predictions } = answer;
+  const { original, way } = prepared;
+  const isSameSize = way !== 'scaled'; // where the browser could not read the photo, the server says its size
+  const facts = { ...original, ...(isSameSize ? frame : {}), size: size(original.bytes) };
+  write(parts.original, () => t('js.original', facts));
+  const sent = { width: image.width, height: image.height, size: size(blob.size) };
+  write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
+  parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
+  write(parts.model, () => t('js.model', model));
+  write(parts.time, () => describeTime(elapsedMs, timing));
+  parts.curl.textContent = curlLine(fileName);
+  offer(parts.copyJson, () => JSON.stringify(answer, null, 2));
+  offer(parts.copyCurl, () => curlLine(fileName));
+  offer(parts.copyPython, () => pythonScript(fileName));
+  offer(parts.copyScript, () => nodeScript(fileName));
+}
+
+function offer(button, text) {
+  button.onclick = () => copy(button, text());
+}
+
+function describeTime(elapsedMs, timing) {
+  const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)}\u00a0ms`;
+  const steps = ['cache', 'decode', 'queue', 'infer'].filter((step) => step in timing);
+  const split = steps.map((step) => t(`js.time.${step}`, { ms: milliseconds(timing[step]) }));
+  return [t('js.time.total', { total: milliseconds(elapsedMs) }), ...split].join(' · ');
+}

@@ -1,0 +1,47 @@
+// The answers of all photos of this visit as a file: CSV for a spreadsheet, JSON for a script.
+
+const COLUMNS = ['rank', 'class_id', 'wnid', 'label', 'label_zh', 'confidence'];
+// A byte order mark, by which spreadsheets know that this is UTF-8.
+const MARK = '\ufeff';
+
+// Return a Blob of CSV with a row for each answer, in the columns of `topthree predict --csv`.
+export function asCsv(cards, shown) {
+  const rows = cards.flatMap((card) => rowsOf(card, shown));
+  const lines = [['file', ...COLUMNS, 'error'], ...rows].map((cells) => cells.map(csvCell).join(','));
+  return new Blob([MARK, lines.join('\r\n'), '\r\n'], { type: 'text/csv' });
+}
+
+// Return a Blob of JSON with the answers as the service gave them.
+export function asJson(cards, shown) {
+  const results = cards.map((card) => {
+    if (card.state !== 'done') return { file: card.file.name, error: errorOf(card) };
+    const { predictions, image } = card.result.answer;
+    return { file: card.file.name, predictions: predictions.slice(0, shown), image };
+  });
+  const model = cards.find(({ state }) => state === 'done')?.result.answer.model ?? null;
+  return new Blob([JSON.stringify({ results, model }, null, 1), '\n'], { type: 'application/json' });
+}
+
+export function save(blob, name) {
+  const address = URL.createObjectURL(blob);
+  const link = Object.assign(document.createElement('a'), { href: address, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000); // when it has been read
+}
+
+function rowsOf(card, shown) {
+  const { name } = card.file;
+  if (card.state !== 'done') return [[name, ...COLUMNS.map(() => ''), errorOf(card)]];
+  const predictions = card.result.answer.predictions.slice(0, shown);
+  return predictions.map((prediction) => [name, ...COLUMNS.map((column) => prediction[column] ?? ''), '']);
+}
+
+function errorOf(card) {
+  return card.state === 'failed' ? card.slug : card.state;
+}
+
+// A spreadsheet would take a cell that begins so for a formula, and file names come from anywhere.
+function csvCell(value) {
+  const text = typeof value === 'string' ? value.replace(/^[=+\-@\t\r]/, "'$&") : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}

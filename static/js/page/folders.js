@@ -1,0 +1,52 @@
+// The files of a drop, with those of the folders in it.
+
+const MAX_FILES = 5000;
+
+// Return {files, isCut}: all files of a drop, of its folders only photos, in the order of their paths; `isCut` is true
+// if there were more than `MAX_FILES`. Call it before the drop's event ends: the browser forgets the items then.
+export async function droppedFiles(transfer, suffixes) {
+  const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const plain = [...(transfer?.files ?? [])];
+  if (!entries.some(({ isDirectory }) => isDirectory)) return { files: plain, isCut: false };
+  const found = entries.filter(({ isFile }) => isFile);
+  for (const folder of entries.filter(({ isDirectory }) => isDirectory)) await collect(folder, found, suffixes);
+  found.sort((first, second) => first.fullPath.localeCompare(second.fullPath, 'en', { numeric: true }));
+  const files = await Promise.all(found.slice(0, MAX_FILES).map(fileOf));
+  return { files: files.filter(Boolean), isCut: found.length > MAX_FILES };
+}
+
+async function collect(folder, found, suffixes) {
+  const reader = folder.createReader();
+  for (;;) {
+    const entries = await read(reader); // a part of the folder's entries at a time, at last none
+    if (entries.length === 0 || found.length > MAX_FILES) return;
+    for (const entry of entries) {
+      if (entry.isDirectory) await collect(entry, found, suffixes);
+      else if (isPhoto(entry.name, suffixes)) found.push(entry);
+    }
+  }
+}
+
+// Hidden files, such as those that macOS puts beside each photo, are none.
+function isPhoto(name, suffixes) {
+  return !name.startsWith('.') && suffixes.some((suffix) => name.toLowerCase().endsWith(suffix));
+}
+
+// What cannot be read is left out.
+function read(reader) {
+  return new Promise((resolve) => {
+    reader.readEntries(resolve, (error) => {
+      console.warn('A folder cannot be read.', error);
+      resolve([]);
+    });
+  });
+}
+
+function fileOf(entry) {
+  return new Promise((resolve) => {
+    entry.file(resolve, (error) => {
+      console.warn(`${entry.fullPath} cannot be read.`, error);
+      resolve(null);
+    });
+  });
+}
