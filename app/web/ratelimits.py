@@ -91,9 +91,12 @@ def count_caller() -> None:
     """
     if not (limiter := _limiter()):
         return
+    from flask_limiter import RequestLimit
+
     for counted in limiter.current_limits:
         if counted.request_args[-1] == "caller":
-            own = type(counted)(limiter, counted.limit, ["topthree", caller(), "caller"], False, True)
+            arguments = ["topthree", caller(), "caller"]
+            own = RequestLimit(limiter, counted.limit, arguments, breached=False, shared=True)
             if not _hit(own):
                 raise _refusal(own)
 
