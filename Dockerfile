@@ -66,9 +66,8 @@ RUN cd /opt/topthree/venv/lib/python3.*/site-packages/pillow_heif.libs && encode
     && nm --dynamic --undefined-only libheif-* | sed -nE 's/^ *U (x265_[a-z0-9_]+)$/const void *\1(void) { return zeros; }/p'; } \
     | gcc -x c -shared -nostdlib -fPIC -Os -s -Wl,-soname,"$encoder" -o "$encoder" -
 COPY . .
-# --target keeps the package beside templates/ and static/, where it looks for them.
+# The package holds templates, static files and gunicorn.conf.py, too.
 RUN /tools/bin/pip --python /opt/topthree/venv/bin/python install --no-compile --no-deps --target /opt/topthree . \
-    && cp -r templates static gunicorn.conf.py /opt/topthree/ \
     && /opt/topthree/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/topthree \
     && chmod -R u=rwX,go=rX /opt/topthree
 
@@ -103,4 +102,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", \
     "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['TOPTHREE_PORT']), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
-CMD ["gunicorn", "--config", "/opt/topthree/gunicorn.conf.py"]
+CMD ["gunicorn", "--config", "/opt/topthree/app/gunicorn.conf.py"]

@@ -13,7 +13,7 @@ from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
 from app.processes.reload import ReloadBoard, Reloader, reload_workers
-from app.settings import Settings
+from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
 from app.web.probes import Readiness, keep_watch_in_background, warm_up_in_background
@@ -79,6 +79,12 @@ loglevel = _settings.log_level
 def on_starting(server):
     """Make room for the numbers of all workers, say the plan and who may call; SIGHUP replaces models, not workers."""
     logs.capture_stray_messages()
+    if links := service_links(os.environ):
+        server.log.warning(
+            "Ignored: %s. Kubernetes sets these for a service of this name; enableServiceLinks: false in the pod's "
+            "spec leaves them out.",
+            ", ".join(links),
+        )
     server.found_by = None
     server.handle_hup = lambda: reload_workers(server, _reloads)
     server.handle_usr1 = lambda: _look_whether_to_drain(server)

@@ -59,9 +59,9 @@ class Answer:
     """What is on a photo: its likeliest classes, facts of the image, and how long each stage took, in seconds.
 
     `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
-    `heatmaps` holds 7 rows of 7 numbers from 0 to 1 for each of the first `MOST_HEATMAPS` predictions, and `image` the
-    crop that they cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the
-    spatial mean of the features, where they were asked for.
+    `heatmaps` holds rows of numbers from 0 to 1 for each of the first `MOST_HEATMAPS` predictions, and `image` the
+    crop that they cover; a model without heat maps has None. `thumbnail` is uint8 RGB of shape (height, width, 3), and
+    `embedding` float32 (C), the spatial mean of the features, where they were asked for.
     `batch_size` tells how many photos were computed together.
     """
 
@@ -248,7 +248,7 @@ class Classifier:
         answer = Answer(
             predictions,
             _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if heatmap else None),
-            heatmaps=activation_maps(inference.features[0], model.engine.class_weights[ids]) if heatmap else None,
+            heatmaps=_heatmaps(model, inference, ids) if heatmap else None,
             thumbnail=photo.thumbnail,
             embedding=inference.features[0].mean(axis=(1, 2)) if embedding else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
@@ -305,6 +305,11 @@ def softmax(logits: Floats) -> Floats:
     """Turn the logits of one photo into probabilities that add up to 1."""
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum(), dtype=np.float32)
+
+
+def _heatmaps(model: Model, inference: Inference, class_ids: list[int]) -> list[Grid] | None:
+    head = model.engine.head
+    return activation_maps(head.cells(inference.features[0]), head.weight[class_ids]) if head else None
 
 
 def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict[str, object]:

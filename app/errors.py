@@ -24,6 +24,7 @@ TopthreeError
     ├── UnreadableArchive       422
     ├── TooManyPixels           422
     ├── TooCostly               422
+    ├── NoHeatMap               422
     ├── RateLimited             429
     ├── HeaderTooLarge          431
     ├── ClientClosedRequest     499
@@ -215,6 +216,12 @@ class TooCostly(Problem):
     """Decoding would take, or took, more processor time or memory than one photo may use."""
 
     status, slug, title = 422, "too-costly", "Too costly to decode"
+
+
+class NoHeatMap(Problem):
+    """The model that answers has no heat maps, since its classes cannot be traced back to places of the photo."""
+
+    status, slug, title = 422, "no-heat-map", "No heat map"
 
 
 class RateLimited(Problem):

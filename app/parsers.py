@@ -41,6 +41,13 @@ def path(text: str) -> Path | None:
         raise ValueError("a path whose home folder exists") from error
 
 
+def model(text: str) -> str:
+    """Parse a model's name; empty stays empty."""
+    if not re.fullmatch(r"[A-Za-z0-9_./-]{0,200}", text):
+        raise ValueError("the name of a model, in letters, digits and _ . / -")
+    return text
+
+
 def sha256(text: str) -> str | None:
     """Parse a SHA-256 in hexadecimal digits; empty is None."""
     if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):

@@ -14,6 +14,10 @@ from . import parsers
 PREFIX = "TOPTHREE_"
 MEBI = 1024 * 1024
 
+# https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
 _PACKAGE = Path(__file__).resolve().parent
 # The folder that holds the package. Child processes start there, so that they import this package and no other `app`.
 ROOT = _PACKAGE.parent
@@ -40,11 +44,16 @@ class Settings:
 
     host: str = setting("127.0.0.1", parsers.host, "address to listen on")
     port: int = setting(8000, parsers.integer(1, 65535), "port to listen on")
+    model: str = setting(
+        "",
+        parsers.model,
+        "model to serve, one of docs/backbones.md or timm/NAME; the default is resnet18 or its fallback",
+    )
     weights: Path | None = setting(
         "", parsers.path, "weights file to serve, .pth or .safetensors; no fallback is used"
     )
     weights_sha256: str | None = setting("", parsers.sha256, "SHA-256 that the file of TOPTHREE_WEIGHTS must have")
-    weights_url: str | None = setting("", parsers.url, "mirror to download the ResNet-18 weights from")
+    weights_url: str | None = setting("", parsers.url, "mirror to download the model's weights from")
     labels: Path | None = setting(
         "", parsers.path, "class names of a custom model: one per line, or CSV with a column 'label'"
     )
@@ -55,7 +64,7 @@ class Settings:
     fallback: str = setting(
         "efficientnet_lite0",
         parsers.one_of("efficientnet_lite0", "none"),
-        "model to use if the ResNet-18 weights cannot be downloaded; with none the service does not become ready",
+        "model to use if the default model cannot be downloaded; with none the service does not become ready",
     )
     cache: Path = setting(
         "", parsers.path, "folder for weights and prepared models; the default is topthree in the user's cache folder"
@@ -150,11 +159,14 @@ class Settings:
         """Read the settings from a mapping such as `os.environ`.
 
         Raises SettingsError, naming the variable, for a value out of range, for a `TOPTHREE_` variable that
-        does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work.
+        does not exist (a misspelling would otherwise do nothing), and for combinations that cannot work. Ignores
+        `service_links`.
         """
+        links = service_links(environment)
+        environment = {key: value for key, value in environment.items() if key not in links}
         _refuse_unknown(environment)
         values = {row.name: _read(row, environment) for row in SETTINGS}
-        user_cache = _folder(environment, "XDG_CACHE_HOME", "~/.cache")
+        user_cache = _user_cache(environment, values["cache"])
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
         if values["bundle"]:
@@ -200,6 +212,19 @@ class Setting:
 SETTINGS = tuple(Setting(field.name, **field.metadata) for field in dataclasses.fields(Settings) if field.metadata)
 
 
+def service_links(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that Kubernetes sets for a service named topthree or topthree-…, which are no settings.
+
+    One of them is `TOPTHREE_PORT`, unless the pod sets it itself: its value is an address then, not a number.
+    """
+    return sorted(
+        key
+        for key, value in environment.items()
+        if key.startswith(PREFIX)
+        and (_SERVICE_LINK.fullmatch(key) or (key.endswith("PORT") and _SERVICE_ADDRESS.match(value)))
+    )
+
+
 def _read(row: Setting, environment: Mapping[str, str]) -> Any:
     text = environment.get(row.variable, row.default).strip()
     try:
@@ -214,6 +239,18 @@ def _as_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return "" if value is None else str(value.absolute() if isinstance(value, Path) else value)
+
+
+def _user_cache(environment: Mapping[str, str], cache: Path | None) -> Path:
+    """Return the user's cache folder, or `cache` for a user without a home, as containers have them."""
+    try:
+        return Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:
+        if cache is None:
+            raise SettingsError(
+                "The home folder cannot be found; set TOPTHREE_CACHE to a folder that can be written."
+            ) from error
+        return cache
 
 
 def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:

@@ -25,7 +25,7 @@ def start_once(photo: bytes) -> float:
     port = free_port()
     settings = Settings.from_environment(os.environ)
     environment = os.environ | settings.as_environment() | {"TOPTHREE_PORT": str(port)}
-    command = [str(Path(sys.executable).with_name("gunicorn")), "--config", "gunicorn.conf.py"]
+    command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
     begin = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -17,7 +17,7 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.photos.formats import KINDS
+from app.photos.formats import FORMATS, SUPPORTED
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
 
@@ -128,6 +128,15 @@ def all_commands() -> list[click.Context]:
     return [inner for outer in inner_commands(command_line()) for inner in ([*inner_commands(outer)] or [outer])]
 
 
+def command_list() -> str:
+    """List the commands, each with the first line of its help and a link to its section."""
+    rows = (
+        (f"[{path}](#{path.replace(' ', '-')})", unwrapped(context.command.help or "").splitlines()[0])
+        for context, path in ((context, context.command_path) for context in all_commands())
+    )
+    return table(["Command", "What it does"], rows)
+
+
 def commands() -> str:
     """Describe each command with its usage, help and options."""
     return "\n\n".join(described(context) for context in all_commands())
@@ -144,8 +153,15 @@ def described(context: click.Context) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """Join the lines of each paragraph."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text.strip()))
+    """Join the lines of each paragraph; one that click does not wrap either is a heading and lines of code."""
+    paragraphs = re.split(r"\n\s*\n", text.strip())
+    return "\n\n".join(code_block(each) if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
+
+
+def code_block(paragraph: str) -> str:
+    """Return a paragraph of a command's help that begins with the mark for click, a line and then code."""
+    _, heading, *lines = paragraph.splitlines()
+    return "\n".join([heading, "", "```sh", *(line.strip() for line in lines), "```"])
 
 
 def listed_metrics() -> str:
@@ -154,8 +170,14 @@ def listed_metrics() -> str:
 
 
 def formats() -> str:
-    """Say which formats are read."""
-    return f"A photo may be {KINDS}. The content decides, not the file name, and photos are turned upright."
+    """Say which formats are supported."""
+    return f"A photo may be {SUPPORTED}. The content decides, not the file name, and photos are turned upright."
+
+
+def format_list() -> str:
+    """List the formats with their media types and the suffixes of their files."""
+    rows = ((row.name, code(row.mime_type), ", ".join(map(code, row.suffixes))) for row in FORMATS)
+    return table(["Format", "Media type", "File names"], rows)
 
 
 def targets() -> str:
@@ -165,7 +187,9 @@ def targets() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "command-list": command_list,
     "commands": commands,
+    "format-list": format_list,
     "formats": formats,
     "metrics": listed_metrics,
     "parameters": parameters,

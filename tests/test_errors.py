@@ -28,6 +28,7 @@ STATUS_OF_SLUG = {
     "unreadable-archive": 422,
     "too-many-pixels": 422,
     "too-costly": 422,
+    "no-heat-map": 422,
     "rate-limited": 429,
     "header-too-large": 431,
     "internal-error": 500,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from app.settings import SETTINGS, Settings, SettingsError
+from app.settings import SETTINGS, Settings, SettingsError, service_links
 
 HOME = Path.home()
 DIGEST = "0123456789abcdef" * 4
@@ -156,8 +159,65 @@ def test_caches_lie_where_people_put_them(environment: dict[str, str], cache: st
 
 
 def test_a_user_without_a_home_learns_what_to_set():
-    with pytest.raises(SettingsError, match="set XDG_CACHE_HOME to a folder"):
+    with pytest.raises(SettingsError, match="set TOPTHREE_CACHE to a folder"):
         Settings.from_environment({"XDG_CACHE_HOME": "~nobody-of-this-name"})
+
+
+def test_a_user_without_a_home_needs_only_the_cache():
+    settings = Settings.from_environment({"XDG_CACHE_HOME": "~nobody-of-this-name", "TOPTHREE_CACHE": "/o"})
+    assert (settings.cache, settings.torch_hub) == (Path("/o"), Path("/o/torch/hub/checkpoints"))
+
+
+UNKNOWN_USER = """
+import os
+from app.settings import Settings
+os.environ.pop("HOME", None)
+os.setuid(54321)
+print(Settings.from_environment({"TOPTHREE_CACHE": "/o"}).torch_hub)
+try:
+    Settings.from_environment({})
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_unknown_user_id_needs_only_the_cache():
+    done = subprocess.run([sys.executable, "-c", UNKNOWN_USER], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "/o/torch/hub/checkpoints",
+        "The home folder cannot be found; set TOPTHREE_CACHE to a folder that can be written.",
+    ]
+
+
+# As Kubernetes sets them for a service `topthree` with two ports, and for one named `topthree-metrics`.
+LINKS = {
+    "TOPTHREE_SERVICE_HOST": "10.0.0.11",
+    "TOPTHREE_SERVICE_PORT": "80",
+    "TOPTHREE_SERVICE_PORT_HTTP": "80",
+    "TOPTHREE_PORT": "tcp://10.0.0.11:80",
+    "TOPTHREE_PORT_80_TCP": "tcp://10.0.0.11:80",
+    "TOPTHREE_PORT_80_TCP_PROTO": "tcp",
+    "TOPTHREE_PORT_80_TCP_PORT": "80",
+    "TOPTHREE_PORT_80_TCP_ADDR": "10.0.0.11",
+    "TOPTHREE_PORT_53_UDP": "udp://10.0.0.11:53",
+    "TOPTHREE_METRICS_SERVICE_HOST": "10.0.0.12",
+    "TOPTHREE_METRICS_PORT": "tcp://10.0.0.12:9100",
+    "TOPTHREE_METRICS_PORT_9100_TCP": "tcp://10.0.0.12:9100",
+}
+
+
+def test_what_kubernetes_sets_for_a_service_is_ignored():
+    assert Settings.from_environment(LINKS) == Settings.from_environment({})
+    assert service_links(LINKS | {"TOPTHREE_HOST": "0.0.0.0", "OTHER_SERVICE_HOST": "10.0.0.1"}) == sorted(LINKS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PORT", "tcp:/10.0.0.1"), ("PORT", "http://a"), ("SERVICE", "1"), ("PORT_80", "tcp://a")]
+)
+def test_what_is_like_kubernetes_variables_is_refused(variable: str, value: str):
+    with pytest.raises(SettingsError, match=f"^TOPTHREE_{variable} is "):
+        Settings.from_environment({f"TOPTHREE_{variable}": value})
 
 
 @pytest.mark.parametrize(

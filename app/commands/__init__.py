@@ -6,14 +6,12 @@ the command itself. A module is imported when its command is called, so `topthre
 
 from __future__ import annotations
 
-import errno
 import importlib
 import io
 import os
 import sys
 from collections import UserDict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +58,13 @@ class Group(click.Group):
             formatter.write_dl([(name, summary(name)) for name in self.list_commands(ctx)])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line; a standard output that is full or closed is one sentence too."""
-        with _checked_output():
+        """Run the command line."""
+        _prepare_output()
+        try:
             return super().main(*args, **kwargs)
+        except TopthreeError as error:
+            click.ClickException(str(error)).show()
+            raise SystemExit(error.exit_status) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
@@ -72,9 +74,6 @@ class Group(click.Group):
             raise SystemExit(INTERRUPTED) from None
         except SettingsError as error:
             raise click.UsageError(str(error)) from error
-        except TopthreeError as error:
-            click.ClickException(str(error)).show()
-            raise SystemExit(error.exit_status) from error
         finally:
             # Flush here: click handles a closed pipe quietly, the interpreter's shutdown does not.
             sys.stdout.flush()
@@ -104,35 +103,43 @@ def read_settings() -> Settings:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a number with its noun: 1 photo, 2 photos, 3 classes."""
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    """Write a number with its noun: 1 photo, 2 photos, 3 classes, 4 matches."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch")) else "s"
     return f"{count:,} {noun}{ending}"
 
 
-@contextmanager
-def _checked_output() -> Iterator[None]:
-    if sys.stdout is None:
-        # It was closed before the start. A file that is only open for reading fails as a closed one does, and no other
-        # file can take its number.
-        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: SIM115
+class OutputFailed(TopthreeError):
+    """Standard output cannot be written."""
+
+
+class _Output(io.FileIO):
+    """Standard output, with failures that can be told from those of other files; a closed pipe is left to click."""
+
+    has_failed = False
+
+    def write(self, data: Any, /) -> int:
+        if self.has_failed:  # the interpreter flushes once more when it ends
+            return len(data)
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.has_failed = True
+            raise OutputFailed(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def _prepare_output() -> None:
+    if sys.stdout is None:  # closed
+        # A file that is open only for reading takes its number, and fails as it does.
+        _replace_output(os.open(os.devnull, os.O_RDONLY), "utf-8")
+    elif sys.__stdout__ is not None and sys.stdout is sys.__stdout__:  # tests have one of their own
+        _replace_output(sys.stdout.fileno(), sys.stdout.encoding)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that is not UTF-8 is shown with escapes; JSON escapes it in its own way.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    except OSError as error:
-        if not _is_output_broken():
-            raise
-        click.echo(f"Error: Standard output cannot be written: {os.strerror(error.errno or errno.EIO)}.", err=True)
-        raise SystemExit(1) from error
 
 
-def _is_output_broken() -> bool:
-    """Return whether standard output cannot be written; if so, send what is left in its buffer nowhere."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # The interpreter flushes once more when it ends, and would report that in many lines.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def _replace_output(descriptor: int, encoding: str) -> None:
+    buffer = io.BufferedWriter(_Output(descriptor, "w", closefd=False))
+    sys.stdout = io.TextIOWrapper(buffer, encoding=encoding, line_buffering=os.isatty(descriptor))

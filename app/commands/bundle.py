@@ -45,6 +45,7 @@ from ..model.bundle import (
 from ..model.digests import bytes_sha256, file_sha256
 from ..model.engines import check_classes
 from ..model.labels import Label, load_labels
+from ..model.records import as_json
 from ..settings import Settings
 from ..version import __version__
 from . import read_settings
@@ -149,7 +150,7 @@ def _describe(prepared: Prepared) -> Description:
     manifest, weights = prepared.manifest, prepared.weights
     return Description(
         format=FORMAT,
-        model=dataclasses.asdict(weights.record),
+        model=as_json(weights.record),
         weights_sha256=weights.sha256,
         fallback=weights.is_fallback,
         precision=manifest.precision,

@@ -1,6 +1,6 @@
 """Find classes by number, WordNet id, or name in English or Chinese.
 
-A part of a name is enough. If no name contains the search, classes that share a word with it are listed.
+A part of a name is enough. If no name contains it, classes that share a word with it are listed.
 
 \b
 Examples:
@@ -41,6 +41,8 @@ def command(query: str, *, show_all: bool, as_json: bool) -> None:
 
 def _print(found: list[Label], count: int) -> None:
     for label in found[:count]:
-        click.echo("  ".join([f"{label.class_id:4}", label.wnid or "", label.label, label.label_zh or ""]).rstrip())
+        gloss = f"({label.label_gloss})" if label.label_gloss else ""
+        cells = [f"{label.class_id:4}", label.wnid or "", label.label, label.label_zh or "", gloss]
+        click.echo("  ".join(cells).rstrip())
     if len(found) > count:
-        click.echo(f"There are {plural(len(found) - count, 'more match')}; --all shows them all.", err=True)
+        click.echo(f"{plural(len(found) - count, 'more match')}: --all shows them.", err=True)

@@ -12,6 +12,7 @@ Examples:
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -25,7 +26,7 @@ from ..classifier import Classifier
 from ..errors import TopthreeError
 from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import Row, classify_files, printable
-from ..photos.folders import MAX_FILE_BYTES, list_photos
+from ..photos.folders import MAX_FILE_BYTES, find_photos
 from . import read_settings
 
 # Columns without a terminal: so many that no line is folded in a file or a pipe.
@@ -50,7 +51,8 @@ def command(sources: tuple[str, ...], top: int, **formats: bool) -> None:
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         rows = classify_files(
             classifier,
-            list_photos(sources),
+            # The number of photos is known in advance only if no folder has to be searched.
+            find_photos(sources) if any(map(os.path.isdir, sources)) else sources,
             top=top,
             max_pixels=settings.max_pixels,
             # Lines that stream to the terminal show the progress themselves, and a bar would be torn by them.

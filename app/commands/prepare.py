@@ -16,15 +16,15 @@ import functools
 from pathlib import Path
 
 import click
-import numpy as np
 
-from ..errors import BundleError
+from ..errors import BundleError, WeightsError
 from ..model.artifact import Manifest, ensure_prepared
 from ..model.artifact_writer import describe, publish
 from ..model.engines import import_openvino
+from ..model.heads import head_bytes
 from ..model.labels import load_labels
 from ..model.opening import open_bundle
-from ..model.weights import Weights, find_weights
+from ..model.weights import Weights
 from ..settings import Settings
 from . import read_settings
 from .weights import find_with_progress
@@ -61,8 +61,7 @@ def command(*, precision: str, calibrate: Path | None, max_drop: float, rebuild:
         _unpack(settings, settings.bundle, calibrate, quiet=quiet)
         return
     settings = dataclasses.replace(settings, precision=precision)
-    weights = find_weights(settings) if quiet else find_with_progress(settings)
-
+    weights = find_with_progress(settings, quiet=quiet)
     if calibrate is None:
         fill = functools.partial(_convert, settings, weights)
     else:
@@ -89,12 +88,16 @@ def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
     import torch
 
     from ..model.backbones import load_backbone
+    from ..model.backbones.head_reading import read_head_of
 
     classes = len(load_labels(settings.labels))
     backbone = load_backbone(weights, classes)
     side = weights.record.geometry.crop
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be taken for a constant
     with torch.no_grad():
+        _, features = backbone(example[:1])
+        if features.ndim != 4:
+            raise WeightsError(f"{weights.record.name} has no feature map of channels, height and width.")
         program = torch.export.export(backbone, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     model = openvino.convert_model(program)
     model.reshape([-1, side, side, 3])
@@ -103,5 +106,5 @@ def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
         output.get_tensor().set_names({name})
     # Left alone, save_model halves the weights to 16 bits and the answers move.
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    np.save(folder / "classifier.npy", backbone.head.weight.detach().numpy())
+    (folder / "classifier.npy").write_bytes(head_bytes(read_head_of(backbone.head, features)))
     return describe(weights, folder, precision="fp32", classes=classes)

@@ -26,21 +26,22 @@ from rich.progress import (
 )
 
 from ..errors import BundleError, WeightsError
-from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_weights
+from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_timm, prepared_weights
 from ..model.download import Progress as Report
 from ..model.engines import choose_engine
 from ..model.opening import open_bundle
+from ..model.records import DEFAULT_NAME, RECORDS, TIMM
 from ..model.weights import (
     PACKAGED,
-    RESNET18,
-    RESNET18_URL,
     Candidate,
     Weights,
     cached_candidates,
+    chosen_record,
     download_weights,
     explicit_weights,
     fallback_in_use,
     find_weights,
+    may_fall_back,
     packaged_weights,
 )
 from ..settings import Settings
@@ -50,7 +51,7 @@ console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highli
 
 
 @click.command(help=__doc__)
-@click.option("--fetch", is_flag=True, help="Download the ResNet-18 weights; they replace the built-in model.")
+@click.option("--fetch", is_flag=True, help="Download the model's weights; they replace the built-in model.")
 def command(*, fetch: bool) -> None:
     """Print the steps of the search; the exit status is 1 if no weights serve."""
     settings = read_settings()
@@ -60,10 +61,14 @@ def command(*, fetch: bool) -> None:
         raise SystemExit(1)
 
 
-def find_with_progress(settings: Settings) -> Weights:
-    """Find the weights to serve, with a progress bar if they have to be downloaded."""
-    with _download_bar() as progress:
-        return find_weights(settings, progress=progress)
+def find_with_progress(settings: Settings, *, quiet: bool = False) -> Weights:
+    """Find the weights to load, with a progress bar where they have to be downloaded."""
+    from ..model.backbones import find_weights_to_load
+
+    if quiet:
+        return find_weights_to_load(settings)
+    with _download_bar(settings) as progress:
+        return find_weights_to_load(settings, progress=progress)
 
 
 def make_ready(settings: Settings) -> Weights:
@@ -72,7 +77,7 @@ def make_ready(settings: Settings) -> Weights:
         return open_bundle(settings.bundle, settings).weights
     if choose_engine(settings.engine) == "torch":
         return find_with_progress(settings)
-    with _download_bar() as progress:
+    with _download_bar(settings) as progress:
         weights = identify_weights(settings, progress=progress)
     if open_prepared(settings, weights):
         return weights
@@ -81,8 +86,8 @@ def make_ready(settings: Settings) -> Weights:
 
 
 def fetch_with_progress(settings: Settings) -> Weights:
-    """Download the ResNet-18 weights with a progress bar."""
-    with _download_bar() as progress:
+    """Download the chosen model's weights with a progress bar."""
+    with _download_bar(settings) as progress:
         return download_weights(settings, progress=progress)
 
 
@@ -112,22 +117,30 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
         yield "TOPTHREE_BUNDLE", "", lambda: make_ready(settings)
         return
     explicit = settings.weights
+    if settings.model.startswith(TIMM):
+        yield "prepared model", settings.model, lambda: prepared_timm(settings) or _raise("not prepared yet")
+        return
     if explicit:
-        yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, explicit, settings.weights_sha256)
+        yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, settings)
         return
     yield "TOPTHREE_WEIGHTS", "", partial(_raise, "not set")
-    artifact = prepared_weights(settings, RESNET18, "prepared model")
+    record = chosen_record(settings)
+    artifact = prepared_weights(settings, record, "prepared model")
     if artifact is not None and choose_engine(settings.engine) == "openvino":
         yield (
             "prepared model",
             str(artifact.path),
             partial(_take, Candidate("prepared model", artifact.path, None, artifact)),
         )
+    if record.package:
+        yield "package", record.package, partial(find_weights, settings)
+        return
     for candidate in cached_candidates(settings):
         yield candidate.source, str(candidate.path), partial(_take, candidate)
-    yield "download", settings.weights_url or RESNET18_URL, partial(_raise, _download_state(settings))
-    if settings.fallback == "none":
-        yield "packaged fallback", "", partial(_raise, "switched off by TOPTHREE_FALLBACK")
+    yield "download", settings.weights_url or record.source, partial(_raise, _download_state(settings))
+    if not may_fall_back(settings):
+        by = "TOPTHREE_FALLBACK" if settings.fallback == "none" else "TOPTHREE_MODEL"
+        yield "packaged fallback", "", partial(_raise, f"switched off by {by}")
     else:
         yield "packaged fallback", "", partial(packaged_weights, "")
 
@@ -148,7 +161,7 @@ def _raise(reason: str) -> Weights:
 
 
 @contextmanager
-def _download_bar() -> Iterator[Report]:
+def _download_bar(settings: Settings) -> Iterator[Report]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -158,7 +171,8 @@ def _download_bar() -> Iterator[Report]:
     )
     # Without a terminal rich would leave an empty line behind.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"Downloading {RESNET18.file_name}", total=RESNET18.size_bytes, visible=False)
+        record = RECORDS.get(settings.model or DEFAULT_NAME)
+        task = bar.add_task(f"Downloading {record.file_name if record else settings.model}", visible=False)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)

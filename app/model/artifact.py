@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import glob
 import importlib.metadata
 import importlib.util
 import json
@@ -23,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsError
 from ..settings import ROOT, Settings
-from .digests import bytes_sha256
+from .digests import bytes_sha256, file_sha256
+from .records import FALLBACK_NAME, TIMM, ModelRecord, find_record, from_json
 from .weights import (
-    EFFICIENTNET_LITE0,
     PACKAGED,
-    RESNET18,
-    ModelRecord,
     Weights,
     cached_candidates,
+    chosen_record,
+    explicit_weights,
     fallback_in_use,
     find_weights,
 )
@@ -41,13 +42,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREPARE_VERSION = 1
+_DIGITS = 64  # of a whole SHA-256
 MANIFEST = "manifest.json"
 FILES = ("model.xml", "model.bin", "classifier.npy")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact says of itself; `files` are the SHA-256 of its parts, `accuracy` what was measured."""
+    """What an artifact says of itself.
+
+    `files` are the SHA-256 of its parts, `accuracy` what was measured. `record` is the row of a model that is not in
+    our table, as `records.as_json` writes it.
+    """
 
     name: str
     weights_sha256: str
@@ -57,6 +63,7 @@ class Manifest:
     versions: dict[str, str]
     files: dict[str, str]
     accuracy: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,12 @@ class Prepared:
 
 def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
     """Name the artifact of these weights; `family` is 'fp32' (which bf16 uses too) or 'int8'."""
+    return cache / "prepared" / _folder_name(record.name, weights_sha256[:16], family)
+
+
+def _folder_name(name: str, digest: str, family: str) -> str:
     version = importlib.metadata.version("openvino")
-    return cache / "prepared" / f"{record.name}-{weights_sha256[:16]}-{family}-openvino{version}-{PREPARE_VERSION}"
+    return f"{name.replace('/', '_')}-{digest}-{family}-openvino{version}-{PREPARE_VERSION}"
 
 
 def precision_family(precision: str) -> str:
@@ -86,22 +97,80 @@ def precision_family(precision: str) -> str:
 
 
 def identify_weights(settings: Settings, *, progress: Progress | None = None) -> Weights:
-    """Find which weights serve, as `find_weights` does, but content with their artifact where they are gone."""
+    """Find which weights serve, as `find_weights` does, but content with their artifact where they are gone.
+
+    A model of timm is known by its artifact alone, since only timm knows its row, and serving goes without timm; the
+    artifact is made here where there is none.
+    """
+    if settings.model.startswith(TIMM):
+        return _identify_timm(settings)
     if settings.weights is not None:
         return find_weights(settings, progress=progress)
-    artifact = prepared_weights(settings, RESNET18, "prepared model")
+    artifact = prepared_weights(settings, chosen_record(settings), "prepared model")
     if artifact is not None:
         return artifact
     reason = fallback_in_use(settings)
     if reason is not None and not any(found.weights for found in cached_candidates(settings)):
-        artifact = prepared_weights(settings, EFFICIENTNET_LITE0, PACKAGED, reason)
+        artifact = prepared_weights(settings, find_record(FALLBACK_NAME), PACKAGED, reason)
     return artifact or find_weights(settings, progress=progress)
+
+
+def _identify_timm(settings: Settings) -> Weights:
+    found = prepared_timm(settings)
+    if found is None:
+        _prepare_in_subprocess(settings, settings.model)
+        found = prepared_timm(settings)
+    if found is None:
+        raise WeightsError(f"The prepared model of {settings.model} is damaged again right after it was made.")
+    return found
+
+
+def prepared_timm(settings: Settings) -> Weights | None:
+    """Find the artifact of a model of timm, of the file that TOPTHREE_WEIGHTS names if any; None where there is none.
+
+    Of several, the one that was made last is taken.
+    """
+    own = file_sha256(settings.weights) if settings.weights and settings.weights.is_file() else None
+    for folder in _artifacts(settings, settings.model, own[:16] if own else "*"):
+        manifest = _read_manifest(folder)
+        if manifest is None or manifest.record is None:
+            continue
+        try:
+            record = from_json(manifest.record)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("The prepared model %s is damaged: %s.", folder, error)
+            continue
+        if own is not None:
+            return explicit_weights(settings, record)
+        return Weights(folder, manifest.weights_sha256, record, "prepared model")
+    return None
 
 
 def prepared_weights(settings: Settings, record: ModelRecord, source: str, reason: str = "") -> Weights | None:
     """Take a published model's artifact in the place of its weights, or return None where it is not prepared."""
-    folder = artifact_folder(settings.cache, record, record.sha256, precision_family(settings.precision))
-    return Weights(folder, record.sha256, record, source, reason) if (folder / MANIFEST).is_file() else None
+    if len(record.sha256) == _DIGITS:
+        folder = artifact_folder(settings.cache, record, record.sha256, precision_family(settings.precision))
+        return Weights(folder, record.sha256, record, source, reason) if (folder / MANIFEST).is_file() else None
+    for folder in _artifacts(settings, record.name, f"{record.sha256}*"):
+        manifest = _read_manifest(folder)
+        if manifest is not None and record.has_digest(manifest.weights_sha256):
+            return Weights(folder, manifest.weights_sha256, record, source, reason)
+    return None
+
+
+def _artifacts(settings: Settings, name: str, digest: str) -> list[Path]:
+    """List the folders of artifacts whose digest fits a pattern, the one that was made last first."""
+    pattern = _folder_name(glob.escape(name), digest, precision_family(settings.precision))
+    found = [path for path in (settings.cache / "prepared").glob(pattern) if (path / MANIFEST).is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    try:
+        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("The prepared model %s is damaged: %s.", folder, error)
+        return None
 
 
 def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
@@ -109,11 +178,13 @@ def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
     folder = artifact_folder(settings.cache, weights.record, weights.sha256, precision_family(settings.precision))
     if not (folder / MANIFEST).is_file():
         return None
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return None
     try:
-        manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         content = read_files(folder)
         damaged = [name for name in FILES if bytes_sha256(content[name]) != manifest.files[name]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, KeyError) as error:
         log.warning("The prepared model %s is damaged: %s.", folder, error)
         return None
     if damaged:
@@ -136,25 +207,24 @@ def ensure_prepared(settings: Settings, *, weights: Weights | None = None) -> Pr
     weights = weights or identify_weights(settings)
     prepared = open_prepared(settings, weights)
     if prepared is None:
-        _prepare_in_subprocess(settings, weights)
+        _prepare_in_subprocess(settings, weights.record.name)
         prepared = open_prepared(settings, weights)
     if prepared is None:
         raise WeightsError(f"The prepared model of {weights.record.name} is damaged again right after it was made.")
     return prepared
 
 
-def _prepare_in_subprocess(settings: Settings, weights: Weights) -> None:
+def _prepare_in_subprocess(settings: Settings, name: str) -> None:
     if precision_family(settings.precision) == "int8":
         raise WeightsError(
-            f"No int8 model of {weights.record.name} is prepared. Make one from photos like those it will see: "
+            f"No int8 model of {name} is prepared. Make one from photos like those it will see: "
             "topthree prepare --precision int8 --calibrate FOLDER"
         )
     if importlib.util.find_spec("torch") is None:
         raise WeightsError(
-            f"No prepared model of {weights.record.name} is in {settings.cache}, and torch, which makes it, "
-            "is not installed."
+            f"No prepared model of {name} is in {settings.cache}, and torch, which makes it, is not installed."
         )
-    log.info("Preparing %s; this is done once.", weights.record.name)
+    log.info("Preparing %s; this is done once.", name)
     command = [sys.executable, "-m", "app", "prepare", "--quiet"]
     environment = os.environ | settings.as_environment()
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -164,7 +234,7 @@ def _prepare_in_subprocess(settings: Settings, weights: Weights) -> None:
     if process.returncode != 0:
         log.debug("Preparing failed: %s", errors)
         last = (errors.strip().splitlines() or ["it was stopped"])[-1].removeprefix("Error: ")
-        raise WeightsError(f"{weights.record.name} could not be prepared: {last}")
+        raise WeightsError(f"{name} could not be prepared: {last}")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -18,6 +18,8 @@ from ..errors import WeightsError
 from ..settings import Settings
 from .artifact import FILES, Manifest, Prepared, artifact_folder, open_prepared, precision_family, write_manifest
 from .digests import file_sha256
+from .records import RECORDS, as_json
+from .room import is_full, no_room, not_writable
 from .weights import Weights
 
 TOOLS = ("openvino", "torch", "torchvision", "nncf")
@@ -40,13 +42,17 @@ def publish(
             return prepared
         for left_behind in target.parent.glob(f"{UNFINISHED}*"):  # by one that was killed: who holds the lock is alone
             shutil.rmtree(left_behind, ignore_errors=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target.parent))
+        unfinished = _make_unfinished(target.parent)
         try:
             unfinished.chmod(0o755)
             write_manifest(unfinished, fill(unfinished))
             if target.exists():
                 shutil.rmtree(target)
             os.rename(unfinished, target)
+        except (OSError, RuntimeError) as error:
+            if is_full(unfinished, error, weights.record.size_bytes):
+                raise WeightsError(no_room(target.parent)) from error
+            raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         prepared = open_prepared(settings, weights)
@@ -55,16 +61,20 @@ def publish(
     return prepared
 
 
+def _make_unfinished(folder: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
+    except OSError as error:
+        raise WeightsError(not_writable(folder, error)) from error
+
+
 def _alone_in(folder: Path) -> AcquireReturnProxy[FileLock]:
     """Make the folder where it is missing, and lock it; to be used with `with`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / ".lock").acquire()
     except OSError as error:
-        raise WeightsError(
-            f"The folder {folder} cannot be written: {error.strerror or error}. "
-            "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
-        ) from error
+        raise WeightsError(not_writable(folder, error)) from error
 
 
 def describe(weights: Weights, folder: Path, *, precision: str, classes: int, **more: Any) -> Manifest:
@@ -78,6 +88,7 @@ def describe(weights: Weights, folder: Path, *, precision: str, classes: int, **
         preprocessing=dataclasses.asdict(record.geometry) | {"mean": record.mean, "std": record.std},
         versions=_versions(),
         files={name: file_sha256(folder / name) for name in FILES},
+        record=None if record.name in RECORDS else as_json(record),
         **more,
     )
 

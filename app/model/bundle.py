@@ -13,15 +13,18 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO
 
 from ..errors import BundleError
+from ..photos.protocol import INTERPOLATIONS, MAX_CROP_SIDE
 from .artifact import FILES, MANIFEST, PREPARE_VERSION, Manifest
-from .weights import RECORDS, ModelRecord
+from .records import RECORDS, TIMM, ModelRecord, as_json, from_json
 
 FORMAT = 1
 DESCRIPTION = "bundle.json"
@@ -90,9 +93,15 @@ class Bundle:
 
     @property
     def record(self) -> ModelRecord | None:
-        """Find the model's record among ours; None for a model that this version does not know."""
+        """Find the model's record among ours, or read that of a model of timm; None for one that we do not know.
+
+        Preprocessing that differs from that of our record makes another model.
+        """
         asked = self.description.model
-        return next((record for record in RECORDS if _as_json(record) == asked), None)
+        if str(asked.get("name", "")).startswith(TIMM):
+            return _read_record(asked)
+        known = RECORDS.get(asked.get("name", ""))
+        return known if known and _preprocessing(as_json(known)) == _preprocessing(asked) else None
 
     @property
     def obstacle(self) -> str | None:
@@ -150,9 +159,26 @@ def openvino_version() -> str:
     return importlib.metadata.version("openvino")
 
 
-def _as_json(record: ModelRecord) -> Any:
-    """Bring a record into the form that it has once it was written to a file."""
-    return json.loads(json.dumps(dataclasses.asdict(record)))
+def _preprocessing(record: Mapping[str, Any]) -> Any:
+    return record.get("mean"), record.get("std"), record.get("geometry")
+
+
+def _read_record(values: Mapping[str, Any]) -> ModelRecord | None:
+    """Read the record of a model that is not in our table; None where it makes no sense."""
+    try:
+        record = from_json(values)
+        geometry = record.geometry
+        is_sane = (
+            isinstance(geometry.crop, int)
+            and isinstance(geometry.resize, int)
+            and 1 <= geometry.crop <= geometry.resize <= MAX_CROP_SIDE
+            and geometry.interpolation in INTERPOLATIONS
+            and len(record.mean) == len(record.std) == 3
+            and all(map(math.isfinite, (*record.mean, *record.std)))
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return record if is_sane else None
 
 
 class _Reader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -12,11 +13,32 @@ from filelock import FileLock
 
 from ..errors import WeightsError
 from .digests import file_sha256
+from .room import is_full, no_room
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are here, and how many there will be."""
 
 ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the file must be: its SHA-256, or how that begins, and its size, known to `slack` bytes."""
+
+    sha256: str
+    size_bytes: int
+    slack: int = 0
+
+    @property
+    def max_bytes(self) -> int:
+        """Return the largest size that the file may have."""
+        return self.size_bytes + self.slack
+
+    def may_be_complete(self, size_bytes: int) -> bool:
+        """Return whether a file of this size may be the whole one."""
+        return abs(size_bytes - self.size_bytes) <= self.slack
+
+
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 # Another attempt would end the same way. UnicodeError is the standard library's for an impossible host name.
@@ -30,8 +52,8 @@ _UNREACHABLE = (
 )
 
 
-def fetch(url: str, target: Path, *, sha256: str, size_bytes: int, progress: Progress | None = None) -> None:
-    """Download `url` to `target`, unless another process has just done so.
+def fetch(url: str, target: Path, expected: Expected, *, progress: Progress | None = None) -> str:
+    """Download `url` to `target`, unless another process has just done so, and return its SHA-256.
 
     What a broken connection or a failing server leaves stays beside the target as `.part` and is resumed, now or
     by a later call; any other failure leaves nothing. Raises WeightsError with the reason.
@@ -40,38 +62,44 @@ def fetch(url: str, target: Path, *, sha256: str, size_bytes: int, progress: Pro
         target.parent.mkdir(parents=True, exist_ok=True)
         # The lock's empty file stays: removing it would let two later processes lock two different files.
         with FileLock(f"{target}.lock"):
-            if not (target.is_file() and file_sha256(target) == sha256):
+            digest = file_sha256(target) if target.is_file() else ""
+            if not digest.startswith(expected.sha256):
                 part = target.with_name(target.name + ".part")
-                _download(url, part, sha256, size_bytes, progress or (lambda done, total: None))
+                digest = _download(url, part, expected, progress or (lambda done, total: None))
                 os.replace(part, target)
+            return digest
     except httpx.InvalidURL as error:
         raise WeightsError("The address to download the weights from is not a valid one.") from error
     except OSError as error:
+        if is_full(target.parent, error, size_bytes):
+            raise WeightsError(no_room(target.parent)) from error
         raise WeightsError(f"{target} cannot be written: {error.strerror or error}.") from error
 
 
-def _download(url: str, part: Path, sha256: str, size_bytes: int, progress: Progress) -> None:
+def _download(url: str, part: Path, expected: Expected, progress: Progress) -> str:
     was_begun = part.exists()
     try:
-        digest = _receive_with_retries(url, part, size_bytes, progress)
-        if digest != sha256 and was_begun:  # what an earlier call left may be at fault, not the server
-            part.unlink()
-            digest = _receive_with_retries(url, part, size_bytes, progress)
+        digest = _receive_with_retries(url, part, expected, progress)
+        if not digest.startswith(expected.sha256) and was_begun:
+            part.unlink()  # what an earlier call left may be at fault, not the server
+            digest = _receive_with_retries(url, part, expected, progress)
     except OSError:  # a full disk, say: give back what was taken
         part.unlink(missing_ok=True)
         raise
-    if digest != sha256:
+    if not digest.startswith(expected.sha256):
         part.unlink()
+        due = expected.sha256 if len(expected.sha256) == len(digest) else f"one that begins with {expected.sha256}"
         raise WeightsError(
-            f"{_shown(url)} sent a file with SHA-256 {digest}, where {sha256} was due; it was thrown away."
+            f"{_shown(url)} sent a file with SHA-256 {digest}, where {due} was due; it was thrown away."
         )
+    return digest
 
 
-def _receive_with_retries(url: str, part: Path, size_bytes: int, progress: Progress) -> str:
+def _receive_with_retries(url: str, part: Path, expected: Expected, progress: Progress) -> str:
     with _client() as client:
         for _ in range(ATTEMPTS):
             try:
-                return _receive(client, url, part, size_bytes, progress)
+                return _receive(client, url, part, expected, progress)
             except _UNREACHABLE as error:
                 raise WeightsError(f"{_shown(url)} cannot be reached: {error}.") from error
             except httpx.TransportError as error:
@@ -86,32 +114,36 @@ def _client() -> httpx.Client:
         raise WeightsError(f"The environment's proxy or certificates cannot be used: {error}") from error
 
 
-def _receive(client: httpx.Client, url: str, part: Path, size_bytes: int, progress: Progress) -> str:
+def _receive(client: httpx.Client, url: str, part: Path, expected: Expected, progress: Progress) -> str:
     """Append to the partial file what is missing from it, and return the whole file's SHA-256."""
     have = part.stat().st_size if part.exists() else 0
-    if have == size_bytes:  # complete, but the process ended before it was moved into place
-        return file_sha256(part)
-    have = have if have < size_bytes else 0
+    if expected.may_be_complete(have):  # but the process ended before it was moved into place
+        digest = file_sha256(part)
+        if digest.startswith(expected.sha256) or not expected.slack:
+            return digest
+    have = have if have < expected.size_bytes - expected.slack else 0
     with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
         resumed = _is_resumed(response, have)
         if response.status_code != 200 and not resumed:
             if not response.is_server_error:
                 part.unlink(missing_ok=True)
             raise WeightsError(f"{_shown(url)} answered {response.status_code} {response.reason_phrase}.")
-        return _append(response, part, resumed, size_bytes, progress)
+        return _append(response, part, resumed, expected, progress)
 
 
-def _append(response: httpx.Response, part: Path, resumed: bool, size_bytes: int, progress: Progress) -> str:
+def _append(response: httpx.Response, part: Path, resumed: bool, expected: Expected, progress: Progress) -> str:
     with part.open("r+b" if resumed else "w+b") as file:
         digest = hashlib.file_digest(file, "sha256")  # of what is there; it leaves the file at its end
         for chunk in response.iter_raw():  # no fixed size: a piece not yet full would be lost with the connection
-            if file.tell() + len(chunk) > size_bytes:
+            if file.tell() + len(chunk) > expected.max_bytes:
                 part.unlink()
-                raise WeightsError(f"{_shown(str(response.url))} sent more than {size_bytes} bytes; thrown away.")
+                raise WeightsError(
+                    f"{_shown(str(response.url))} sent more than {expected.max_bytes} bytes; thrown away."
+                )
             file.write(chunk)
             digest.update(chunk)
-            progress(file.tell(), size_bytes)
-        if file.tell() < size_bytes and not _announces_its_end(response):
+            progress(file.tell(), expected.size_bytes)
+        if file.tell() < expected.size_bytes - expected.slack and not _announces_its_end(response):
             raise httpx.RemoteProtocolError("the answer ended early")
         file.flush()
         os.fsync(file.fileno())

@@ -6,7 +6,6 @@ Softmax, top-k and names are the classifier's, so that two engines can be compar
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from ..errors import WeightsError
 from .artifact import Prepared
+from .heads import Head, read_head
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ GPU_DEVICE = Path("/dev/nvidiactl")
 
 @dataclass(frozen=True)
 class Inference:
-    """What a model computed for n crops: `logits` (n, classes) and `features` (n, C, 7, 7), float32."""
+    """What a model computed for n crops: `logits` (n, classes) and `features` (n, C, h, w), float32."""
 
     logits: Floats
     features: Floats
@@ -45,17 +45,18 @@ class Inference:
 class Engine(Protocol):
     """A loaded model.
 
-    `name` and `precision` tell how it computes; `class_weights` (classes, C) is the classifier's matrix.
-    `batches` tells whether many photos at once are faster than one by one.
+    `name` and `precision` tell how it computes; `head` makes heat maps of the features, None where there are none, and
+    `grid` is the features' height and width. `batches` tells whether many photos at once are faster than one by one.
     """
 
     name: str
     precision: str
     batches: bool
-    class_weights: Floats
+    head: Head | None
+    grid: tuple[int, int]
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
-        """Compute a batch of shape (n, 224, 224, 3); `alone` allows it to use every processor."""
+        """Compute a batch of shape (n, side, side, 3); `alone` allows it to use every processor."""
 
 
 class OpenVINOEngine:
@@ -79,13 +80,13 @@ class OpenVINOEngine:
         singles = [_compile(core, model, hint, threads=1) for _ in range(cpus)]
         whole = _compile(core, model, hint, threads=threads_alone) if threads_alone > 1 else singles[0]
         self.precision = _precision_of(singles[0], precision)
-        self.class_weights: Floats = np.load(io.BytesIO(prepared.content["classifier.npy"]), allow_pickle=False)
+        self.head = read_head(prepared.content["classifier.npy"])
         self.compiled = {False: singles, True: [whole]}
         self._idle = {alone: _requests(graphs) for alone, graphs in self.compiled.items()}
-        self._compute_first(prepared.weights.record.geometry.crop)
+        self.grid = self._compute_first(prepared.weights.record.geometry.crop)
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
-        """Compute a batch of shape (n, 224, 224, 3); `alone` allows it to use every processor."""
+        """Compute a batch of shape (n, side, side, 3); `alone` allows it to use every processor."""
         idle = self._idle[alone]
         request = idle.get()  # waits while every graph computes
         try:
@@ -94,8 +95,8 @@ class OpenVINOEngine:
             idle.put(request)
         return Inference(np.stack(logits), np.stack(features))
 
-    def _compute_first(self, side: int) -> None:
-        """Use every graph once, while no other thread can.
+    def _compute_first(self, side: int) -> tuple[int, int]:
+        """Use every graph once, while no other thread can, and return the features' height and width.
 
         OpenVINO's Python binding initialises itself at its first use without giving up Python's lock: two
         threads that are first together wait for each other for ever.
@@ -103,7 +104,8 @@ class OpenVINOEngine:
         black = np.zeros((1, side, side, 3), np.uint8)
         for alone, graphs in self.compiled.items():
             for _ in graphs:
-                self.infer(black, alone=alone)
+                features = self.infer(black, alone=alone).features
+        return features.shape[2], features.shape[3]
 
 
 def _precision_of(graph: Any, asked: str) -> str:
@@ -158,6 +160,7 @@ class TorchEngine:
         import torch
 
         from .backbones import load_backbone
+        from .backbones.head_reading import read_head_of
 
         torch.set_num_threads(cpus)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -165,12 +168,16 @@ class TorchEngine:
         if precision == "auto":
             self.precision = "bf16" if self.device == "cuda" else "fp32"
         backbone = load_backbone(weights, classes)
-        self.class_weights: Floats = backbone.head.weight.detach().numpy().copy()
+        side = weights.record.geometry.crop
+        with torch.inference_mode():
+            _, features = backbone(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+        self.head = read_head_of(backbone.head, features)
+        self.grid = features.shape[2], features.shape[3]
         self._torch = torch
         self._backbone = backbone.to(self.device).to(memory_format=torch.channels_last)
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
-        """Compute a batch of shape (n, 224, 224, 3)."""
+        """Compute a batch of shape (n, side, side, 3)."""
         torch = self._torch
         half = torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), half:

@@ -6,6 +6,7 @@ import collections
 import csv
 import functools
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,16 +89,25 @@ def _label(file: str, index: int, row: dict[str, str]) -> Label:
 
 
 def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
-    """Find the labels whose number, WordNet id or part of a name in either language is `query`."""
+    """Find classes by number, WordNet id or part of a name; those of which it is a whole word come first.
+
+    If there is none, find those that share a word with the query, the nearest first: `tabby cat` finds tabby.
+    """
     wanted = query.strip().casefold()
-    return [
-        label
-        for label in labels
-        if wanted in (str(label.class_id), label.wnid)
-        or wanted in label.label.casefold()
-        or wanted in (label.label_zh or "").casefold()
-        or wanted in (label.label_gloss or "").casefold()
-    ]
+    found = [label for label in labels if wanted in (str(label.class_id), label.wnid) or wanted in _names(label)]
+    if found:
+        return sorted(found, key=lambda label: wanted not in _words(label.label))
+    words = _words(wanted)
+    shares = {label: len(words & _words(label.label)) / len(_words(label.label)) for label in labels}
+    return sorted((label for label in labels if shares[label]), key=lambda label: -shares[label])
+
+
+def _names(label: Label) -> str:
+    return "\n".join([label.label, label.label_zh or "", label.label_gloss or ""]).casefold()
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"\w+", name.casefold()))
 
 
 def class_names(labels: tuple[Label, ...]) -> dict[str, int]:

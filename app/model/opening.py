@@ -17,6 +17,7 @@ from ..settings import Settings
 from .artifact import FILES, MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
 from .bundle import COPY_BYTES, LABELS, MODEL, Bundle, Member, read_bundle
 from .digests import bytes_sha256
+from .room import not_writable
 from .weights import Weights
 
 FALLBACK_REASON = "The bundle was made of the packaged model, since ResNet-18 could not be had."
@@ -42,10 +43,15 @@ def open_bundle(path: Path, settings: Settings) -> Prepared:
             f"TOPTHREE_PRECISION is {settings.precision}, but {path} of TOPTHREE_BUNDLE holds an {made.precision} "
             "model: leave TOPTHREE_PRECISION unset, or make a bundle with that precision."
         )
+    assert bundle.record is not None
+    if settings.model and settings.model != bundle.record.name:
+        raise BundleError(
+            f"TOPTHREE_MODEL is {settings.model}, but {path} of TOPTHREE_BUNDLE holds {bundle.record.name}: "
+            "leave TOPTHREE_MODEL unset, or name the bundle of that model."
+        )
     unpacked = unpack(bundle, settings.cache)
     manifest = Manifest(**json.loads(unpacked.content[f"{MODEL}/{MANIFEST}"]))
     content = {name: unpacked.content[f"{MODEL}/{name}"] for name in FILES}
-    assert bundle.record is not None
     reason = FALLBACK_REASON if made.fallback else ""
     weights = Weights(path, made.weights_sha256, bundle.record, "bundle", reason)
     return Prepared(unpacked.folder / MODEL, manifest, weights, content, labels=unpacked.content[LABELS])
@@ -80,8 +86,7 @@ def unpack(bundle: Bundle, cache: Path) -> Unpacked:
                 content = _read_whole(bundle, target)
     except OSError as error:
         raise BundleError(
-            f"The bundle {bundle.path} cannot be unpacked into {target.parent}: {error.strerror or error}. "
-            "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+            f"The bundle {bundle.path} cannot be unpacked. {not_writable(target.parent, error)}"
         ) from error
     if content is None:
         raise BundleError(f"What was unpacked into {target} cannot be read back; is the disk full?")

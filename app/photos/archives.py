@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ..errors import NoPhoto, Problem, TooLarge, UnreadableArchive
 from .clutter import is_clutter
-from .formats import kind_of
+from .formats import find_format
 
 # Each entry of the directory begins so; counting that bounds what reading the directory can cost.
 _DIRECTORY_ENTRY = b"PK\x01\x02"
@@ -110,7 +110,7 @@ def _not_an_archive(data: bytes) -> UnreadableArchive:
     found = next((name for name, signature in _OTHER_ARCHIVES if signature.match(data)), None)
     if found is not None:
         return UnreadableArchive(f"The body is {found}, not a ZIP archive. Pack the photos as ZIP.")
-    if kind_of(data) is not None:
+    if find_format(data) is not None:
         return UnreadableArchive("The body is a photo, not a ZIP archive. Send it to predict, or pack it as ZIP.")
     return UnreadableArchive("The body is no ZIP archive, or a damaged one. Pack it again.")
 

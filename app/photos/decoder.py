@@ -87,10 +87,11 @@ class Decoder:
         data = self._channel.block[: request.size]
         wanted, allowance = request.wanted, request.allowance
         photo_format = format_of(data)
-        estimate = examine(data, max_pixels=wanted.max_pixels, photo_format=photo_format)
+        resize = wanted.geometry.resize
+        estimate = examine(data, max_pixels=wanted.max_pixels, photo_format=photo_format, resize=resize)
         if estimate.memory_bytes > allowance.memory_bytes or estimate.seconds > allowance.seconds:
             return self._reply(Status.NEEDS_MORE, estimate, width=estimate.width, height=estimate.height)
-        photo = decode(data, max_pixels=wanted.max_pixels, photo_format=photo_format)
+        photo = decode(data, max_pixels=wanted.max_pixels, photo_format=photo_format, resize=resize)
         self._write(0, photo.crop(wanted.geometry))
         thumbnail_height = thumbnail_width = 0
         if wanted.thumbnail_side:

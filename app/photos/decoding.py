@@ -19,6 +19,7 @@ from ..errors import Problem
 from .formats import FORMATS, Format, format_of
 from .guards import examine
 from .jpeg_end import load_without_end
+from .jpeg_header import DEFAULT_RESIZE, shortest_decoded_side
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ _TILE_SIDE = 56
 class Geometry:
     """How a photo becomes a model's input: shorter side to `resize` pixels, centre crop of `crop` pixels."""
 
-    resize: int = 256
+    resize: int = DEFAULT_RESIZE
     crop: int = 224
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
@@ -79,11 +80,6 @@ class Geometry:
         """Return the crop (left, top, right, bottom) as fractions of an upright photo of this size."""
         left, top, right, bottom = self.box(width, height)
         return left / width, top / height, right / width, bottom / height
-
-
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but not below 2.5 times what the resize needs: at twice,
-# sharp photos differed from torchvision's crop by up to 11 levels and 0.6 on average, from here on by 4 and 0.3.
-_DRAFT_SIZE = (Geometry().resize * 5 // 2, Geometry().resize * 5 // 2)
 
 
 @dataclass(frozen=True)
@@ -131,18 +127,19 @@ class Photo:
         return tuple(min(edge / scale, end) for edge, end in zip((left, top, right, bottom), limit, strict=True))  # type: ignore[return-value]
 
 
-def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None) -> Photo:
+def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None, resize: int = DEFAULT_RESIZE) -> Photo:
     """Decode a photo from its bytes.
 
-    `photo_format` is what `format_of` returned, if the caller has examined the photo with it already. Raises what
+    `photo_format` is what `format_of` returned, if the caller has examined the photo with it already. A large JPEG
+    is decoded no larger than a model needs that has the shorter side resized to `resize` pixels. Raises what
     `examine` raises, before anything is decoded, BrokenImage for a file that is damaged or cut short, and TooCostly
     if memory runs out.
     """
     if photo_format is None:
         photo_format = format_of(data)
-        examine(data, max_pixels=max_pixels, photo_format=photo_format)
+        examine(data, max_pixels=max_pixels, photo_format=photo_format, resize=resize)
     try:
-        return _decode(data, photo_format, max_pixels)
+        return _decode(data, photo_format, max_pixels, resize)
     except Problem:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -158,14 +155,15 @@ def _ran_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
-def _decode(data: bytes, photo_format: Format, max_pixels: int) -> Photo:
+def _decode(data: bytes, photo_format: Format, max_pixels: int, resize: int) -> Photo:
     kind = photo_format.key
+    draft_size = shortest_decoded_side(resize), shortest_decoded_side(resize)
     image = photo_format.open_image(data, max_pixels)
     width, height = image.size
     check_size(width, height, max_pixels)
     if kind == "JPEG":
-        image.draft(None, _DRAFT_SIZE)
-    image = _loaded(image, data, kind)
+        image.draft(None, draft_size)
+    image = _loaded(image, data, kind, draft_size)
     if kind != "JPEG":
         width, height = image.size  # Pillow turns a TIFF upright while it loads
     _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # what cannot become RGB fails here, not in the crop
@@ -175,12 +173,12 @@ def _decode(data: bytes, photo_format: Format, max_pixels: int) -> Photo:
     return Photo(width, height, kind, image, orientation)
 
 
-def _loaded(image: Image.Image, data: bytes, kind: str) -> Image.Image:
+def _loaded(image: Image.Image, data: bytes, kind: str, draft_size: tuple[int, int]) -> Image.Image:
     """Decode the pixels; of a JPEG that lacks its end marker alone, by another way."""
     try:
         image.load()
     except OSError:
-        whole = load_without_end(data, _DRAFT_SIZE) if kind == "JPEG" else None
+        whole = load_without_end(data, draft_size) if kind == "JPEG" else None
         if whole is None:
             raise
         return whole

@@ -139,6 +139,8 @@ class _Tree:
         """Return what a coded picture takes, by the larger of its described size and the frames in its stream."""
         sizes = [FrameSize(*_described_size(self._items, item))]
         frames, file_bytes = 1, sum(size for _, size in item.extents)
+        if any(start + size > len(self._items.data) for start, size in item.extents):
+            raise damaged(self._items.kind)
         if file_bytes > len(self._items.data):
             raise too_costly(self._items.kind, "its parts lie over each other")
         if item.kind == _AV1:

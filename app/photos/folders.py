@@ -7,7 +7,7 @@ import re
 import stat
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import TopthreeError
@@ -27,21 +27,25 @@ class FileProblem(TopthreeError):
     """A file or folder cannot be read."""
 
 
-def list_photos(sources: Sequence[str]) -> list[str]:
-    """List the named files, and for each folder the files below it with a photo's ending, sorted.
+def find_photos(sources: Iterable[str]) -> Iterator[str]:
+    """Yield the named files, and for each folder the files below it with the suffix of a photo, sorted in each folder.
 
-    What cannot be read is listed in its place, so that `read_file` says why: a folder, a link that leads nowhere, a
-    file that may not be looked at. Raises FileProblem where nothing is found.
+    A folder is listed when it is reached. What cannot be read is yielded in its place, so that `read_file` gives the
+    reason: a folder, a broken link, a file without permission. Raises FileProblem at the end if nothing was found.
     """
-    found: list[str] = []
+    nothing_found = True
     for source in sources:
-        if source != STANDARD_INPUT and os.path.isdir(source):
-            found.extend(_list_below(source))
-        else:
-            found.append(source)
-    if not found:
+        is_folder = source != STANDARD_INPUT and os.path.isdir(source)
+        for name in _photos_below(source) if is_folder else [source]:
+            nothing_found = False
+            yield name
+    if nothing_found:
         raise FileProblem(f"There is no photo in {', '.join(sources)}.")
-    return found
+
+
+def list_photos(sources: Iterable[str]) -> list[str]:
+    """List what `find_photos` yields; raises FileProblem if nothing is found."""
+    return list(find_photos(sources))
 
 
 def read_file(name: str) -> bytes:
@@ -58,7 +62,7 @@ def read_file(name: str) -> bytes:
 
 
 def is_unreadable(name: str) -> bool:
-    """Return whether `list_photos` has listed this only to be reported."""
+    """Return whether `find_photos` has yielded this only to be reported."""
     return os.path.isdir(name) or not os.access(name, os.R_OK)
 
 
@@ -87,23 +91,28 @@ def _wnid(name: str) -> str:
     return found[0] if found else ""
 
 
-def _list_below(folder: str) -> list[str]:
-    found: list[Path] = []
-    unreadable: list[OSError] = []
-    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
-        folders[:] = [name for name in folders if not is_clutter_folder(name)]
-        found += (Path(parent, name) for name in names if _has_photo_name(name) and _may_be_file(parent, name))
-    found += (Path(error.filename) for error in unreadable)
-    return [str(path) for path in sorted(found)]
+def _photos_below(folder: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        yield folder
+        return
+    for entry in ordered:
+        if entry.is_dir(follow_symlinks=False):  # a link may lead back
+            if not is_clutter_folder(entry.name):
+                yield from _photos_below(entry.path)
+        elif _has_photo_name(entry.name) and _may_be_file(entry.path):
+            yield str(Path(entry.path))
 
 
 def _has_photo_name(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not is_clutter([name])
 
 
-def _may_be_file(parent: str, name: str) -> bool:
-    """Return whether this is a file, or may be one; reading a pipe or a device could wait for ever."""
+def _may_be_file(path: str) -> bool:
+    """Return whether this is a file, or may be one; reading a pipe or a device could wait without end."""
     try:
-        return stat.S_ISREG(os.stat(os.path.join(parent, name)).st_mode)
+        return stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
         return True

@@ -97,10 +97,15 @@ SUFFIXES = frozenset(suffix for row in FORMATS for suffix in row.suffixes)
 ACCEPT = ",".join(["image/*", *(suffix for row in FORMATS if row.is_new for suffix in row.suffixes)])
 
 
-def format_of(data: bytes | memoryview) -> Format:
-    """Return the format, determined from the content alone; raises UnsupportedImage for one that is not supported."""
+def find_format(data: bytes | memoryview) -> Format | None:
+    """Return the format, determined from the content alone, or None for one that is not supported."""
     head = bytes(data[:HEAD_BYTES])
-    found = next((row for row in FORMATS if row.matches(head)), None)
+    return next((row for row in FORMATS if row.matches(head)), None)
+
+
+def format_of(data: bytes | memoryview) -> Format:
+    """Return the format as `find_format` does; raises UnsupportedImage for one that is not supported."""
+    found = find_format(data)
     if found is None and is_camera_raw(data):
         raise camera_raw()
     if found is None:

@@ -10,6 +10,7 @@ import struct
 
 from .costs import Cost, Estimate, estimate
 from .formats import Format, format_of
+from .jpeg_header import DEFAULT_RESIZE, examine_jpeg
 from .refusals import check_size, damaged
 
 __all__ = ["Estimate", "examine"]
@@ -20,10 +21,17 @@ _UNKNOWN_COST = Cost(50.0, 16.0, 50.0, 2.0)
 _HEADER_ERRORS = (ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 
 
-def examine(data: bytes | memoryview, *, max_pixels: int, photo_format: Format | None = None) -> Estimate:
+def examine(
+    data: bytes | memoryview,
+    *,
+    max_pixels: int,
+    photo_format: Format | None = None,
+    resize: int = DEFAULT_RESIZE,
+) -> Estimate:
     """Return a photo's format and size, and what decoding and cropping it will take.
 
-    `photo_format` is what `format_of` returned, if the caller knows it. Raises UnsupportedImage for other formats and
+    `photo_format` is what `format_of` returned, if the caller knows it, and `resize` what the model has the shorter
+    side resized to, on which it depends how small a JPEG is decoded. Raises UnsupportedImage for other formats and
     for kinds of a format that are not supported, BrokenImage if a header is cut short or impossible, TooManyPixels if
     any picture, frame, tile or strip has more than `max_pixels`, and TooCostly for a shape that no photo has: scans,
     tiles, chunks or references between items by the thousand, or in a circle.
@@ -32,6 +40,8 @@ def examine(data: bytes | memoryview, *, max_pixels: int, photo_format: Format |
     try:
         if photo_format.examine is None:
             return _examine_by_pillow(data, photo_format, max_pixels)
+        if photo_format.key == "JPEG":
+            return examine_jpeg(data, max_pixels, resize)
         return photo_format.examine(data, max_pixels)
     except (IndexError, OverflowError, struct.error) as error:  # a header that ends early, or points beyond any file
         raise damaged(photo_format.name) from error

@@ -21,7 +21,7 @@ from .tiff_directory import ORIENTATION, read_directory
 
 _SIGNATURE_BYTES = 8
 _MAX_CHUNKS_BEFORE_PIXELS = 1000  # no encoder writes a hundred
-_MAX_CHUNKS = 100_000  # 8 KB of pixels each, as libpng writes them, are 800 MB
+_MAX_CHUNKS = 50_000  # 8 KB of pixels each, as libpng writes them, are 400 MB
 _CHUNK_SECONDS = 1e-6
 
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -44,6 +44,8 @@ def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
         if kind == b"IHDR" and not has_pixels:
             width, height = max(width, _big(data, start)), max(height, _big(data, start + 4))
             depth, colour = max(depth, data[start + 8]), data[start + 9]
+        if kind == b"IEND":
+            break
         has_pixels = has_pixels or kind == b"IDAT"
         if chunks > (_MAX_CHUNKS if has_pixels else _MAX_CHUNKS_BEFORE_PIXELS):
             raise too_costly("PNG", f"it has more than {chunks - 1:,} chunks")

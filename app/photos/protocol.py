@@ -30,7 +30,7 @@ THUMBNAIL_START = MAX_CROP_SIDE * MAX_CROP_SIDE * 3
 OUTPUT_BYTES = THUMBNAIL_START + max(MAX_THUMBNAIL_SIDE * MAX_THUMBNAIL_SIDE * 3, MAX_DETAIL_BYTES)
 
 PROBLEMS: tuple[type[Problem], ...] = (UnsupportedImage, BrokenImage, TooManyPixels, TooCostly)
-_INTERPOLATIONS: tuple[Literal["bilinear", "bicubic"], ...] = ("bilinear", "bicubic")
+INTERPOLATIONS: tuple[Literal["bilinear", "bicubic"], ...] = ("bilinear", "bicubic")
 
 
 class Status(IntEnum):
@@ -77,7 +77,7 @@ class Request:
             self.size,
             geometry.resize,
             geometry.crop,
-            _INTERPOLATIONS.index(geometry.interpolation),
+            INTERPOLATIONS.index(geometry.interpolation),
             wanted.thumbnail_side,
             wanted.max_pixels,
             self.allowance.memory_bytes,
@@ -89,7 +89,7 @@ class Request:
     def unpack(cls, fields: tuple[Any, ...]) -> Request:
         """Read the frame."""
         size, resize, crop, interpolation, side, max_pixels, memory, seconds, max_seconds = fields
-        geometry = Geometry(resize, crop, _INTERPOLATIONS[interpolation])
+        geometry = Geometry(resize, crop, INTERPOLATIONS[interpolation])
         return cls(size, Wanted(geometry, max_pixels, side), Allowance(memory, seconds), max_seconds)
 
 

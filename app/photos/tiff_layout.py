@@ -132,7 +132,12 @@ class Layout:
 
     @property
     def alpha(self) -> int | None:
-        """Return the kind of transparency, 1 if colours are multiplied by it, 2 if not; None for an opaque picture."""
+        """Return the kind of transparency, 1 if colours are multiplied by it, 2 if not; None for an opaque picture.
+
+        Next to inks, such a sample is a mask of the program that wrote it.
+        """
+        if self.photometric == CMYK:
+            return None
         return self.extra[0] if self.extra and self.extra[0] in (1, 2) and self.samples > self.colours else None
 
     @property
@@ -150,17 +155,19 @@ class Layout:
         """Return whether Pillow decodes this kind rightly."""
         if self.compression in _BY_PILLOW_ONLY:
             return True
-        if self.sample_format != UNSIGNED or self.is_big_endian_big:
+        if self.sample_format != UNSIGNED or self.fill_order == 2:
             return False
-        if self.planes > self.colours:
+        if self.is_big_endian_big or self.planes > self.colours:
             return False
         if self.samples == 1 and self.bits in (1, 2, 4, 8):
-            return self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE)
+            return self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
         if self.samples == 1 and self.bits == 16:
             return self.photometric == BLACK_IS_ZERO
         if self.bits == 16 and self.planes == 1:
             return self.photometric == RGB and self.samples <= 4
-        return self.bits == 8 and self.photometric in (RGB, PALETTE, CMYK, YCBCR, LAB)
+        if self.photometric == CMYK and self.samples > self.colours:
+            return False
+        return self.bits == 8 and self.photometric in (RGB, CMYK, YCBCR, LAB)
 
 
 def layout_of(directory: Directory, max_pixels: int) -> Layout:
@@ -226,8 +233,10 @@ def _unsupported(layout: Layout, directory: Directory) -> str:
         return "complex numbers"
     if layout.bits > 64 or (layout.sample_format == FLOAT and layout.bits not in (16, 32, 64)):
         return f"numbers of {layout.bits} bits"
-    if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK):
-        return f"a palette, YCbCr or Lab colours with {layout.bits} bits a sample"
+    if photometric == PALETTE and (layout.bits > 8 or layout.sample_format != UNSIGNED):
+        return f"a palette with {layout.bits} bits a sample"
+    if photometric in (YCBCR, LAB):
+        return "YCbCr or Lab colours in numbers of this kind"
     return ""
 
 
@@ -236,6 +245,8 @@ def _unsupported_by_pillow(layout: Layout, directory: Directory) -> str:
     subsampling = directory.numbers(SUBSAMPLING, 2) or (2, 2)
     if layout.photometric == YCBCR and layout.compression in _BYTEWISE and subsampling != (1, 1):
         return "YCbCr colours of reduced size without JPEG"
+    if layout.photometric == YCBCR and layout.compression == _NONE and layout.planes > 1:
+        return "YCbCr colours in separate planes"
     return ""
 
 

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, TiffImagePlugin  # noqa: F401 - the plugin is r
 from .refusals import damaged
 from .tiff_directory import (
     BITS,
+    COLOUR_MAP,
     COMPRESSION,
     FILL_ORDER,
     LENGTH,
@@ -38,6 +39,7 @@ from .tiff_layout import (
     FLOAT,
     FLOATING,
     HORIZONTAL,
+    PALETTE,
     RGB,
     SIGNED,
     UNSIGNED,
@@ -73,6 +75,7 @@ class _Pixels:
     def __init__(self, data: bytes, directory: Directory, layout: Layout) -> None:
         self._layout = layout
         self._order = directory.order
+        self._palette = _palette(directory, layout.bits) if layout.photometric == PALETTE else np.zeros(0, np.uint8)
         used = layout.used_samples if layout.planes > 1 else 1
         self._planes = [
             Image.open(_plane(data, directory, layout, number), formats=["TIFF"]) for number in range(used)
@@ -83,20 +86,28 @@ class _Pixels:
     def image(self) -> Image.Image:
         """Convert all numbers to 8 bits: L, RGB, CMYK, or RGBA or RGBa for a transparent picture."""
         layout = self._layout
-        modes = {RGB: "RGB", CMYK: "CMYK"}
+        modes = {RGB: "RGB", CMYK: "CMYK", PALETTE: "P"}
         mode = {1: "RGBa", 2: "RGBA"}[layout.alpha] if layout.alpha else modes.get(layout.photometric, "L")
         result = Image.new(mode, (layout.width, layout.height))
+        if mode == "P":
+            result.putpalette(self._palette.tobytes())
         black, white = self._levels()
         for top, numbers in self._blocks():
-            colours = _to_8_bits(numbers[..., : layout.colours], black, white)
-            if layout.photometric == WHITE_IS_ZERO:
-                colours = 255 - colours
+            colours = self._colours(numbers[..., : layout.colours], black, white)
             if layout.alpha:
                 opacity = _to_8_bits(numbers[..., layout.colours :], 0, self._most())
                 colours = np.concatenate([np.broadcast_to(colours, (*colours.shape[:2], 3)), opacity], axis=2)
             rows = np.ascontiguousarray(colours)
             result.paste(Image.frombuffer(mode, (layout.width, len(rows)), rows, "raw", mode, 0, 1), (0, top))
         return result
+
+    def _colours(self, numbers: Numbers, black: float, white: float) -> Bytes:
+        """Convert colours to 8 bits; those of a palette stay numbers, unless transparency is beside them."""
+        if self._layout.photometric == PALETTE:
+            indices = numbers.astype(np.uint8)
+            return indices if self._layout.alpha is None else self._palette[indices[..., 0]]
+        colours = _to_8_bits(numbers, black, white)
+        return 255 - colours if self._layout.photometric == WHITE_IS_ZERO else colours
 
     def _levels(self) -> tuple[float, float]:
         """Find black and white: the full range of up to 16 bits; of other numbers, which have none, their own."""
@@ -141,6 +152,15 @@ class _Pixels:
             numbers = _with_type(numbers, layout.bits, layout.sample_format)
         whole = numbers.reshape(len(rows), -1, samples)[:, : layout.width]
         return whole[..., : layout.used_samples] if layout.planes == 1 else whole
+
+
+def _palette(directory: Directory, bits: int) -> Bytes:
+    """Read the colours of a palette, of shape (colours, 3); some programs write numbers of 8 bits instead of 16."""
+    count = 1 << bits
+    numbers = np.array(directory.numbers(COLOUR_MAP, 3 * count), np.uint32)
+    if len(numbers) < 3 * count:
+        raise damaged("TIFF")
+    return (numbers if numbers.max() < 256 else numbers // 257).astype(np.uint8).reshape(3, count).T.copy()
 
 
 def _plane(data: bytes, directory: Directory, layout: Layout, number: int) -> io.BytesIO:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import flask
 
 from ..classifier import Answer, Classifier
-from ..errors import Problem
+from ..errors import NoHeatMap, Problem
 from ..model import Model
 from ..photos import heatmaps
 from ..photos.archives import Entry
 from ..photos.protocol import MAX_THUMBNAIL_SIDE
-from .answers import Answerer, Rendered, current_answerer, server_timing, to_json, with_member, write_timing
+from .answers import Rendered, current_answerer, server_timing, to_json, with_member, write_timing
 from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .uploads import (
@@ -78,7 +78,7 @@ def predict_batch() -> flask.Response:
     answers = answerer.predict_many([entry.photo for entry in entries], parameters)
     if as_lines:
         # With the request's context, so that the request counts as present until its last line.
-        lines = flask.stream_with_context(_lines(entries, answers, answerer))
+        lines = flask.stream_with_context(_lines(entries, answers, answerer.model))
         response = flask.Response(lines, mimetype=NDJSON)
         response.headers["X-Accel-Buffering"] = "no"  # nginx would keep the lines until it had them all
     else:
@@ -95,6 +95,8 @@ def heatmap() -> flask.Response:
     refuse_unknown("class_id")
     photo, model = read_photo(), _model()
     class_id = integer_parameter("class_id", default=-1, low=0, high=len(model.labels) - 1)
+    if model.engine.head is None:
+        raise NoHeatMap(f"The model {model.weights.record.name} has no heat maps.")
     likeliest = class_id < 0
     answer = current_classifier().classify(
         photo,
@@ -161,6 +163,7 @@ def describe(model: Model) -> dict[str, object]:
         "published_accuracy": {"top1": record.top1, "top5": record.top5} if published else None,
         "licence": record.licence if published else None,
         "measured_accuracy": model.manifest.accuracy if model.manifest else None,
+        "heatmap": dict(zip(("rows", "columns"), model.engine.grid, strict=True)) if model.engine.head else None,
     }
 
 
@@ -192,12 +195,12 @@ def _batch(entries: Sequence[Entry], answers: Mapping[int, Rendered | Problem]) 
 
 
 def _lines(
-    entries: Sequence[Entry], answers: Iterable[tuple[int, Rendered | Problem]], answerer: Answerer
+    entries: Sequence[Entry], answers: Iterable[tuple[int, Rendered | Problem]], model: Model
 ) -> Iterator[bytes]:
     """Write each result as a line with its `index`, as it comes, and the model as the last."""
     for index, answer in answers:
         yield _result({"index": index}, entries[index], answer) + b"\n"
-    yield to_json({"model": answerer.model.identity}) + b"\n"
+    yield to_json({"model": model.identity}) + b"\n"
 
 
 def _result(members: dict[str, object], entry: Entry, answer: Rendered | Problem) -> bytes:

@@ -7,8 +7,7 @@ import binascii
 import re
 from collections.abc import Callable
 
-from ..photos.folders import SUFFIXES
-from ..photos.formats import kind_of
+from ..photos.formats import SUFFIXES, find_format
 
 _HEAD_BYTES = 4096
 # Enough of a photo's beginning to know its kind, in base64.
@@ -22,6 +21,10 @@ _GZIP = b"\x1f\x8b"
 _REPLACED = "\ufffd".encode()
 _MIN_REPLACED = 3
 _MAX_NAME_BYTES = 300
+# A PNG without its line ends, or with other ones, against which its signature is made; and a JPEG without the zero
+# bytes in its first segment. No whole photo begins so.
+_LOST_BYTES = re.compile(rb"\x89PNG(?!\r\n\x1a\n)|\xff\xd8\xff(\xe0.JFIF|\xe1.{1,2}Exif(II|MM))", re.DOTALL)
+_LOST = "Line ends or zero bytes of this file were changed on its way. With curl use --data-binary, not -d."
 
 
 def is_address(text: bytes) -> bool:
@@ -30,15 +33,19 @@ def is_address(text: bytes) -> bool:
 
 
 def explain(data: bytes) -> str | None:
-    """Return what bytes that are no photo of a known kind are instead, and what to do; None for no usual mistake."""
+    """Return what was sent in place of a photo, and what to do; None for a photo, and for no usual mistake."""
     head = data[:_HEAD_BYTES]
+    if _LOST_BYTES.match(head):
+        return _LOST
+    if find_format(head) is not None:
+        return None
     return next((sentences for applies, sentences in _MISTAKES if applies(head)), None)
 
 
 def _is_base64(head: bytes) -> bool:
     text = b"".join(head.split())[:_BASE64_CHARACTERS]
     try:
-        return kind_of(base64.b64decode(text[: len(text) // 4 * 4], validate=True)) is not None
+        return find_format(base64.b64decode(text[: len(text) // 4 * 4], validate=True)) is not None
     except binascii.Error:
         return False
 
@@ -55,7 +62,7 @@ def _was_read_as_text(head: bytes) -> bool:
         return False
     if head[:16].count(_REPLACED) >= 1 and head.count(_REPLACED) >= _MIN_REPLACED:
         return True
-    return kind_of(text.encode("latin-1", "replace")) is not None
+    return find_format(text.encode("latin-1", "replace")) is not None
 
 
 _MISTAKES: tuple[tuple[Callable[[bytes], bool], str], ...] = (

@@ -130,7 +130,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "heatmap",
         "The photo under the heat map of a class, as a picture",
         {"image/png": _BINARY, "image/webp": _BINARY},
-        _ONE_PHOTO,
+        (*_ONE_PHOTO, errors.NoHeatMap),
         ("class_id",),
         "photo",
         headers=_TIMING,

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from ..classifier import Classifier, Prediction
 from ..photos import formats
+from ..photos.decoding import Geometry
 from ..settings import Settings
 from .assets import page_assets
 from .language import CLASS_NAMES, Language, languages_of_app, reader_language
@@ -41,6 +42,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         accept=formats.ACCEPT,
         formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
         head_bytes=formats.HEAD_BYTES,
+        resized=_resized(classifier),
         modules=page_assets().names("js/", ".js"),
         **_words(languages[code], settings),
         **({"model": classifier.loaded_model} | values),
@@ -49,6 +51,12 @@ def render_page(template: str, **values: object) -> flask.Response:
     response.headers["Content-Language"] = code
     response.headers["Vary"] = "Accept-Language, Cookie"
     return response
+
+
+def _resized(classifier: Classifier) -> int:
+    """Return what the loaded model has a photo's shorter side resized to, or what most models have."""
+    model = classifier.loaded_model
+    return (model.weights.record.geometry if model else Geometry()).resize
 
 
 def _words(language: Language, settings: Settings) -> dict[str, object]:

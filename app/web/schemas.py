@@ -60,7 +60,9 @@ def listing(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-_GRID = listing(listing(_SHARE)) | {"description": "7 rows of 7, top to bottom; only for `heatmap=1`, first ten."}
+_GRID = listing(listing(_SHARE)) | {
+    "description": "Rows from top to bottom; only for `heatmap=1`, the first ten, and models that have heat maps."
+}
 _EDGES = shape(dict.fromkeys(("left", "top", "right", "bottom"), _SHARE))
 _ANSWER: dict[str, Schema] = {"predictions": listing(reference("Prediction")), "image": reference("Image")}
 _RESULT: Schema = {"anyOf": [reference("Result"), reference("Problem")]}
@@ -115,7 +117,7 @@ SCHEMAS: dict[str, Schema] = {
     "Embedding": shape(
         {
             "embedding": listing({"type": "number"}),
-            "dimension": _COUNT | {"description": "512 for ResNet-18, 1280 for EfficientNet-Lite0."},
+            "dimension": _COUNT | {"description": "512 for resnet18, 1280 for efficientnet_lite0."},
             "normalized": {"type": "boolean", "description": "Whether its length (L2) was made 1."},
             "image": reference("Image"),
             "model": reference("Model"),
@@ -148,6 +150,10 @@ SCHEMAS: dict[str, Schema] = {
                     "published_accuracy": {"type": ["object", "null"]},
                     "licence": _NAME_OR_NULL,
                     "measured_accuracy": {"type": ["object", "null"]},
+                    "heatmap": {
+                        "type": ["object", "null"],
+                        "description": "Rows and columns of heat maps; null for a model that has none.",
+                    },
                 }
             ),
         ],
@@ -161,6 +167,7 @@ SCHEMAS: dict[str, Schema] = {
                 "published_accuracy": {"top1": 69.758, "top5": 89.078},
                 "licence": "BSD-3-Clause",
                 "measured_accuracy": None,
+                "heatmap": {"rows": 7, "columns": 7},
             }
         ],
     },

@@ -1,7 +1,7 @@
 """Firefox and WebKitGTK as Debian ships them, driven by the commands of W3C WebDriver.
 
-Playwright drives neither: it needs builds of its own. Firefox takes the commands over its Marionette protocol, which is
-JSON with a length in front over TCP, and WebKitGTK through Debian's WebKitWebDriver, over HTTP.
+Playwright drives neither: it needs builds of its own. Firefox takes the commands over its Marionette protocol, JSON
+with a length in front over TCP, and WebKitGTK through Debian's WebKitWebDriver, over HTTP.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +52,9 @@ class Transport(Protocol):
     def send(self, command: str, method: str, path: str, parameters: dict[str, Any]) -> Any:
         """Return the value that answers a command, by its name or by its HTTP method and path."""
 
+    def close(self) -> None:
+        """Close the connection."""
+
 
 class Marionette:
     """Firefox's own way to take commands."""
@@ -73,6 +76,11 @@ class Marionette:
         if error:
             raise RuntimeError(f"{command}: {error['error']}: {error['message']}")
         return result["value"] if isinstance(result, dict) and "value" in result else result
+
+    def close(self) -> None:
+        """Close the connection, with which the session ends."""
+        self._file.close()
+        self._socket.close()
 
     def _receive(self) -> Any:
         length = b""
@@ -100,6 +108,10 @@ class HttpDriver:
         if isinstance(answer, dict) and "error" in answer:
             raise RuntimeError(f"{command}: {answer['error']}: {answer.get('message')}")
         return answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
 
 
 class Visitor:
@@ -145,7 +157,10 @@ class Visitor:
         self._transport.send("ElementSendKeys", "POST", f"/element/{element}/value", {"id": element, "text": text})
 
     def click(self, selector: str) -> None:
-        """Click on an element."""
+        """Scroll to an element and click on it."""
+        self.run(
+            "document.querySelector(arguments[0]).scrollIntoView({ behavior: 'instant', block: 'center' })", selector
+        )
         element = self._find(selector)
         self._transport.send("ElementClick", "POST", f"/element/{element}/click", {"id": element})
 
@@ -171,8 +186,8 @@ def firefox(folder: Path, *, has_script: bool = True) -> Iterator[Visitor]:
     lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in preferences.items()]
     (profile / "user.js").write_text("".join(lines))
     command = [str(FIREFOX), "--headless", "--marionette", "--no-remote", "--profile", str(profile)]
-    with _running(command, folder, MOZ_DISABLE_CONTENT_SANDBOX="1"):
-        yield Visitor("Firefox", Marionette(port), folder)
+    with _running(command, folder, MOZ_DISABLE_CONTENT_SANDBOX="1"), closing(Marionette(port)) as transport:
+        yield Visitor("Firefox", transport, folder)
 
 
 @contextmanager
@@ -195,8 +210,9 @@ def webkit(folder: Path, *, has_script: bool = True) -> Iterator[Visitor]:
             WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS="1",  # it needs rights that a container does not have
             LANGUAGE="en",
         ),
+        closing(HttpDriver(port, capabilities)) as transport,
     ):
-        yield Visitor("WebKitGTK", HttpDriver(port, capabilities), folder)
+        yield Visitor("WebKitGTK", transport, folder)
 
 
 ENGINES: dict[str, Callable[..., Any]] = {"firefox": firefox, "webkit": webkit}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import skimage.data
 from cards import Cards, expect_state, payload
+from fakes import encode
+from PIL import Image
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 WHERE_IS_IT = "(canvas) => Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data)"
@@ -108,6 +113,92 @@ def test_the_curl_line_gives_the_same_answer_in_a_shell(cards: Cards, tmp_path: 
     assert [prediction["label"] for prediction in predictions[:1]] == ["espresso"]
     assert all("heatmap" in prediction for prediction in predictions)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("button", "runner", "suffix"), [("copyPython", sys.executable, "py"), ("copyScript", shutil.which("node"), "mjs")]
+)
+def test_the_scripts_that_can_be_copied_work(
+    context: BrowserContext, page: Page, coffee: Locator, tmp_path: Path, button: str, runner: str | None, suffix: str
+) -> None:
+    if runner is None:
+        pytest.skip("needs Node.js")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    coffee.locator("summary").click()
+    coffee.locator(f"[data-part={button}]").click()
+    expect(coffee.locator(f"[data-part={button}]")).to_have_text("Copied")
+    script = tmp_path / f"ask.{suffix}"
+    script.write_text(page.evaluate("navigator.clipboard.readText()"))
+    encode_coffee(tmp_path / "coffee.jpg")
+    done = subprocess.run([runner, script.name], cwd=tmp_path, capture_output=True, check=True, text=True)
+    assert done.stdout.startswith("espresso 0.9")
+
+
+def encode_coffee(path: Path) -> None:
+    """Write the photo of the card to a file."""
+    Image.fromarray(skimage.data.coffee()).save(path, quality=95)
+
+
+def test_more_answers_come_on_request(coffee: Locator) -> None:
+    more = coffee.get_by_role("button", name="More answers")
+    more.click()
+    expect(coffee.locator(".answers > li")).to_have_count(10)
+    coffee.locator(".eye").nth(9).click()
+    expect(coffee.locator("canvas")).to_be_visible()
+    coffee.get_by_role("button", name="Fewer answers").click()
+    expect(coffee.locator(".answers > li")).to_have_count(3)
+
+
+def test_a_riddle_has_a_gloss_for_english_readers_alone(page: Page, coffee: Locator) -> None:
+    consomme = coffee.locator(".name", has_text="consomme")
+    expect(consomme.locator(".gloss")).to_have_text("clear soup")
+    page.get_by_role("link", name="中文").click()
+    expect(consomme.locator(".gloss")).to_be_empty()
+
+
+def test_another_part_of_the_photo_can_be_classified(cards: Cards) -> None:
+    photo = Image.new("RGB", (1200, 500), "white")
+    photo.paste(Image.fromarray(skimage.data.coffee()).resize((600, 400)), (0, 50))
+    photo.paste(Image.fromarray(skimage.data.chelsea()).resize((600, 400)), (600, 50))
+    card = cards.choose_files(payload("both.png", encode(photo), "image/png"))
+    expect_state(card, "done")
+    answers = []
+    for place in ("0", "100"):
+        card.get_by_role("button", name="Another part of the photo").click()
+        expect(card.locator("canvas")).to_be_visible()
+        card.locator("[data-part=place]").fill(place)
+        card.get_by_role("button", name="Classify this part").click()
+        expect_state(card, "thinking")
+        expect_state(card, "done")
+        answers.append(card.locator(".name").first.inner_text())
+    assert "espresso" in answers[0]
+    assert "cat" in answers[1] or "tabby" in answers[1]
+    expect(card.locator("[data-part=sent]")).to_contain_text("a part, 500 × 500 pixels")
+    card.locator(".eye").first.click()
+    left, right = (card.locator("canvas").evaluate(ALPHA_AT, share) for share in (0.25, 0.9))
+    assert left == 158  # dark: outside of what was asked about
+    assert right != 158
+
+
+ALPHA_AT = """(canvas, share) => {
+  return canvas.getContext('2d').getImageData(share * canvas.width, canvas.height / 2, 1, 1).data[3];
+}"""
+
+
+def test_a_click_on_the_photo_shows_the_map_and_escape_hides_it(page: Page, coffee: Locator) -> None:
+    expect(coffee.locator("[data-part=hint]")).to_be_visible()
+    coffee.locator(".photo").click()
+    expect(coffee.locator("canvas")).to_be_visible()
+    expect(page.locator("#live")).to_contain_text("Heat map for espresso. Strongest in the middle.")
+    page.keyboard.press("Escape")
+    expect(coffee.locator("canvas")).to_be_hidden()
+    expect(coffee.locator("[data-part=hint]")).to_be_hidden()  # it is known now
+
+
+def test_buttons_and_progress_are_named_with_their_photo(coffee: Locator) -> None:
+    expect(coffee.get_by_role("button", name="Remove: coffee.jpg")).to_be_visible()
+    expect(coffee.get_by_role("button", name="Show what led to espresso: coffee.jpg")).to_be_visible()
+    expect(coffee.locator("progress")).to_have_attribute("aria-label", "Progress of coffee.jpg")
 
 
 def test_one_tap_shows_what_it_looked_at_and_another_hides_it(coffee: Locator) -> None:

@@ -96,6 +96,25 @@ def test_the_pages_own_picture_is_not_classified_again(cards: Cards) -> None:
     expect(cards.all).to_have_count(1)
 
 
+def test_a_computers_camera_takes_a_photo(context: BrowserContext, page: Page, cards: Cards) -> None:
+    context.grant_permissions(["camera"])
+    page.get_by_role("button", name="Use the camera").click()
+    page.wait_for_function("document.getElementById('viewfinder').videoWidth > 0")
+    page.get_by_role("button", name="Take the photo").click()
+    expect_state(cards.all.first, "done")
+    assert page.evaluate("document.getElementById('viewfinder').srcObject") is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("tabby", "1 name matches."), ("猫头鹰", "No name matches"), ("sieve", "1 name matches.")]
+)
+def test_the_names_that_the_model_knows_can_be_searched(page: Page, typed: str, said: str) -> None:
+    page.get_by_text("Does it know what I have in mind?").click()
+    expect(page.locator("#class-said")).to_have_text("It knows 1000 names.")
+    page.get_by_label("Search all names").fill(typed)
+    expect(page.locator("#class-said")).to_contain_text(said)
+
+
 COPY_PICTURE = """async () => {
   const canvas = Object.assign(document.createElement('canvas'), { width: 80, height: 60 });
   canvas.getContext('2d').fillRect(0, 0, 40, 60);

@@ -50,6 +50,7 @@ def test_a_photo_waits_for_a_key_and_goes_on_by_itself(cards: Cards) -> None:
     enter(cards, ALICE)
     expect_state(card, "done")
     expect(cards.page.locator("#access")).to_be_hidden()
+    expect(cards.page.locator("#file")).to_be_focused()
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,10 @@ def test_the_theme_switch_keeps_its_theme_and_changes_its_words(page: Page) -> N
     page.emulate_media(color_scheme="light")
     page.get_by_role("button", name="Use dark colours").click()
     switch(page, "zh")
-    expect(page.get_by_role("button", name="改用浅色")).to_be_visible()
+    page.get_by_role("button", name="改用浅色").click()
+    page.get_by_role("button", name="改为跟随系统").click()
+    expect(page.locator("html")).not_to_have_attribute("data-theme", re.compile(""))
+    page.get_by_role("button", name="改用深色").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 

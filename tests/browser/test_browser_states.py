@@ -97,6 +97,23 @@ def test_a_server_with_too_much_to_do_is_asked_again(cards: Cards) -> None:
     expect_state(card, "done")
 
 
+def test_what_is_left_of_a_rate_limit_counts_down(cards: Cards) -> None:
+    problem = {"type": "/problems/rate-limited", "title": "Rate limited", "status": 429, "detail": "…"}
+    refusals = iter([True])
+
+    def refuse_once(route) -> None:
+        if next(refusals, False):
+            route.fulfill(status=429, json=problem, headers={"Retry-After": "3"})
+        else:
+            route.continue_()
+
+    cards.page.route("**/api/v1/predict*", refuse_once)
+    card = cards.choose("cat")
+    expect(card.locator("h3")).to_contain_text("Continues automatically in 3")
+    expect(card.locator("h3")).to_contain_text("Continues automatically in 1")
+    expect_state(card, "done")
+
+
 def test_a_proxy_that_answers_with_its_own_page_is_not_taken_for_an_answer(cards: Cards) -> None:
     cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=500, body="<h1>Oops</h1>"))
     card = cards.choose("cat")

@@ -1,10 +1,11 @@
-"""The command `topthree`: help, settings, labels, and how it behaves on a terminal and in a pipe."""
+"""The command `topthree`: help, settings, and how it behaves on a terminal, in a pipe and on a full disk."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -132,46 +133,60 @@ def test_serve_on_an_address_not_ours_is_one_sentence(monkeypatch: pytest.Monkey
     assert f"Cannot listen on {host} port 8000" in result.stderr
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command: str) -> None:
+    assert re.search(rf"Examples?:\n    .*topthree {command}\b", invoke(command, "--help").output)
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands["keys"].commands))
+def test_every_help_about_keys_has_an_example(command: str) -> None:
+    assert f"    topthree keys {command} " in invoke("keys", command, "--help").output
+
+
+def test_no_summary_is_cut_off() -> None:
+    for listing in ([], ["keys"]):
+        assert "..." not in invoke(*listing, "--help").output.partition("\nCommands:\n")[2]
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    code = "import atexit, sys; from app.commands import cli; "
+    code += "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); cli(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert [name for name in done.stderr.split() if name.startswith("app.commands.")] == []
+    assert {"rich", "numpy", "json", "PIL"}.isdisjoint(done.stderr.split())
+
+
+@pytest.fixture
+def hello(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more command, in a folder of its own."""
+    lines = ['"""Say hello."""', "import click", "@click.command(help=__doc__)"]
+    (tmp_path / "hello.py").write_text("\n".join([*lines, "def command(): print('Hello!')", ""]))
+    monkeypatch.setattr("app.commands.FOLDER", tmp_path)
+    monkeypatch.setattr("app.commands.__path__", [str(tmp_path)])
+    yield
+    del cli.commands.data["hello"], sys.modules["app.commands.hello"]
+
+
+def test_a_command_is_one_file(hello: None) -> None:
+    assert "\n  hello  Say hello.\n" in invoke("--help").output
+    assert invoke("hello").output == "Hello!\n"
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "labels tabby", "labels dog --json", "predict missing"])
 @pytest.mark.parametrize(
-    ("query", "ids"),
-    [
-        ("tabby", [281]),
-        ("TABBY", [281]),
-        ("虎斑猫", [281]),
-        ("n02123045", [281]),
-        ("281", [281]),
-        ("crane", [134, 517]),
-        ("鼬鲨", [3]),
-        ("虎", [3, 92, 148, 281, 282, 292, 300, 800]),
-    ],
+    ("redirection", "reason"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
 )
-def test_labels_finds_classes_in_both_languages(query: str, ids: list[int]) -> None:
-    result = invoke("labels", query, "--json")
-    assert [label["class_id"] for label in json.loads(result.stdout)] == ids
+def test_output_that_cannot_be_written_is_one_sentence(arguments: str, redirection: str, reason: str) -> None:
+    command = f"{sys.executable} -m app {arguments} {redirection}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, f"Error: Standard output cannot be written: {reason}.\n")
 
 
-def test_labels_prints_number_wordnet_id_and_both_names() -> None:
-    assert invoke("labels", "tabby").stdout == " 281  n02123045  tabby  虎斑猫\n"
-
-
-def test_labels_json_holds_all_that_is_known() -> None:
-    assert json.loads(invoke("labels", "tabby", "--json").stdout) == [
-        {"class_id": 281, "wnid": "n02123045", "label": "tabby", "label_zh": "虎斑猫"}
-    ]
-
-
-@pytest.mark.parametrize(("options", "stdout"), [((), ""), (("--json",), "[]\n")])
-def test_labels_without_a_match_is_one_sentence_and_status_1(options, stdout: str) -> None:
-    result = invoke("labels", "unicorn", *options)
-    assert (result.exit_code, result.stdout) == (1, stdout)
-    assert result.stderr == "Error: No class matches 'unicorn'.\n"
-
-
-def test_labels_searches_an_own_model_s_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own.txt").write_text("cat\ndog\n")
-    monkeypatch.setenv("TOPTHREE_LABELS", str(tmp_path / "own.txt"))
-    monkeypatch.setenv("TOPTHREE_WEIGHTS", str(tmp_path / "own.pth"))
-    assert invoke("labels", "o").stdout == "   1    dog\n"
+def test_bench_shows_what_it_measures(photos: Path) -> None:
+    options = ["--in-process", "--clients", "1", "--seconds", "0.2", "--warm-up", "0"]
+    shown, output = run_on_terminal([*FAKE, "bench", photos, *options], stdout_too=False)
+    assert "Measuring 1 client for 0.2 s (1 of 1)" in shown
+    assert "3 photos in rotation" in output
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["labels", "tabby"], ["weights"], ["predict", "empty"]])

@@ -61,6 +61,7 @@ def test_json_is_one_document_with_results_and_model(tmp_path: Path) -> None:
                         "wnid": "n01440764",
                         "label": "tench",
                         "label_zh": "丁鱥",
+                        "label_gloss": None,
                         "confidence": 0.665241,
                     }
                 ],

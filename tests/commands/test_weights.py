@@ -19,9 +19,12 @@ from rich.console import Console
 from app.commands import cli
 from app.commands import weights as offline_weights
 from app.commands.weights import fetch_with_progress, make_ready
-from app.model import weights
-from app.model.weights import EFFICIENTNET_LITE0, FALLBACK_MARKER, RESNET18
+from app.model.records import RECORDS
+from app.model.weights import FALLBACK_MARKER
 from app.settings import Settings
+
+RESNET18 = RECORDS["resnet18"]
+EFFICIENTNET_LITE0 = RECORDS["efficientnet_lite0"]
 
 SMALL = dataclasses.replace(RESNET18, sha256=SHA256, size_bytes=len(CONTENT))
 
@@ -29,7 +32,7 @@ SMALL = dataclasses.replace(RESNET18, sha256=SHA256, size_bytes=len(CONTENT))
 @pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """A mirror that has the small file, which counts as the published one."""
-    monkeypatch.setattr(weights, "RESNET18", SMALL)
+    monkeypatch.setitem(RECORDS, "resnet18", SMALL)
     monkeypatch.setenv("NO_PROXY", "*")
     with serving() as running:
         monkeypatch.setenv("TOPTHREE_WEIGHTS_URL", running.url)

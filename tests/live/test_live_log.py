@@ -70,3 +70,10 @@ def test_noise_of_libraries_is_json_too(tmp_path: Path) -> None:
     assert told["a.library"] == "first\nsecond"
     assert told["py.warnings"].endswith("RuntimeWarning: first\nsecond")
     assert told["app.telemetry.logs"] == "The thread 'noisy' has ended by an exception."
+
+
+def test_what_kubernetes_sets_is_ignored_with_a_hint(tmp_path: Path) -> None:
+    links = {"service_host": "10.0.0.11", "port_80_tcp": "tcp://10.0.0.11:80"}
+    with serving(tmp_path, tmp_path / "log", command=COMMAND, **links) as server:
+        server.wait_until_accepting()
+        assert "Ignored: TOPTHREE_PORT_80_TCP, TOPTHREE_SERVICE_HOST. Kubernetes sets these" in server.log

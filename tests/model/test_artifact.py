@@ -24,8 +24,12 @@ from app.model.artifact import (
     identify_weights,
     open_prepared,
 )
-from app.model.weights import EFFICIENTNET_LITE0, FALLBACK_MARKER, RESNET18, packaged_weights
+from app.model.records import RECORDS
+from app.model.weights import FALLBACK_MARKER, packaged_weights
 from app.settings import Settings
+
+RESNET18 = RECORDS["resnet18"]
+EFFICIENTNET_LITE0 = RECORDS["efficientnet_lite0"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +81,8 @@ def test_a_damaged_artifact_is_made_again(settings: Settings) -> None:
 def test_the_artifact_alone_serves_where_the_weights_are_gone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.model.weights.FALLBACK_PACKAGE", "not_installed_here")
+    gone = EFFICIENTNET_LITE0.source.replace("package:", "package:not_installed_here_")
+    monkeypatch.setitem(RECORDS, "efficientnet_lite0", dataclasses.replace(EFFICIENTNET_LITE0, source=gone))
     assert ensure_prepared(settings).weights.is_fallback
 
 
@@ -137,7 +142,7 @@ def test_a_cache_that_cannot_be_written_is_named(settings: Settings) -> None:
         ensure_prepared(settings)
     assert str(caught.value) == (
         f"efficientnet_lite0 could not be prepared: The folder {folder} cannot be written: File exists. "
-        "Set TOPTHREE_CACHE to a folder that can be written and has room for it."
+        "Set TOPTHREE_CACHE to a folder that can be written."
     )
 
 

@@ -14,7 +14,9 @@ from bundling import rewrite, small_bundle
 from app.errors import BundleError
 from app.model.bundle import DESCRIPTION, END, LABELS, MEMBERS, SUMS, padding, read_bundle, tar_header, write_sums
 from app.model.digests import bytes_sha256, file_sha256
-from app.model.weights import RESNET18
+from app.model.records import RECORDS
+
+RESNET18 = RECORDS["resnet18"]
 
 
 @pytest.fixture

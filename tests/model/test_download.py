@@ -20,7 +20,7 @@ from file_server import CONTENT, SHA256, FileServer, serving
 from app.errors import WeightsError
 from app.model import download
 from app.model.digests import file_sha256
-from app.model.download import fetch
+from app.model.download import Expected, fetch
 
 HALF = len(CONTENT) // 2
 NOBODY = "http://127.0.0.1:1/weights.pth"
@@ -49,7 +49,8 @@ def part(target: Path) -> Path:
 
 
 def get(url: str, target: Path, **options: object) -> None:
-    fetch(url, target, **{"sha256": SHA256, "size_bytes": len(CONTENT)} | options)
+    progress = options.pop("progress", None)
+    fetch(url, target, Expected(**{"sha256": SHA256, "size_bytes": len(CONTENT)} | options), progress=progress)
 
 
 def failure(url: str, target: Path, **options: object) -> str:
@@ -279,10 +280,10 @@ def test_progress_of_a_resumed_download_counts_what_was_there(server: FileServer
 
 CHILD = """
 import logging, sys, pathlib
-from app.model.download import fetch
+from app.model.download import Expected, fetch
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 logging.getLogger("filelock").setLevel("DEBUG")
-fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sha256=sys.argv[3], size_bytes=int(sys.argv[4]))
+fetch(sys.argv[1], pathlib.Path(sys.argv[2]), Expected(sys.argv[3], int(sys.argv[4])))
 """
 
 

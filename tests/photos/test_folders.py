@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.photos.folders import FileProblem, is_unreadable, list_photos, read_file, true_class
+from app.photos.folders import FileProblem, find_photos, is_unreadable, list_photos, read_file, true_class
 
 NOBODY = 65534
 
@@ -74,6 +74,20 @@ def test_files_of_phones_and_cameras_are_photos(tmp_path: Path, ending: str) -> 
 def test_what_is_no_photo_is_left_out(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, "good.jpg")
     assert listed(tmp_path) == ["good.jpg"]
+
+
+def test_a_folder_is_listed_only_when_it_is_reached(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", "sub/b.jpg", "sub/c.jpg")
+    found = find_photos([str(tmp_path)])
+    assert next(found) == str(tmp_path / "a.jpg")
+    (tmp_path / "sub" / "b.jpg").unlink()
+    assert list(found) == [str(tmp_path / "sub" / "c.jpg")]
+
+
+def test_a_link_that_leads_back_is_not_followed(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg")
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert listed(tmp_path) == ["a.jpg"]
 
 
 def test_a_folder_of_thumbnails_that_is_named_is_listed(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Every kind of TIFF looks as another decoder, tifffile with imagecodecs, says that it should, or is refused by name."""
+"""Every kind of TIFF looks as another decoder says, tifffile with imagecodecs, or is refused by name."""
 
 from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def test_every_order_of_the_header(photometric: str, order: str, big: bool):
 @pytest.mark.parametrize("bits", [10, 12, 14])
 def test_numbers_that_are_not_whole_bytes(bits: int, photometric: str):
     levels = (PHOTOMETRICS[photometric].astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16)
-    data = packed_tiff(levels, bits, 1 if photometric == "minisblack" else 2)
+    data = raw_tiff(packed(levels, bits), bits, levels.shape[-1], 1 if photometric == "minisblack" else 2)
     shown = np.broadcast_to(PHOTOMETRICS[photometric], COLOURS.shape)
     assert np.abs(as_shown(data) - shown).max() <= 1
     assert np.abs(as_shown(data) - expected(data, levels.shape[-1])).max() <= 1
@@ -163,23 +164,104 @@ def test_odd_floating_numbers_in_colours_are_still_a_picture(value: float):
 
 
 def raw_tiff(
-    stored: bytes, bits: int, samples: int, photometric: int, order: str = "<", compression: int = 1, **tags: int
+    stored: bytes, bits: int, samples: int, photometric: int, order: str = "<", compression: int = 1, **tags: object
 ) -> bytes:
-    """Write a TIFF of 50x40 pixels around bytes, in one strip."""
-    entries = {256: 50, 257: 40, 258: bits, 259: compression, 262: photometric, 273: 8, 277: samples, 278: 40}
-    entries |= {279: len(stored)} | {int(tag[1:]): value for tag, value in tags.items()}
+    """Write a TIFF of 50x40 pixels around bytes, in one strip; further tags are named t and their number."""
+    entries: dict[int, object] = {
+        256: 50,
+        257: 40,
+        258: bits,
+        259: compression,
+        262: photometric,
+        273: 8,
+        277: samples,
+    }
+    entries |= {278: 40, 279: len(stored)} | {int(tag[1:]): value for tag, value in tags.items()}
     start = 8 + len(stored) + len(stored) % 2
     mark = b"II*\0" if order == "<" else b"MM\0*"
-    rows = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
-    directory = struct.pack(f"{order}H", len(entries)) + rows + bytes(4)
+    rows, values = b"", b""
+    for tag, value in sorted(entries.items()):
+        if isinstance(value, list):
+            place = start + 6 + 12 * len(entries) + len(values)
+            rows += struct.pack(f"{order}HHII", tag, 3, len(value), place)
+            values += struct.pack(f"{order}{len(value)}H", *value)
+        else:
+            rows += struct.pack(f"{order}HHII", tag, 4, 1, value)
+    directory = struct.pack(f"{order}H", len(entries)) + rows + bytes(4) + values
     return mark + struct.pack(f"{order}I", start) + stored + bytes(len(stored) % 2) + directory
 
 
-def packed_tiff(levels: npt.NDArray[np.uint16], bits: int, photometric: int) -> bytes:
+def in_order(stored: bytes, fill_order: int) -> bytes:
+    """Turn the bits of each byte around for fill order 2."""
+    return bytes(int(f"{byte:08b}"[::-1], 2) for byte in stored) if fill_order == 2 else stored
+
+
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+def test_every_order_of_the_bits(bits: int, photometric: int, compression: int, fill_order: int):
+    levels = np.random.default_rng(bits).integers(0, 2**bits, (40, 50, 1)).astype(np.uint16)
+    stored = packed(levels, bits)
+    order = "<" if bits < 16 else ">"
+    stored = in_order(zlib.compress(stored) if compression == 8 else stored, fill_order)
+    data = raw_tiff(stored, bits, 1, photometric, order, compression, t266=fill_order)
+    shown = np.rint(levels * 255.0 / (2**bits - 1))
+    assert np.abs(as_shown(data) - (shown if photometric else 255 - shown)).max() <= 1
+
+
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize("scale", [257, 256, 1])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_every_palette(bits: int, scale: int, fill_order: int):
+    chance = np.random.default_rng(bits)
+    indices = chance.integers(0, 2**bits, (40, 50, 1)).astype(np.uint16)
+    palette = chance.integers(0, 256, (2**bits, 3))
+    stored = in_order(packed(indices, bits), fill_order)
+    data = raw_tiff(stored, bits, 1, 3, t320=(palette * scale).T.ravel().tolist(), t266=fill_order)
+    assert np.abs(as_shown(data) - palette[indices[..., 0]]).max() <= 1
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt", "packbits", "tiff_lzw"])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_every_compression_of_fax(photometric: int, compression: str):
+    page = Image.fromarray(GREY[..., 0]).convert("1")
+    data = encode(page, "TIFF", compression=compression, tiffinfo={262: photometric})
+    assert (as_shown(data)[..., 0] == np.asarray(page) * 255).all()
+    assert (as_shown(data) == expected(data, 1)).all()
+
+
+@pytest.mark.parametrize("extra", ["", "unassalpha", "unspecified"])
+@pytest.mark.parametrize("compression", [None, "lzw"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_every_layout_of_inks(planar: str, compression: str, extra: str):
+    inks = np.asarray(cat(50, 40).convert("CMYK"))
+    numbers = np.concatenate([inks, np.full((40, 50, 1), 200, np.uint8)], axis=-1) if extra else inks
+    numbers = np.moveaxis(numbers, -1, 0) if planar == "separate" else numbers
+    data = tiff(numbers, extra, photometric="separated", planarconfig=planar, compression=compression)
+    assert np.abs(as_shown(data) - np.asarray(Image.fromarray(inks, "CMYK").convert("RGB"))).max() <= 1
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "rgb", "ycbcr"])
+def test_jpeg_in_tiff_has_the_colours_of_its_tags(photometric: str, tile: tuple[int, int]):
+    levels = PHOTOMETRICS.get(photometric, COLOURS)
+    options = {"compression": "jpeg", "compressionargs": {"level": 95}, "tile": tile}
+    data = tiff(levels[..., 0] if levels.shape[-1] == 1 else levels, photometric=photometric, **options)
+    assert np.abs(as_shown(data) - expected(data, levels.shape[-1])).max() <= 3
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_ycbcr_of_full_size_is_read_without_jpeg(compression: str):
+    numbers = np.asarray(cat(50, 40).convert("YCbCr"))
+    data = tiff(numbers, photometric="ycbcr", compression=compression, subsampling=(1, 1))
+    assert np.abs(as_shown(data) - np.asarray(cat(50, 40))).max() <= 3
+
+
+def packed(levels: npt.NDArray[np.uint16], bits: int) -> bytes:
     """Write numbers of some bits each, one after the other, and each row in whole bytes."""
     spread = np.unpackbits(levels.astype(">u2").view(np.uint8).reshape(*levels.shape, 2), axis=-1)[..., 16 - bits :]
-    stored = np.packbits(spread.reshape(len(levels), -1), axis=1).tobytes()
-    return raw_tiff(stored, bits, levels.shape[-1], photometric)
+    return np.packbits(spread.reshape(len(levels), -1), axis=1).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +279,9 @@ def packed_tiff(levels: npt.NDArray[np.uint16], bits: int, photometric: int) -> 
         ({"photometric": 4}, "a transparency mask"),
         ({"photometric": 9}, "ICC Lab colours"),
         ({"photometric": 32845}, "LogLuv colours"),
-        ({"photometric": 3, "bits": 16}, "a palette, YCbCr or Lab colours with 16 bits a sample"),
+        ({"photometric": 3, "bits": 16}, "a palette with 16 bits a sample"),
+        ({"photometric": 8, "bits": 16, "samples": 3}, "YCbCr or Lab colours in numbers of this kind"),
+        ({"photometric": 6, "samples": 3, "t284": 2}, "YCbCr colours of reduced size without JPEG"),
         ({"photometric": 6, "samples": 3}, "YCbCr colours of reduced size without JPEG"),
         ({"t339": 5, "bits": 64}, "complex numbers"),
         ({"t339": 6, "bits": 64}, "complex numbers"),

@@ -12,7 +12,10 @@ from app.model.artifact import FILES, Manifest, Prepared, read_files, write_mani
 from app.model.bundle import END, MEMBERS, SUMS, padding, tar_header, write_sums
 from app.model.digests import bytes_sha256
 from app.model.labels import Label
-from app.model.weights import RESNET18, Weights
+from app.model.records import RECORDS
+from app.model.weights import Weights
+
+RESNET18 = RECORDS["resnet18"]
 
 LABELS = tuple(Label(index, None, name, None) for index, name in enumerate(("cat", 'dog, "big"', "杯")))
 

@@ -15,10 +15,14 @@ from PIL import Image
 from app.classifier import Classifier
 from app.model import KNOWN_CLASS, KNOWN_PHOTO, Model
 from app.model.engines import Inference, Pixels
+from app.model.heads import Head
 from app.model.labels import imagenet_labels
-from app.model.weights import RESNET18, Weights
+from app.model.records import RECORDS
+from app.model.weights import Weights
 from app.photos.decoders import Decoders
 from app.photos.decoding import decode
+
+RESNET18 = RECORDS["resnet18"]
 
 CLASSES = 1000
 
@@ -38,7 +42,8 @@ class FakeEngine:
     name = "fake"
     precision = "fp32"
     batches = False
-    class_weights = np.ones((CLASSES, 4), np.float32)
+    head = Head(np.ones((CLASSES, 4), np.float32))
+    grid = (7, 7)
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
         logits = np.zeros((len(batch), CLASSES), np.float32)

@@ -9,14 +9,16 @@ import re
 from collections.abc import Callable
 
 import pytest
-from fakes import colour_png, fake_classifier
+from fakes import FakeEngine, colour_png, fake_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, assert_problem_document, form
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.model.weights import RESNET18
+from app.model.records import RECORDS
 from app.settings import Settings
+
+RESNET18 = RECORDS["resnet18"]
 
 DALMATIAN = colour_png(251, 7, 80)
 COCK = colour_png(7, 251, 80)
@@ -44,9 +46,9 @@ def test_answer_is_this_very_text(client: FlaskClient) -> None:
     digest = hashlib.sha256(DALMATIAN).hexdigest()
     expected = (
         '{"predictions":['
-        '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","confidence":0.665241},'
-        '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","confidence":0.244728},'
-        '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡","confidence":0.090031}'
+        '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null,"confidence":0.665241},'
+        '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","label_gloss":"rooster","confidence":0.244728},'
+        '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡","label_gloss":null,"confidence":0.090031}'
         f'],"image":{{"width":300,"height":260,"format":"PNG","sha256":"{digest}"}},"model":{MODEL}}}\n'
     )
     assert upload(client, DALMATIAN).data == expected.encode()
@@ -119,6 +121,21 @@ def test_heat_maps_come_with_the_first_ten_answers_alone(client: FlaskClient) ->
 def test_bad_top_is_refused_with_its_range(client: FlaskClient, path: str, top: str) -> None:
     answer = client.post(f"/api/v1/{path}", query_string={"top": top}, **form(COCK))
     assert assert_problem(answer, 400, "bad-parameter") == "The parameter 'top' must be a whole number from 1 to 1000."
+
+
+def test_model_without_heat_maps_leaves_them_out(make_settings: Callable[..., Settings]) -> None:
+    engine = FakeEngine()
+    engine.head = None
+    client = create_app(make_settings(), fake_classifier(engine)).test_client()
+    assert client.get("/api/v1/model").json["heatmap"] is None
+    answer = upload(client, DALMATIAN, to="predict?heatmap=1").json
+    assert [prediction for prediction in answer["predictions"] if "heatmap" in prediction] == []
+    detail = assert_problem(upload(client, DALMATIAN, to="heatmap"), 422, "no-heat-map")
+    assert detail == "The model resnet18 has no heat maps."
+
+
+def test_model_tells_the_size_of_heat_maps(client: FlaskClient) -> None:
+    assert client.get("/api/v1/model").json["heatmap"] == {"rows": 7, "columns": 7}
 
 
 def test_heatmap_comes_on_request_with_the_crop_it_covers(client: FlaskClient) -> None:
@@ -256,7 +273,7 @@ def test_model_describes_what_serves_without_its_path(client: FlaskClient) -> No
 def test_labels_list_all_classes_with_chinese_unescaped(client: FlaskClient) -> None:
     answer = client.get("/api/v1/labels")
     assert [label["class_id"] for label in answer.json["labels"]] == list(range(1000))
-    assert '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗"}' in answer.text
+    assert '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null}' in answer.text
 
 
 @pytest.mark.parametrize(
@@ -279,3 +296,45 @@ def test_other_methods_are_refused_and_told_which_work(
 @pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v2/predict", "/api/v1/predict/", "/api/v1/predict/x"])
 def test_unknown_addresses_are_problems(client: FlaskClient, path: str) -> None:
     assert path in assert_problem(client.get(path), 404, "not-found")
+
+
+def test_thumbnail_is_the_upright_photo_small(client: FlaskClient) -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6  # turned clockwise by a quarter
+    photo = encode(cat(400, 200), "JPEG", exif=turned)
+    answer = upload(client, photo, to="thumbnail?side=100")
+    assert (answer.status_code, answer.mimetype, answer.headers["Cache-Control"]) == (200, "image/jpeg", "no-store")
+    assert re.match(r"decode;dur=[0-9.]+, queue;dur=[0-9.]+, total;dur=", answer.headers["Server-Timing"])
+    with Image.open(io.BytesIO(answer.data)) as image:
+        assert (image.size, dict(image.getexif())) == ((50, 100), {})
+
+
+def test_thumbnail_is_webp_where_that_is_preferred(client: FlaskClient) -> None:
+    answer = client.post("/api/v1/thumbnail", **form(COCK), headers={"Accept": "image/webp"})
+    assert (answer.mimetype, answer.headers["Vary"]) == ("image/webp", "Accept")
+
+
+def test_thumbnail_needs_no_model(make_settings: Callable[..., Settings]) -> None:
+    def fail() -> Model:
+        raise WeightsError("The weights have not been fetched yet.")
+
+    app = create_app(make_settings(), make_classifier(fail))
+    assert upload(app.test_client(), COCK, to="thumbnail").status_code == 200
+    assert upload(app.test_client(), COCK).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("photo", "query", "status", "slug"),
+    [
+        (COCK, "?side=15", 400, "bad-parameter"),
+        (COCK, "?side=1025", 400, "bad-parameter"),
+        (COCK, "?top=3", 400, "bad-parameter"),
+        (b"", "", 400, "no-photo"),
+        (b"just text", "", 415, "unsupported-image"),
+        (COCK[:200], "", 422, "broken-image"),
+    ],
+)
+def test_thumbnail_of_a_bad_request_is_a_problem(
+    client: FlaskClient, photo: bytes, query: str, status: int, slug: str
+) -> None:
+    assert_problem(upload(client, photo, to=f"thumbnail{query}"), status, slug)

@@ -6,15 +6,21 @@ import base64
 import gzip
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from fakes import colour_png
+from fakes import colour_png, encode, make_classifier
+from PIL import Image
 from workers import Running, ask, running
 
+from app import create_app
+from app.errors import WeightsError
+from app.model import Model
 from app.settings import Settings
 
 COCK = colour_png(7, 251, 80)
+JPEG = encode(Image.new("RGB", (30, 20), (7, 251, 80)), "JPEG")
+CAMERA_JPEG = JPEG[:2] + b"\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08" + bytes(18) + JPEG[2:]
 BASE64 = base64.b64encode(COCK)
 WRAPPED = base64.encodebytes(COCK).replace(b"\n", b"\r\n")
 ITSELF = b'Content-Disposition: form-data; name="file"'
@@ -219,6 +225,15 @@ REFUSED: dict[str, tuple[bytes, str, int, bytes]] = {
     "gzip as a photo": (gzip.compress(COCK), "image/png", 415, b"This is gzip data"),
     "photo read as UTF-8": (COCK.decode("utf-8", "replace").encode(), "image/png", 415, b"This was a file of bytes"),
     "photo read as Latin-1": (COCK.decode("latin-1").encode(), "image/png", 415, b"This was a file of bytes"),
+    "PNG by curl -d": (COCK.translate(None, b"\r\n\0"), "image/png", 415, b"Line ends or zero bytes"),
+    "PNG by FTP as text": (COCK.replace(b"\r\n", b"\n"), "image/png", 415, b"Line ends or zero bytes"),
+    "JPEG by curl -d": (JPEG.translate(None, b"\r\n\0"), "image/jpeg", 415, b"Line ends or zero bytes"),
+    "JPEG of a camera by curl -d": (
+        CAMERA_JPEG.translate(None, b"\r\n\0"),
+        "image/jpeg",
+        415,
+        b"Line ends or zero bytes",
+    ),
     "wget --post-file": (
         COCK,
         "application/x-www-form-urlencoded",
@@ -267,3 +282,31 @@ def test_text_in_a_batch_carries_its_problem(server: Running) -> None:
     assert status == 200
     assert [result.get("status", 200) for result in results] == [400, 400, 200]
     assert "Addresses are not fetched" in results[0]["detail"]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_batch_without_a_model_is_one_problem(make_settings: Callable[..., Settings], accept: str) -> None:
+    def fail() -> Model:
+        raise WeightsError("The weights are missing.")
+
+    with running(make_settings(), {}) as server:
+        server.worker.wsgi = create_app(make_settings(), make_classifier(fail))
+        sent = post(form(NAMED), FORM, "/api/v1/predict/batch", f"Accept: {accept}\r\n")
+        status, headers, _ = ask(server, sent)
+    assert (status, headers["content-type"]) == (503, "application/problem+json")
+
+
+def test_lines_of_a_batch_name_each_mistake(server: Running) -> None:
+    address = b"--X\r\n" + NAMED + b"\r\n\r\nhttps://a.example/b.jpg\r\n"
+    sent = post(
+        form(NAMED, before=address),
+        FORM,
+        "/api/v1/predict/batch",
+        "Accept: application/x-ndjson\r\nConnection: close\r\n",
+    )
+    with server.connect() as connection:
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    lines = [json.loads(line) for line in received.splitlines() if line.startswith(b"{")]
+    assert sorted((line.get("index", 2), line.get("status")) for line in lines) == [(0, 415), (1, None), (2, None)]
+    assert b"This is the address of a photo" in received

@@ -1,8 +1,8 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
-import { formats, headBytes } from '../page/words.js';
+import { formats, headBytes, resized } from '../page/words.js';
 import { Failure } from './failure.js';
-import { canBeScaled, encodeScaled, SHORT_SIDE, uprightSides } from './scaler.js';
+import { canBeScaled, encodeScaled, isSmall, uprightSides } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';
 import { isWhole } from './whole.js';
 
@@ -18,7 +18,7 @@ export async function prepare(file, limitBytes) {
   const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file, bytes) : { bitmap: await decode(file) };
   const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
   const original = { kind, bytes: file.size, width, height };
-  const isFine = orientation === 1 && Math.min(width, height) <= SHORT_SIDE;
+  const isFine = orientation === 1 && isSmall({ width, height }, resized);
   const canScale = Boolean(bitmap) && canBeScaled(bitmap);
   const isSent = bytes && kind in STRIPPERS && (isFine || !canScale);
   if (canScale && !isSent) {
@@ -101,13 +101,13 @@ const waiting = new Map();
 
 // In the worker where there is one that can draw, else here.
 function scale(bitmap, orientation) {
-  if (typeof OffscreenCanvas === 'undefined') return encodeScaled(bitmap, orientation);
+  if (typeof OffscreenCanvas === 'undefined') return encodeScaled(bitmap, orientation, resized);
   worker ??= startWorker();
   latestId += 1;
   const id = latestId;
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, bitmap, orientation }, [bitmap]);
+    worker.postMessage({ id, bitmap, orientation, resized }, [bitmap]);
   });
 }
 

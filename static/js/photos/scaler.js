@@ -2,10 +2,9 @@
 
 import { scaleDown } from './resample.js';
 
-// Twice the side of what the model sees, so that nothing it could see is lost.
-export const SHORT_SIDE = 512;
-// The short side to which the server resizes before it crops.
-const RESIZED = 256;
+// What is sent is this much larger than what the server resizes to before it crops, so that nothing that the model could
+// see is lost.
+const FACTOR = 2;
 // WebP of quality 1 is lossless in Chromium, and a browser without WebP writes PNG. A JPEG of a third of the size
 // would move answers by up to 0.1.
 const ENCODING = ['image/webp', 1];
@@ -27,17 +26,22 @@ const UPRIGHT = {
 
 const isWorker = typeof WorkerGlobalScope !== 'undefined';
 
+// Tell whether a photo is no larger than what is sent; `resized` is the short side to which the server resizes.
+export function isSmall({ width, height }, resized) {
+  return Math.min(width, height) <= FACTOR * resized;
+}
+
 // The size to send: twice what the server resizes to, in whole pixels, so that it halves both sides exactly and crops
 // where it would crop the full photo.
-export function scaledSize({ width, height }) {
+function scaledSize({ width, height }, resized) {
+  if (isSmall({ width, height }, resized)) return [width, height];
   const short = Math.min(width, height);
-  if (short <= SHORT_SIDE) return [width, height];
-  return [width, height].map((side) => (SHORT_SIDE / RESIZED) * Math.floor((RESIZED * side) / short));
+  return [width, height].map((side) => FACTOR * Math.floor((resized * side) / short));
 }
 
 // Encode a bitmap, scaled down and turned upright; closes it.
-export async function encodeScaled(bitmap, orientation) {
-  const [width, height] = scaledSize(bitmap);
+export async function encodeScaled(bitmap, orientation, resized) {
+  const [width, height] = scaledSize(bitmap, resized);
   const pixels = scaleDown(bitmap, width, height, makeCanvas);
   bitmap.close();
   const stored = makeCanvas(width, height);
@@ -84,9 +88,9 @@ function makeCanvas(width, height) {
 }
 
 if (isWorker) {
-  onmessage = async ({ data: { id, bitmap, orientation } }) => {
+  onmessage = async ({ data: { id, bitmap, orientation, resized } }) => {
     try {
-      postMessage({ id, blob: await encodeScaled(bitmap, orientation) });
+      postMessage({ id, blob: await encodeScaled(bitmap, orientation, resized) });
     } catch (error) {
       postMessage({ id, reason: String(error) });
     }

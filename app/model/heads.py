@@ -1,0 +1,84 @@
+"""What a network does after its last feature map, in NumPy: how a class's heat map comes out of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+RELU, HARDSWISH = "relu", "hardswish"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier that is applied to each cell of a feature map as it is to their mean.
+
+    `weight` (classes, K) is the last layer's matrix. Where a hidden layer comes before it, `hidden_weight` (K, C) and
+    `hidden_bias` (K) are that layer's, and `activation` is `relu` or `hardswish`; else K is C, the map's channels.
+    """
+
+    weight: Floats
+    hidden_weight: Floats | None = None
+    hidden_bias: Floats | None = None
+    activation: str = ""
+
+    def cells(self, features: Floats) -> Floats:
+        """Turn a feature map (C, h, w) into what the last layer sees of each cell (K, h, w).
+
+        Without a hidden layer that is the map itself, and the class activation map is exact: its mean is the class's
+        logit without the bias. With one, each cell is classified as if the whole photo were like it.
+        """
+        if self.hidden_weight is None or self.hidden_bias is None:
+            return features
+        hidden = np.tensordot(self.hidden_weight, features, axes=1) + self.hidden_bias[:, None, None]
+        return np.asarray(_activate(hidden, self.activation), np.float32)
+
+    def logits(self, features: Floats) -> Floats:
+        """Return the logits (classes), without the last layer's bias, of a feature map whose cells are averaged."""
+        pooled = features.mean(axis=(1, 2), keepdims=True)
+        return np.asarray(self.weight @ self.cells(pooled)[:, 0, 0], np.float32)
+
+    def to_bytes(self) -> bytes:
+        """Write a .npy file: the matrix, or a record of matrix, hidden layer and activation."""
+        if self.hidden_weight is None or self.hidden_bias is None:
+            return _npy(self.weight)
+        parts = {"weight": self.weight, "hidden_weight": self.hidden_weight, "hidden_bias": self.hidden_bias}
+        kinds = [(name, np.float32, part.shape) for name, part in parts.items()]
+        record = np.zeros((), [*kinds, ("activation", "U16")])
+        for name, part in parts.items():
+            record[name] = part
+        record["activation"] = self.activation
+        return _npy(record)
+
+
+# In the place of a head that has no heat map: the map is normalised or flattened after pooling, say.
+NO_HEAD = np.zeros((0, 0), np.float32)
+
+
+def head_bytes(head: Head | None) -> bytes:
+    """Write a head as `read_head` reads it."""
+    return _npy(NO_HEAD) if head is None else head.to_bytes()
+
+
+def read_head(data: bytes) -> Head | None:
+    """Read the .npy file of a head; None for a network that has no heat map."""
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    if array.dtype.names:
+        return Head(array["weight"], array["hidden_weight"], array["hidden_bias"], str(array["activation"]))
+    return Head(array) if array.size else None
+
+
+def _activate(values: Floats, activation: str) -> Floats:
+    if activation == HARDSWISH:
+        return np.asarray(values * np.clip(values + 3, 0, 6) / 6, np.float32)
+    return np.maximum(values, 0)
+
+
+def _npy(array: npt.NDArray[np.generic]) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()

@@ -1,0 +1,38 @@
+"""What is said where the cache cannot be written, and how a full disk is told from other reasons."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(folder: Path, error: Exception, needed_bytes: int) -> bool:
+    """Return whether a failure to write below a folder, which must exist, comes from a full disk or a spent quota.
+
+    OpenVINO gives no reason and takes away what it has written, so the room that is left is compared with what is
+    needed.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    try:
+        return shutil.disk_usage(folder).free < needed_bytes
+    except OSError:
+        return False
+
+
+def no_room(folder: Path) -> str:
+    """Say that the disk of a folder of the cache is full."""
+    return f"There is no room in {folder}: its disk is full. Set TOPTHREE_CACHE to a folder on a disk with more room."
+
+
+def not_writable(folder: Path, error: OSError) -> str:
+    """Say why nothing can be written into a folder of the cache."""
+    if error.errno in _NO_ROOM:
+        return no_room(folder)
+    return (
+        f"The folder {folder} cannot be written: {error.strerror or error}. "
+        "Set TOPTHREE_CACHE to a folder that can be written."
+    )

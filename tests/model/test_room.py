@@ -1,0 +1,97 @@
+"""A cache on a full disk: whatever is written into it, the sentence names the disk and what to set."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bundling import small_bundle
+from file_server import CONTENT, SHA256, FileServer, serving
+
+from app.model.room import is_full, no_room, not_writable
+
+ROOT = Path(__file__).resolve().parents[2]
+MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"'
+DOWNLOAD = """
+import pathlib, sys
+from app.model.download import fetch
+url, cache, sha256, size = sys.argv[1:]
+try:
+    fetch(url, pathlib.Path(cache, "weights", "a.pth"), sha256=sha256, size_bytes=int(size))
+except Exception as error:
+    print(error)
+"""
+UNPACK = """
+import pathlib, sys
+from app.model.bundle import read_bundle
+from app.model.opening import unpack
+try:
+    unpack(read_bundle(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """Return where a small disk can be mounted in a namespace of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if on_disk(folder, "1m", "true").returncode:
+        pytest.skip("no file system can be mounted here")
+    return folder
+
+
+def on_disk(folder: Path, size: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that sees a disk of this size in a folder; the disk ends with it."""
+    inside = ["unshare", "-rm", "sh", "-c", MOUNT, "sh", size, str(folder), *command]
+    environment = os.environ | {"TOPTHREE_CACHE": str(folder), "HOME": str(folder)}
+    return subprocess.run(inside, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """Serve one file."""
+    with serving() as server:
+        yield server
+
+
+def test_download_onto_a_full_disk_says_so(disk: Path, server: FileServer) -> None:
+    done = on_disk(disk, "128k", sys.executable, "-c", DOWNLOAD, server.url, str(disk), SHA256, str(len(CONTENT)))
+    assert done.stdout == f"{no_room(disk / 'weights')}\n", done.stderr
+
+
+def test_bundle_unpacked_onto_a_full_disk_says_so(disk: Path, tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path)
+    done = on_disk(disk, "8k", sys.executable, "-c", UNPACK, str(bundle), str(disk))
+    assert done.stdout == f"The bundle {bundle} cannot be unpacked. {no_room(disk / 'bundles')}\n", done.stderr
+
+
+def test_model_prepared_onto_a_full_disk_says_so(disk: Path) -> None:
+    command = 'echo "A test asked for it." > "$0"/fallback-in-use; "$1" -m app prepare; echo $?; ls -A "$0"/prepared'
+    done = on_disk(disk, "10m", "sh", "-c", command, str(disk), sys.executable)
+    assert done.stderr.splitlines()[-1] == f"Error: {no_room(disk / 'prepared')}"
+    assert done.stdout.split() == ["1", ".lock"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_quota_is_a_full_disk_too(tmp_path: Path, number: int) -> None:
+    error = OSError(number, os.strerror(number))
+    assert is_full(tmp_path, error, 0)
+    assert not_writable(tmp_path, error) == no_room(tmp_path)
+
+
+def test_other_reasons_are_said_as_they_are(tmp_path: Path) -> None:
+    assert not is_full(tmp_path, RuntimeError("Something else."), 1)
+    assert is_full(tmp_path, RuntimeError("Something else."), 2**60)
+    assert not is_full(tmp_path / "nowhere", RuntimeError("Something else."), 1)
+    denied = not_writable(tmp_path, PermissionError(errno.EACCES, "Permission denied"))
+    assert denied == (
+        f"The folder {tmp_path} cannot be written: Permission denied. "
+        "Set TOPTHREE_CACHE to a folder that can be written."
+    )
