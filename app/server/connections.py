@@ -54,6 +54,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.connections = connections
         self.file = sock.fileno()
         self.parser_class = partial(Request, self)
+        self.rest = b""  # what came behind a request, until that has been answered
         self.skips = 0  # how many bytes to drop
         self.ends = False  # whether the connection ends when its answer has been read
         self.has_left = False
@@ -81,15 +82,19 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.refuse(BadRequest("The request ended before it was complete."))
 
     def received(self, data: bytes) -> bool:
-        """Drop what belongs to a body that is not taken, and parse the rest."""
+        """Drop what belongs to a body that is not taken, and parse the rest; one request at a time."""
         self.moved_bytes += len(data)
-        skipped = min(self.skips, len(data))
-        self.skips -= skipped
-        return bool(super().received(data[skipped:] if skipped else data))
+        if self.skips:
+            skipped = min(self.skips, len(data))
+            self.skips -= skipped
+            data = data[skipped:]
+        if not self.ends and (self.requests or self.total_outbufs_len or self.rest):
+            self.rest += data
+        return not (self.ends or self.rest) and bool(super().received(data))
 
     def readable(self) -> bool:
         """Return whether to read."""
-        return not self.has_left and bool(super().readable() or self.ends)
+        return not (self.has_left or self.rest) and bool(super().readable() or self.ends)
 
     def send(self, data: bytes, do_close: bool = True) -> int:
         """Send what the client takes, and count it."""
@@ -109,10 +114,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def look(self) -> None:
         """See, after anything has happened, what is held and what is waited for now."""
         requests = [each for each in (*self.requests, self.request) if each is not None]
-        before, self.held_bytes = self.held_bytes, sum(each.held_bytes for each in requests) + self.total_outbufs_len
+        unsent_and_rest = self.total_outbufs_len + len(self.rest)
+        before, self.held_bytes = self.held_bytes, sum(each.held_bytes for each in requests) + unsent_and_rest
         self.connections.hold(self.held_bytes - before)
         wait = self._waits_for()
-        if wait == "end" and (self.has_left or (self.ends and not self.skips)):
+        if wait in ("request", "head", "body") and self.rest:
+            data, self.rest = self.rest, b""
+            self.received(data)
+            self.connections.changed.append(self.file)
+        elif wait == "end" and (self.has_left or (self.ends and not self.skips)):
             self.handle_close()
         elif wait is not self.wait and self.connected:
             self._begin(wait)
@@ -173,12 +183,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def end(self) -> None:
         """End the connection when the client has read its answer; no request is taken any more."""
-        with self.requests_lock:
-            del self.requests[1:]
-            if self.request is not None:
-                self.request.close()
-                self.request = None
-            self.ends, self.skips = True, self.skips or MAX_SKIPPED_BYTES
+        self.ends, self.skips, self.rest = True, self.skips or MAX_SKIPPED_BYTES, b""
 
     def check_client_disconnected(self) -> bool:
         """Return whether the client has disconnected, or sends no more."""

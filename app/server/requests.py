@@ -55,7 +55,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         return 0 if self.refusal else int(self.header_bytes_received + self.body_bytes_received)
 
     def received(self, data: bytes) -> int:
-        """Take bytes, and return how many of them belong to this request, whether they are kept or not."""
+        """Take bytes, of which those behind this request are left to the channel; return how many they are."""
         is_head = not self.headers_finished
         consumed = self._take_chunks(data) if self.chunked else int(super().received(data))
         if self.error is not None and self.refusal is None:
@@ -68,6 +68,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             consumed += self._skip(len(data) - consumed)
         if self.completed:
             self.expect_continue = False
+            self._channel.rest = data[consumed:]
+            return len(data)
         return consumed
 
     def parse_header(self, header_plus: bytes) -> None:

@@ -116,6 +116,7 @@ def heatmap() -> flask.Response:
 
 
 @blueprint.post("/thumbnail")
+@takes(ONE_PHOTO)
 def thumbnail() -> flask.Response:
     """Answer with the upright photo, small, as JPEG or, where `Accept` prefers it, WebP; no model is needed."""
     refuse_unknown("side")

@@ -191,6 +191,17 @@ def test_a_fast_upload_is_not_taken_for_the_slowest(run_worker: Callable[..., Ru
             assert read_answer(fast)[0] == 415
 
 
+def test_requests_in_a_row_wait_for_their_turn(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    labels = b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n"
+    size = len(ask(server, labels)[2])
+    with server.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(labels * 5000)
+        wait_until(lambda: any(conn.wait == "reader" for conn in server.worker.connections.channels))
+        assert server.worker.connections.held_bytes < 3 * size + 5000 * len(labels)
+
+
 def test_a_reader_that_never_reads_is_let_go(run_worker: Callable[..., Running]) -> None:
     server = run_worker(stall_seconds=1)
     with server.connect() as connection:

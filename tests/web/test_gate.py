@@ -17,12 +17,12 @@ from app.settings import Settings
 from app.telemetry import metrics
 from app.web.gate import MAX_LARGE_FORMS, Gate, Head
 from app.web.keys import Key, digest_of, new_token
-from app.web.uploads import FRAMING_BYTES
+from app.web.uploads import FRAMING_BYTES, limit_of
 
 PHOTO = colour_png(9)
 TOKEN = new_token()
 PREDICT = "/api/v1/predict"
-ROUTES = [PREDICT, f"{PREDICT}/batch", "/api/v1/embed", "/api/v1/heatmap"]
+ROUTES = [PREDICT, f"{PREDICT}/batch", "/api/v1/embed", "/api/v1/heatmap", "/api/v1/thumbnail"]
 LARGE = FRAMING_BYTES + 1
 
 
@@ -68,6 +68,12 @@ def test_every_route_of_photos_is_refused_at_capacity(app: flask.Flask, route: s
     assert isinstance(refusal.problem, Overloaded)
     leaves[0]()
     assert gate.refuse(head(route)) is None
+
+
+def test_every_route_of_posts_declares_its_size(app: flask.Flask) -> None:
+    posts = [rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())]
+    assert sorted(rule.rule for rule in posts) == sorted([*ROUTES, "/"])
+    assert [rule.rule for rule in posts if limit_of(app.view_functions[rule.endpoint]) is None] == []
 
 
 @pytest.mark.parametrize("other", [head("/"), head("/api/v1/labels"), head(method="GET"), head("/healthz", 0)])
