@@ -12,11 +12,13 @@ from app.errors import KeysError, PlanError
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
+from app.processes.readiness import Readiness
 from app.processes.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
-from app.web.probes import Readiness, keep_watch_in_background, warm_up_in_background
+from app.web.probes import keep_watch_in_background, warm_up_in_background
+from app.web.service import service_of
 
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
@@ -152,20 +154,20 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Load the model after the fork, without waiting for a first request, and reload it when the master says so."""
-    classifier, keys = worker.wsgi.extensions["topthree"], worker.wsgi.extensions["topthree_keys"]
+    found = service_of(worker.wsgi)
 
     def use(prepared):
-        model, key_set = prepared
-        classifier.use(model)
-        keys.use(key_set)
+        model, keys = prepared
+        found.classifier.use(model)
+        found.keys.use(keys)
 
-    reloader = Reloader(lambda: (classifier.build(), keys.read()), use, _reloads, worker.slot)
+    reloader = Reloader(lambda: (found.classifier.build(), found.keys.read()), use, _reloads, worker.slot)
     # A signal may come in the middle of anything; what it asks for is begun in the worker's loop.
     signal.signal(signal.SIGHUP, lambda *_: worker.call_soon(reloader.follow))
     signal.siginterrupt(signal.SIGHUP, False)
     worker.call_soon(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
-    keep_watch_in_background(classifier, _readiness, worker.slot)
+    keep_watch_in_background(found.classifier, _readiness, worker.slot)
 
 
 def child_exit(server, worker):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,11 @@ from .errors import (
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model, load_model
 from .model.engines import Engine, Floats, Inference, Pixels
+from .model.heads import Head
 from .model.labels import Label
 from .photos.decoders import Decoded, Decoders
 from .photos.decoding import Geometry
-from .photos.heatmaps import MOST_HEATMAPS, Grid, activation_maps
+from .photos.heatmaps import MAX_HEATMAPS, Grid, activation_maps
 from .photos.protocol import Wanted
 from .processes.plan import SPARE_SLOTS, make_plan
 from .queueing.lanes import Lanes
@@ -35,8 +37,8 @@ from .queueing.scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn
 from .settings import Settings
 from .telemetry import metrics, traces
 
-LARGEST_BATCH = 32
-# How long the known photo may take, wait for a slot included, before the model counts as not answering.
+MAX_BATCH = 32
+# The known photo may take this long, including the wait for a slot, before the check fails.
 CHECK_SECONDS = 20.0
 DOUBT_SECONDS = 10.0
 
@@ -55,18 +57,36 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is on a photo: its likeliest classes, facts of the image, and how long each stage took, in seconds.
+class Outputs:
+    """What to compute of a photo besides the `top` most likely classes.
 
-    `image` holds width, height, format and SHA-256 as answers show them. Where heat maps were asked for,
-    `heatmaps` holds rows of numbers from 0 to 1 for each of the first `MOST_HEATMAPS` predictions, and `image` the
-    crop that they cover; a model without heat maps has None. `thumbnail` is uint8 RGB of shape (height, width, 3), and
-    `embedding` float32 (C), the spatial mean of the features, where they were asked for.
-    `batch_size` tells how many photos were computed together.
+    `heatmap` asks for a heat map of each of the first `MAX_HEATMAPS` of them, or only of `heatmap_class` if that is
+    given. `thumbnail_side` is the longest side of a small copy in pixels, 0 for none.
+    """
+
+    top: int = 3
+    heatmap: bool = False
+    heatmap_class: int | None = None
+    thumbnail_side: int = 0
+    embedding: bool = False
+
+
+DEFAULT_OUTPUTS = Outputs()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The most likely classes of a photo, facts about the image, and the duration of each stage in seconds.
+
+    `image` holds width, height, format and SHA-256 as answers show them. If heat maps were asked for, `heatmaps` holds
+    rows of numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions, and `image` the crop that they cover;
+    a model without heat maps has None. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32
+    (C), the spatial mean of the features, if they were asked for. `batch_size` is the number of photos that were
+    computed together.
     """
 
     predictions: list[Prediction]
-    image: dict[str, object]
+    image: dict[str, Any]
     heatmaps: list[Grid] | None
     thumbnail: Pixels | None
     embedding: Floats | None
@@ -77,7 +97,7 @@ class Answer:
 
 
 class Classifier:
-    """The one model of a process. `load` builds it on first use; a load that fails is tried again at the next."""
+    """The one model of a process. `load` creates it on first use; the next use tries again if that fails."""
 
     def __init__(self, load: Callable[[], Model], decoders: Decoders, *, cpus: int = 1) -> None:
         self._load = load
@@ -88,16 +108,16 @@ class Classifier:
         self._decoders = decoders
         self.slots = Slots(cpus + SPARE_SLOTS)
         self._lanes = Lanes(self.slots, decoders)
-        self._batcher = Batcher(self._infer_batch, largest_batch=LARGEST_BATCH)
+        self._batcher = Batcher(self._infer_batch, largest_batch=MAX_BATCH)
         self._last_success = 0.0
         self._asked_since = False
         self.failure: ModelUnavailable | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, *, max_bytes: int | None = None) -> Classifier:
-        """Make the classifier that the settings describe; its model is loaded and its decoders start on first use.
+        """Create the classifier of the settings; its model is loaded and its decoders start on first use.
 
-        Photos may have up to `max_bytes`, or what an upload may have.
+        Photos may have up to `max_bytes`, by default as many as an upload.
         """
         plan = make_plan(settings)
         decoders = Decoders(
@@ -105,12 +125,11 @@ class Classifier:
         )
         return cls(lambda: load_model(settings), decoders, cpus=plan.cpus_per_worker)
 
-    @property
-    def model(self) -> Model:
+    def load_model(self) -> Model:
         """Return the model, loading it first if none is loaded; raises ModelUnavailable with the reason."""
         if self._model is None:
             failed_before = self._failed_loads
-            with self._loading:  # whatever another thread's load ends with, those who waited for it share
+            with self._loading:  # threads that wait for another one's load share its result, a failure too
                 if self._failed_loads > failed_before and self.failure:
                     raise ModelUnavailable(self.failure.detail, self.failure.reason)
                 if self._model is None:
@@ -125,8 +144,8 @@ class Classifier:
 
     @property
     def max_parallel(self) -> int:
-        """Return how many photos of one request are worked on at once; loads the model."""
-        return LARGEST_BATCH if self.model.engine.batches else self._cpus
+        """Return how many photos of one request are computed in parallel; loads the model if necessary."""
+        return MAX_BATCH if self.load_model().engine.batches else self._cpus
 
     def _load_first(self) -> None:
         try:
@@ -146,7 +165,7 @@ class Classifier:
             raise ModelUnavailable(TopthreeError.public, str(error)) from error
 
     def _note_failure(self, error: ModelUnavailable) -> None:
-        """Keep what a failure says, without the frames that its traceback would keep with it."""
+        """Store what a failure says, without the frames that its traceback would keep in memory."""
         self.failure = ModelUnavailable(error.detail, error.reason)
 
     def _put(self, model: Model) -> None:
@@ -154,28 +173,28 @@ class Classifier:
         metrics.set_model(model.identity)
 
     def build(self) -> Model:
-        """Load and check a model, from what the settings name as it is now, beside the one that answers.
+        """Load and check another model from the files that the settings name; the model in use stays in use.
 
-        Raises ModelUnavailable with the reason; whatever happens, the model in use stays in use.
+        Raises ModelUnavailable with the reason.
         """
         model = self._try_load()
         self._check(model)
         return model
 
     def use(self, model: Model) -> None:
-        """Answer with this model from the next request on; those that have begun end with the one they began with."""
+        """Answer with this model from the next request on; requests in progress keep the one they began with."""
         with self._loading:
             self._put(model)
 
     def warm_up(self) -> None:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
 
-        The photo goes the whole way of any other, decoder included, so that what fails here fails for all. Decoders
-        and model start at the same time.
+        The photo takes the same path as any other, decoder included, so that a failure here is a failure of all.
+        Decoders and model start at the same time.
         """
         with suppress(Overloaded):  # it is tried again with the known photo, whose failure is reported
             self._decoders.begin()
-        model = self.model
+        model = self.load_model()
         try:
             self._check(model)
         except ModelUnavailable as error:
@@ -185,7 +204,7 @@ class Classifier:
         self._note_success()
 
     def log_sandbox(self) -> None:
-        """Log what the decoders' sandbox enforces; to be called when they have started."""
+        """Log which restrictions the decoders' sandbox enforces; call it when they have started."""
         self._decoders.log_measures()
 
     def _check(self, model: Model) -> None:
@@ -206,33 +225,28 @@ class Classifier:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether photos were asked for, and none has succeeded for `DOUBT_SECONDS`."""
+        """Return whether there were requests for photos, but none has succeeded for `DOUBT_SECONDS`."""
         return self._asked_since and time.monotonic() - self._last_success >= DOUBT_SECONDS
 
     def classify(
         self,
         data: bytes,
+        outputs: Outputs = DEFAULT_OUTPUTS,
         *,
         max_pixels: int,
-        top: int = 3,
-        heatmap: bool = False,
-        heatmap_class: int | None = None,
-        thumbnail_side: int = 0,
-        embedding: bool = False,
         sha256: str | None = None,
         model: Model | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
-        """Decode a photo and return its `top` likeliest classes.
+        """Decode a photo and compute its outputs.
 
-        With `heatmap` there is a heat map of the first `MOST_HEATMAPS` of them, or of `heatmap_class` alone where that
-        is given. `model` is for callers who have looked at the model before, and want no other where it is replaced
-        meanwhile.
+        `sha256` is the photo's digest if the caller knows it already. `model` is for callers that have used a model
+        before and need the same one, even if it has been replaced since.
         Raises what `Lanes.decoded` raises, and ModelUnavailable.
         """
-        model = model or self.model
+        model = model or self.load_model()
         geometry = model.weights.record.geometry
-        wanted = Wanted(geometry, max_pixels, thumbnail_side)
+        wanted = Wanted(geometry, max_pixels, outputs.thumbnail_side)
         arrived = time.monotonic()
         self._asked_since = True
         with self._decoded(data, wanted, deadline) as (photo, turn):
@@ -243,14 +257,13 @@ class Classifier:
         if model.engine.batches:
             inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()
-        predictions = _predictions(inference.logits[0], model.labels, top)
-        ids = [row.class_id for row in predictions[:MOST_HEATMAPS]] if heatmap_class is None else [heatmap_class]
+        predictions = _predictions(inference.logits[0], model.labels, outputs.top)
         answer = Answer(
             predictions,
-            _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if heatmap else None),
-            heatmaps=_heatmaps(model, inference, ids) if heatmap else None,
+            _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if outputs.heatmap else None),
+            heatmaps=_heatmaps(inference, model.engine.head, predictions, outputs),
             thumbnail=photo.thumbnail,
-            embedding=inference.features[0].mean(axis=(1, 2)) if embedding else None,
+            embedding=inference.features[0].mean(axis=(1, 2)) if outputs.embedding else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,
@@ -276,7 +289,7 @@ class Classifier:
         return photo.thumbnail, seconds, turn.waited_seconds
 
     def close(self) -> None:
-        """Answer what waits, end the batcher's thread, if it runs, and the decoders."""
+        """Answer the requests that wait, then stop the batcher's thread and the decoders."""
         self._batcher.close()
         self._decoders.close()
 
@@ -290,7 +303,7 @@ class Classifier:
             raise
 
     def _infer_batch(self, items: Sequence[tuple[Engine, Pixels]]) -> list[tuple[Inference, int]]:
-        """Compute crops together, those that came before and after a change of the model each with their own."""
+        """Compute crops in one batch for each model: after a reload, crops of both models may wait."""
         results: list[tuple[Inference, int]] = []
         for engine, group in itertools.groupby(items, key=lambda item: item[0]):
             crops = np.stack([crop for _, crop in group])
@@ -307,9 +320,14 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
-def _heatmaps(model: Model, inference: Inference, class_ids: list[int]) -> list[Grid] | None:
-    head = model.engine.head
-    return activation_maps(head.cells(inference.features[0]), head.weight[class_ids]) if head else None
+def _heatmaps(
+    inference: Inference, head: Head | None, predictions: Sequence[Prediction], outputs: Outputs
+) -> list[Grid] | None:
+    if head is None or not outputs.heatmap:
+        return None
+    first = [row.class_id for row in predictions[:MAX_HEATMAPS]]
+    ids = first if outputs.heatmap_class is None else [outputs.heatmap_class]
+    return activation_maps(head.cells(inference.features[0]), head.weight[ids])
 
 
 def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Every failure that a caller can meet, one class each.
 
 TopthreeError
+├── SettingsError               a setting has a value that cannot be used
 ├── KeysError                   a file of API keys cannot be used
 ├── PlanError                   the machine, or the container's share of it, is too small
 ├── LabelsError                 a labels file cannot be used
@@ -37,7 +38,7 @@ TopthreeError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TopthreeError(Exception):
@@ -49,6 +50,12 @@ class TopthreeError(Exception):
 
     exit_status: ClassVar[int] = 1
     public: ClassVar[str] = "The model could not be loaded. The service's log has the reason."
+
+
+class SettingsError(TopthreeError):
+    """A setting has a value that cannot be used; the message names its variable."""
+
+    exit_status = 2
 
 
 class KeysError(TopthreeError):
@@ -94,7 +101,7 @@ class Problem(TopthreeError):
         super().__init__(detail)
         self.detail = detail
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Build the members of an `application/problem+json` document (RFC 9457, section 3)."""
         return {
             "type": f"/problems/{self.slug}",
@@ -292,7 +299,7 @@ class Draining(Problem):
         super().__init__(detail)
         self.in_flight = in_flight
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Build the document with a member `in_flight`, where it is known."""
         return super().as_dict() | ({} if self.in_flight is None else {"in_flight": self.in_flight})
 

@@ -121,3 +121,8 @@ def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return ipaddress.ip_address(host[1:-1] if re.fullmatch(r"\[.*:.*\]", host) else host)
     except ValueError:
         return None
+
+
+def base64_length(size: int) -> int:
+    """Return how many characters of base64 (RFC 4648, section 4) hold `size` bytes."""
+    return 4 * ((size + 2) // 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import parsers
+from .errors import SettingsError
 
 PREFIX = "TOPTHREE_"
 MEBI = 1024 * 1024
@@ -23,10 +24,6 @@ _PACKAGE = Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent
 # The folder of templates, static files and gunicorn.conf.py: in an installed wheel the package, else that beside it.
 RESOURCES = _PACKAGE if (_PACKAGE / "templates").is_dir() else ROOT
-
-
-class SettingsError(ValueError):
-    """A setting has a value that cannot be used; the message names its variable."""
 
 
 def setting(default: str | int, parse: Callable[[str], Any], help: str) -> Any:
@@ -286,7 +283,7 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")
     if settings.max_waiting_bytes < settings.max_batch_bytes:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
-    if settings.max_waiting_bytes < 4 * settings.max_upload_bytes // 3 + 4:
+    if settings.max_waiting_bytes < parsers.base64_length(settings.max_upload_bytes):
         raise SettingsError(
             "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES in base64, 4/3 of it."
         )

@@ -1,8 +1,8 @@
 """Compare requirements-serve.txt with the public advisories, by pip-audit and the OSV service.
 
-`make audit` runs this before a release. It ends with 0 where no advisory is known, 1 where one is, and 2 where nothing
-could be compared, with one sentence on the error output that says why. Every pin is compared, whatever Python it is
-for; of the libraries inside wheels the service knows little: CONTRIBUTING.md says where to read.
+`make audit` runs this before a release. The exit status is 0 if there is no advisory, 1 if there is one, and 2 if
+nothing could be compared; one sentence on standard error then gives the reason. Pins for all versions of Python are
+compared. OSV knows little about the libraries inside wheels: CONTRIBUTING.md lists where to read about them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def split_pins(lock: str) -> list[str]:
 
 
 def audit(pins: str, url: str | None) -> list[str]:
-    """Return one line for each advisory about one of the pins; raise NotComparedError where the service is silent."""
+    """Return one line for each advisory about one of the pins; raises NotComparedError if OSV does not answer."""
     with tempfile.TemporaryDirectory() as work:
         requirements, found = Path(work) / "pins.txt", Path(work) / "found.json"
         requirements.write_text(pins, encoding="utf-8")

@@ -45,7 +45,7 @@ def bmp_end_of_lines(size: int) -> bytes:
 
 
 def webp_64_megapixels(size: int) -> bytes:
-    """Make a lossless WebP of one colour, whose pixels take no bits at all."""
+    """Make a lossless WebP of one colour; its pixels take no bits."""
     encoded = io.BytesIO()
     Image.new("RGB", (1, 1)).save(encoded, "WEBP", lossless=True)
     data = bytearray(encoded.getvalue())
@@ -56,7 +56,7 @@ def webp_64_megapixels(size: int) -> bytes:
 
 
 def jpeg_refinements(size: int) -> bytes:
-    """Make a progressive JPEG of 64 megapixels that refines its zeros in as many scans as there is room for."""
+    """Make a progressive JPEG of 64 megapixels that refines its zeros in as many scans as fit."""
     blocks = (SIDE // 8) ** 2
     # Code 10 and fourteen bits say how many blocks more than 2^14 end here (ISO/IEC 10918-1, G.1.2.2).
     runs, left = divmod(blocks, 2**15 - 1)
@@ -67,7 +67,7 @@ def jpeg_refinements(size: int) -> bytes:
 
 
 def jpeg_cmyk(size: int) -> bytes:
-    """Make a progressive CMYK JPEG of 64 megapixels: its coefficients alone take half a gigabyte."""
+    """Make a progressive CMYK JPEG of 64 megapixels: its coefficients take half a gigabyte."""
     adobe = _segment(0xEE, b"Adobe\x00\x64\x00\x00\x00\x00\x00")
     scans = (_segment(0xDA, bytes([1, number, 0, 1, 63, 0])) + bytes(8) for number in range(1, 5))
     head = _jpeg_head([0x11, 0x11, 0x11, 0x11])
@@ -155,7 +155,7 @@ def avif_64_megapixels(size: int) -> bytes:
 
 
 def avif_that_lies(size: int) -> bytes:
-    """Make an AVIF that says it is of 64 by 64 pixels, and whose frame has 64 million."""
+    """Make an AVIF whose header claims 64 by 64 pixels, and whose frame has 64 million."""
     return with_size(avif_64_megapixels(size), 64, 64)
 
 
@@ -200,7 +200,7 @@ def _grow(data: bytes, size: int) -> bytes:
 
 
 def hostile(kind: str) -> bytes:
-    """Make a small BMP that no check can tell from a good one; `hostile_plugin.py` does to it what the kind says."""
+    """Make a small BMP that passes every check; `hostile_plugin.py` then does to it what the kind says."""
     encoded = io.BytesIO()
     Image.new("RGB", (32, 32), "orange").save(encoded, "BMP")
     data = encoded.getvalue()

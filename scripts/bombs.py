@@ -1,15 +1,16 @@
-"""Send files that cost much to a server of its own, and fail if other clients notice or a file costs too much.
+"""Send costly files to a server, and fail if other clients are affected or a file costs too much.
 
 usage: python scripts/bombs.py [--seconds 60] [--bombs FOLDER] [--grow]
 
-First each file is sent alone: its status, the processor time and memory of all the service's processes, and how long
-it took. Then two loads take turns: eight good clients alone, and the same beside sixteen clients that send the files,
-each the next one when its last is answered. The service lives in a control group of 1536 MiB where one can be made.
+First each file is sent by itself: its status is printed, with the processor time and memory of all processes of the
+service and the duration. Then two loads take turns: eight good clients, and the same with sixteen more clients that
+send the files, each its next one when its last is answered. The service runs in a control group of 1536 MiB if the
+system allows one.
 
-The trial fails when a good request is lost, when the good ones' 99th percentile is over twice that without bombs plus
-100 ms, when a probe takes over 100 ms, when the memory is over 1 GiB, when a file costs over 2.2 seconds of processor
-time, and when anything but 200, a 4xx or a 503 comes back. `--bombs` sends the files of a folder; `--grow` makes each
-as large as an upload may be.
+The trial fails if a good request is lost, if the 99th percentile of the good ones is over twice that without bombs
+plus 100 ms, if a probe takes over 100 ms, if the memory is over 1 GiB, if a file costs over 2.2 seconds of processor
+time, or if a response is not 200, a 4xx or a 503. `--bombs` sends the files of a folder; `--grow` makes each as large
+as an upload may be.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ LOST = 0
 
 @dataclass(frozen=True)
 class Cost:
-    """What one file took."""
+    """The costs of one file."""
 
     status: int
     processor_seconds: float
@@ -60,7 +61,7 @@ class Cost:
 
 @dataclass
 class Found:
-    """What a run measured."""
+    """The measurements of a run."""
 
     alone: dict[str, Cost] = field(default_factory=dict)
     without: Fates = field(default_factory=Fates)
@@ -70,7 +71,7 @@ class Found:
 
     @property
     def statuses(self) -> Counter[int]:
-        """Count the statuses that came back to all files that were sent together."""
+        """Count the statuses of all files that were sent together."""
         return sum(self.answers.values(), Counter[int]())
 
     @property
@@ -85,7 +86,7 @@ class Found:
 
 
 async def send(url: str, body: bytes) -> int:
-    """Send a file on a connection of its own; return the status, 0 where no answer comes."""
+    """Send a file on a new connection; return the status, or 0 if there is no response."""
     address = urlsplit(url)
     try:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -104,7 +105,7 @@ async def send(url: str, body: bytes) -> int:
 
 
 async def each_alone(server: OwnServer, watch: Watch, files: dict[str, bytes]) -> dict[str, Cost]:
-    """Send one file after the other, and measure what each takes until nothing computes any more."""
+    """Send one file after the other, and measure the cost of each until all processes are idle."""
     found = {}
     group = server.process.pid
     for name, body in files.items():
@@ -141,7 +142,7 @@ async def bombarding(
 
 
 async def all_together(server: OwnServer, watch: Watch, files: dict[str, bytes], seconds: float, found: Found) -> None:
-    """Measure the good clients alone and beside the files, by turns."""
+    """Measure the good clients without and with the files, in turns."""
     for _ in range(TURNS):
         async with load(server.url) as without:
             await asyncio.sleep(seconds / TURNS / 2)
@@ -154,7 +155,7 @@ async def all_together(server: OwnServer, watch: Watch, files: dict[str, bytes],
 
 
 async def measure(server: OwnServer, files: dict[str, bytes], seconds: float) -> Found:
-    """Send each file alone, then all together."""
+    """Send each file by itself, then all together."""
     found = Found()
     with watching(server) as watch:
         found.alone = await each_alone(server, watch, files)
@@ -168,7 +169,7 @@ def is_fair(status: int) -> bool:
 
 
 def print_found(found: Found, files: dict[str, bytes], group: Group | None) -> None:
-    """Print what each file cost, and what became of all requests together."""
+    """Print the cost of each file, and the outcome of all requests."""
     print(f"{'file':28} {'bytes':>10} status  processor s  memory MB  elapsed s")
     for name, cost in found.alone.items():
         numbers = f"{cost.status:6}  {cost.processor_seconds:11.2f}  {cost.memory_mb:9.0f}  {cost.seconds:9.2f}"
@@ -176,7 +177,7 @@ def print_found(found: Found, files: dict[str, bytes], group: Group | None) -> N
     print(f"without: {found.without}; p99 {found.without.p99_ms:.0f} ms")
     print(f"beside {ATTACKERS} at once: {found.beside}; p99 {found.beside.p99_ms:.0f} ms")
     counts = ", ".join(f"{count} times {status}" for status, count in sorted(found.statuses.items()))
-    print(f"came back to these: {counts}")
+    print(f"responses to these: {counts}")
     where = f"its group's peak {group.peak_mb:.0f} MB, {group.kills} killed in it" if group else "no group can be made"
     print(f"slowest /healthz {found.probe_ms:.1f} ms; memory at most {found.memory_mb:.0f} MB ({where})")
 
@@ -193,14 +194,16 @@ def broken_promises(found: Found, group: Group | None) -> list[str]:
             f"a probe took over {MAX_PROBE_MS:.0f} ms": found.probe_ms > MAX_PROBE_MS,
             f"memory was over {MAX_MEMORY_MB:.0f} MB": memory_mb > MAX_MEMORY_MB,
             f"a file cost over {MAX_PROCESSOR_SECONDS} s": dearest_seconds > MAX_PROCESSOR_SECONDS,
-            "something else came back": not all(map(is_fair, [*found.statuses, *(cost.status for cost in alone)])),
+            "a response was not 200, a 4xx or a 503": not all(
+                map(is_fair, [*found.statuses, *(cost.status for cost in alone)])
+            ),
             "the system ended a process for lack of memory": group is not None and group.kills > 0,
         }
     )
 
 
 def main() -> int:
-    """Run the trial on a server of its own; return the exit status."""
+    """Run the trial; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--bombs", type=Path, metavar="FOLDER")

@@ -1,19 +1,18 @@
-"""Do to a server of its own what happens to servers, under load, and fail if a request is lost that should not be.
+"""Disturb a server under load, and fail if a request is lost that must not be.
 
 usage: python scripts/chaos.py [--seconds 60]
 
-Two workers answer eight clients, each of which sends its next photo when its last one is answered, on a new connection
-after every tenth; no answer is kept.
-Three tenths of the time for `bombs`, the rest in equal parts:
+Two workers answer eight clients. Each client sends its next photo when its last one is answered, on a new connection
+after every tenth; the result cache is off. `bombs` takes three tenths of the time, the others equal parts of the rest:
 
   kill    kill -9 for a worker, again and again: only requests on its own connections may be lost, and two workers
           must be ready again within ten seconds
   reload  SIGHUP, again and again: nothing may be lost, and each reload must be done
-  slow    200 connections that send a head byte by byte and 200 that stop amid a body: nothing of the clients may be
-          lost, and their 99th percentile may be at most twice that without them, and 100 ms
-  bombs   16 files at once that cost much to decode, then kill -9 for a decoder, then for all, again and again: nothing
-          of the clients may be lost, and all decoders must be there again within two seconds
-  stop    SIGTERM for a new server, again and again: whatever was accepted must be answered
+  slow    200 connections that send headers byte by byte and 200 that stop in the middle of a body: no request of the
+          clients may be lost, and their 99th percentile may be at most twice that without them plus 100 ms
+  bombs   16 costly files at once, then kill -9 for a decoder, then for all, again and again: no request of the clients
+          may be lost, and all decoders must be running again within two seconds
+  stop    SIGTERM for a new server, again and again: every accepted request must be answered
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def workers_of(server: OwnServer) -> set[int]:
 
 
 def is_ready(server: OwnServer) -> bool:
-    """Tell whether `/readyz` says that both workers are."""
+    """Return whether `/readyz` reports two ready workers."""
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=RECOVERY_SECONDS)
     try:
         connection.request("GET", "/readyz")
@@ -66,7 +65,7 @@ def is_ready(server: OwnServer) -> bool:
 
 
 def kill(pid: int) -> set[int]:
-    """Kill a worker; return the ports of the clients that it held, read while it stood still."""
+    """Kill a worker; return the ports of the clients that were connected to it, read while it was stopped."""
     os.kill(pid, signal.SIGSTOP)
     while ") T " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii"):
         time.sleep(0.001)
@@ -78,7 +77,7 @@ def kill(pid: int) -> set[int]:
 
 
 def has_replaced(server: OwnServer, victim: int) -> bool:
-    """Tell whether another worker has come for one that was killed, and both are ready."""
+    """Return whether a killed worker has been replaced, and both workers are ready."""
     workers = workers_of(server)
     return victim not in workers and len(workers) == 2 and is_ready(server)
 
@@ -99,14 +98,14 @@ async def kill_workers(server: OwnServer, seconds: float) -> list[str]:
     return broken(
         {
             "a request was lost that a killed worker did not hold": foreign > 0,
-            "something else than 200 came back": bool(fates.statuses),
+            "a response was not 200": bool(fates.statuses),
             f"a worker was not replaced within {RECOVERY_SECONDS:.0f} s": max(recoveries) > RECOVERY_SECONDS,
         }
     )
 
 
 def has_logged(server: OwnServer, text: str) -> bool:
-    """Tell whether a server has logged a text."""
+    """Return whether the log of a server contains a text."""
     return text in server.log
 
 
@@ -139,7 +138,7 @@ async def attack(url: str, start: bytes, rest: bytes) -> None:
 
 
 async def slow_clients(server: OwnServer, seconds: float) -> list[str]:
-    """Compare the clients' times without and with 400 slow connections beside them."""
+    """Compare the clients' times without and with 400 slow connections."""
     async with load(server.url) as without:
         await asyncio.sleep(seconds / 2)
     photo = photo_requests()[0]
@@ -181,12 +180,12 @@ async def stop(settings: Settings, seconds: float) -> list[str]:
 
 
 def broken(promises: dict[str, bool]) -> list[str]:
-    """List the promises that were not kept."""
+    """List the broken promises."""
     return [promise for promise, is_broken in promises.items() if is_broken]
 
 
 async def run(settings: Settings, seconds: float) -> list[str]:
-    """Do all five, and return what was broken."""
+    """Run all five parts, and return the broken promises."""
     found = []
     with own_server(settings) as server:
         await until(lambda: is_ready(server))
@@ -197,7 +196,7 @@ async def run(settings: Settings, seconds: float) -> list[str]:
 
 
 def main() -> int:
-    """Run, print what was found, and return 0 if all of it is as promised."""
+    """Run, print the result, and return 0 if every promise was kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()

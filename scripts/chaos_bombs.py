@@ -1,4 +1,4 @@
-"""Files that cost much, and decoders that are killed, under load: the part of chaos.py that is about decoders."""
+"""Costly files, and decoders that are killed, under load: the part of chaos.py that is about decoders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_RECOVERY_SECONDS = 2.0
 
 
 async def kill_decoders(server: OwnServer, seconds: float, *, all_at_once: bool) -> tuple[Fates, list[float]]:
-    """Kill one decoder, or all, again and again under load; return the fates, and how soon all were there again."""
+    """Kill one decoder, or all, again and again under load; return the outcomes, and the seconds to replace them."""
     group, took = server.process.pid, list[float]()
     end, count = time.monotonic() + seconds, len(decoders(group))
     async with load(server.url) as fates:
@@ -32,7 +32,7 @@ async def kill_decoders(server: OwnServer, seconds: float, *, all_at_once: bool)
             await asyncio.sleep(BETWEEN_KILLS_SECONDS)
             victims = decoders(group)[: None if all_at_once else 1]
             for pid in victims:
-                with suppress(ProcessLookupError):  # it has ended by itself
+                with suppress(ProcessLookupError):  # it has exited
                     os.kill(pid, signal.SIGKILL)
             took.append(await until(partial(_are_replaced, group, set(victims), count)))
     return fates, took
@@ -44,7 +44,7 @@ def _are_replaced(group: int, victims: set[int], count: int) -> bool:
 
 
 async def attack_decoders(server: OwnServer, seconds: float) -> list[str]:
-    """Send files that cost much beside good load, then kill decoders one by one, then all at once."""
+    """Send costly files and good photos, then kill decoders one by one, then all at once."""
     answers: dict[str, Counter[int]] = defaultdict(Counter)
     files = bombs()
     with watching(server) as watch:

@@ -1,4 +1,4 @@
-"""Load on a server that loses connections, and the fate of every request."""
+"""Load on a server that loses connections, and the outcome of every request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from overload import photo_requests, quantile, read_answer
 
 CLIENTS = 8
-# New connections find a worker that is new too; a kept one stays with the worker that accepted it.
+# Only new connections reach a new worker; an open one stays with the worker that accepted it.
 REQUESTS_ON_ONE = 10
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -22,7 +22,7 @@ POLL_SECONDS = 0.02
 
 @dataclass
 class Fates:
-    """What became of every request: the seconds of those answered, the local ports of those lost, other statuses."""
+    """The outcome of every request: the seconds of those answered, the local ports of those lost, other statuses."""
 
     seconds: list[float] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Fates:
 
 
 class Client:
-    """One request after the other, on a connection that is made again when it is lost, and now and then anyway."""
+    """One request after the other, on a connection that is replaced when it is lost, and after every tenth request."""
 
     def __init__(self, url: str, fates: Fates) -> None:
         address = urlsplit(url)
@@ -57,7 +57,7 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: bytes) -> bool:
-        """Send a request and note its fate; return whether the server still accepts."""
+        """Send a request and note its outcome; return whether the server still accepts connections."""
         began, port = time.monotonic(), 0
         try:
             self._streams = self._streams or await asyncio.open_connection(self._host, self._port)
@@ -90,7 +90,7 @@ class Client:
 
 @asynccontextmanager
 async def load(url: str) -> AsyncIterator[Fates]:
-    """Keep as many requests in flight as there are clients, until the end or until nothing is accepted any more."""
+    """Keep one request per client in flight, until the end or until the server accepts none."""
     fates, requests, end = Fates(), itertools.cycle(photo_requests()), asyncio.Event()
 
     async def go_on() -> None:
@@ -108,7 +108,7 @@ async def load(url: str) -> AsyncIterator[Fates]:
 
 
 async def until(condition: Callable[[], bool]) -> float:
-    """Wait for something, and return the seconds that it took."""
+    """Wait for a condition, and return the seconds that it took."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() > began + PATIENCE_SECONDS:

@@ -1,9 +1,9 @@
-"""Compare what a photo costs as the body itself, in a form and in JSON.
+"""Compare the cost of a photo as the body itself, in a form and in JSON.
 
 usage: python scripts/compare_bodies.py PHOTO [--rounds 400] [--seconds 6]
 
-The ways take turns, so that all of them meet the same machine. Medians of the processor time of a whole request in
-process, answered from memory and computed, and of the time over HTTP from one client to a server of its own.
+The ways take turns, so that a drift of the machine's speed affects all alike. Printed are medians of the processor
+time of a whole request in this process, cached and computed, and of the time over HTTP from one client to a server.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import flask
 from app import create_app
 from app.measuring.own_server import own_server
 from app.settings import Settings
+from app.web.service import service_of
 
 BOUNDARY = b"------------------------d74496d66958873e"  # as long as curl's
 PATH = "/api/v1/predict"
@@ -46,8 +47,8 @@ def bodies_of(photo: bytes) -> dict[str, Body]:
 
 
 def ask_in_process(app: flask.Flask) -> Ask:
-    """Load the application's model, and return what calls it as gunicorn does, without a socket."""
-    app.extensions["topthree"].warm_up()
+    """Load the application's model, and return a function that calls it as gunicorn does, without a socket."""
+    service_of(app).classifier.warm_up()
 
     def ask(body: Body) -> None:
         environ = {
@@ -74,7 +75,7 @@ def ask_in_process(app: flask.Flask) -> Ask:
 
 
 def ask_over_http(url: str) -> Ask:
-    """Return what asks a server over one connection that is kept."""
+    """Return a function that sends requests to a server over one connection."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=60)
 
     def ask(body: Body) -> None:
@@ -89,7 +90,7 @@ def ask_over_http(url: str) -> Ask:
 def medians(
     ask: Ask, bodies: dict[str, Body], turns: Iterable[object], clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Time each way once a turn, and return their medians in milliseconds."""
+    """Time each way once per turn, and return their medians in milliseconds."""
     times: dict[str, list[float]] = {way: [] for way in bodies}
     for body in bodies.values():
         ask(body)

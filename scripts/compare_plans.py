@@ -2,9 +2,9 @@
 
 usage: python scripts/compare_plans.py PHOTOS [--seconds 6] [--rounds 3]
 
-'whole machine' gives every photo all processors, one after the other; 'streams' gives every photo one; 'both' is
-what serves: a lone photo gets all processors, photos that come together get one each. The plans take turns round
-by round, so that a drift of the machine's speed affects all alike; medians over rounds are printed.
+'whole machine' gives every photo all processors, one after the other; 'streams' gives every photo one; 'both' is the
+plan of the service: a lone photo gets all processors, photos that come together get one each. The plans take turns
+round by round, so that a drift of the machine's speed affects all alike; medians over rounds are printed.
 """
 
 from __future__ import annotations

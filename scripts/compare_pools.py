@@ -1,9 +1,9 @@
-"""Compare ways to decode photos in other processes: how fast each is alone, together, and beside busy Python.
+"""Compare ways to decode photos in other processes: one photo, several at once, and beside busy Python.
 
 usage: pip install pebble; python scripts/compare_pools.py PHOTOS [--seconds 2] [--rounds 3]
 
 Each pool decodes and crops with two workers: threads of this process, processes of pebble, and our own decoders. The
-pools take turns round by round, so that a drift of the machine's speed hits all alike; medians over rounds are
+pools take turns round by round, so that a drift of the machine's speed affects all alike; medians over rounds are
 printed. `beside Python` runs a thread of this process that computes all the time and so holds the GIL, as JSON, logs
 and templates do in a busy service.
 """
@@ -50,7 +50,7 @@ class Pool:
 
 
 def decode_and_crop(data: bytes) -> Crop:
-    """Do with a photo what the service does."""
+    """Decode and crop a photo as the service does."""
     return decode(data, max_pixels=MAX_PIXELS).crop(Geometry())
 
 
@@ -99,13 +99,13 @@ POOLS: dict[str, Callable[[], AbstractContextManager[Pool]]] = {
 
 
 def children() -> list[int]:
-    """List the processes that pebble started, wherever they were forked from."""
+    """List the processes that pebble started."""
     return [process.pid for process in multiprocessing.active_children() if process.pid is not None]
 
 
 @contextmanager
 def busy_thread() -> Iterator[None]:
-    """Compute in Python beside, as long as the context lasts."""
+    """Compute in another Python thread for as long as the context lasts."""
     end = threading.Event()
 
     def compute() -> None:
@@ -122,7 +122,7 @@ def busy_thread() -> Iterator[None]:
 
 
 def each_ms(pool: Pool, photos: list[bytes], seconds: float) -> float:
-    """Return the median of the milliseconds of a photo alone."""
+    """Return the median time of one photo, in milliseconds."""
     times, end = [], time.perf_counter() + seconds
     for photo in itertools.cycle(photos):
         began = time.perf_counter()
@@ -134,7 +134,7 @@ def each_ms(pool: Pool, photos: list[bytes], seconds: float) -> float:
 
 
 def each_second(pool: Pool, photos: list[bytes], seconds: float) -> float:
-    """Return the photos a second with as many in flight as there are workers."""
+    """Return the photos per second with one in flight per worker."""
     source, began = itertools.cycle(photos), time.perf_counter()
 
     def go_on(_: int) -> int:

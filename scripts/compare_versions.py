@@ -2,8 +2,8 @@
 
 usage: python scripts/compare_versions.py OTHER PHOTOS [--seconds 3] [--rounds 5]
 
-OTHER is a checkout with a `.venv` of its own, such as one of the commit before. Both services run at the same time and
-take turns, round by round, first with one client and then with eight, so that a drift of the machine's speed hits both
+OTHER is a checkout with its own `.venv`, such as one of the commit before. Both services run at the same time and take
+turns, round by round, first with one client and then with eight, so that a drift of the machine's speed affects both
 alike; ratios of this one to the other are medians over the rounds. Processor time is that of all processes of a
 service. TOPTHREE_* variables hold for both; the result cache is off.
 """
@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Turn:
-    """What a service did in one turn."""
+    """The measurements of one service in one turn."""
 
     load: Load
     processor_ms: float
@@ -54,7 +54,7 @@ class Service:
         return Turn(load, 1000 * used / (load.throughput * seconds))
 
     def memory_mb(self) -> float:
-        """Add up the proportional set sizes of all its processes."""
+        """Return the sum of the proportional set sizes of all its processes."""
         return sum(process_memory_mb(pid) for pid in members(self.session))
 
 
@@ -78,7 +78,7 @@ def serving(checkout: Path) -> Iterator[Service]:
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        with suppress(httpx.TransportError):  # it does not listen yet
+        with suppress(httpx.TransportError):  # not listening yet
             if httpx.get(f"{url}/readyz").status_code == httpx.codes.OK:
                 return
         time.sleep(0.1)

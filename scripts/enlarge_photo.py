@@ -3,7 +3,7 @@
 usage: python scripts/enlarge_photo.py PHOTO OUTPUT.jpg
 
 4032x3024, Gaussian noise of 4 levels, JPEG quality 88: the large photo of docs/performance.md. The noise keeps
-the file as hard to decode as a real one; an enlarged photo alone is smooth and compresses to almost nothing.
+the file as hard to decode as a real one; without it, an enlarged photo compresses to almost nothing.
 """
 
 from __future__ import annotations

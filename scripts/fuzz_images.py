@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Fuzz the decoders: hostile files give a photo or a problem, soon, in little memory, and nothing else.
+"""Fuzz the decoders: every hostile file must give a photo or a problem, soon and in little memory.
 
 usage: python scripts/fuzz_images.py [--seconds 1800 | --inputs 1000000] [--seed 1] [--replay FILE ...]
 
-fuzz_mutations.py damages good files of every kind, knowing how they are built; each goes the way that a photo of the
-service goes, into a decoder and back. A find is a file that ends its decoder: by a crash, at its limit of processor
-time, or at that of memory. It is tried again alone, in new decoders, before it counts, and kept in a file. Finds are
-listed; what fails the run is a promise broken: another exception than a problem, an answer that does not come, a
-decoder that has more memory than it may.
+fuzz_mutations.py damages good files of every kind by their structure; each is decoded in a decoder process, as a photo
+of the service is. A finding is a file that ends its decoder: by a crash, or at its limit of processor time or memory.
+It is tried again by itself, in new decoders, before it counts, and kept in a file. Findings are listed. The run fails
+if a promise is broken: an exception other than a problem, an answer that does not come, or a decoder with too much
+memory.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ MAX_SECONDS = 2.0
 MAX_INPUT_BYTES = 64 * 1024
 # 4 megapixels take 16 MB, and decoders hold several copies.
 MEMORY_BYTES = 256 * MEBI
-# Beyond what a photo may take: the interpreter, the libraries, and the block that is shared with the worker.
+# On top of the limit for a photo: the interpreter, the libraries, and the block that is shared with the worker.
 MAX_RESIDENT_BYTES = MEMORY_BYTES + 128 * MEBI
-# A photo that is over its time has its answer by then, also where several share a processor.
+# A photo that exceeds its time is answered by then, even if several share a processor.
 MAX_ANSWER_SECONDS = 15.0
 PROGRESS_SECONDS = 60.0
 WANTED = (
     Wanted(Geometry(), MAX_PIXELS, 640),
     Wanted(Geometry(interpolation="bicubic"), MAX_PIXELS),
 )
-# What the sentence of a problem says where the decoder did not refuse the file, but came to an end with it.
+# Sentences of problems whose decoder did not reject the file, but ended with it.
 ENDS = {
     "crash": ("crashes its decoder", "confuses its decoder"),
     "time": ("takes more than", "came to a standstill"),
@@ -61,12 +61,12 @@ ENDS = {
 
 
 class Broken(Exception):
-    """The service itself did something that it never may."""
+    """The service broke a promise."""
 
 
 @dataclass
 class Tally:
-    """What became of the inputs, and the files that ended their decoder, by name with the kind of the end."""
+    """The outcomes of the inputs, and the files that ended their decoder, by name with the kind of the end."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     finds: dict[str, str] = field(default_factory=dict)
@@ -91,13 +91,13 @@ def open_decoders(count: int, extra_modules: tuple[str, ...] = ()) -> Decoders:
 
 
 def try_one(decoders: Decoders, data: bytes, wanted: Wanted = WANTED[0]) -> str:
-    """Have a file decoded; return the kind of photo, problem or end of its decoder that it is."""
+    """Decode a file; return the format of the photo, the kind of problem, or how its decoder ended."""
     try:
         photo = decoders.decode(data, wanted)
     except Problem as problem:
         ends = (kind for kind, said in ENDS.items() if any(phrase in problem.detail for phrase in said))
         return next(ends, problem.slug)
-    except Exception as error:  # whatever else it is, it should not have come
+    except Exception as error:  # any other exception is a broken promise
         raise Broken(f"{type(error).__name__}: {error}") from error
     if photo.crop.shape != (224, 224, 3) or str(photo.crop.dtype) != "uint8":
         raise Broken(f"a crop of {photo.crop.shape}, {photo.crop.dtype}")
@@ -105,7 +105,7 @@ def try_one(decoders: Decoders, data: bytes, wanted: Wanted = WANTED[0]) -> str:
 
 
 def input_of(number: int, seed: int, originals: list[bytes]) -> bytes:
-    """Make one input; the same numbers make the same."""
+    """Make one input, the same for the same numbers."""
     chance = random.Random(f"{seed} {number}")
     data = chance.choice(originals)
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
@@ -114,13 +114,13 @@ def input_of(number: int, seed: int, originals: list[bytes]) -> bytes:
 
 
 def confirm(data: bytes, extra_modules: tuple[str, ...] = ()) -> str:
-    """Try a file again in new decoders, where nothing else runs, and return what it is."""
+    """Try a file again in new decoders, without other load, and return its outcome."""
     with closing(open_decoders(1, extra_modules)) as decoders:
         return try_one(decoders, data)
 
 
 class Fuzzer:
-    """A run: it has inputs tried by as many threads as there are decoders, until it has had enough."""
+    """A run, with one thread per decoder."""
 
     def __init__(self, decoders: Decoders, finds: Path, seed: int) -> None:
         self._decoders = decoders
@@ -169,7 +169,7 @@ class Fuzzer:
 
 @contextmanager
 def _watching(decoders: Decoders, tally: Tally) -> Iterator[None]:
-    """Note the most memory that any decoder has, as long as the context lasts."""
+    """Note the maximum memory of any decoder for as long as the context lasts."""
     over = threading.Event()
 
     def look() -> None:
@@ -186,16 +186,16 @@ def _watching(decoders: Decoders, tally: Tally) -> Iterator[None]:
 
 
 def summary(tally: Tally, seconds: float) -> str:
-    """Say how far a run is."""
+    """Return the progress of a run."""
     tried = tally.outcomes.total()
     ended = ", ".join(f"{tally.outcomes[kind]} {kind}" for kind in ENDS)
     return f"{tried:,} inputs in {seconds:,.0f} s ({tried / seconds:,.0f} a second); decoders ended: {ended}"
 
 
 def report(tally: Tally, seconds: float) -> int:
-    """Print what a run found, and return 0 if every promise was kept."""
+    """Print the findings of a run, and return 0 if every promise was kept."""
     print(summary(tally, seconds))
-    print("what became of them: " + ", ".join(f"{name} {count:,}" for name, count in tally.outcomes.most_common()))
+    print("outcomes: " + ", ".join(f"{name} {count:,}" for name, count in tally.outcomes.most_common()))
     print(
         f"slowest answer {tally.slowest_seconds:.1f} s; most memory of a decoder {tally.resident_bytes / MEBI:.0f} MiB"
     )
@@ -213,7 +213,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="how long (1800, without --inputs)")
     parser.add_argument("--inputs", type=int, help="how many")
     parser.add_argument("--seed", type=int, default=1, help="another number, other inputs (1)")
-    parser.add_argument("--finds", type=Path, default=Path("fuzz-finds"), help="folder for what ends a decoder")
+    parser.add_argument("--finds", type=Path, default=Path("fuzz-finds"), help="folder for files that end a decoder")
     parser.add_argument("--replay", type=Path, nargs="+", help="try these files instead")
     options = parser.parse_args()
     if options.replay:

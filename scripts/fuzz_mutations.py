@@ -19,9 +19,9 @@ INTERESTING = (0, 1, 2, 3, 4, 7, 8, 16, 32, 255, 256, 2000, 32767, 32768, 65535,
 
 
 def mutate(data: bytes, chance: random.Random, raw: Mutate) -> bytes:
-    """Change a file by its structure, where it has one that we know, else, and at times anyway, by its bytes.
+    """Change a file by its structure if it has a known one, else, and sometimes anyway, by its bytes.
 
-    `raw` is a mutation that knows nothing, as libFuzzer has it; it changes single pieces too.
+    `raw` is a mutation without knowledge of formats, such as libFuzzer's; it changes single pieces, too.
     """
     if chance.random() < 0.15:
         return raw(data)
@@ -32,7 +32,7 @@ def mutate(data: bytes, chance: random.Random, raw: Mutate) -> bytes:
 
 
 def scramble(data: bytes, chance: random.Random) -> bytes:
-    """Write numbers that programs stumble over somewhere, half of the time near the start; or cut, double, drop."""
+    """Write a number that often breaks programs, half of the time near the start; or cut, double or drop bytes."""
     if not data:
         return b"\0"
     out = bytearray(data)
@@ -80,7 +80,7 @@ def shuffle(pieces: Pieces, chance: random.Random, raw: Mutate) -> Pieces:
 
 
 def png(data: bytes, chance: random.Random, raw: Mutate) -> bytes:
-    """Change a chunk of a PNG, at times what is deflated in it, and repair lengths and checksums."""
+    """Change a chunk of a PNG, sometimes the deflated content, and repair lengths and checksums."""
     pieces, start = [], 8
     while start + 8 <= len(data):
         size = int.from_bytes(data[start : start + 4], "big")
@@ -130,7 +130,7 @@ def riff(data: bytes, chance: random.Random, raw: Mutate) -> bytes:
 
 
 def tiff(data: bytes, chance: random.Random, raw: Mutate) -> bytes:
-    """Change entries of a TIFF's first directory where it lies: tag, type, count or value."""
+    """Change entries of the first directory of a TIFF in place: tag, type, count or value."""
     order = "<" if data[:2] == b"II" else ">"
     start = struct.unpack_from(order + "I", data, 4)[0] if len(data) >= 8 else len(data)
     if start + 14 > len(data) or chance.random() < 0.2:
@@ -185,7 +185,7 @@ def boxes(data: bytes, chance: random.Random, raw: Mutate, depth: int = 0) -> by
 
 
 def plain(data: bytes, chance: random.Random, raw: Mutate) -> bytes:
-    """Change the header of a GIF or BMP, whose parts have no lengths of their own, or anything behind it."""
+    """Change the header of a GIF or BMP, which has no lengths to repair, or the data behind it."""
     head = chance.choice((16, 60, 200))
     return scramble(data[:head], chance) + data[head:] if chance.random() < 0.5 else scramble(data, chance)
 

@@ -1,4 +1,4 @@
-"""The files that fuzzing begins with: each kind that the service reads, in each of its manners."""
+"""The files that fuzzing begins with: each format of the service in each of its variants."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for kind, pictures in manners.items():
         for number, (picture, options) in enumerate(pictures):
             out = io.BytesIO()
-            # Saving as JPEG leaves settings behind in the picture with which saving as TIFF fails.
+            # Saving as JPEG changes the picture's settings, and with these saving as TIFF fails.
             fresh = {"append_images": [second.copy()]} if "append_images" in options else {}
             picture.copy().save(out, kind, **(options | fresh))
             yield f"{kind.lower()}-{number}", out.getvalue()
@@ -52,7 +52,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
 
 
 def _picture() -> Image.Image:
-    """Draw waves: no two rows or columns are alike, so that no decoder gets off lightly."""
+    """Draw waves: no two rows or columns are alike, so that decoders have real work."""
     y, x = np.mgrid[0:48, 0:72]
     waves = [128 + 120 * np.sin(x / a + y / b) for a, b in ((5, 9), (11, 3), (7, 13))]
     return Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8))

@@ -1,6 +1,6 @@
-"""HEIC files whose items are derived from each other in ways that cost much (ISO/IEC 23008-12).
+"""HEIC files whose items are derived from each other in costly ways (ISO/IEC 23008-12).
 
-The one coded picture is taken from the drawn photo of the tests, since no encoder of HEVC is installed.
+The one coded picture is taken from the drawn photo of the tests, since there is no HEVC encoder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def heic_grid(size: int) -> bytes:
     columns, rows = 25, 33
     width, height = columns * WIDTH, rows * HEIGHT
     grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
-    tiles = rows * columns  # each a picture of its own, with the same bytes: none may be named twice
+    tiles = rows * columns  # separate pictures with the same bytes: a picture may not be used twice
     made_of = ((b"dimg", tuple(range(1, tiles + 1))),)
     return _heic([_picture()] * tiles + [Item(b"grid", grid, made_of, width, height)], primary=tiles + 1)
 
@@ -50,13 +50,13 @@ def heic_nested(size: int, levels: int = 24) -> bytes:
 
 
 def heic_cycle(size: int) -> bytes:
-    """Make a HEIC whose alpha plane is derived from the very picture that it belongs to: decoders wait without end."""
+    """Make a HEIC whose alpha plane is derived from its own picture: decoders wait without end."""
     alpha = Item(b"iden", b"", ((b"auxl", (1,)), (b"dimg", (1,))), is_alpha=True)
     return _heic([_picture(), alpha], primary=1)
 
 
 def with_size(data: bytes, width: int, height: int) -> bytes:
-    """Change what a HEIC or AVIF of one picture says of its size."""
+    """Change the declared size of a HEIC or AVIF of one picture."""
     place = data.index(b"ispe") + 8
     return data[:place] + struct.pack(">II", width, height) + data[place + 8 :]
 

@@ -1,6 +1,6 @@
-"""A decoder that no guard knows: it makes some BMPs spin, allocate, crash, wait or take their time.
+"""A decoder with faults that no guard recognises: some BMPs make it spin, allocate, crash, wait or run slowly.
 
-The fork server of the decoders imports this module where a trial or a test asks for it. It takes the place of Pillow's
+The fork server of the decoders imports this module if a trial or a test asks for it. It takes the place of Pillow's
 opener of BMP. If the four reserved bytes of a BMP name a deed, it is done before the pixels are decoded; any other BMP
 is decoded as usual. `bomb_photos.hostile` makes such files. The deeds imitate a native library with a flaw, so those
 that compute keep the GIL, as such code does.
@@ -33,7 +33,7 @@ def spin() -> None:
 
 
 def hoard() -> None:
-    """Take memory until there is no more, touch all of it, keep it, and spin."""
+    """Allocate all memory, touch it, keep it, and spin."""
     kept = []
     while True:
         try:
@@ -43,7 +43,7 @@ def hoard() -> None:
 
 
 def ask_too_much() -> None:
-    """Ask for more memory at once than any photo may have, and say so when it is refused."""
+    """Allocate more memory at once than any photo may have, and fail if that is refused."""
     bytearray(2**33)
 
 
@@ -60,26 +60,26 @@ def wait() -> None:
 
 
 def resist() -> None:
-    """Compute without end, deaf to the kernel's limit of processor time."""
+    """Compute without end and ignore the kernel's limit of processor time."""
     signal.signal(signal.SIGPROF, signal.SIG_IGN)
     spin()
 
 
 def be_slow() -> None:
-    """Compute for longer than any header promises, then go on."""
+    """Compute for longer than any header suggests, then decode."""
     end = time.process_time() + SLOW_SECONDS
     while time.process_time() < end:
         deque(itertools.repeat(0, 10**5), maxlen=0)
 
 
 def leak() -> None:
-    """Keep memory, as a library does that loses it on the way to an error, and fail."""
+    """Leak memory, as some libraries do on errors, and fail."""
     LEAKED.append(b"\1" * LEAKED_BYTES)
     raise OSError("broken data stream")
 
 
 def multiply() -> None:
-    """Start threads that wait, as many as there may be, and wait."""
+    """Start as many threads as possible, and wait."""
     threading.stack_size(64 * 2**10)
     for _ in range(MANY_THREADS):
         threading.Thread(target=wait, daemon=True).start()
@@ -87,7 +87,7 @@ def multiply() -> None:
 
 
 def poison() -> None:
-    """Leave something behind that crashes the next photo, as a damaged heap does."""
+    """Make the next photo crash, as a damaged heap does."""
     Image.open = lambda *_, **__: crash()  # type: ignore[assignment]
 
 

@@ -1,4 +1,4 @@
-"""Write requirements-serve.txt: what a serving process needs, pinned, with the hash of every file of a release.
+"""Write requirements-serve.txt: the packages of a serving process, pinned, with the hash of every file of a release.
 
 `make lock` runs this. Pins that still satisfy pyproject.toml are kept; `--upgrade` moves them to the newest.
 """
@@ -24,7 +24,7 @@ BUILD_ONLY = frozenset(
         "torchvision",
     }
 )
-# OpenVINO asks for its telemetry and runs as well without it; a service that sends nothing home has no use for it.
+# OpenVINO requires its telemetry and works without it; the service sends nothing anywhere.
 UNWANTED = frozenset({"openvino-telemetry"})
 
 

@@ -1,8 +1,8 @@
-"""Measure what decoding and cropping take, for the constants of app/photos/costs.py, beside what it estimates.
+"""Measure the costs of decoding and cropping, for the constants of app/photos/costs.py, beside its estimates.
 
 usage: python scripts/measure_decoding.py [PHOTO ...]
 
-Without photos it makes some of each format and mode, 12 megapixels each, with light noise as a camera adds. Each is
+Without photos it makes one of each format and mode, of 12 megapixels, with light noise as a camera adds. Each is
 decoded and cropped in a fresh process: `seconds` is the least processor time of three runs, `memory` the growth of the
 process's largest resident size (VmHWM), `address space` that of its virtual size (VmPeak), both in MiB and without the
 file's own bytes.
@@ -85,7 +85,7 @@ def pictures() -> Iterator[tuple[str, Image.Image, str, dict[str, object]]]:
 
 
 def measure(path: Path) -> str:
-    """Decode and crop one file in a process of its own, and say what it took beside what was estimated."""
+    """Decode and crop one file in a new process, and return its costs beside the estimate."""
     command = [sys.executable, "-c", MEASURE, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     words = done.stdout.split()
@@ -105,7 +105,7 @@ def measure(path: Path) -> str:
 
 
 def main(photos: list[str]) -> None:
-    """Print one line a photo."""
+    """Print one line per photo."""
     for photo in photos:
         print(f"{Path(photo).name:32} {measure(Path(photo))}", flush=True)
     if photos:

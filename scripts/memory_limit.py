@@ -1,4 +1,4 @@
-"""A memory limit for a process and all that it starts, where the system lets us set one: a control group of Linux."""
+"""A memory limit for a process and its children, if the system allows one: a control group of Linux."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Group:
 
     @property
     def peak_mb(self) -> float:
-        """Return the most that it ever used, what it read from files included, in 2^20 bytes."""
+        """Return the maximum use so far, with cached files, in 2^20 bytes."""
         path = self.folder / NAMES[self.version][1]
         return int(path.read_text(encoding="ascii")) / 2**20 if path.exists() else 0.0
 
     @property
     def kills(self) -> int:
-        """Count the processes that the system has ended for lack of memory."""
+        """Return the number of processes that the system has killed for lack of memory."""
         lines = (self.folder / NAMES[self.version][2]).read_text(encoding="ascii").splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 @contextmanager
 def born_limited(limit_bytes: int) -> Iterator[Group | None]:
-    """Put what this process starts within the context under a limit; yields None where none can be set.
+    """Limit the memory of the processes that are started within the context; yields None if that is not allowed.
 
     This process itself is under it too, until `leave`.
     """
@@ -64,7 +64,7 @@ def _remove(folder: Path) -> None:
 
 
 def leave(group: Group | None) -> None:
-    """Take this process out of the limit again; what it has started stays."""
+    """Take this process out of the limit; its children stay."""
     if group:
         _enter(group.folder.parent)
 
@@ -78,7 +78,7 @@ def _make(limit_bytes: int) -> Group | None:
             continue
         try:
             (folder / NAMES[version][0]).write_text(str(limit_bytes), encoding="ascii")
-        except OSError:  # there is no memory controller here
+        except OSError:  # no memory controller
             folder.rmdir()
             continue
         return Group(folder, version)
@@ -86,7 +86,7 @@ def _make(limit_bytes: int) -> Group | None:
 
 
 def _own_folder(version: int) -> Path:
-    """Find the folder of this process's own group, or the nearest above it that is mounted here."""
+    """Return the folder of this process's group, or the nearest above it that is mounted."""
     mount = ROOT / "memory" if version == 1 else ROOT
     for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
         number, controllers, path = line.split(":", 2)

@@ -1,15 +1,15 @@
-"""Send a server of its own four times what it can answer, and fail if it does worse than refuse.
+"""Send a server four times the load that it can answer, and fail if it does worse than reject the rest.
 
 usage: python scripts/overload.py [--seconds 20] [--times 4] [--deadline-ms 2000]
 
-The server gets the first processor and the clients the others, so that what they cost does not count as its own.
-A closed loop of eight clients, which finds the best throughput, and photos that come at random moments at a multiple
-of it, answered or not, take turns, since the speed of a shared machine drifts; the first second of each turn, in which
-queues fill, and what is answered after its end do not count. Each overload is compared with the mean of the best
-before and after it, and the median taken. A process of its own asks the probes twenty times a second. It fails when
-fewer than 90% of the best throughput are answered in 8 of 10 turns, which chance alone would bring about once in
-twenty times if it were 90% in truth (sign test), when the accepted photos' 99th percentile is over the deadline, when
-a probe takes over 100 ms, or when anything but 200, 503 with Retry-After, or 504 comes back.
+The server gets the first processor and the clients the others, so that the clients do not slow it down. Two loads take
+turns, since the speed of a shared machine drifts: a closed loop of eight clients, which finds the best throughput, and
+photos at random moments at a multiple of it. The first second of each turn, in which queues fill, and answers after
+its end do not count. Each overload is compared with the mean of the best before and after it, and the median is taken.
+Another process asks the probes twenty times per second. The trial fails if less than 90% of the best throughput is
+answered in 8 of 10 turns, which would happen by chance once in twenty times at a true 90% (sign test), if the 99th
+percentile of the accepted photos is over the deadline, if a probe takes over 100 ms, or if a response is not 200, 503
+with Retry-After, or 504.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from app.settings import Settings
 
 CLIENTS = 8
 TURNS = 10
-MOST_TURNS_BELOW = 7
+MAX_TURNS_BELOW = 7
 RAMP_SECONDS = 1.0
-LEAST_SHARE = 0.9
-SLOWEST_PROBE_MS = 100.0
+MIN_SHARE = 0.9
+MAX_PROBE_MS = 100.0
 PROBE_PAUSE_SECONDS = 0.05
 SERIAL_BYTES = 8
 STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
@@ -55,7 +55,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass
 class Outcome:
-    """What came back: how often each status, when and after how long each 200, and how many 503 lacked Retry-After."""
+    """The responses: how often each status, when and after how long each 200, and how many 503 without Retry-After."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     moments: list[float] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Outcome:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Read a whole answer; return its status, 0 where it is no HTTP, and its head."""
+    """Read a whole response; return its status, or 0 if it is not HTTP, and its headers."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = LENGTH.search(head)
     await reader.readexactly(int(length[1]) if length else 0)
@@ -82,7 +82,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 class Client:
-    """Connections to one server, each kept and used again when it is idle; as little work as can be for each photo."""
+    """Connections to one server, each reused when it is idle, with as little work per photo as possible."""
 
     def __init__(self, url: str, requests: list[bytes]) -> None:
         address = urlsplit(url)
@@ -93,10 +93,10 @@ class Client:
         self._serials = itertools.count()
 
     async def send(self, outcome: Outcome) -> None:
-        """Send one photo and note what comes back."""
+        """Send one photo and note the response."""
         began = time.monotonic()
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        # Bytes behind a JPEG's end change its digest alone; those who send the same photo at once share an answer.
+        # Bytes behind the end of a JPEG change only its digest: equal photos that come together would share an answer.
         request = self._draw.choice(self._requests)[:-SERIAL_BYTES]
         writer.write(request + next(self._serials).to_bytes(SERIAL_BYTES))
         status, head = await read_answer(reader)
@@ -114,7 +114,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Window:
-    """A time in which answers count, by the monotonic clock, which all processes share."""
+    """A time in which responses count, by the monotonic clock, which is the same in all processes."""
 
     begin: float
     end: float
@@ -126,7 +126,7 @@ class Window:
         return cls(begin, begin + seconds)
 
     def rate(self, moments: list[float]) -> float:
-        """Count the moments within, a second."""
+        """Return how many of the moments are within, per second."""
         return sum(self.begin <= moment < self.end for moment in moments) / (self.end - self.begin)
 
 
@@ -143,7 +143,7 @@ async def closed_loop(client: Client, outcome: Outcome, seconds: float) -> Windo
 
 
 async def open_loop(client: Client, outcome: Outcome, seconds: float, *, rate: float, draw: random.Random) -> Window:
-    """Send photos at random moments, `rate` a second on average, whatever became of those before."""
+    """Send photos at random moments, `rate` per second on average, answered or not."""
     window = Window.after_ramp(seconds)
     moment, tasks = time.monotonic(), []
     while (moment := moment + draw.expovariate(rate)) < window.end:
@@ -155,7 +155,7 @@ async def open_loop(client: Client, outcome: Outcome, seconds: float, *, rate: f
 
 @functools.cache
 def photo_requests() -> list[bytes]:
-    """Draw twenty photos as phones send them after scaling, and write each whole request; it ends in a number."""
+    """Draw twenty photos of the size that the page sends, and write a request for each; it ends in a serial number."""
     requests = []
     for seed in range(20):
         coarse = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -168,7 +168,7 @@ def photo_requests() -> list[bytes]:
 
 
 def probe(url: str, found: Connection) -> None:
-    """Ask both probes again and again until told to stop; give back when, and how many milliseconds each took."""
+    """Ask both probes until told to stop; send back when each was asked and how many milliseconds it took."""
     times: list[tuple[float, float]] = []
     while not found.poll(PROBE_PAUSE_SECONDS):
         for path in ("/healthz", "/readyz"):
@@ -178,14 +178,14 @@ def probe(url: str, found: Connection) -> None:
             response = connection.getresponse()
             response.read()
             connection.close()
-            # A probe that does not say 200 is as bad as one that never answers.
+            # A probe without a 200 counts as one without an answer.
             times.append((began, 1000 * (time.monotonic() - began) if response.status == 200 else float("inf")))
     found.send(times)
 
 
 @contextmanager
 def probing(url: str) -> Iterator[Callable[[], list[tuple[float, float]]]]:
-    """Ask the probes meanwhile; the function given ends that, and returns what was found."""
+    """Ask the probes in another process; yields a function that ends it and returns its measurements."""
     ours, theirs = multiprocessing.Pipe()
     prober = multiprocessing.get_context("spawn").Process(target=probe, args=(url, theirs))
     prober.start()
@@ -203,7 +203,7 @@ def probing(url: str) -> Iterator[Callable[[], list[tuple[float, float]]]]:
 
 @dataclass
 class Found:
-    """What a run measured: photos a second at best, before and after each overload, under it, and the rest of it."""
+    """The measurements of a run: photos per second at best, offered and answered under overload, and the probes."""
 
     best: list[float] = field(default_factory=list)
     offered: list[float] = field(default_factory=list)
@@ -213,7 +213,7 @@ class Found:
 
     @property
     def shares(self) -> list[float]:
-        """Compare each overload with the best around it."""
+        """Return the share of each overload in the best before and after it."""
         around = zip(self.best, self.best[1:], self.answered, strict=False)
         return [answered / statistics.fmean([before, after]) for before, after, answered in around]
 
@@ -248,12 +248,12 @@ def quantile(ordered: list[float], share: float) -> float:
 
 
 def listed(figures: list[float]) -> str:
-    """Write figures beside each other."""
+    """Write figures in one line."""
     return ", ".join(f"{figure:.1f}" for figure in figures)
 
 
 def main() -> int:
-    """Run the overload on a server of its own."""
+    """Run the trial; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--times", type=float, default=4.0)
@@ -271,23 +271,23 @@ def main() -> int:
 
 
 def report(found: Found, options: argparse.Namespace) -> int:
-    """Print what was found, and return 0 if all of it is as promised."""
+    """Print the result, and return 0 if every promise was kept."""
     outcome, probes, shares = found.overload, found.probes, found.shares
     p99_ms = 1000 * quantile(sorted(outcome.seconds), 0.99)
-    below = sum(share < LEAST_SHARE for share in shares)
+    below = sum(share < MIN_SHARE for share in shares)
     print(f"best with {CLIENTS} clients: {statistics.median(found.best):.1f} photos/s, by turn {listed(found.best)}")
     print(f"offered: {statistics.median(found.offered):.1f} photos/s, {TURNS} times {options.seconds / TURNS:g} s")
-    print(f"came back: {', '.join(f'{count} times {status}' for status, count in sorted(outcome.statuses.items()))}")
+    print(f"responses: {', '.join(f'{count} times {status}' for status, count in sorted(outcome.statuses.items()))}")
     print(f"answered: {statistics.median(found.answered):.1f} photos/s, by turn {listed(found.answered)}")
     print(f"that is {100 * statistics.median(shares):.1f}% of the best around them, and {below} turns below 90%")
     print(f"p99 of the answered: {p99_ms:.0f} ms, deadline {options.deadline_ms} ms")
     print(f"probes: {len(probes)}, median {quantile(probes, 0.5):.1f} ms, slowest {probes[-1]:.1f} ms")
     broken = {
-        f"under {100 * LEAST_SHARE:.0f}% of the best were answered": below > MOST_TURNS_BELOW,
-        "the accepted came after their deadline": p99_ms > options.deadline_ms,
-        f"a probe took over {SLOWEST_PROBE_MS:.0f} ms": probes[-1] > SLOWEST_PROBE_MS,
+        f"under {100 * MIN_SHARE:.0f}% of the best were answered": below > MAX_TURNS_BELOW,
+        "the accepted photos exceeded their deadline": p99_ms > options.deadline_ms,
+        f"a probe took over {MAX_PROBE_MS:.0f} ms": probes[-1] > MAX_PROBE_MS,
         "a 503 had no Retry-After": outcome.without_retry_after > 0,
-        "something else came back": bool(set(outcome.statuses) - {200, 503, 504}),
+        "a response was not 200, 503 or 504": bool(set(outcome.statuses) - {200, 503, 504}),
     }
     for promise, is_broken in broken.items():
         if is_broken:

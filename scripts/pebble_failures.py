@@ -1,8 +1,8 @@
-"""Show what a hostile photo, and a child killed from outside, do to the processes of pebble.
+"""Show the effects of a hostile photo, and of a killed child, on the processes of pebble.
 
 usage: pip install pebble; python scripts/pebble_failures.py PHOTOS
 
-The reason why our decoders are not pebble's; compare_pools.py compares their speed.
+This is the reason why the decoders do not use pebble; compare_pools.py compares their speed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ANSWERED = "answered"
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a photo, and after how many seconds it was known."""
+    """The outcome of a photo, and after how many seconds it was known."""
 
     seconds: float
     name: str
@@ -41,7 +41,7 @@ class Fate:
 
 @contextmanager
 def processes(start_method: str = "forkserver") -> Iterator[pebble.ProcessPool]:
-    """Start pebble's processes, and end them without waiting for answers that may never come."""
+    """Start pebble's processes, and end them without waiting for answers."""
     pool = pebble_processes(start_method)
     try:
         pool.schedule(copy_only, [b""]).result()
@@ -57,7 +57,7 @@ def copy_only(data: bytes) -> Crop:
 
 
 def spin(data: bytes) -> Crop:
-    """Compute without end in native code that keeps the GIL, as a decoder does with a bomb."""
+    """Compute without end in native code that holds the GIL, as a decoder does with a bomb."""
     collections.deque(itertools.repeat(0), maxlen=0)
     raise AssertionError("not reached")
 
@@ -69,13 +69,13 @@ def wait(data: bytes) -> Crop:
 
 
 def die(data: bytes) -> Crop:
-    """End as a process does whose decoder crashes."""
+    """Exit as if the decoder had crashed."""
     os.kill(os.getpid(), signal.SIGSEGV)
     raise AssertionError("not reached")
 
 
 def cost_of_copying(photos: list[bytes]) -> None:
-    """Print how long pebble takes to bring a photo over and a crop back, with no work between."""
+    """Print how long pebble takes to send a photo and return a crop, without work."""
     with processes() as pool:
         times = []
         for photo in photos:
@@ -87,17 +87,17 @@ def cost_of_copying(photos: list[bytes]) -> None:
 
 
 def fate(pool: pebble.ProcessPool, function: Callable[[bytes], Crop], photo: bytes) -> Fate:
-    """Have a function called with a photo; return the seconds until its end is known and what that is."""
+    """Call a function with a photo; return its outcome and the seconds until that was known."""
     began = time.perf_counter()
     try:
         pool.schedule(function, [photo], timeout=TIMEOUT_SECONDS).result(timeout=PATIENCE_SECONDS)
-    except Exception as error:  # every kind of failure is what is looked for
+    except Exception as error:  # every kind of failure is an outcome
         return Fate(time.perf_counter() - began, type(error).__name__)
     return Fate(time.perf_counter() - began, ANSWERED)
 
 
 def beside(function: Callable[[bytes], Crop], photos: list[bytes]) -> None:
-    """Print what becomes of a hostile photo, and of good ones that are sent one after the other beside it."""
+    """Print the outcome of a hostile photo, and of good ones that are sent one after the other beside it."""
     good = []
     with processes() as pool, ThreadPoolExecutor() as threads:
         hostile = threads.submit(fate, pool, function, photos[0])
@@ -119,7 +119,7 @@ def kill_busy(photos: list[bytes], times: int = 10) -> None:
         def go_on(photo: bytes) -> None:
             while not end.is_set():
                 found.append(fate(pool, decode_and_crop, photo))
-                if found[-1].name == "RuntimeError":  # the pool is broken, and refuses at once
+                if found[-1].name == "RuntimeError":  # the pool is broken, and rejects at once
                     break
 
         for photo in photos[: 2 * WORKERS]:
@@ -141,7 +141,7 @@ def lost(fates: list[Fate]) -> int:
 
 
 def kill_idle(photos: list[bytes]) -> None:
-    """Print what becomes of a good photo after a child that had nothing to do was killed."""
+    """Print the outcome of a good photo after an idle child was killed."""
     with processes() as pool:
         os.kill(children()[0], signal.SIGKILL)
         time.sleep(1)
@@ -170,7 +170,7 @@ def memory_of(pid: int) -> Iterator[bytes]:
 
 
 def main() -> None:
-    """Try all that can go wrong, and print."""
+    """Try every failure, and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a folder")
     options = parser.parse_args()

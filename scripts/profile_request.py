@@ -24,6 +24,7 @@ from app.measuring.own_server import own_server
 from app.model import Model
 from app.photos.decoding import decode
 from app.settings import Settings
+from app.web.service import service_of
 
 MAX_PIXELS = 64_000_000
 
@@ -63,8 +64,8 @@ def main() -> None:
     settings = dataclasses.replace(Settings.from_environment(os.environ), result_cache_bytes=0)
     photos = [path.read_bytes() for path in sorted(options.photos.iterdir())]
     app = create_app(settings)
-    classifier = app.extensions["topthree"]
-    stages = inner_stages(classifier.model, photos, options.rounds)
+    classifier = service_of(app).classifier
+    stages = inner_stages(classifier.load_model(), photos, options.rounds)
     classify = mean_ms(lambda photo: classifier.classify(photo, max_pixels=MAX_PIXELS), photos, options.rounds)
     stages["slot, another process, softmax, names"] = classify - sum(stages.values())
     with own_server(settings) as server:

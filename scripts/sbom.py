@@ -1,4 +1,4 @@
-"""Write the software bill of materials of an unpacked image: CycloneDX 1.6, JSON, from what really lies in it.
+"""Write the software bill of materials of an unpacked image: CycloneDX 1.6, JSON, from its files.
 
     .venv/bin/python scripts/sbom.py ROOT > topthree.cdx.json
 
@@ -32,10 +32,10 @@ OURS = "opt/topthree"
 
 
 def list_python_packages(root: Path) -> Bom:
-    """List what is installed for the service: name, version, licence and needs of each, and our own package."""
+    """List the installed Python packages and our own: name, version, licence and dependencies of each."""
     folders = [*sorted((root / OURS).glob("venv/lib/python3.*/site-packages")), root / OURS]
     with tempfile.TemporaryDirectory() as work:
-        # cyclonedx-py asks an interpreter for its path. The image's own may not run here, but where it looks is known.
+        # cyclonedx-py asks an interpreter for its path. The image's own may not run here, but its path is known.
         interpreter = Path(work) / "python"
         interpreter.write_text(f"#!/bin/sh\necho {shlex.quote(json.dumps([str(folder) for folder in folders]))}\n")
         interpreter.chmod(0o755)
@@ -45,7 +45,7 @@ def list_python_packages(root: Path) -> Bom:
 
 
 def list_debian_packages(root: Path) -> Iterator[Component]:
-    """List the Debian packages that are installed, by dpkg's own list."""
+    """List the installed Debian packages, from dpkg's list."""
     release = read_release(root)
     distribution = f"{release['ID']}-{release.get('VERSION_ID', 'testing')}"
     yield Component(type=ComponentType.OPERATING_SYSTEM, name=release["ID"], version=release.get("VERSION_ID"))
@@ -79,7 +79,7 @@ def list_models(root: Path) -> Iterator[Component]:
 
 
 def list_other_python(root: Path) -> Iterator[Component]:
-    """List the interpreter where it is not Debian's, as in Docker's python images."""
+    """List the interpreter if it is not Debian's, as in Docker's python images."""
     if (root / "usr/local/bin/python3").exists():
         settings = (root / OURS / "venv/pyvenv.cfg").read_text(encoding="utf-8")
         version = re.search(r"^version = ([\d.]+)", settings, re.MULTILINE)[1]
@@ -94,14 +94,14 @@ def read_stanzas(status: Path) -> Iterator[Message]:
 
 
 def read_release(root: Path) -> dict[str, str]:
-    """Read which distribution the image is made of, and its version."""
+    """Return the distribution of the image, and its version."""
     lines = (root / "etc/os-release").read_text(encoding="utf-8").splitlines()
     pairs = (line.partition("=") for line in lines if "=" in line)
     return {key: shlex.split(value)[0] if value else "" for key, _, value in pairs}
 
 
 def make_bom(root: Path) -> Bom:
-    """Put everything together: the image needs all that lies in it, each package what it names itself."""
+    """Put everything together: the image depends on all components, and each package on those that it names."""
     bom = list_python_packages(root)
     own = next(component for component in bom.components if component.name == "topthree")
     for components in (list_debian_packages, list_models, list_other_python):

@@ -1,12 +1,12 @@
-"""Send what schemathesis makes of the interface's document to servers of its own; fail on any broken promise.
+"""Send requests that schemathesis makes from the OpenAPI document to servers; fail on any broken promise.
 
 usage: python scripts/schema_check.py [--seconds 300] [--seed 1]
 
-Half of the time goes to a server that anyone may use, half to one that asks for a key. Every check of schemathesis is
-on: no 5xx, no status, type, shape or header that the document does not have; what breaks the document is refused,
-what follows it is accepted; keys are asked for, and methods that there are none of refused. Where the document wants
-a photo it mostly gets one, and sometimes a bad one. A type of answer that never came with a 200 is a failure too.
-What is sent comes from the seed, how much of it from the time.
+Half of the time goes to a server without keys, half to one that requires a key. Every check of schemathesis is on: no
+5xx, and no status, type, shape or header that the document does not have; requests that break the document are
+rejected, others accepted; keys are required, and undeclared methods rejected. A photo in the document is mostly a good
+photo, and sometimes a bad one. A declared type that never came with a 200 is a failure, too. The seed determines the
+requests, the time their number.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from app.web.keys import Key, digest_of, new_token
 from app.web.uploads import TIMEOUT_HEADER
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-# Of a photo; a failure prints what was sent.
-MOST_BYTES = 20_000
-# What is late after so many milliseconds is late for reasons of the service's own.
+# Maximum size of a photo; a failure prints the request.
+MAX_BYTES = 20_000
+# A response that takes longer, in milliseconds, is late because of the service.
 ENOUGH_MS = 10_000
-# The metrics have an address of their own; schemathesis reads the document and asks no more for it.
+# The metrics have an address of their own, and schemathesis reads the document only once.
 NOT_ASKED = ("GET /metrics", "GET /api/v1/openapi.json")
 CONFIGURATION = """
 continue-on-failure = true
@@ -76,10 +76,10 @@ def pack(photos: Sequence[bytes]) -> bytes:
 
 
 GOOD = [encode(Image.radial_gradient("L").resize((40, 30)), kind) for kind in KINDS]
-BAD = [b"text", GOOD[1][:300], encode(Image.new("1", (9_000, 8_000)), "PNG"), bytes(MOST_BYTES + 1)]
+BAD = [b"text", GOOD[1][:300], encode(Image.new("1", (9_000, 8_000)), "PNG"), bytes(MAX_BYTES + 1)]
 
 
-# What the server in question promises and what it answered, noted by the hooks below.
+# The promises and responses of the current server, noted by the hooks below.
 promised: set[tuple[str, str]] = set()
 answers: Counter[tuple[str, int, str]] = Counter()
 draw = random.Random(0)
@@ -87,7 +87,7 @@ draw = random.Random(0)
 
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, document: dict) -> None:
-    """Note what is promised, and mark each string that is to be a photo: JSON Schema has no word for it."""
+    """Note the promises, and mark each string that must be a photo: JSON Schema cannot express it."""
     document["components"]["schemas"]["Base64Photo"]["properties"]["image"]["format"] = "base64-photo"
     for path, item in document["paths"].items():
         for method, operation in item.items():
@@ -100,7 +100,7 @@ def before_load_schema(context: schemathesis.HookContext, document: dict) -> Non
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, arguments: dict) -> None:
-    """Ask for one of the types that there are, where schemathesis takes what it gets."""
+    """Ask for one of the declared types if schemathesis asks for none."""
     kinds = sorted(kind for label, kind in promised if label == case.operation.label)
     case.headers["Accept"] = draw.choice(kinds)
 
@@ -117,13 +117,13 @@ def after_call(context: schemathesis.HookContext, case: schemathesis.Case, respo
 def filter_failure(
     context: schemathesis.HookContext, failure: object, case: schemathesis.Case, response: schemathesis.Response
 ) -> bool:
-    """Keep every failure but a 504 to a request that asked for one, by leaving too little time."""
+    """Keep every failure but a 504 to a request with too short a deadline."""
     asked = str(case.headers.get(TIMEOUT_HEADER, ENOUGH_MS))
     return not (response.status_code == 504 and asked.isdecimal() and int(asked) < ENOUGH_MS)
 
 
 def describe_photos() -> None:
-    """Tell schemathesis what a photo is, and an archive of photos."""
+    """Define photos and archives of photos for schemathesis."""
     photo = strategies.sampled_from(GOOD * 3 + BAD)
     archive = strategies.lists(photo, min_size=1, max_size=4).map(pack)
     schemathesis.openapi.media_type("image/png", photo)
@@ -134,7 +134,7 @@ def describe_photos() -> None:
 
 
 def check(settings: Settings, configuration: str, options: argparse.Namespace) -> bool:
-    """Check one server of these settings, print what was answered, and tell whether all was as promised."""
+    """Check one server with these settings, print its responses, and return whether every promise was kept."""
     held = False
     promised.clear()
     answers.clear()
@@ -157,14 +157,14 @@ def check(settings: Settings, configuration: str, options: argparse.Namespace) -
 
 
 def main() -> int:
-    """Check both servers; return 0 if all was as promised."""
+    """Check both servers; return 0 if every promise was kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     describe_photos()
     settings, token = Settings.from_environment(os.environ), new_token()
-    settings = dataclasses.replace(settings, max_upload_bytes=MOST_BYTES)
+    settings = dataclasses.replace(settings, max_upload_bytes=MAX_BYTES)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "keys"
         file.write_text(Key("schema-check", True, digest_of(token)).as_line() + "\n", encoding="utf-8")

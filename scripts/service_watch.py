@@ -1,4 +1,4 @@
-"""Measure, from a process of its own, what all processes of a service use and how soon it answers its probe."""
+"""Measure, from another process, the memory and processor time of a service and how soon it answers its probe."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Seen:
 
 
 class Watch:
-    """Asks the watching process what it has seen since the last time."""
+    """The connection to the watching process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def seen(self) -> Seen:
-        """Return what was seen since the last call."""
+        """Return the maxima since the last call."""
         self._connection.send("seen")
         found: Seen = self._connection.recv()
         return found
@@ -55,7 +55,7 @@ def watching(server: OwnServer) -> Iterator[Watch]:
     process = multiprocessing.get_context("spawn").Process(target=_watch, args=arguments)
     process.start()
     watch = Watch(ours)
-    watch.seen()  # it has begun
+    watch.seen()  # it has started
     try:
         yield watch
     finally:
@@ -79,7 +79,7 @@ def _watch(url: str, group: int, connection: Connection) -> None:
 
 
 def probe_ms(url: str) -> float:
-    """Ask `/healthz` once; return the milliseconds, infinite where it does not say 200."""
+    """Ask `/healthz` once; return the milliseconds, infinite if it does not answer 200."""
     began = time.monotonic()
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     try:
@@ -94,7 +94,7 @@ def probe_ms(url: str) -> float:
 
 
 def members(group: int) -> list[int]:
-    """List the processes of a session; a service that we start has one of its own."""
+    """List the processes of a session; a service that we start has its own."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(ProcessLookupError):
@@ -110,13 +110,13 @@ def decoders(group: int) -> list[int]:
 
 
 def processor_seconds(group: int) -> float:
-    """Add up the processor time of a group's processes and of those children of theirs that have ended."""
+    """Return the processor time of the processes of a group and of their children that have exited."""
     fields = (_stat(pid)[11:15] for pid in members(group))
     return TICK_SECONDS * sum(int(ticks) for each in fields for ticks in each)
 
 
 def settled_processor_seconds(group: int, patience: float = 10.0) -> float:
-    """Wait until a group computes hardly anything any more, and return its processor time."""
+    """Wait until a group is nearly idle, and return its processor time."""
     end, before = time.monotonic() + patience, processor_seconds(group)
     while True:
         time.sleep(QUIET_SECONDS)
@@ -127,12 +127,12 @@ def settled_processor_seconds(group: int, patience: float = 10.0) -> float:
 
 
 def parent_of(pid: int) -> int:
-    """Read the process id of a process's parent; 0 where the process has ended."""
+    """Return the process id of the parent of a process, or 0 if the process has exited."""
     return int((_stat(pid) or [b"", b"0"])[1])
 
 
 def resident_bytes(pid: int) -> int:
-    """Read the memory that a process occupies; 0 where it has ended."""
+    """Return the resident memory of a process, or 0 if it has exited."""
     return PAGE_BYTES * int((_read(pid, "statm").split() or [b"", b"0"])[1])
 
 
@@ -142,7 +142,7 @@ def _stat(pid: int) -> list[bytes]:
 
 
 def _read(pid: int, name: str) -> bytes:
-    """Read a file of a process; nothing where it has ended."""
+    """Return a file of a process, empty if it has exited."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/{name}").read_bytes()
     return b""

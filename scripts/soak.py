@@ -1,11 +1,11 @@
-"""Send many mixed requests to a server of its own and fail if its memory does not stay flat.
+"""Send many mixed requests to a server and fail if its memory does not stay flat.
 
 usage: python scripts/soak.py [--requests 20000] [--seconds S] [--clients 4]
 
 Nine in ten requests are good photos, from 0.01 to 12 megapixels, in five formats; a tenth are bad in eight ways.
 Memory (PSS of all processes, at rest) after the first 2,000 requests, or half of a shorter run, is compared with that
-at the end: growth over 5% fails, and so does any answer with a status other than the one that is due. With --seconds
-the run ends after that time, whatever was sent by then.
+at the end: growth over 5% fails, and so does any response with an unexpected status. With --seconds the run ends after
+that time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from app.measuring.own_server import OwnServer, own_server
 from app.processes.memory import IDLE_SECONDS
 from app.settings import Settings
 
-LARGEST_GROWTH_PERCENT = 5.0
+MAX_GROWTH_PERCENT = 5.0
 BAD_SHARE = 0.1
 WARM_UP_REQUESTS = 2_000
 # (width, height, format, how often): most photos are small, a few are as large as phones make them.
@@ -49,7 +49,7 @@ GOOD = (
 
 @dataclass(frozen=True)
 class Request:
-    """A body and the status that it is due."""
+    """A body and the expected status."""
 
     body: bytes
     status: int
@@ -57,7 +57,7 @@ class Request:
 
 @functools.cache
 def good_requests() -> list[Request]:
-    """Draw photos of all sizes and formats, each as often in the list as it is to be sent."""
+    """Draw photos of all sizes and formats, each as often in the list as it is sent."""
     requests = []
     for width, height, kind, times in GOOD:
         noise = np.random.default_rng(width).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
@@ -68,7 +68,7 @@ def good_requests() -> list[Request]:
 
 
 def bad_requests() -> list[Request]:
-    """Make bodies that are wrong in every way that costs the server something different."""
+    """Make bad bodies, each with a different cost for the server."""
     jpeg = good_requests()[20].body
     bomb = io.BytesIO()
     Image.new("1", (12_000, 9_000)).save(bomb, "PNG")
@@ -85,7 +85,7 @@ def bad_requests() -> list[Request]:
 
 
 class Soak:
-    """The run: what was sent, and what went wrong."""
+    """A run: the number of requests sent, and the wrong responses."""
 
     def __init__(self, server: OwnServer, requests: int, seconds: float | None) -> None:
         self._server = server
@@ -105,7 +105,7 @@ class Soak:
         return max(passed, self.sent / self._requests)
 
     def send(self, clients: int, is_over: Callable[[], bool]) -> float:
-        """Have clients send until it is over; return the memory that the service keeps at rest."""
+        """Let clients send until a condition holds; return the memory of the service at rest."""
         self._is_over = is_over
         with ThreadPoolExecutor(clients) as pool:
             list(pool.map(self._client, range(clients)))
@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--clients", type=int, default=4)
     options = parser.parse_args()
-    # The photos repeat, and an answer from memory would decode and compute nothing.
+    # The photos repeat, and a cached answer would decode and compute nothing.
     settings = dataclasses.replace(Settings.from_environment(os.environ), result_cache_bytes=0)
     with own_server(settings) as server:
         server.wait_for_answer(good_requests()[0].body)
@@ -155,7 +155,7 @@ def main() -> int:
     )
     for line in sorted(set(soak.wrong)):
         print(f"wrong: {line}")
-    return int(bool(soak.wrong) or growth > LARGEST_GROWTH_PERCENT)
+    return int(bool(soak.wrong) or growth > MAX_GROWTH_PERCENT)
 
 
 if __name__ == "__main__":

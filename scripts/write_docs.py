@@ -17,6 +17,7 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
+from app.model.records import RECORDS
 from app.photos.formats import FORMATS, SUPPORTED
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
@@ -180,6 +181,28 @@ def format_list() -> str:
     return table(["Format", "Media type", "File names"], rows)
 
 
+def backbones() -> str:
+    """List the published models with their size, accuracy and licence."""
+    rows = (
+        (
+            code(row.name),
+            f"{row.parameters / 1e6:,.1f}",
+            f"{row.size_bytes / 1e6:,.0f}",
+            f"{row.geometry.crop}",
+            percentage(row.top1),
+            percentage(row.top5),
+            row.licence,
+        )
+        for row in RECORDS.values()
+    )
+    return table(["Model", "Parameters, millions", "Weights, MB", "Crop", "Top-1", "Top-5", "Licence"], rows)
+
+
+def percentage(value: float | None) -> str:
+    """Return a percentage with one decimal; nothing if it is not known."""
+    return "" if value is None else f"{value:.1f}%"
+
+
 def targets() -> str:
     """List the targets of the Makefile that have a help text."""
     found = re.findall(r"^([a-z-]+):.* ## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -187,6 +210,7 @@ def targets() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "backbones": backbones,
     "command-list": command_list,
     "commands": commands,
     "format-list": format_list,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 
-from app.classifier import softmax
+from app.classifier import Outputs, softmax
 from app.errors import (
     ClientClosedRequest,
     DeadlineExceeded,
@@ -36,7 +36,7 @@ def test_two_first_requests_load_once() -> None:
 
     def ask(_: int) -> Model:
         both_are_here.wait(PATIENCE_SECONDS)
-        return classifier.model
+        return classifier.load_model()
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(ask, range(2))
@@ -86,7 +86,7 @@ def test_a_failed_load_fails_all_who_waited_for_it_once() -> None:
 
     def ask(_: int) -> None:
         with pytest.raises(ModelUnavailable, match="The disk is gone"):
-            classifier.model  # noqa: B018 - the first look at it loads it
+            classifier.load_model()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(ask, range(4)))
@@ -101,7 +101,7 @@ def test_nothing_is_loaded_before_the_first_use() -> None:
 
 
 def test_predictions_are_ranked_named_and_rounded() -> None:
-    answer = fake_classifier().classify(colour_png(134, 517, 281 % 256), max_pixels=PIXELS, top=2)
+    answer = fake_classifier().classify(colour_png(134, 517, 281 % 256), Outputs(top=2), max_pixels=PIXELS)
     first, second = answer.predictions
     assert (first.rank, first.class_id, first.wnid, first.label, first.label_zh) == (
         1,
@@ -116,7 +116,7 @@ def test_predictions_are_ranked_named_and_rounded() -> None:
 
 
 def test_all_probabilities_add_up_to_one() -> None:
-    answer = fake_classifier().classify(colour_png(3), max_pixels=PIXELS, top=CLASSES)
+    answer = fake_classifier().classify(colour_png(3), Outputs(top=CLASSES), max_pixels=PIXELS)
     assert [prediction.rank for prediction in answer.predictions] == list(range(1, CLASSES + 1))
     assert sum(prediction.confidence for prediction in answer.predictions) == pytest.approx(1, abs=1e-3)
 
@@ -127,7 +127,7 @@ def test_softmax_survives_large_logits() -> None:
 
 
 def test_heat_maps_come_with_the_crop_they_cover() -> None:
-    answer = fake_classifier().classify(colour_png(5, size=(512, 256)), max_pixels=PIXELS, heatmap=True)
+    answer = fake_classifier().classify(colour_png(5, size=(512, 256)), Outputs(heatmap=True), max_pixels=PIXELS)
     assert answer.heatmaps is not None
     assert np.asarray(answer.heatmaps).shape == (3, 7, 7)
     assert answer.image["crop"] == {"left": 0.28125, "top": 0.0625, "right": 0.71875, "bottom": 0.9375}

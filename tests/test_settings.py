@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import SETTINGS, Settings, SettingsError, service_links
+from app.errors import SettingsError
+from app.settings import SETTINGS, Settings, service_links
 
 HOME = Path.home()
 DIGEST = "0123456789abcdef" * 4

@@ -11,18 +11,19 @@ import io
 import os
 import sys
 from collections import UserDict
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import TopthreeError
-from ..settings import Settings, SettingsError
 from ..version import __version__
 
-FOLDER = Path(__file__).parent
-INTERRUPTED = 130  # what a shell expects after Ctrl-C: 128 and the number of SIGINT
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+FOLDER = os.path.dirname(__file__)
+INTERRUPTED = 130  # as shells expect after Ctrl-C: 128 plus the number of SIGINT
 
 
 class Modules(UserDict[str, click.Command]):
@@ -46,7 +47,8 @@ class Modules(UserDict[str, click.Command]):
 
 
 def _names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    files = (os.path.splitext(name) for name in os.listdir(FOLDER))
+    return sorted(name for name, suffix in files if suffix == ".py" and not name.startswith("_"))
 
 
 class Group(click.Group):
@@ -72,8 +74,6 @@ class Group(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
-        except SettingsError as error:
-            raise click.UsageError(str(error)) from error
         finally:
             # Flush here: click handles a closed pipe quietly, the interpreter's shutdown does not.
             sys.stdout.flush()
@@ -93,13 +93,20 @@ def cli() -> None:
 
 def summary(name: str) -> str:
     """Return the first line of a command's module, in which its docstring begins."""
-    with (FOLDER / f"{name}.py").open(encoding="utf-8") as module:
+    with open(os.path.join(FOLDER, f"{name}.py"), encoding="utf-8") as module:
         return module.readline().strip().strip('"')
 
 
 def read_settings() -> Settings:
-    """Read the settings from the environment; raises SettingsError, which is a usage error on the command line."""
-    return Settings.from_environment(os.environ)
+    """Read the settings from the environment; raises SettingsError."""
+    from ..settings import Settings  # imported here, since it would take a third of the time of --help
+
+    return Settings.from_environment(read_environment())
+
+
+def read_environment() -> Mapping[str, str]:
+    """Return the environment variables of this process."""
+    return os.environ
 
 
 def plural(count: int, noun: str) -> str:

@@ -109,7 +109,7 @@ def _check(path: Path, *, sha256: str | None, as_json: bool) -> None:
 
 
 def describe(bundle: Bundle) -> str:
-    """Say in a few lines what a bundle holds."""
+    """Describe a bundle in a few lines."""
     made = bundle.description
     rows = {
         "Bundle": f"{bundle.path}, {bundle.path.stat().st_size:,} bytes, whole",
@@ -140,7 +140,7 @@ def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path) ->
                 os.fchmod(out.fileno(), 0o644)
                 os.replace(out.name, target)
             finally:
-                Path(out.name).unlink(missing_ok=True)  # only what could not be finished is still there
+                Path(out.name).unlink(missing_ok=True)  # if writing failed, it still exists
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}.") from error
     return read_bundle(target)

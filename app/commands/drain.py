@@ -25,7 +25,7 @@ import click
 from ..errors import Draining, TopthreeError
 from ..processes.pidfile import find
 from ..settings import Settings
-from . import read_settings
+from . import read_environment, read_settings
 
 PROBE_SECONDS = 5.0
 # gunicorn's master handles signals at once, unless it is reloading.
@@ -34,7 +34,7 @@ PAUSE_SECONDS = 0.1
 
 
 class NothingRuns(TopthreeError):
-    """No service of this user listens at the address."""
+    """No service of this user listens on the address."""
 
     exit_status = 3
 
@@ -51,11 +51,11 @@ def command(seconds: float, at_most: float, *, undo: bool) -> None:
     """Turn readiness off and wait for `seconds`, and then until nothing is in flight; or, with `undo`, turn it on."""
     settings = read_settings()
     began = time.monotonic()
-    file = find(os.environ, settings.host, settings.port)
+    file = find(read_environment(), settings.host, settings.port)
     if file is None:
         raise NothingRuns(
             f"Nothing runs here: no topthree of this user listens on {settings.host} port {settings.port}. "
-            "TOPTHREE_HOST and TOPTHREE_PORT say which one is meant."
+            "Set TOPTHREE_HOST and TOPTHREE_PORT as the service has them."
         )
     file.want(draining=not undo)
     os.kill(file.pid, signal.SIGUSR1)
@@ -81,7 +81,7 @@ def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
 
 
 def _is_draining(settings: Settings) -> bool | None:
-    """Return whether the service says that it drains, or None if it is too busy to answer."""
+    """Return whether the service is draining, or None if it does not answer."""
     document = _ask(settings)
     return document.get("type") == f"/problems/{Draining.slug}" if document else None
 

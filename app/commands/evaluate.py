@@ -34,7 +34,7 @@ def command(folder: Path, *, as_json: bool) -> None:
     settings = read_settings()
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
-        model = classifier.model
+        model = classifier.load_model()
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
     else:

@@ -19,8 +19,8 @@ from . import read_settings
 
 @click.command(help=__doc__)
 def command() -> None:
-    """Print the plan, and what the sandbox of a decoder enforces here."""
+    """Print the plan, and the limits that the sandbox of a decoder enforces on this machine."""
     planned = make_plan(read_settings())
     click.echo(describe_plan(planned))
     with closing(Decoders(1, max_bytes=1, memory_bytes=planned.photo_memory_bytes)) as decoders:
-        click.echo(f"enforced in each of these: {describe(decoders.start())}")
+        click.echo(f"enforced in each decoder: {describe(decoders.start())}")

@@ -37,13 +37,13 @@ def command() -> None:
     click.echo("Starting the service; Ctrl-C stops it.", err=True)
     environment = os.environ | settings.as_environment()
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(RESOURCES / "gunicorn.conf.py")]
-    # From our own folder, where the package is: another project's `app` in the current one would shadow it.
+    # Start in the folder that holds the package: an `app` of another project in the current folder would shadow it.
     os.chdir(ROOT)
     os.execve(sys.executable, gunicorn, environment)
 
 
 def _require_free_ports(settings: Settings) -> None:
-    """Say at once that a port is taken; gunicorn would try for five seconds and then show a traceback."""
+    """Fail at once if a port is taken; gunicorn would try for five seconds and then show a traceback."""
     _require_free_port(settings.host, settings.port, "TOPTHREE_HOST and TOPTHREE_PORT (with make: HOST and PORT)")
     if settings.metrics_address:
         host, _, port = settings.metrics_address.rpartition(":")

@@ -62,7 +62,7 @@ def command(*, fetch: bool) -> None:
 
 
 def find_with_progress(settings: Settings, *, quiet: bool = False) -> Weights:
-    """Find the weights to load, with a progress bar where they have to be downloaded."""
+    """Find the weights to load, with a progress bar if they have to be downloaded."""
     from ..model.backbones import find_weights_to_load
 
     if quiet:
@@ -169,7 +169,7 @@ def _download_bar(settings: Settings) -> Iterator[Report]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    # Without a terminal rich would leave an empty line behind.
+    # Without a terminal, rich would print an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         record = RECORDS.get(settings.model or DEFAULT_NAME)
         task = bar.add_task(f"Downloading {record.file_name if record else settings.model}", visible=False)

@@ -61,8 +61,8 @@ class _Tally:
 
 
 def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evaluation:
-    """Classify all labelled photos below `folder`; raises FileProblem if none is labelled."""
-    classes = class_names(classifier.model.labels)
+    """Classify all labelled photos below `folder`; raises FileProblem if there is no labelled photo."""
+    classes = class_names(classifier.load_model().labels)
     truths = {file: true_class(Path(file), folder, classes) for file in list_photos([str(folder)])}
     labelled = {file: truth for file, truth in truths.items() if truth is not None}
     others = [file for file in truths if file not in labelled]
@@ -86,13 +86,13 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
         unlabelled=[file for file in others if not is_unreadable(file)],
         top={rank: wilson_interval(tally.hits[rank], count) for rank in RANKS},
         images_per_second=round(count / seconds, 1),
-        confusions=_worst(tally.confused, classifier.model.labels),
-        model=classifier.model.identity,
+        confusions=_worst(tally.confused, classifier.load_model().labels),
+        model=classifier.load_model().identity,
     )
 
 
 def wilson_interval(hits: int, count: int) -> Share:
-    """Return hits of count in percent with its 95% interval (Wilson, JASA 22, 1927)."""
+    """Return hits / count in percent with its 95% interval (Wilson, JASA 22, 1927)."""
     if count == 0:
         return Share(0.0, 0.0, 100.0)
     z = 1.959964

@@ -1,8 +1,8 @@
-"""Load on a target, closed or open loop, and what it measured.
+"""Load on a target, in a closed or an open loop, and its measurements.
 
 In a closed loop each of n clients sends its next photo when its last one is answered. In an open loop photos
-are sent at random moments at a mean rate, answered or not; latency then counts from the moment a photo should
-have been sent, so that a stalled target cannot hide its stall (Schroeder et al., NSDI 2006).
+are sent at random moments at a mean rate, answered or not. Latency is then measured from the moment at which a photo
+was due, so that a stalled target cannot hide its stall (Schroeder et al., NSDI 2006).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ..errors import TopthreeError
 Send = Callable[[bytes], dict[str, float]]
 """Have one photo classified; return the stages of its Server-Timing in milliseconds; raise if it failed.
 
-The stage `cache` tells, in the place of its time, that the answer was kept or computed for another request.
+The stage `cache`, whose time is 0, means that the answer was cached or computed for another request.
 """
 
 MakeSender = Callable[[], AbstractContextManager[Send]]
-"""Open a connection, or whatever one client needs of its own, for as long as the context lasts."""
+"""Open the connection of one client, which is closed at the end of the context."""
 
 OPEN_LOOP_CLIENTS = 256
 TIMEOUT_SECONDS = 60.0
@@ -47,7 +47,7 @@ class RequestFailed(TopthreeError):
 
 @dataclass(frozen=True)
 class Load:
-    """What one load measured. Times in milliseconds; `level` is clients (closed) or photos a second (open)."""
+    """The result of one load. Times are in milliseconds; `level` is clients (closed) or photos per second (open)."""
 
     loop: str
     level: float
@@ -70,7 +70,7 @@ class _Sample:
 
 
 def http_sender(url: str) -> MakeSender:
-    """Return a maker of senders to the server at `url`."""
+    """Return a function that opens connections to the server at `url`."""
     parts = urllib.parse.urlsplit(url)
     path = parts.path.rstrip("/") + "/api/v1/predict"
     connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -94,7 +94,7 @@ def http_sender(url: str) -> MakeSender:
 
 
 def _detail(body: bytes) -> str:
-    """Take the sentence out of a problem document; of anything else, nothing."""
+    """Return the sentence of a problem document; an empty text for any other body."""
     try:
         return str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):
@@ -102,7 +102,7 @@ def _detail(body: bytes) -> str:
 
 
 def parse_server_timing(header: str) -> dict[str, float]:
-    """Read the durations of a `Server-Timing` header, by name, and whether the answer came from the cache."""
+    """Return the durations of a `Server-Timing` header by name, and `cache` if the answer was cached."""
     stages = {name: float(value) for name, value in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
     return stages | ({CACHE: 0.0} if re.search(rf"\b{CACHE};desc=\"?(hit|shared)", header) else {})
 
@@ -126,7 +126,7 @@ def closed_loop(make_sender: MakeSender, photos: list[bytes], *, clients: int, s
 
 
 def open_loop(make_sender: MakeSender, photos: list[bytes], *, rate: float, seconds: float) -> Load:
-    """Send photos at random moments, `rate` a second on average, for some seconds."""
+    """Send photos at random moments, `rate` per second on average, for some seconds."""
     moments = list(_arrivals(rate, seconds))
     local = threading.local()
     begin = time.monotonic()
@@ -146,7 +146,7 @@ def open_loop(make_sender: MakeSender, photos: list[bytes], *, rate: float, seco
 
 
 def _arrivals(rate: float, seconds: float) -> Iterator[float]:
-    """Draw the moments of a Poisson process, the same for every run."""
+    """Yield the moments of a Poisson process, the same in every run."""
     draw = random.Random(0)
     moment = draw.expovariate(rate)
     while moment < seconds:
@@ -155,7 +155,7 @@ def _arrivals(rate: float, seconds: float) -> Iterator[float]:
 
 
 class _Shared(Iterator[bytes]):
-    """An iterator that threads take turns with."""
+    """An iterator that several threads can use."""
 
     def __init__(self, source: Iterable[bytes]) -> None:
         self._source = iter(source)
@@ -170,7 +170,7 @@ def _measure(send: Send, photo: bytes, started: float) -> _Sample:
     try:
         stages: dict[str, float] | None = send(photo)
     except (TopthreeError, http.client.HTTPException, OSError):
-        stages = None  # counted as an error; what matters here is how many
+        stages = None  # counted as an error, whatever it is
     finished = time.monotonic()
     return _Sample(finished, 1000 * (finished - started), stages)
 

@@ -1,4 +1,4 @@
-"""A server of our own to measure: started on a free port, always stopped with all its processes."""
+"""A server to measure: started on a free port, always stopped with all its processes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ POLL_SECONDS = 0.02
 
 
 class ServerFailed(TopthreeError):
-    """The server ended, or did not answer in time."""
+    """The server exited, or did not answer in time."""
 
 
 @dataclass(frozen=True)
 class OwnServer:
-    """A running `topthree serve` in a process group of its own."""
+    """A running `topthree serve` in its own process group."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -43,15 +43,15 @@ class OwnServer:
 
     @property
     def log(self) -> str:
-        """Return what it has logged so far."""
-        # The server writes on at the offset that it shares with us, so that nothing here may move it.
+        """Return the log so far."""
+        # The server shares the offset of the file, so reading must not move it.
         size = os.fstat(self.log_file.fileno()).st_size
         return os.pread(self.log_file.fileno(), size, 0).decode(errors="replace")
 
     def wait_for_answer(self, photo: bytes) -> float:
         """Send one photo until it is answered; return the seconds since the start.
 
-        Raises RequestFailed where the answer is a refusal that does not pass, and ServerFailed where none comes.
+        Raises RequestFailed if the answer is an error other than 503, and ServerFailed if there is no answer in time.
         """
         make_sender = http_sender(self.url)
 
@@ -62,7 +62,7 @@ class OwnServer:
         return self._wait(ask)
 
     def wait_until_ready(self) -> float:
-        """Ask `/readyz` until it says so; return the seconds since the start."""
+        """Ask `/readyz` until it answers 200; return the seconds since the start."""
 
         def ask() -> None:
             status = httpx.get(f"{self.url}/readyz").status_code
@@ -79,20 +79,20 @@ class OwnServer:
                 if isinstance(error, RequestFailed) and error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
                 if self.process.poll() is not None:
-                    raise ServerFailed("The server ended before it answered.") from None
+                    raise ServerFailed("The server exited before it answered.") from None
                 time.sleep(POLL_SECONDS)
             else:
                 return time.monotonic() - self.started
         raise ServerFailed(f"The server did not answer within {START_SECONDS:.0f} seconds.")
 
     def memory_mb(self) -> float:
-        """Add up the memory of all its processes."""
+        """Return the sum of the memory of all its processes, in 2^20 bytes."""
         return round(sum(process_memory_mb(pid) for pid in _session(self.process.pid)), 1)
 
 
 @contextmanager
 def own_server(settings: Settings) -> Iterator[OwnServer]:
-    """Run `topthree serve` on a free port of the loopback address, and stop all of it in the end."""
+    """Run `topthree serve` on a free port of the loopback address, and stop all its processes at the end."""
     port = free_port()
     environment = os.environ | settings.as_environment() | {"TOPTHREE_HOST": "127.0.0.1", "TOPTHREE_PORT": str(port)}
     command = [sys.executable, "-m", "app", "serve"]
@@ -101,13 +101,13 @@ def own_server(settings: Settings) -> Iterator[OwnServer]:
         try:
             yield OwnServer(f"http://127.0.0.1:{port}", process, time.monotonic(), log)
         except ServerFailed as error:
-            raise ServerFailed(f"{error} Its last words: {_last_line(log)}") from error
+            raise ServerFailed(f"{error} Its last line: {_last_line(log)}") from error
         finally:
             _stop(process)
 
 
 def process_memory_mb(pid: int) -> float:
-    """Read a process's proportional set size: its own memory and its share of what it shares, in 2^20 bytes."""
+    """Return the proportional set size of a process in 2^20 bytes: shared memory is divided by its number of users."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
@@ -117,7 +117,7 @@ def process_memory_mb(pid: int) -> float:
 
 
 def free_port() -> int:
-    """Find a port of the loopback address that nobody listens on."""
+    """Return a port of the loopback address that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -136,11 +136,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
-    return (log.read().decode(errors="replace").strip().splitlines() or ["none"])[-1]
+    return (log.read().decode(errors="replace").strip().splitlines() or ["(empty)"])[-1]
 
 
 def _session(session: int) -> Iterator[int]:
-    """Yield the processes of a session: those that decode photos are in process groups of their own."""
+    """Yield the processes of a session; a process group is not enough, since decoders have groups of their own."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if os.getsid(int(folder.name)) == session:

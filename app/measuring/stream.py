@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..classifier import Answer, Classifier
+from ..classifier import Answer, Classifier, Outputs
 from ..errors import ModelUnavailable, NoPhoto, Problem
 from ..photos.folders import FileProblem, read_file
 from ..queueing.scheduling import in_order, side_by_side
@@ -32,7 +32,7 @@ def classify_files(
         name, photo = file
         if isinstance(photo, bytes):
             try:
-                return name, classifier.classify(photo, max_pixels=max_pixels, top=top)
+                return name, classifier.classify(photo, Outputs(top=top), max_pixels=max_pixels)
             except ModelUnavailable:  # not the fault of this photo, and the same for the next
                 raise
             except Problem as problem:

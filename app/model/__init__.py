@@ -7,6 +7,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Model:
     manifest: Manifest | None = None
 
     @property
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Any]:
         """Say which model answered, as every answer does."""
         return {
             "name": self.weights.record.name,

@@ -1,4 +1,4 @@
-"""The photos of a ZIP archive, read in memory and within limits, whatever the archive says of itself.
+"""The photos of a ZIP archive, read in memory, within limits that do not rely on the archive's own figures.
 
 `zipfile` reads the directory. The files are unpacked here, by what the directory says of them: `zipfile` refuses a
 file whose name is written in two ways, and programs do that (a backslash in one place, a slash in the other).
@@ -55,7 +55,7 @@ _OTHER_ARCHIVES = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of an archive: its name with its folders, and its bytes or why they cannot be had."""
+    """One file of an archive: its name with its folders, and its bytes, or the problem if they cannot be read."""
 
     name: str
     photo: bytes | Problem
@@ -66,10 +66,10 @@ def read_archive(
 ) -> list[Entry]:
     """Read all files of an archive, in its own order, without folders and what file managers add.
 
-    An entry that is encrypted, damaged or over `max_entry_bytes` carries its problem. Raises UnreadableArchive for
-    what is no archive, NoPhoto for one without files, and TooLarge for more than `max_entries` files or more than
-    `max_bytes` of them. `admit` is told how many bytes are about to be unpacked, and may raise. Sizes hold for what
-    is read: no more than it declares is taken from an entry.
+    An entry that is encrypted, damaged or over `max_entry_bytes` carries its problem. Raises UnreadableArchive if the
+    data is no ZIP archive, NoPhoto if it has no files, and TooLarge for more than `max_entries` files or more than
+    `max_bytes` in all. `admit` is called with the number of bytes to be unpacked, and may raise. No more bytes are
+    read from an entry than it declares.
     """
     files = [
         (name, entry)

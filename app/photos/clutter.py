@@ -1,4 +1,4 @@
-"""What file managers, disks and storage boxes keep beside photos: thumbnails, metadata and lists of their own."""
+"""Clutter: files that file managers and storage systems keep beside photos, such as thumbnails and metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILES = frozenset(
         "picasa.ini",
     ]
 )
-# macOS and its servers, Synology, Android and GNOME, and what a disk holds for its system, often unreadable.
+# macOS and its servers, Synology, Android and GNOME, and folders of the file system, which are often unreadable.
 _FOLDERS = frozenset(
     [
         "__macosx",
@@ -38,7 +38,7 @@ _APPLE_DOUBLE = "._"
 
 
 def is_clutter(parts: Sequence[str]) -> bool:
-    """Return whether a file, given as its folders and its name, is no photo of a person's, whatever its ending."""
+    """Return whether a file, given as its folders and its name, is clutter."""
     *folders, name = (part.lower() for part in parts)
     return name in _FILES or name.startswith(_APPLE_DOUBLE) or any(is_clutter_folder(folder) for folder in folders)
 

@@ -12,7 +12,7 @@ from PIL import Image
 LONGEST_SIDE = 1024
 OPACITY = 0.7
 # A heat map is 49 numbers; a thousand of each photo of a batch would be an answer of megabytes.
-MOST_HEATMAPS = 10
+MAX_HEATMAPS = 10
 # How much of a colour is laid on where the model saw nothing, and how much darker the photo is outside the crop.
 _FLOOR = 0.35
 _OUTSIDE = 0.62

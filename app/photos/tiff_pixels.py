@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ from .tiff_layout import (
 # Numbers that are converted at once.
 _BLOCK_NUMBERS = 1 << 17
 
-Numbers = npt.NDArray[np.generic]
+Numbers = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -126,7 +127,7 @@ class _Pixels:
         """Return the number of full opacity, and of white where all numbers have one meaning."""
         if self._layout.sample_format == FLOAT:
             return 1
-        return 2 ** (self._layout.bits - (self._layout.sample_format == SIGNED)) - 1
+        return float(2 ** (self._layout.bits - (self._layout.sample_format == SIGNED)) - 1)
 
     def _blocks(self) -> Iterator[tuple[int, Numbers]]:
         """Yield some rows at a time: where they begin, and their numbers, of shape (rows, width, used samples)."""

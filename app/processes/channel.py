@@ -1,8 +1,8 @@
-"""`Channel`: how a worker and a process that works for it talk, without copying a photo through a pipe.
+"""`Channel`: the connection of a worker and its helper process, which copies no photo through a pipe.
 
 Both share one block of memory and one socket. A request is a frame of fixed size on the socket, and its input lies at
 the beginning of the block; the answer is a frame of fixed size, and its output lies in the block from `input_bytes`
-on. One request is in work at a time. The end of either process closes the socket, which the other sees at once.
+on. There is one request at a time. The end of either process closes the socket, which the other sees at once.
 
 The user of a channel defines what its frames hold, as `photos.protocol` does for decoders. The worker trusts neither
 frame nor block: it reads only sizes that it knows, and copies what it uses before it looks at it.
@@ -78,7 +78,7 @@ class Channel:
         return self.block[at : at + size]
 
     def tidy(self, used_bytes: int) -> None:
-        """Give the memory of the whole block back to the system after a large input."""
+        """Return the memory of the whole block to the system after a large input."""
         if used_bytes > _KEPT_BYTES and hasattr(mmap, "MADV_REMOVE"):
             self.block.madvise(mmap.MADV_REMOVE)
 

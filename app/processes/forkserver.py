@@ -38,14 +38,14 @@ _EVENT = struct.Struct("=Bqq")
 
 
 class Command(IntEnum):
-    """What a worker asks for; the number beside it is a process id."""
+    """The commands of a worker; each comes with a process id."""
 
     FORK = 1
     KILL = 2
 
 
 class Event(IntEnum):
-    """What the fork server reports; the numbers are a process id and a wait status, or an errno."""
+    """The reports of the fork server; each comes with a process id and a wait status, or with an errno."""
 
     FORKED = 1
     FAILED = 2
@@ -153,7 +153,7 @@ def main(control: int, input_bytes: int, module: str, *extra_modules: str) -> No
 
 
 def _obey(sock: socket.socket, children: set[int], service: Service, input_bytes: int) -> bool:
-    """Carry out one command; returns whether there may be more."""
+    """Carry out one command; return False when the worker has ended."""
     try:
         data, descriptors, _, _ = socket.recv_fds(sock, _COMMAND.size, 2)
         if len(data) < _COMMAND.size:

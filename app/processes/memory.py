@@ -1,6 +1,6 @@
-"""Words that processes share, and a heap that stays small under load and gives its free pages back afterwards.
+"""Words that processes share, and a heap that stays small under load and returns its free pages when idle.
 
-The functions for the heap are glibc's own; other C libraries have none, and need none.
+The functions for the heap are glibc's; other C libraries have none, and need none.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ IDLE_SECONDS = 2.0
 
 
 def shared_words() -> memoryview:
-    """Map a page of 64-bit words, all 0, which this process and its forks share; no word is read half written."""
+    """Map a page of 64-bit words, all 0, which this process and its forks share; reads and writes are atomic."""
     return memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
 
 
 def limit_heaps() -> None:
-    """Keep few heaps, and return large blocks as they are freed; to be called before there are threads.
+    """Keep few heaps, and return large blocks when they are freed; to be called before threads are started.
 
-    Left alone, glibc keeps a heap for each thread and large freed blocks in it: under mixed photos memory grew by a
-    seventh within 1,500 requests (scripts/soak.py). Two heaps, and blocks from 1 MiB given back, stop that; up to
+    By default glibc keeps a heap for each thread, and large freed blocks in it: with mixed photos memory grew by a
+    seventh within 1,500 requests (scripts/soak.py). Two heaps, and returning blocks from 1 MiB, stop that; up to
     4 MiB stay free in each for the next photo, which saves most of its page faults.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -37,7 +37,7 @@ def limit_heaps() -> None:
 
 
 class IdleHeap:
-    """The heap of a process that gives its free pages back, once, when it has rested for a while."""
+    """Returns the free pages of this process's heap to the system, once, after a pause."""
 
     def __init__(self) -> None:
         self._malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -46,7 +46,7 @@ class IdleHeap:
         self.is_trimmed = False
 
     def look(self, handled: int, now: float) -> None:
-        """Compare how many requests there have been with the last look, and give pages back where it is time."""
+        """Return the pages if `handled`, the number of requests so far, has not changed for `IDLE_SECONDS`."""
         if handled != self._handled:
             self._handled, self._rests_since, self.is_trimmed = handled, now, False
         elif not self.is_trimmed and now - self._rests_since >= IDLE_SECONDS:

@@ -1,8 +1,8 @@
 """The file by which `topthree drain` finds the running service, and tells it to serve or to drain.
 
-gunicorn's own would refuse a start if an old file names a living process, even one of another program. This one is
-locked for as long as the master lives (a POSIX lock: workers do not inherit it, and the system releases it however
-the master ends), so that a file left behind is recognised, and no process of another program is ever signalled.
+gunicorn's own file would prevent a start if an old one names a living process, even of another program. This file is
+locked while the master lives (a POSIX lock: workers do not inherit it, and the system releases it when the master
+ends in any way), so that a leftover file is recognised, and no process of another program is ever signalled.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PidFile:
         self._write(self.pid, _DRAINING if draining else _SERVING)
 
     def remove(self) -> None:
-        """Take the file away, unless a later master has put its own there, and give up the lock."""
+        """Remove the file, unless a later master has replaced it, and release the lock."""
         with suppress(OSError):
             if os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
                 self.path.unlink()
@@ -57,9 +57,9 @@ class PidFile:
 
 
 def publish(environment: Mapping[str, str], host: str, port: int) -> PidFile:
-    """Write and lock the file of this process; raises OSError where that cannot be done.
+    """Write and lock the file of this process; raises OSError if that fails.
 
-    The caller must listen at that address: only then may its file replace one that is there.
+    The caller must listen at that address: only then may its file replace an existing one.
     """
     path = next(_paths(environment, host, port))
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -76,7 +76,7 @@ def publish(environment: Mapping[str, str], host: str, port: int) -> PidFile:
 
 
 def find(environment: Mapping[str, str], host: str, port: int) -> PidFile | None:
-    """Find the file of the service that this user runs at an address; None where none runs."""
+    """Return the file of the service that this user runs at an address, or None if none runs."""
     for path in _paths(environment, host, port):
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -87,7 +87,7 @@ def find(environment: Mapping[str, str], host: str, port: int) -> PidFile | None
 
 
 def _paths(environment: Mapping[str, str], host: str, port: int) -> Iterator[Path]:
-    """List where the file may lie: its reader may have another environment than its writer had."""
+    """Yield the possible paths of the file: the reader's environment may differ from the writer's."""
     name = f"topthree-{os.geteuid()}-{host.strip('[]')}-{port}.pid"
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime and os.access(runtime, os.W_OK):

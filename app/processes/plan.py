@@ -1,4 +1,4 @@
-"""How many processes and threads this machine, or the container's share of it, has room for."""
+"""The plan: how many processes and threads fit this machine, or the container's share of it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from ..settings import Settings
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
-# One photo more than there are processors is decoded or answered while the others compute: it fills the pauses in
-# which a result is handed over, and no processor waits for one. Two more only make each other slower.
+# One photo more than there are processors is decoded or answered while the others are computed: it fills the pauses
+# in which a result is handed over, so that no processor is idle. Two more only slow each other down.
 SPARE_SLOTS = 1
-# What the service takes under load beside the photos (docs/performance.md), rounded up; the rest of what is left over
-# is for uploads in flight, answers kept, and what an estimate misses.
+# The memory of the service under load without photos (docs/performance.md), rounded up. Half of the rest is for
+# photos, half for uploads in flight, cached answers and errors of the estimates.
 _SERVICE_MEMORY = 512 * 2**20
 # A photo of 4 megapixels in the most costly format.
 _MIN_PHOTO_MEMORY = 64 * 2**20
-# In 192 MiB the system ended one worker after the other while it loaded the float32 model; in 256 photos were
-# answered.
+# In 192 MiB the system killed each worker while it loaded the float32 model; with 256 MiB photos were answered.
 _MIN_PROCESS_MEMORY = 224 * 2**20
-# Threads beyond all admitted requests: they answer probes and pages, and refuse what is too much.
+# Threads beyond those of admitted requests: they answer probes and pages, and reject further requests.
 SPARE_THREADS = 16
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to start: `workers` processes, each with `threads` for requests and its share of the processors.
+    """The processes to start: `workers`, each with `threads` for requests and its share of the processors.
 
-    In each, up to `cpus_per_worker` photos are computed at once on one thread each; a photo that is alone in all
-    of them uses every processor. Each has `decoders` processes that decode photos, and `photo_memory_bytes` for photos
-    that take more memory than most while they are decoded.
+    A worker computes up to `cpus_per_worker` photos at once, with one thread per photo; a lone photo uses every
+    processor. It admits `max_requests`, of which `max_waiting` wait. It has `decoders` processes that decode photos,
+    and `photo_memory_bytes` for photos that need more memory than most while they are decoded.
     """
 
     cpus: int
@@ -44,35 +43,35 @@ class Plan:
     threads: int
     cpus_per_worker: int
     max_waiting: int
-    most_requests: int
+    max_requests: int
     decoders: int
     photo_memory_bytes: int
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Share the processors out, so that the model's threads of all workers together do not exceed them."""
+    """Divide the processors among the workers, so that the model's threads of all workers do not exceed them."""
     cpus = available_cpus()
     cpus_per_worker = max(1, cpus // settings.workers)
-    most_requests = settings.max_waiting + cpus_per_worker + SPARE_SLOTS
+    max_requests = settings.max_waiting + cpus_per_worker + SPARE_SLOTS
     memory_bytes = memory_limit()
     return Plan(
         cpus=cpus,
         memory_bytes=memory_bytes,
         workers=settings.workers,
         # Request threads mostly wait for their turn.
-        threads=most_requests + SPARE_THREADS,
+        threads=max_requests + SPARE_THREADS,
         cpus_per_worker=cpus_per_worker,
         max_waiting=settings.max_waiting,
-        most_requests=most_requests,
+        max_requests=max_requests,
         decoders=cpus_per_worker + SPARE_SLOTS,
         photo_memory_bytes=_photo_memory(memory_bytes or _physical_memory()) // settings.workers,
     )
 
 
 def check_memory(plan: Plan) -> None:
-    """Raise PlanError where the memory limit leaves no room for the processes of the plan.
+    """Raise PlanError if the memory limit is too small for the processes of the plan.
 
-    Without this the system would end them, one after the other, and nobody would be told why.
+    Otherwise the system would kill them one after the other, without a reason in the log.
     """
     needed_bytes = _MIN_PROCESS_MEMORY * plan.workers
     if plan.memory_bytes is not None and plan.memory_bytes < needed_bytes:
@@ -84,20 +83,20 @@ def check_memory(plan: Plan) -> None:
 
 
 def describe_plan(plan: Plan) -> str:
-    """Say the plan in a few lines for an operator."""
+    """Describe the plan in a few lines, for operators."""
     memory = f"{plan.memory_bytes / 2**20:,.0f} MiB" if plan.memory_bytes else "no limit"
     return (
         f"{plan.cpus} processors, memory: {memory}\n"
         f"{plan.workers} process(es) with {plan.threads} request threads each\n"
-        f"up to {plan.cpus_per_worker} photos at once in each, one thread a photo; "
+        f"up to {plan.cpus_per_worker} photos at once in each, one thread per photo; "
         f"a lone photo uses {plan.cpus}\n"
         f"{plan.decoders} processes in each decode photos, in {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
-        f"{plan.max_waiting} requests may wait in each, more are refused at once"
+        f"{plan.max_waiting} requests may wait in each; further ones get 503"
     )
 
 
 def _photo_memory(limit_bytes: int) -> int:
-    """Return what photos may take together while they are decoded: half of what the service itself leaves."""
+    """Return the memory for all photos that are being decoded: half of what the service itself leaves."""
     return max(_MIN_PHOTO_MEMORY, (limit_bytes - _SERVICE_MEMORY) // 2)
 
 
@@ -106,7 +105,7 @@ def _physical_memory() -> int:
 
 
 def available_cpus(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
-    """Count the processors that may be used: the affinity mask, or the cgroup's quota where that is less.
+    """Count the processors that may be used: the affinity mask, or the cgroup's quota if that is less.
 
     A quota of a fraction counts as one; 2.5 processors count as 2, since a third thread would only be throttled.
     """
@@ -116,7 +115,7 @@ def available_cpus(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
 
 
 def memory_limit(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int | None:
-    """Read the memory limit of our cgroup, in bytes, or None where there is none."""
+    """Return the memory limit of our cgroup in bytes, or None if there is none."""
     texts = [_read(folder / "memory.max").strip() for folder in _own_folders(root, own)]
     texts += [_read(folder / "memory.limit_in_bytes").strip() for folder in _own_folders(root, own, "memory")]
     # Version 1 says "no limit" by a number near 2^63.

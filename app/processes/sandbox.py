@@ -85,7 +85,7 @@ _CLONE, _CLONE3, _TGKILL, _PRLIMIT64, _MMAP = (56, 220), (435, 435), (234, 131),
 
 
 class Measures(IntFlag):
-    """What is in force in a process."""
+    """The measures that are in force in a process."""
 
     NO_NEW_RIGHTS = 1
     NO_CORE_DUMPS = 2
@@ -101,13 +101,13 @@ def die_with_parent() -> None:
 
 
 def be_killed_first() -> None:
-    """Have the kernel end this process before any other where memory runs out (Linux only)."""
+    """Have the kernel end this process before any other when memory runs out (Linux only)."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 
 
 def enter() -> Measures:
-    """Give up for good the rights that decoding does not need; returns what the kernel enforces from now on."""
+    """Give up permanently the rights that decoding does not need; return what the kernel enforces from now on."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     measures = Measures.NO_CORE_DUMPS

@@ -1,4 +1,4 @@
-"""What another process uses: processor time, and whether it waits for a processor."""
+"""The processor time of another process, and whether it waits for a processor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# Less processor time than this between two looks is no progress.
+# Less processor time than this between two calls is no progress.
 _MIN_USED_SECONDS = 1e-6
 # A process whose threads are hidden may be waiting for a processor, so only a longer standstill counts.
 HIDDEN_FACTOR = 5.0
@@ -17,14 +17,14 @@ PROC = Path("/proc")
 
 
 class Usage:
-    """The use of one process; on a system without its clock it seems to use nothing and never to stall."""
+    """The use of one process; on a system without its clock it is 0, and the process never stalls."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._clock = _processor_clock(pid)
 
     def seconds(self) -> float:
-        """Return the processor time of all its threads; 0 where it has ended."""
+        """Return the processor time of all its threads; 0 if it has ended."""
         if self._clock is None:
             return 0.0
         try:
@@ -33,11 +33,11 @@ class Usage:
             return 0.0
 
     def threads(self) -> int:
-        """Count its threads; 0 where they are hidden, or it has ended."""
+        """Return the number of its threads; 0 if they are hidden, or it has ended."""
         return len(_threads(self.pid))
 
     def is_waiting(self) -> bool | None:
-        """Return whether all its threads sleep: none computes or waits for a processor. None where that is hidden.
+        """Return whether all its threads sleep, that is, neither run nor wait for a processor; None if that is hidden.
 
         A /proc that is mounted with `hidepid` hides a process that leaves no core, even from its own user.
         """
@@ -48,7 +48,7 @@ class Usage:
 
 
 class Progress:
-    """Notices a process at a standstill: for some time it has neither computed nor waited for a processor."""
+    """Notices a process that stands still: for some time it has neither run nor waited for a processor."""
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
@@ -60,7 +60,7 @@ class Progress:
         return max(0.0, self._usage.seconds() - self._start)
 
     def stalled_seconds(self) -> float:
-        """Return for how long it has stood still; each call is one look, and only looks notice progress."""
+        """Return for how long it has stood still; only calls of this method notice progress."""
         now, seconds = time.monotonic(), self._usage.seconds()
         is_waiting = self._usage.is_waiting()
         if seconds - self._seconds > _MIN_USED_SECONDS or is_waiting is False:
@@ -78,7 +78,7 @@ def run_when_idle(pid: int) -> None:
 
 
 def _processor_clock(pid: int) -> int | None:
-    """Find the process's clock of processor time (clock_getcpuclockid(3)); None where there is none."""
+    """Return the process's clock of processor time (clock_getcpuclockid(3)), or None if there is none."""
     get = getattr(ctypes.CDLL(None), "clock_getcpuclockid", None)
     clock = ctypes.c_int()
     return clock.value if get is not None and get(pid, ctypes.byref(clock)) == 0 else None

@@ -24,6 +24,7 @@ from waitress.server import create_server
 
 from ..processes.memory import IdleHeap
 from ..web.gate import Gate
+from ..web.service import service_of
 from .connections import Channel, Connections
 
 _SWEEP_SECONDS = 0.25
@@ -115,7 +116,7 @@ class Worker(base.Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop, then answer what is in flight."""
-        settings = self.wsgi.config["TOPTHREE"]
+        settings = service_of(self.wsgi).settings
         self.connections = Connections(self.cfg, settings, Gate(self.wsgi), self.loop.changed)
         threads = Threads(self.cfg.threads)
         servers = [self._open(listener, threads) for listener in self.sockets]

@@ -1,4 +1,4 @@
-"""What is logged and how: one line for each message, as JSON or as text, with the id of the request it belongs to."""
+"""The log: one line per message, as JSON or text, with the id of the request that it belongs to."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pythonjsonlogger.json import JsonFormatter
 
 from ..settings import Settings
 
-# The request that this thread works on, and the trace that it belongs to, or nothing.
+# The ids of the request that this thread works on and of its trace; empty if there is none.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 REQUESTS_LOGGER = "app.requests"
-# Python's own name for the logger of its warnings (logging.captureWarnings).
+# The logger of Python's warnings, named as in `logging.captureWarnings`.
 WARNINGS_LOGGER = "py.warnings"
 ID_HEADER = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# The server names the sender of what it cannot parse.
+# The server logs the address of a client whose request it cannot parse.
 _ADDRESS = re.compile(r"\bip=\S+?(?=:?(\s|$))")
 
 
 def choose_request_id(asked: str | None) -> str:
-    """Return the id that a client or a proxy gave its request, if it is short and harmless, else a random one."""
+    """Return the id that a client or proxy gave its request if it is short and harmless, else a random one."""
     return asked if asked and _SANE_ID.fullmatch(asked) else secrets.token_hex(16)
 
 
@@ -41,14 +41,14 @@ def as_urn(request: str) -> str:
 
 
 class RequestFilter(logging.Filter):
-    """Add the request's id to each record, and take addresses of people out unless they are asked for."""
+    """Adds the request's id to each record, and removes addresses of clients unless `addresses` is true."""
 
     def __init__(self, *, addresses: bool) -> None:
         super().__init__()
         self._addresses = addresses
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass."""
+        """Change a record, and return True for each."""
         if request_id.get() and not hasattr(record, "request_id"):
             record.request_id = request_id.get()
         if trace_id.get():
@@ -75,13 +75,13 @@ class RateFilter(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line a message; control characters are written as escapes, so that nobody can forge a line."""
+    """Writes one line per message, with control characters escaped, so that no client can forge a line."""
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Write the line of a record, with the request's id at its end."""
+        """Write the line of a record, with the request's id at the end."""
         request = getattr(record, "request_id", "")
         return _escaped(super().formatMessage(record) + (f" [{request}]" if request else ""))
 
@@ -90,12 +90,12 @@ class TextFormatter(logging.Formatter):
         return _indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:
-        """Write where a message comes from, indented likewise."""
+        """Write the stack of a message, indented in the same way."""
         return _indented(super().formatStack(stack_info))
 
 
 def json_formatter() -> logging.Formatter:
-    """Make the formatter of JSON lines: time (UTC, ISO 8601), level, logger, message, and what a record adds."""
+    """Return the formatter of JSON lines: time (UTC, ISO 8601), level, logger, message, and extra fields."""
     return JsonFormatter(
         ["levelname", "name", "message", "process"],
         rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
@@ -104,10 +104,9 @@ def json_formatter() -> logging.Formatter:
 
 
 def capture_stray_messages() -> None:
-    """Send to the log what Python would write to standard error by itself, in lines of its own form.
+    """Log what Python would otherwise write to standard error in a form of its own.
 
-    These are warnings, and exceptions that nothing can catch: the end of a thread, and failures while an object is
-    destroyed.
+    These are warnings, exceptions that end a thread, and exceptions while an object is destroyed.
     """
     warnings.showwarning = _log_warning
     threading.excepthook = _log_end_of_thread
@@ -134,7 +133,7 @@ def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:
         return
     name = end.thread.name if end.thread else "unknown"
     error = (end.exc_type, end.exc_value, end.exc_traceback)
-    logging.getLogger(__name__).error("The thread '%s' has ended by an exception.", name, exc_info=error)
+    logging.getLogger(__name__).error("The thread '%s' ended with an exception.", name, exc_info=error)
 
 
 def _log_unraisable(failure: sys.UnraisableHookArgs) -> None:
@@ -148,12 +147,12 @@ def _escaped(text: str) -> str:
 
 
 def _indented(text: str) -> str:
-    """Indent each line by four blanks, with control characters escaped; only a line feed ends a line."""
+    """Indent each line by four spaces, with control characters escaped; only a line feed ends a line."""
     return "\n".join(f"    {_escaped(line)}" for line in text.split("\n"))
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """Build what `logging.config.dictConfig` takes: everything to standard error, in one format."""
+    """Build the argument of `logging.config.dictConfig`: all messages to standard error, in one format."""
     level = settings.log_level.upper()
     ours = {"handlers": ["stderr"], "level": level, "propagate": False}
     return {

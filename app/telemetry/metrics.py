@@ -1,8 +1,8 @@
-"""What operators count: Prometheus metrics, right also where several processes serve together.
+"""Prometheus metrics, correct also when several processes serve together.
 
-A process alone keeps its numbers in its own memory. Where gunicorn runs several, `share` puts them into a folder in
-memory, one set of files for each worker's place, and `render` adds them up, whoever is asked. A worker that is
-replaced goes on with its predecessor's counters, so that none is lost and the files stay few.
+A single process keeps its numbers in its own memory. If gunicorn runs several, `share` puts them into a folder in
+memory, one set of files for each worker's slot, and `render` adds them up in any worker. A worker that replaces
+another continues its counters, so that no count is lost and the number of files stays small.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PREFIX = "topthree_"
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32)
-# Whatever else a client calls its method is one label, so that nobody can fill the memory with names.
+# All other methods share one label, so that no client can fill the memory with names.
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 _process = {"name": ""}
 
 
 class Stages(Protocol):
-    """How long a photo took, and how many were computed together."""
+    """The times of one photo, and the size of its batch."""
 
     @property
     def decode_seconds(self) -> float:
@@ -41,19 +41,19 @@ class Stages(Protocol):
 
     @property
     def queue_seconds(self) -> float:
-        """The time that it waited for its turn."""
+        """The time in the queue."""
 
     @property
     def infer_seconds(self) -> float:
-        """The time to compute it."""
+        """The time of inference."""
 
     @property
     def batch_size(self) -> int:
-        """How many photos were computed with it, itself included."""
+        """The number of photos in its batch."""
 
 
 class _Collectors:
-    """All metrics of this process; made on first use, since `share` must come before."""
+    """All metrics of this process; created on first use, since `share` must be called before."""
 
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()
@@ -101,13 +101,13 @@ def _collectors() -> _Collectors:
 
 
 class _Current(Collector):
-    """What another collector yields, without the facts that are no longer so."""
+    """The metrics of another collector, without facts that no longer hold."""
 
     def __init__(self, source: Collector) -> None:
         self._source = source
 
     def collect(self) -> Iterable[Metric]:
-        """Yield all metrics; of those that state a fact, the label sets that are set to 1."""
+        """Yield all metrics; of those whose name ends in `_info`, only the label sets with the value 1."""
         for metric in self._source.collect():
             if metric.name.endswith("_info"):
                 metric.samples = [sample for sample in metric.samples if sample.value]
@@ -115,9 +115,9 @@ class _Current(Collector):
 
 
 def share(process: str) -> None:
-    """Keep this process's numbers in files of PROMETHEUS_MULTIPROC_DIR that are named `process`.
+    """Keep this process's numbers in files of PROMETHEUS_MULTIPROC_DIR, named after `process`.
 
-    To be called before anything is counted, and again, under a name of its own, in each process that was forked.
+    Call it before anything is counted, and again in each forked process, with another name.
     """
     if not _process["name"]:
         values.ValueClass = values.MultiProcessValue(lambda: _process["name"])
@@ -125,12 +125,12 @@ def share(process: str) -> None:
 
 
 def forget_process(process: str) -> None:
-    """Drop what was true of a process only while it lived; its counters stay."""
+    """Remove the gauges of a process that has ended; its counters stay."""
     mark_process_dead(process)
 
 
 def names() -> dict[str, str]:
-    """List all metrics, as they are queried, with what each means."""
+    """Return the meaning of each metric by its name, as queries write it."""
     return {
         metric.name + ("_total" if metric.type == "counter" else ""): metric.documentation
         for metric in _collectors().registry.collect()
@@ -138,7 +138,7 @@ def names() -> dict[str, str]:
 
 
 def render(accept: str) -> tuple[bytes, str]:
-    """Write all metrics in the format that the header `Accept` asks for; returns it with its content type."""
+    """Write all metrics in the format that the header `Accept` asks for; return the bytes and their content type."""
     source: Collector = _collectors().registry
     if _process["name"]:
         source = MultiProcessCollector(None)
@@ -147,24 +147,24 @@ def render(accept: str) -> tuple[bytes, str]:
 
 
 def request_started() -> None:
-    """Count a request in."""
+    """Count a request as in progress."""
     _collectors().in_progress.inc()
 
 
 def request_answered(route: str, method: str, status: int, seconds: float) -> None:
-    """Count a request's answer; `route` is the rule that matched, never the path that was asked for."""
+    """Count a response; `route` is the matching rule, never the path of the request."""
     collectors = _collectors()
     collectors.requests.labels(route, method if method in METHODS else "other", str(status)).inc()
     collectors.request_seconds.labels(route).observe(seconds)
 
 
 def request_ended() -> None:
-    """Count a request out."""
+    """Count a request as no longer in progress."""
     _collectors().in_progress.dec()
 
 
 def photo_computed(stages: Stages) -> None:
-    """Note where the time of a photo went."""
+    """Record the times of a photo."""
     collectors = _collectors()
     collectors.stage_seconds.labels("decode").observe(stages.decode_seconds)
     collectors.stage_seconds.labels("queue").observe(stages.queue_seconds)
@@ -173,32 +173,32 @@ def photo_computed(stages: Stages) -> None:
 
 
 def counting_waiting() -> AbstractContextManager[object]:
-    """Count a photo as waiting for its turn, inside a `with`."""
+    """Return a context manager that counts a photo as queued."""
     return _collectors().waiting.track_inprogress()
 
 
 def counting_in_flight() -> AbstractContextManager[object]:
-    """Count a photo as being worked on, inside a `with`."""
+    """Return a context manager that counts a photo as in flight."""
     return _collectors().in_flight.track_inprogress()
 
 
 def change_upload_bytes(size: int) -> None:
-    """Add `size` to the bytes of uploads in flight; negative once they are answered."""
+    """Add `size` to the bytes of uploads in flight; it is negative once they are answered."""
     _collectors().upload_bytes.inc(size)
 
 
 def count_cache(source: str) -> None:
-    """Count an answer by where it came from."""
+    """Count an answer by its source."""
     _collectors().cache.labels(source).inc()
 
 
 def count_decode_failure(reason: str) -> None:
-    """Count a photo that could not be read, by its problem's slug."""
+    """Count a photo that could not be read, by the slug of its problem."""
     _collectors().decode_failures.labels(reason).inc()
 
 
 def count_problem(slug: str) -> None:
-    """Count a request that was refused or failed."""
+    """Count a request that was rejected or failed, by the slug of its problem."""
     _collectors().problems.labels(slug).inc()
 
 
@@ -208,13 +208,13 @@ def count_restart() -> None:
 
 
 def set_readiness(ready: int, planned: int) -> None:
-    """Note how many workers are ready, and how many are to be."""
+    """Record how many workers are ready, and how many are planned."""
     _collectors().ready.set(ready)
     _collectors().planned.set(planned)
 
 
 def set_model(identity: Mapping[str, object]) -> None:
-    """Note which model serves in this process, in place of the one before."""
+    """Record which model this process uses, in place of the previous one."""
     collectors = _collectors()
     labels = tuple(str(identity[name]) for name in ("name", "weights_sha256", "engine", "precision"))
     with collectors.model_lock:

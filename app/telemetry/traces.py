@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, where TOPTHREE_TRACES asks for them: each request a span, the stages of its photos within.
+"""OpenTelemetry traces, if TOPTHREE_TRACES is set: a span for each request, and within it one for each stage.
 
-Spans leave in batches by a thread of their own, so that no request waits for a collector; what a dead one does not
-take is dropped. Nothing of OpenTelemetry is imported before, since it is an extra and lengthens a start.
+A separate thread sends the spans in batches, so that no request waits for the collector; spans that it does not accept
+are dropped. OpenTelemetry is imported only if traces are on, since it is an extra and slows the start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
-# A collector that takes longer than this for a batch is none that is near.
+# A collector on the same network takes far less for a batch.
 _EXPORT_SECONDS = 5
 # W3C Trace Context, section 3.
 HEADERS = ("traceparent", "tracestate")
@@ -38,11 +38,11 @@ class Trace:
 
     @property
     def trace_id(self) -> str:
-        """The id that all spans of the trace share, as the header `traceparent` writes it."""
+        """The id of the trace, as the header `traceparent` writes it."""
         return format(self.span.get_span_context().trace_id, "032x")
 
     def end(self, status: int, bytes_out: int) -> None:
-        """Say how the request was answered; only what is the service's fault is an error."""
+        """End the span with the response's status and size; a status from 500 on is an error."""
         from opentelemetry.trace import StatusCode
 
         self.span.set_attributes({"http.response.status_code": status, "http.response.body.size": bytes_out})
@@ -52,12 +52,12 @@ class Trace:
         self.span.end()
 
 
-# The request that this thread works on, where it is traced.
+# The trace of the request that this thread works on, if it is traced.
 current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 class Tracing:
-    """Where the spans of one process go; to be made after a fork, since its thread would not survive one."""
+    """The export of one process's spans; to be created after a fork, since a fork copies no threads."""
 
     def __init__(self, endpoint: str) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -71,7 +71,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("topthree", __version__)
 
     def begin(self, method: str, route: str, headers: Mapping[str, str], request_id: str) -> Trace:
-        """Begin the span of a request, within the trace that its `HEADERS` name, if any."""
+        """Begin the span of a request, in the trace that its `HEADERS` name, if any."""
         from opentelemetry.trace import SpanKind, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -81,18 +81,18 @@ class Tracing:
         return Trace(self._tracer, span, set_span_in_context(span, parent))
 
     def close(self) -> None:
-        """Send what has not been sent, and end the thread; at a process's own end this happens by itself."""
+        """Send the remaining spans and end the thread, which also happens when the process exits."""
         self._provider.shutdown()
 
 
 def trace_id_of(traceparent: str) -> str:
-    """Return the id of the trace that a header `traceparent` names, or nothing where it is not valid."""
+    """Return the trace id of a header `traceparent`, empty if the header is invalid."""
     match = _TRACEPARENT.fullmatch(traceparent)
     return match[1] if match else ""
 
 
 def photo_computed(stages: Stages) -> None:
-    """Add the stages of a photo that has just been computed to the trace of its request."""
+    """Add the stages of a photo, which must end now, to the trace of the current request."""
     trace = current.get()
     if trace is None:
         return

@@ -1,38 +1,41 @@
-"""One photo's answer as the bytes that leave: the same photo, model and parameters give the same ones.
+"""One photo's answer as bytes: the same photo, model and parameters always give the same ones.
 
-The bytes are JSON without the model, so that one kept answer serves a single request, a batch and a stream alike.
+The bytes are JSON without the model, so that one cached response serves a single request, a batch and a stream.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
-import json
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import flask
+import msgspec
 import numpy as np
+from msgspec import UNSET
 
-from ..classifier import Answer, Classifier
-from ..errors import InternalError, Problem
+from ..classifier import Answer, Classifier, Outputs, Prediction
+from ..errors import BrokenImage, InternalError, Problem
 from ..model import Model
-from ..model.engines import Floats
+from ..model.engines import Floats, Pixels
 from ..queueing.cache import ResultCache, Source
 from ..queueing.scheduling import Deadline, side_by_side
 from ..version import __version__
-from .parameters import Parameters
-from .uploads import request_deadline, settings_of_app
+from . import schemas
+from .mistakes import explain_damage
+from .parameters import Names, Parameters
+from .service import request_state, service
+from .uploads import JSON, request_deadline
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One photo's answer in bytes, whose it is, where it came from, and its stages where computed for this caller."""
+    """One photo's answer in bytes, the model that gave it, where it came from, and the stages if computed now."""
 
     body: bytes
     source: Source
@@ -40,12 +43,12 @@ class Rendered:
     model: Model
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answerer:
-    """All that answering photos needs from the current request; its methods may run in any thread.
+    """Answers the photos of one request; its methods may run in any thread.
 
-    `caller` is the name of the request's key, None where none is asked for. Answers are kept for it, and shared with
-    its own requests, alone: how fast an answer comes would tell one caller which photos another has sent.
+    `caller` is the name of the request's key, None if keys are not required. Cached responses are shared only between
+    requests of the same caller, because the time of an answer would show which photos another caller has sent.
     """
 
     classifier: Classifier
@@ -53,41 +56,36 @@ class Answerer:
     max_pixels: int
     deadline: Deadline
     caller: str | None
+    _model: Model | None = None
 
-    @functools.cached_property
-    def model(self) -> Model:
-        """Return the one model of this request: a reload meanwhile is for later ones."""
-        return self.classifier.model
+    def load_model(self) -> Model:
+        """Return the model of this request, which a reload does not change; loads it if necessary."""
+        if self._model is None:
+            self._model = self.classifier.load_model()
+        return self._model
+
+    def classify(self, data: bytes, outputs: Outputs, sha256: str | None = None) -> Answer:
+        """Classify a photo within the limits of this request; raises what `Classifier.classify` raises."""
+        return self.classifier.classify(
+            data,
+            outputs,
+            max_pixels=self.max_pixels,
+            sha256=sha256,
+            model=self.load_model(),
+            deadline=self.deadline,
+        )
+
+    def thumbnail(self, data: bytes, side: int) -> tuple[Pixels, float, float]:
+        """Decode a photo to a small picture, as `Classifier.thumbnail` does; needs no model."""
+        return self.classifier.thumbnail(data, side=side, max_pixels=self.max_pixels, deadline=self.deadline)
 
     def predict(self, data: bytes, parameters: Parameters) -> Rendered:
-        """Answer with the likeliest classes: the members `predictions` and `image` as UTF-8 JSON."""
-
-        def classify(sha256: str) -> Answer:
-            return self.classifier.classify(
-                data,
-                max_pixels=self.max_pixels,
-                top=parameters.top,
-                heatmap=parameters.heatmap,
-                sha256=sha256,
-                model=self.model,
-                deadline=self.deadline,
-            )
-
-        return self._render(data, parameters, classify, lambda answer: to_json(as_dict(answer, parameters)))
+        """Return the most likely classes of a photo, as the JSON of `schemas.Photo`."""
+        outputs = Outputs(top=parameters.top, heatmap=parameters.heatmap)
+        return self._render(data, parameters, outputs, lambda answer: encode(_photo(answer, parameters)))
 
     def embed(self, data: bytes, *, normalize: bool, as_npy: bool) -> Rendered:
-        """Answer with the embedding: JSON without the model, or a .npy file (NumPy's format 1.0) of float32."""
-
-        def classify(sha256: str) -> Answer:
-            return self.classifier.classify(
-                data,
-                max_pixels=self.max_pixels,
-                top=1,
-                embedding=True,
-                sha256=sha256,
-                model=self.model,
-                deadline=self.deadline,
-            )
+        """Return the embedding of a photo, as the JSON of `schemas.PhotoEmbedding` or as a .npy file of float32."""
 
         def write(answer: Answer) -> bytes:
             vector = _embedding(answer, normalize=normalize)
@@ -95,23 +93,24 @@ class Answerer:
                 return _npy(vector)
             # str() gives the shortest decimals that read back as the same float32.
             numbers = [float(str(number)) for number in vector]
-            return to_json(
-                {"embedding": numbers, "dimension": len(numbers), "normalized": normalize, "image": answer.image}
-            )
+            return encode(schemas.PhotoEmbedding(numbers, len(numbers), normalize, schemas.Image(**answer.image)))
 
-        return self._render(data, ("embed", normalize, as_npy), classify, write)
+        return self._render(data, ("embed", normalize, as_npy), Outputs(top=1, embedding=True), write)
 
     def predict_many(
         self, photos: Sequence[bytes | Problem], parameters: Parameters
     ) -> Iterator[tuple[int, Rendered | Problem]]:
-        """Answer photos side by side, each as soon as it is ready with its place; a failure is its photo's alone."""
+        """Yield each photo's index and its answer or problem, as soon as it is ready; photos are computed in parallel.
+
+        Raises ModelUnavailable if no model can be loaded.
+        """
 
         def predict(photo: bytes | Problem) -> Rendered:
             if isinstance(photo, Problem):
                 raise photo
             return self.predict(photo, parameters)
 
-        self.model  # noqa: B018 - chosen before several threads ask for it
+        self.load_model()  # before several threads ask for it
         for index, future in side_by_side(predict, photos, self.classifier.max_parallel):
             error = future.exception()
             if error is None:
@@ -123,61 +122,55 @@ class Answerer:
                 yield index, InternalError("Something failed here. It is in the server's log.")
 
     def _render(
-        self, data: bytes, parameters: Hashable, classify: Callable[[str], Answer], write: Callable[[Answer], bytes]
+        self, data: bytes, parameters: Hashable, outputs: Outputs, write: Callable[[Answer], bytes]
     ) -> Rendered:
-        computed: list[Answer] = []
         digest = hashlib.sha256(data)
+        computed: Answer | None = None
 
         def compute() -> bytes:
-            computed.append(classify(digest.hexdigest()))
-            return write(computed[0])
+            nonlocal computed
+            try:
+                computed = self.classify(data, outputs, digest.hexdigest())
+            except BrokenImage as problem:
+                raise explain_damage(problem, data) from problem
+            return write(computed)
 
-        key = (digest.digest(), self.model.fingerprint, parameters, __version__, self.caller)
+        model = self.load_model()
+        key = (digest.digest(), model.fingerprint, parameters, __version__, self.caller)
         body, source = self.results.get_or_compute(key, compute, self.deadline)
-        return Rendered(body, source, computed[0] if computed else None, self.model)
+        return Rendered(body, source, computed, model)
 
 
 def current_answerer() -> Answerer:
-    """Make the answerer of the current request."""
-    extensions = flask.current_app.extensions
+    """Create the answerer of the current request; raises BadParameter for a time-out that cannot be used."""
+    ours = service()
     return Answerer(
-        extensions["topthree"],
-        extensions["topthree_results"],
-        settings_of_app().max_pixels,
-        request_deadline(),
-        flask.g.caller,
+        ours.classifier, ours.results, ours.settings.max_pixels, request_deadline(), request_state().caller
     )
 
 
-def to_json(value: object) -> bytes:
-    """Write JSON as all answers have it: compact, in the order given, UTF-8 unescaped."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def encode(document: object) -> bytes:
+    """Encode JSON in the form of all answers: compact, in the order of the fields, UTF-8 without escapes."""
+    return msgspec.json.encode(document)
 
 
-def with_member(body: bytes, name: str, value: object) -> bytes:
-    """Append a member to a JSON object in bytes."""
-    return body[:-1] + b"," + to_json({name: value})[1:]
+def json_response(document: msgspec.Struct) -> flask.Response:
+    """Answer with a document."""
+    return flask.Response(encode(document) + b"\n", mimetype=JSON)
 
 
-def as_dict(answer: Answer, parameters: Parameters) -> dict[str, object]:
-    """Build one photo's members, without what the parameters leave out."""
-    predictions = []
-    for index, prediction in enumerate(answer.predictions):
-        if prediction.confidence < parameters.min_confidence:
-            break  # they come in falling order
-        row = dict(vars(prediction))
-        if parameters.labels == "en":
-            del row["label_zh"]
-        elif parameters.labels == "zh" and prediction.label_zh is not None:
-            del row["label"], row["label_gloss"]  # a custom class without a Chinese name keeps the one it has
-        if answer.heatmaps is not None and index < len(answer.heatmaps):
-            row["heatmap"] = answer.heatmaps[index]
-        predictions.append(row)
-    return {"predictions": predictions, "image": answer.image}
+def with_model(body: bytes, model: Model) -> bytes:
+    """Append the member `model` to a JSON object, and end its line."""
+    return body[:-1] + b',"model":' + encode(schemas.Model(**model.identity)) + b"}\n"
+
+
+def with_members_before(members: dict[str, object], body: bytes) -> bytes:
+    """Insert members at the beginning of a JSON object."""
+    return encode(members)[:-1] + b"," + body[1:] if members else body
 
 
 def server_timing(answer: Answer | None, source: Source = "miss") -> str:
-    """Write a `Server-Timing` header (W3C): where the time of this answer went, in milliseconds, or who had it."""
+    """Return a `Server-Timing` header (W3C): the stages of this answer in milliseconds, and whether it was cached."""
     if answer is None:
         return f"{write_timing({})}, cache;desc={source}"
     stages = {"decode": answer.decode_seconds, "queue": answer.queue_seconds, "infer": answer.infer_seconds}
@@ -185,9 +178,28 @@ def server_timing(answer: Answer | None, source: Source = "miss") -> str:
 
 
 def write_timing(stages: Mapping[str, float]) -> str:
-    """Write the seconds of the stages, and of all since the current request arrived, as `Server-Timing` has them."""
-    stages = {**stages, "total": time.monotonic() - flask.g.arrived}
+    """Write the seconds of the stages, and of the whole request so far, in the form of `Server-Timing`."""
+    stages = {**stages, "total": time.monotonic() - request_state().began}
     return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items())
+
+
+def _photo(answer: Answer, parameters: Parameters) -> schemas.Photo:
+    """Build one photo's document, without what the parameters leave out."""
+    grids = answer.heatmaps or []
+    shown = [row for row in answer.predictions if row.confidence >= parameters.min_confidence]
+    predictions = [_prediction(row, parameters.labels) for row in shown]
+    for prediction, grid in zip(predictions, grids, strict=False):  # the first predictions only have heat maps
+        prediction.heatmap = grid
+    return schemas.Photo(predictions, schemas.Image(**answer.image))
+
+
+def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:
+    shown = schemas.Prediction(**vars(row))
+    if labels == "en":
+        shown.label_zh = UNSET
+    elif labels == "zh" and row.label_zh is not None:  # a custom class without a Chinese name keeps its only one
+        shown.label = shown.label_gloss = UNSET
+    return shown
 
 
 def _embedding(answer: Answer, *, normalize: bool) -> Floats:

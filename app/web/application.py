@@ -1,4 +1,4 @@
-"""The Flask application: its parts put together."""
+"""The Flask application: its service, its hooks in their order, its routes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,53 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ..classifier import Classifier
 from ..processes.plan import make_plan
+from ..processes.readiness import Readiness
 from ..queueing.admission import Admission
 from ..queueing.cache import ResultCache
 from ..settings import RESOURCES, Settings
-from . import access, addresses, api, observing, openapi, pages, probes, problems, uploads
-from .headers import SECURITY_HEADERS
+from ..telemetry.traces import Tracing
+from . import (
+    access,
+    addresses,
+    api,
+    assets,
+    cors,
+    headers,
+    language,
+    observing,
+    openapi,
+    pages,
+    probes,
+    problems,
+    ratelimits,
+    service,
+    uploads,
+)
+from .keys import KeyRing
+from .ratecounts import make_limits
 
-# How much of the deadline the expected wait of an admitted request may take; the rest is for errors of the estimate.
+# Called for every request before its view, in this order. A problem that one raises is the answer.
+BEFORE = (
+    observing.begin,  # creates the request's state, which all others use
+    observing.check_address,
+    probes.count_in_flight,
+    access.identify,  # sets the caller, who is counted next
+    cors.answer_preflight,  # before a key is required, since a preflight carries none
+    ratelimits.count_request,  # before a key is required, so that guessing keys is limited
+    access.require_key,
+)
+# Called with every answer, in this order.
+AFTER = (
+    headers.add_headers,
+    assets.compress_page,
+    ratelimits.add_limit_headers,
+    cors.allow_origin,
+    observing.finish,  # last, since it reports the answer as it is sent
+)
+# Called when a request has ended, its last byte included.
+TEARDOWN = (service.end_request,)
+
+# How much of the deadline the expected wait of an admitted request may take. The rest allows for a wrong estimate.
 LATEST_SHARE = 0.7
 
 
@@ -23,28 +63,16 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
     """Build the application as `create_app` describes it."""
     settings = settings or Settings.from_environment(os.environ)
     app = flask.Flask(__package__, template_folder=RESOURCES / "templates", static_folder=None)
-    app.static_folder = str(
-        RESOURCES / "static"
-    )  # set later, so that Flask adds no route: pages.py serves hashed names
-    app.config["TOPTHREE"] = settings
-    # The routes that take photos raise this to their own limit; no other has a body to read.
+    # Routes that take photos raise this to their own limit. No other route reads a body.
     app.config["MAX_CONTENT_LENGTH"] = uploads.FRAMING_BYTES
     _keep_json_as_written(app)
-    classifier = classifier or Classifier.from_settings(settings)
-    app.extensions["topthree"] = classifier
-    app.extensions["topthree_admission"] = _make_admission(settings, classifier)
-    app.extensions["topthree_results"] = ResultCache(settings.result_cache_bytes)
-    problems.init_app(app)
-    observing.init_app(app, settings)
-    probes.init_app(app)
-    app.before_request(uploads.note_arrival)
-    app.teardown_request(uploads.leave)
-    access.init_app(app, settings)
-    for module in (api, probes, observing, openapi, pages):
+    make_service(settings, classifier).attach(app)
+    _register_hooks(app)
+    problems.register(app)
+    for module in (api, openapi, probes, observing, pages):
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)
-    app.after_request(_add_security_headers)
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         inner = addresses.AddressAlone(app.wsgi_app)
@@ -52,13 +80,42 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
     return app
 
 
+def make_service(settings: Settings, classifier: Classifier | None = None) -> service.Service:
+    """Create everything that the application holds; the model is loaded later.
+
+    Raises KeysError for a file of keys that cannot be used.
+    """
+    classifier = classifier or Classifier.from_settings(settings)
+    return service.Service(
+        settings=settings,
+        classifier=classifier,
+        admission=_make_admission(settings, classifier),
+        results=ResultCache(settings.result_cache_bytes),
+        keys=KeyRing(settings.api_keys_file),
+        limits=make_limits(settings),
+        readiness=Readiness(planned=1),
+        tracing=Tracing(settings.traces) if settings.traces else None,
+        assets=assets.read_assets(RESOURCES / "static"),
+        languages=language.read_languages(),
+    )
+
+
 def _make_admission(settings: Settings, classifier: Classifier) -> Admission:
     return Admission(
-        make_plan(settings).most_requests,
+        make_plan(settings).max_requests,
         settings.max_waiting_bytes + uploads.FRAMING_BYTES,  # so that one request of the largest size fits
         most_seconds=LATEST_SHARE * settings.deadline_ms / 1000,
         expected_seconds=lambda: classifier.slots.expected_seconds,
     )
+
+
+def _register_hooks(app: flask.Flask) -> None:
+    for before in BEFORE:
+        app.before_request(before)
+    for after in reversed(AFTER):  # Flask calls the last one first
+        app.after_request(after)
+    for teardown in TEARDOWN:
+        app.teardown_request(teardown)
 
 
 def _keep_json_as_written(app: flask.Flask) -> None:
@@ -67,9 +124,3 @@ def _keep_json_as_written(app: flask.Flask) -> None:
     provider.ensure_ascii = False
     provider.sort_keys = False
     provider.compact = True
-
-
-def _add_security_headers(response: flask.Response) -> flask.Response:
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response

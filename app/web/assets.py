@@ -65,14 +65,9 @@ class Assets:
 
 
 @functools.cache
-def read_assets(folder: str) -> Assets:
+def read_assets(folder: Path) -> Assets:
     """Read a folder's static files, once per process."""
-    return Assets(Path(folder))
-
-
-def page_assets() -> Assets:
-    """Return the current application's static files."""
-    return read_assets(flask.current_app.static_folder or "")
+    return Assets(folder)
 
 
 def asset_response(asset: Asset, *, is_current: bool) -> flask.Response:

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import flask
 
 from ..errors import Overloaded, Problem, TooLarge
-from ..queueing.admission import Admission
-from ..settings import Settings
 from ..telemetry import logs
-from .access import KeyRing, check_key, token_in
+from .access import check_key, token_in
 from .cors import allowing
 from .observing import UNMATCHED, report_refused
+from .operations import operation_of
 from .problems import ProblemAnswer, render_problem
-from .uploads import FRAMING_BYTES, BodyLimit, limit_of
+from .routes import API_PREFIX, FORM_ENDPOINT
+from .service import service_of
+from .uploads import BODY_LIMITS, FORM_LIMIT, FRAMING_BYTES, BodyLimit
 
 MAX_LARGE_FORMS = 2
-_API = "/api/"
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,9 @@ class Gate:
     """Early rejection for one application."""
 
     def __init__(self, app: flask.Flask) -> None:
-        self._settings: Settings = app.config["TOPTHREE"]
-        self._admission: Admission = app.extensions["topthree_admission"]
-        self._keys: KeyRing = app.extensions["topthree_keys"]
-        rules = [rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())]
-        limits = {rule.rule: limit_of(app.view_functions[rule.endpoint]) for rule in rules}
-        self._limits: dict[str, BodyLimit] = {rule: limit for rule, limit in limits.items() if limit is not None}
+        found = service_of(app)
+        self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
+        self._limits = body_limits(app)
         self._places: set[object] = set()
         # Only Flask knows the address for the log, behind proxies, and makes traces.
         self._may_answer = self._settings.log_addresses == "off" and not self._settings.traces
@@ -78,7 +75,7 @@ class Gate:
         Returns a function that frees the place; any thread may call it, more than once. Raises Overloaded if no place
         is free.
         """
-        is_form = self._limit(head) is not None and not head.path.startswith(_API)
+        is_form = self._limit(head) is not None and not head.path.startswith(API_PREFIX)
         is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
         if not (is_form and is_large and self._keys.is_required) or self._key_problem(head) is None:
             return lambda: None
@@ -101,7 +98,7 @@ class Gate:
         return ProblemAnswer(status, fields, body)
 
     def _refusal(self, problem: Problem, head: Head) -> Refusal:
-        if head.path.startswith(_API) and self._limit(head) is not None and self._may_answer:
+        if head.path.startswith(API_PREFIX) and self._limit(head) is not None and self._may_answer:
             return Refusal(problem, self.answer(problem, head, bytes_in=head.body_bytes or 0))
         return Refusal(problem, None)
 
@@ -109,7 +106,7 @@ class Gate:
         return self._limits.get(head.path) if head.method == "POST" else None
 
     def _full(self, head: Head) -> Problem | None:
-        is_photo = head.path.startswith(_API) and self._limit(head) is not None
+        is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None
         return self._admission.refusal_if_full() if is_photo else None
 
     def _too_large(self, head: Head) -> Problem | None:
@@ -122,7 +119,7 @@ class Gate:
     def _without_key(self, head: Head) -> Problem | None:
         """Ask for the key of a large body; that of a form may be a field, except in chunks: no browser sends them."""
         is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
-        may_have_it_inside = not head.path.startswith(_API) and head.body_bytes is not None
+        may_have_it_inside = not head.path.startswith(API_PREFIX) and head.body_bytes is not None
         if not (is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:
             return None
         return self._key_problem(head)
@@ -133,3 +130,17 @@ class Gate:
         except Problem as problem:
             return problem
         return None
+
+
+def body_limits(app: flask.Flask) -> dict[str, BodyLimit]:
+    """Return how large a body each route takes that takes photos, by what it declares."""
+    limits = {}
+    for rule in app.url_map.iter_rules():
+        if "POST" not in (rule.methods or ()):
+            continue
+        declared = operation_of(app.view_functions[rule.endpoint])
+        if declared is not None and declared.takes:
+            limits[rule.rule] = BODY_LIMITS[declared.takes]
+        elif rule.endpoint == FORM_ENDPOINT:
+            limits[rule.rule] = FORM_LIMIT
+    return limits

@@ -1,6 +1,8 @@
-"""What every answer says to browsers, whoever writes it."""
+"""Headers of every answer, whichever code writes it."""
 
 from __future__ import annotations
+
+import flask
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -13,3 +15,14 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+# Answers of these blueprints are never stored by browsers and proxies, unless a view says otherwise.
+_NOT_STORED = ("api", "health")
+
+
+def add_headers(response: flask.Response) -> flask.Response:
+    """Add the headers that every answer has, and forbid storing answers of the API and of probes."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if flask.request.blueprint in _NOT_STORED:
+        response.headers["Cache-Control"] = "no-store"
+    return response

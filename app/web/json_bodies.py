@@ -9,15 +9,11 @@ import msgspec
 
 from ..errors import BadRequest
 from .mistakes import is_address
-
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    image: bytes  # base64 (RFC 4648, section 4) in JSON; msgspec decodes it strictly
-
+from .schemas import Base64Photo
 
 _SHAPE = '{"image": "<base64>"}'
 _NO_FETCHING = f"Addresses are not fetched: send the photo itself, {_SHAPE}."
-_DECODER = msgspec.json.Decoder(_Body)
+_DECODER = msgspec.json.Decoder(Base64Photo)
 # Decoding holds the GIL from the first byte to the last. Several at once would finish no sooner; they would only keep
 # the other threads waiting longer.
 _ONE_AT_A_TIME = threading.Lock()

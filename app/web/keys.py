@@ -69,6 +69,35 @@ class KeySet:
         return next((key for key in self.keys if key.name == name), None)
 
 
+class KeyRing:
+    """The keys of one process, read and checked as a whole before they are used.
+
+    A reload calls `read()` in every worker, and `use()` only if every `read()` succeeded.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._keys = self.read()
+
+    @property
+    def is_required(self) -> bool:
+        """Return whether requests need a key."""
+        return self._path is not None
+
+    @property
+    def current(self) -> KeySet:
+        """Return the keys in use."""
+        return self._keys
+
+    def read(self) -> KeySet:
+        """Read and check the file as it is now; raises KeysError with the file and the line."""
+        return KeySet() if self._path is None else read_keys(self._path)
+
+    def use(self, keys: KeySet) -> None:
+        """Accept these keys, and no others, from the next request on."""
+        self._keys = keys
+
+
 def new_token() -> str:
     """Make a key of 256 random bits from the system's source, as base64url behind its prefix."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)

@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import flask
 import msgspec
 
 FOLDER = Path(__file__).parent / "languages"
 DEFAULT = "en"
-COOKIE_SECONDS = 365 * 24 * 3600
 # The members of a prediction that name its class, and the language of each as a tag (RFC 5646).
 CLASS_NAMES = {"label": "en", "label_zh": "zh-Hans"}
 # The page's script gets the words whose keys begin with one of these, and writes them into the cards.
@@ -71,28 +69,6 @@ def read_languages(folder: Path = FOLDER) -> dict[str, Language]:
         for code, language in found.items()
     }
     return {DEFAULT: english} | others
-
-
-def reader_language() -> str:
-    """Return the code of the reader's language: the switch's cookie, else what the browser prefers, else English."""
-    codes = languages_of_app()
-    chosen = flask.request.cookies.get("lang")
-    return chosen if chosen in codes else flask.request.accept_languages.best_match(codes, default=DEFAULT)
-
-
-def remember_language() -> flask.Response | None:
-    """Store the language of `?lang=` in a cookie and redirect back to the page; return None if none is asked for."""
-    code = flask.request.args.get("lang")
-    if code not in languages_of_app():
-        return None
-    response = flask.make_response(flask.redirect("./" + flask.request.path.rpartition("/")[2], code=303))
-    response.set_cookie("lang", code, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
-    return response
-
-
-def languages_of_app() -> dict[str, Language]:
-    """Return the current application's languages by code."""
-    return read_languages(flask.current_app.config.get("TOPTHREE_LANGUAGES", FOLDER))
 
 
 def _fill(word: str | dict[str, str], values: dict[str, object]) -> str | dict[str, str]:

@@ -1,4 +1,4 @@
-"""What clients send in place of a photo's bytes, told from what came, and what to do instead."""
+"""Usual mistakes of clients: what they send in place of a photo's bytes, recognised by its content."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 import re
 from collections.abc import Callable
 
+from ..errors import BrokenImage
 from ..photos.formats import SUFFIXES, find_format
 
 _HEAD_BYTES = 4096
@@ -21,6 +22,9 @@ _GZIP = b"\x1f\x8b"
 _REPLACED = "\ufffd".encode()
 _MIN_REPLACED = 3
 _MAX_NAME_BYTES = 300
+# Of random bytes so many hold a line feed or carriage return with a probability of 1 - (254 / 256) ** 2048, which is
+# all but one in ten million.
+_MIN_PHOTO_BYTES = 2048
 # A PNG without its line ends, or with other ones, against which its signature is made; and a JPEG without the zero
 # bytes in its first segment. No whole photo begins so.
 _LOST_BYTES = re.compile(rb"\x89PNG(?!\r\n\x1a\n)|\xff\xd8\xff(\xe0.JFIF|\xe1.{1,2}Exif(II|MM))", re.DOTALL)
@@ -40,6 +44,17 @@ def explain(data: bytes) -> str | None:
     if find_format(head) is not None:
         return None
     return next((sentences for applies, sentences in _MISTAKES if applies(head)), None)
+
+
+def explain_damage(problem: BrokenImage, data: bytes) -> BrokenImage:
+    """Return the problem of a photo that cannot be decoded, with a likely reason: curl's -d takes out line ends.
+
+    In the bytes of a whole photo they are as frequent as any others; only to be asked of one that is damaged, since a
+    picture of one colour has none either.
+    """
+    if len(data) < _MIN_PHOTO_BYTES or b"\n" in data or b"\r" in data:
+        return problem
+    return BrokenImage(f"{problem.detail} It holds no line ends, as if curl -d had sent it: use --data-binary.")
 
 
 def _is_base64(head: bytes) -> bool:

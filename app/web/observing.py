@@ -1,4 +1,4 @@
-"""Each request counted, timed, logged and named by an id; and `/metrics`, at an address of its own."""
+"""Each request is counted, timed, logged and given an id; and `/metrics` is served, at an address of its own."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ from typing import Any
 import flask
 
 from ..errors import NotFound, Problem
-from ..settings import Settings
 from ..telemetry import logs, metrics, traces
-from .uploads import settings_of_app
+from .operations import TEXT, operation
+from .service import RequestState, begin_request, request_state, service
 
 log = logging.getLogger(logs.REQUESTS_LOGGER)
 
 blueprint = flask.Blueprint("observability", __name__)
 
 UNMATCHED = "unmatched"
-METRICS = "observability.show_metrics"
-# What the address of the metrics answers beside them, and what is asked too often to be worth a line.
+METRICS = "observability.metrics"
+# The metrics' address serves these. Their requests are too frequent to be logged at the usual level.
 PROBES = ("health.healthz", "health.readyz", METRICS)
 _STAGE = re.compile(r"(\w+);dur=([0-9.]+)")
 
 
-def init_app(app: flask.Flask, settings: Settings) -> None:
-    """Register the hooks; to be called before others add theirs, so that these begin first and end last."""
-    app.extensions["topthree_traces"] = traces.Tracing(settings.traces) if settings.traces else None
-    app.before_request(_begin)
-    app.after_request(_finish)
-    app.teardown_request(_end)
-
-
-@blueprint.get("/metrics")
+@blueprint.get("/metrics", endpoint="metrics")
+@operation({"text/plain": TEXT}, problems=(NotFound,))
 def show_metrics() -> flask.Response:
-    """Answer with the metrics of all workers together, for Prometheus; loads nothing."""
-    readiness = flask.current_app.extensions["topthree_readiness"]
+    """Return figures for Prometheus.
+
+    They are served only at an address of their own, if one is configured.
+    """
+    readiness = service().readiness
     metrics.set_readiness(readiness.warm_workers, readiness.planned)
     body, content_type = metrics.render(flask.request.headers.get("Accept", ""))
     return flask.Response(body, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
-def _begin() -> None:
-    flask.g.request_id = logs.choose_request_id(flask.request.headers.get(logs.ID_HEADER))
-    flask.g.began = time.monotonic()
-    logs.request_id.set(flask.g.request_id)
-    _begin_trace()
+def begin() -> None:
+    """Give the current request its state, an id and a trace, and count it until it ends."""
+    state = begin_request(logs.choose_request_id(flask.request.headers.get(logs.ID_HEADER)))
+    state.at_end.callback(_clear_context)
+    logs.request_id.set(state.id)
+    _begin_trace(state)
     metrics.request_started()
-    flask.g.counted_in = True
-    _keep_to_its_address()
+    state.at_end.callback(metrics.request_ended)
 
 
-def _begin_trace() -> None:
-    request = flask.request
-    tracing: traces.Tracing | None = flask.current_app.extensions["topthree_traces"]
+def _begin_trace(state: RequestState) -> None:
+    request, tracing = flask.request, service().tracing
     if tracing is None or request.endpoint in PROBES:
-        flask.g.trace = None
         logs.trace_id.set(traces.trace_id_of(request.headers.get("traceparent", "")))
         return
     method = request.method if request.method in metrics.METHODS else "_OTHER"
     headers = {name: request.headers[name] for name in traces.HEADERS if name in request.headers}
-    flask.g.trace = trace = tracing.begin(method, _route(), headers, flask.g.request_id)
-    traces.current.set(trace)
-    logs.trace_id.set(trace.trace_id)
+    state.trace = tracing.begin(method, _route(), headers, state.id)
+    traces.current.set(state.trace)
+    logs.trace_id.set(state.trace.trace_id)
+
+
+def _clear_context() -> None:
+    logs.request_id.set("")
+    logs.trace_id.set("")
+    traces.current.set(None)
 
 
 def _route() -> str:
@@ -72,9 +72,9 @@ def _route() -> str:
     return flask.request.url_rule.rule if flask.request.url_rule else UNMATCHED
 
 
-def _keep_to_its_address() -> None:
-    """Refuse what is not served where the current request arrived: metrics in public, and all else beside them."""
-    address, endpoint = settings_of_app().metrics_address, flask.request.endpoint
+def check_address() -> None:
+    """Raise NotFound for the metrics at the public address, and for anything but metrics and probes at the other."""
+    address, endpoint = service().settings.metrics_address, flask.request.endpoint
     # A trusted proxy's headers may change the port that the request seems to have arrived at.
     environ = flask.request.environ
     port = environ.get("werkzeug.proxy_fix.orig", {}).get("SERVER_PORT") or environ.get("SERVER_PORT")
@@ -82,12 +82,14 @@ def _keep_to_its_address() -> None:
         if endpoint not in PROBES:
             raise NotFound("Only /metrics, /healthz and /readyz are served at this address.")
     elif endpoint == METRICS:
-        raise NotFound("Metrics are not shown here; TOPTHREE_METRICS_ADDRESS gives them an address of their own.")
+        raise NotFound("Metrics are served only at TOPTHREE_METRICS_ADDRESS.")
 
 
-def _finish(response: flask.Response) -> flask.Response:
-    response.headers[logs.ID_HEADER] = flask.g.request_id
-    facts = _facts(response)
+def finish(response: flask.Response) -> flask.Response:
+    """Add the request's id to its answer, and report the request when the answer has been sent."""
+    state = request_state()
+    response.headers[logs.ID_HEADER] = state.id
+    facts = _facts(response, state)
     if response.is_streamed and not response.direct_passthrough:
         response.response = _until_sent(response.response, facts)  # type: ignore[arg-type]
     else:
@@ -95,27 +97,27 @@ def _finish(response: flask.Response) -> flask.Response:
     return response
 
 
-def _facts(response: flask.Response) -> dict[str, Any]:
-    """Gather what is to be reported, while the request is at hand."""
+def _facts(response: flask.Response, state: RequestState) -> dict[str, Any]:
+    """Gather what is reported, while the request is current."""
     request = flask.request
     facts = {
-        "request_id": flask.g.request_id,
+        "request_id": state.id,
         "method": request.method,
         "route": _route(),
         "status": response.status_code,
         "bytes_in": request.content_length or 0,
         "stages_ms": {name: float(value) for name, value in _STAGE.findall(response.headers.get("Server-Timing", ""))},
-        "began": flask.g.began,
-        "trace": flask.g.trace,
+        "began": state.began,
+        "trace": state.trace,
         "is_probe": request.endpoint in PROBES,
     }
-    if settings_of_app().log_addresses == "on":
+    if service().settings.log_addresses == "on":
         facts["address"] = request.remote_addr
     return facts
 
 
 def _until_sent(chunks: Iterable[bytes], facts: dict[str, Any]) -> Iterator[bytes]:
-    """Pass a body on as it is made, and report when it ends, or when its reader has gone."""
+    """Pass on a body as it is produced, and report its request at the end, or when the client has disconnected."""
     sent = 0
     try:
         for chunk in chunks:
@@ -128,7 +130,7 @@ def _until_sent(chunks: Iterable[bytes], facts: dict[str, Any]) -> Iterator[byte
 def report_refused(
     problem: Problem, request_id: str, *, method: str, route: str = UNMATCHED, bytes_in: int = 0, bytes_out: int
 ) -> None:
-    """Count and log a request that was refused before the application had it."""
+    """Count and log a request that was rejected before it reached Flask."""
     metrics.count_problem(problem.slug)
     facts = {
         "request_id": request_id,
@@ -156,11 +158,3 @@ def _report(facts: dict[str, Any], bytes_out: int) -> None:
         facts |= {"bytes_out": bytes_out, "duration_ms": round(1000 * seconds, 2)}
         text = "%(method)s %(route)s %(status)d, %(bytes_in)d bytes in, %(bytes_out)d out, %(duration_ms).1f ms"
         log.log(level, text, facts, extra=facts)
-
-
-def _end(_: BaseException | None = None) -> None:
-    if flask.g.pop("counted_in", False):
-        metrics.request_ended()
-    logs.request_id.set("")
-    logs.trace_id.set("")
-    traces.current.set(None)

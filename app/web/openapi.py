@@ -1,187 +1,78 @@
-"""The interface's document, OpenAPI 3.1, built from the code it describes, and the page that shows it.
+"""The OpenAPI 3.1 document of the API, built from the code that it describes, and the page that shows it.
 
-Problems come from `errors.py`, limits from the settings, and a route that is not served is left out; a test compares
-the routes with those of the application.
+Routes come from the application, with what their views declare; documents from `schemas.py`, problems from
+`errors.py`, and limits from the settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import inspect
+import re
 
 import flask
+from msgspec import Struct
 
 from .. import errors
 from ..errors import PROBLEMS, Problem
 from ..settings import Settings
 from ..version import __version__
-from .access import open_to_all
-from .language import remember_language
+from . import schemas
+from .operations import BINARY, Operation, operation, operations_of
 from .parameters import NAMES
-from .rendering import render_page
+from .rendering import remember_language, render_page
+from .routes import API_PREFIX
 from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
-from .uploads import TIMEOUT_HEADER, settings_of_app
+from .service import service
+from .uploads import JSON, TIMEOUT_HEADER
 
 blueprint = flask.Blueprint("openapi", __name__)
 
 Problems = tuple[type[Problem], ...]
 
-# Whom the access rules refuse, and who sends too slowly: at every address under /api.
+# Any address under /api may answer with these: for keys, for slow or oversized requests, and for rate limits.
 _KEYS = tuple(problem for problem in PROBLEMS if problem.status in (401, 403))
 _ALWAYS = tuple(problem for problem in PROBLEMS if problem.status in (408, 414, 429, 431))
-_UPLOAD: Problems = (errors.NoPhoto, errors.BadParameter, errors.BadRequest, errors.TooLarge) + (
-    errors.UnsupportedContentType,
-    errors.InternalError,
-    errors.Overloaded,
-    errors.ModelUnavailable,
-    errors.DeadlineExceeded,
-)
-_ONE_PHOTO: Problems = (
-    *_UPLOAD,
-    errors.TooManyPhotos,
-    errors.UnsupportedImage,
-    errors.BrokenImage,
-    errors.TooManyPixels,
-    errors.TooCostly,
-)
-_QUESTION: Problems = (errors.BadParameter, errors.InternalError, errors.Overloaded, errors.ModelUnavailable)
-_BINARY: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
-_PHOTO: Schema = _BINARY | {"minLength": 1}
+_MODEL: Problems = (errors.BadParameter, errors.InternalError, errors.Overloaded, errors.ModelUnavailable)
+_BODY = (errors.NoPhoto, errors.BadRequest, errors.TooLarge, errors.UnsupportedContentType, errors.DeadlineExceeded)
+_IMAGE = (errors.UnsupportedImage, errors.BrokenImage, errors.TooManyPixels, errors.TooCostly)
+_TAKEN: dict[str, Problems] = {
+    "photo": (*_MODEL, *_BODY, *_IMAGE, errors.TooManyPhotos),
+    "photos": (*_MODEL, *_BODY, errors.UnreadableArchive),
+    "": _MODEL,
+}
+
+_PHOTO: Schema = BINARY | {"minLength": 1}
 _FLAG: Schema = {"type": "integer", "enum": [0, 1], "default": 0}
-_TIMING = {"Server-Timing": {"schema": {"type": "string"}, "description": "Where the time went (W3C Server Timing)."}}
-_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds to stay away."}}
-_CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "What is asked for (RFC 6750)."}}
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One route: what it does, what it takes and gives, and which problems it can meet."""
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    answers: dict[str, Schema]
-    problems: Problems = ()
-    parameters: tuple[str, ...] = ()
-    body: str | None = None
-    description: str = ""
-    headers: Mapping[str, object] = field(default_factory=dict)
-
-
 PARAMETERS: dict[str, tuple[Schema, str]] = {
     "top": ({"type": "integer", "minimum": 1, "maximum": 1000, "default": 3}, "How many classes."),
     "min_confidence": ({"type": "number", "minimum": 0, "maximum": 1, "default": 0}, "Leave out answers below it."),
-    "labels": ({"type": "string", "enum": list(NAMES), "default": "both"}, "In which language classes are named."),
+    "labels": ({"type": "string", "enum": list(NAMES), "default": "both"}, "The language of class names."),
     "heatmap": (_FLAG, "1 adds a heat map to the first ten answers."),
-    "normalize": (_FLAG, "1 gives the embedding the length (L2) 1."),
+    "normalize": (_FLAG, "1 scales the embedding to the length (L2) 1."),
     "class_id": (
         {"type": "integer", "minimum": 0, "maximum": 999},
-        "The class to draw; the likeliest where it is not given. The largest is the model's last class.",
+        "The class to draw; by default the most likely one. The largest is the model's last class.",
     ),
     "side": (
         {"type": "integer", "minimum": 16, "maximum": 1024, "default": 640},
         "The longest side in pixels; a photo is never enlarged.",
     ),
 }
-_CHOICES = ("top", "min_confidence", "labels", "heatmap")
 
-OPERATIONS: tuple[Operation, ...] = (
-    Operation(
-        "post",
-        "/api/v1/predict",
-        "predict",
-        "The likeliest classes of one photo",
-        {"application/json": reference("Answer")},
-        _ONE_PHOTO,
-        _CHOICES,
-        "photo",
-        "The same photo, model and parameters have the same answer, byte for byte.",
-        _TIMING,
-    ),
-    Operation(
-        "post",
-        "/api/v1/predict/batch",
-        "predictBatch",
-        "The likeliest classes of many photos",
-        {"application/json": reference("Batch"), "application/x-ndjson": {"type": "string"}},
-        (*_UPLOAD, errors.UnreadableArchive),
-        _CHOICES,
-        "photos",
-        "Results come in the order of the photos; a bad one carries its problem in its place. Where not one could be "
-        "answered for the service's own reasons, the whole request is that problem. As NDJSON each result is a line "
-        'with its `index`, sent as soon as it is ready; the last line is `{"model":{…}}`.',
-    ),
-    Operation(
-        "post",
-        "/api/v1/embed",
-        "embed",
-        "The model's embedding of one photo",
-        {"application/json": reference("Embedding"), "application/x-npy": _BINARY},
-        _ONE_PHOTO,
-        ("normalize",),
-        "photo",
-        "The spatial mean of the last feature map, float32. `.npy` is NumPy's own format, one dimension.",
-        _TIMING,
-    ),
-    Operation(
-        "post",
-        "/api/v1/heatmap",
-        "heatmap",
-        "The photo under the heat map of a class, as a picture",
-        {"image/png": _BINARY, "image/webp": _BINARY},
-        (*_ONE_PHOTO, errors.NoHeatMap),
-        ("class_id",),
-        "photo",
-        headers=_TIMING,
-    ),
-    Operation(
-        "post",
-        "/api/v1/thumbnail",
-        "thumbnail",
-        "The upright photo, small, as a picture",
-        {"image/jpeg": _BINARY, "image/webp": _BINARY},
-        _ONE_PHOTO,
-        ("side",),
-        "photo",
-        "For photos that a browser cannot show, such as HEIC and TIFF. No model is needed.",
-        headers=_TIMING,
-    ),
-    Operation(
-        "get",
-        "/api/v1/model",
-        "model",
-        "The model that answers",
-        {"application/json": reference("ModelDescription")},
-        _QUESTION,
-    ),
-    Operation("get", "/api/v1/labels", "labels", "All classes", {"application/json": reference("Labels")}, _QUESTION),
-    Operation("get", "/api/v1/openapi.json", "openapi", "This document", {"application/json": {"type": "object"}}),
-    Operation("get", "/healthz", "healthz", "Whether the process lives", {"application/json": reference("Alive")}),
-    Operation(
-        "get",
-        "/readyz",
-        "readyz",
-        "Whether every worker has a model that answers",
-        {"application/json": reference("Ready")},
-        (errors.ModelUnavailable, errors.Draining),
-    ),
-    Operation(
-        "get",
-        "/metrics",
-        "metrics",
-        "Figures for Prometheus",
-        {"text/plain": {"type": "string"}},
-        (errors.NotFound,),
-        description="Only at an address of its own, where the service was set up with one.",
-    ),
-)
+
+def _header(name: str, description: str, **schema: object) -> Schema:
+    return {name: {"schema": schema, "description": description}}
+
+
+_TIMING = _header("Server-Timing", "Where the time went (W3C Server Timing).", type="string")
+_RETRY_AFTER = _header("Retry-After", "Seconds to wait before the next request.", type="integer", minimum=0)
+_CHALLENGE = _header("WWW-Authenticate", "What authentication is needed (RFC 6750).", type="string")
 
 
 @blueprint.get("/api/v1/openapi.json")
-@open_to_all
+@operation({JSON: {"type": "object"}}, needs_key=False)
 def openapi() -> flask.Response:
-    """Answer with the document of this interface."""
+    """Return this document."""
     response = flask.jsonify(_current_document())
     response.headers["Cache-Control"] = "no-cache"
     return response
@@ -189,24 +80,25 @@ def openapi() -> flask.Response:
 
 @blueprint.get("/docs")
 def docs() -> flask.Response:
-    """Show the document as a page, for people."""
+    """Show the document as a page."""
     return remember_language() or render_page("docs.html", document=_current_document())
 
 
-def build_document(settings: Settings, served: Iterable[str], root: str = "/") -> dict[str, object]:
-    """Build the OpenAPI document of the paths that are `served`, below `root`, with the limits of the settings."""
-    paths: dict[str, dict[str, object]] = {}
-    for operation in OPERATIONS:
-        if operation.path in served:
-            paths.setdefault(operation.path, {})[operation.method] = _describe(operation, settings)
+def build_document(app: flask.Flask, settings: Settings, root: str = "/") -> Schema:
+    """Build the OpenAPI document of an application's routes, below `root`, with the limits of the settings."""
+    paths: dict[str, dict[str, Schema]] = {}
+    for path, method, endpoint, declared in operations_of(app):
+        text = inspect.getdoc(app.view_functions[endpoint]) or ""
+        described = _describe(declared, endpoint, text, is_api=path.startswith(API_PREFIX), settings=settings)
+        paths.setdefault(path, {})[method] = described
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "topthree",
             "version": __version__,
             "summary": "A photo in, the three most likely of 1000 classes out.",
-            "description": "v1 only ever gains members: ignore those that you do not know. A query parameter that "
-            "does not exist, or is given twice, is refused. Every error is a problem document (RFC 9457): decide by "
+            "description": "v1 only ever gains members: ignore members that you do not know. A query parameter that "
+            "does not exist, or is given twice, is rejected. Every error is a problem document (RFC 9457): decide by "
             "its `type`, whose last part does not change.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -218,75 +110,88 @@ def build_document(settings: Settings, served: Iterable[str], root: str = "/") -
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "Only where the service was set up with keys.",
+                    "description": "Only if the service was configured with keys.",
                 }
             },
         },
     }
 
 
-def _current_document() -> dict[str, object]:
-    served = {rule.rule for rule in flask.current_app.url_map.iter_rules()}
-    return build_document(settings_of_app(), served, flask.request.script_root or "/")
+def _current_document() -> Schema:
+    app: flask.Flask = flask.current_app
+    return build_document(app, service().settings, flask.request.script_root or "/")
 
 
-def _describe(operation: Operation, settings: Settings) -> dict[str, object]:
-    is_api = operation.path.startswith("/api/")
-    takes_key = is_api and operation.name != "openapi"
-    described: dict[str, object] = {"operationId": operation.name, "summary": operation.summary}
-    if operation.description:
-        described["description"] = operation.description
-    parameters = [_parameter(name) for name in operation.parameters]
-    if operation.body:
-        described["requestBody"] = _body(operation.body, settings)
+def _describe(declared: Operation, endpoint: str, text: str, *, is_api: bool, settings: Settings) -> Schema:
+    summary, _, description = text.partition("\n\n")
+    summary = summary.rstrip(".")
+    described: Schema = {"operationId": _camel_case(endpoint.rpartition(".")[2]), "summary": summary}
+    if description:
+        described["description"] = " ".join(description.split())
+    parameters = [_parameter(name) for name in declared.parameters]
+    if declared.takes:
+        described["requestBody"] = _body(declared.takes, settings)
         parameters.append(_timeout(settings))
     if parameters:
         described["parameters"] = parameters
     success = {
-        "description": operation.summary + ".",
-        "headers": operation.headers,
-        "content": {mimetype: {"schema": schema} for mimetype, schema in operation.answers.items()},
+        "description": summary + ".",
+        "headers": _TIMING if declared.takes == "photo" else {},
+        "content": {mimetype: {"schema": _schema(answer)} for mimetype, answer in declared.answers.items()},
     }
-    problems = operation.problems + (_ALWAYS if is_api else ()) + (_KEYS if takes_key else ())
-    described["responses"] = {"200": success} | _refusals(problems)
+    takes_key = is_api and declared.needs_key
+    described["responses"] = {"200": success} | _rejections(_problems(declared, is_api, takes_key))
     described["security"] = _security(settings) if takes_key else [{}]
     return described
 
 
+def _problems(declared: Operation, is_api: bool, takes_key: bool) -> Problems:
+    common = (_ALWAYS if is_api else ()) + ((*_KEYS, *_TAKEN[declared.takes]) if takes_key else ())
+    return declared.problems + common
+
+
+def _camel_case(name: str) -> str:
+    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
+
+
+def _schema(answer: Schema | type[Struct]) -> Schema:
+    return answer if isinstance(answer, dict) else reference(answer)
+
+
 def _security(settings: Settings) -> list[dict[str, list[str]]]:
-    """Say whether a key is needed, or may be sent."""
+    """Return whether a key is required or may be sent."""
     return [{"key": []}] if settings.api_keys_file else [{}, {"key": []}]
 
 
-def _parameter(name: str) -> dict[str, object]:
+def _parameter(name: str) -> Schema:
     schema, description = PARAMETERS[name]
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
-def _timeout(settings: Settings) -> dict[str, object]:
+def _timeout(settings: Settings) -> Schema:
     return {
         "name": TIMEOUT_HEADER,
         "in": "header",
         "required": False,
         "schema": {"type": "integer", "minimum": 1},
-        "description": f"How long an answer is of use, in milliseconds; the service's own limit is "
-        f"{settings.deadline_ms}. What would come later is not computed.",
+        "description": f"Give up after this many milliseconds; the service's own limit is {settings.deadline_ms}. "
+        "An answer that would come later is not computed.",
         "example": 20_000,
     }
 
 
-def _body(kind: str, settings: Settings) -> dict[str, object]:
+def _body(kind: str, settings: Settings) -> Schema:
     if kind == "photo":
         description = f"One photo of at most {settings.max_upload_bytes:,} bytes and {settings.max_pixels:,} pixels."
-        content: dict[str, object] = {
+        content: Schema = {
             "multipart/form-data": {"schema": _form(_PHOTO)},
-            "application/json": {"schema": reference("Base64Photo"), "example": {"image": PIXEL_PNG}},
+            "application/json": {"schema": reference(schemas.Base64Photo), "example": {"image": PIXEL_PNG}},
             "application/octet-stream": {"schema": _PHOTO},
             "image/*": {"schema": _PHOTO},
         }
     else:
         description = f"At most {settings.max_batch_items} photos and {settings.max_batch_bytes:,} bytes together."
-        files = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": settings.max_batch_items}
+        files = {"type": "array", "items": BINARY, "minItems": 1, "maxItems": settings.max_batch_items}
         content = {"multipart/form-data": {"schema": _form(files)}, "application/zip": {"schema": _PHOTO}}
     return {"required": True, "description": description, "content": content}
 
@@ -295,17 +200,17 @@ def _form(files: Schema) -> Schema:
     return {"type": "object", "required": ["file"], "properties": {"file": files}}
 
 
-def _refusals(problems: Problems) -> dict[str, object]:
-    """Describe what is refused, by status, with each problem's type, meaning and an example."""
-    refusals: dict[str, object] = {}
+def _rejections(problems: Problems) -> Schema:
+    """Describe problems by status, with the type, the meaning and an example of each."""
+    rejections: Schema = {}
     for status in sorted({problem.status for problem in problems}):
         kinds = [problem for problem in problems if problem.status == status]
         sentences = [f"`{kind.slug}`: {(kind.__doc__ or '').splitlines()[0]}" for kind in kinds]
-        answer: dict[str, object] = {
+        answer: Schema = {
             "description": "\n".join(sentences),
             "content": {
                 "application/problem+json": {
-                    "schema": reference("Problem"),
+                    "schema": reference(schemas.Problem),
                     "examples": {kind.slug: {"value": kind(kind.title + ".").as_dict()} for kind in kinds},
                 }
             },
@@ -314,5 +219,5 @@ def _refusals(problems: Problems) -> dict[str, object]:
             answer["headers"] = _RETRY_AFTER
         elif status in (401, 403):
             answer["headers"] = _CHALLENGE
-        refusals[str(status)] = answer
-    return refusals
+        rejections[str(status)] = answer
+    return rejections

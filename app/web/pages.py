@@ -6,15 +6,16 @@ import base64
 
 import flask
 
+from ..classifier import Outputs
 from ..errors import NotFound
 from ..photos.heatmaps import encode
 from .access import require_form_key
-from .api import current_classifier
-from .assets import asset_response, compress_page, page_assets
-from .language import remember_language
+from .answers import current_answerer
+from .assets import asset_response
 from .problems import problem_class
-from .rendering import render_page
-from .uploads import PAGE_PHOTO, read_photo, request_deadline, settings_of_app, takes
+from .rendering import remember_language, render_page
+from .service import service
+from .uploads import read_photo
 
 blueprint = flask.Blueprint("pages", __name__)
 # What TOPTHREE_PAGE=off takes away; the rest explains problems to which the API's answers refer.
@@ -25,7 +26,6 @@ THUMBNAIL_SIDE = 640
 UNSURE_BELOW = 0.4
 CLOSE_WITHIN = 0.1
 
-blueprint.after_app_request(compress_page)
 blueprint.app_context_processor(lambda: {"unsure_below": UNSURE_BELOW, "close_within": CLOSE_WITHIN})
 
 
@@ -36,24 +36,16 @@ def index() -> flask.Response:
 
 
 @form_blueprint.post("/")
-@takes(PAGE_PHOTO)
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
     require_form_key()
-    classifier, photo = current_classifier(), read_photo()
-    model = classifier.model
-    answer = classifier.classify(
-        photo,
-        max_pixels=settings_of_app().max_pixels,
-        thumbnail_side=THUMBNAIL_SIDE,
-        model=model,
-        deadline=request_deadline(),
-    )
+    answerer = current_answerer()
+    answer = answerer.classify(read_photo(), Outputs(thumbnail_side=THUMBNAIL_SIDE))
     assert answer.thumbnail is not None
     thumbnail = base64.b64encode(encode(answer.thumbnail, "JPEG")).decode("ascii")
     doubt = _doubt([prediction.confidence for prediction in answer.predictions])
     values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail, "doubt": doubt}
-    return _page("result.html", model=model, **values)
+    return _page("result.html", model=answerer.load_model(), **values)
 
 
 @blueprint.get("/problems/<slug>")
@@ -68,7 +60,7 @@ def problem_page(slug: str) -> flask.Response:
 @blueprint.get("/static/<digest>/<path:name>")
 def static_file(digest: str, name: str) -> flask.Response:
     """Serve a static file by its versioned address; an outdated version gets the current file, not to be kept."""
-    return _static(name, is_current=digest == page_assets().digest)
+    return _static(name, is_current=digest == service().assets.digest)
 
 
 @blueprint.get("/robots.txt")
@@ -84,7 +76,7 @@ def favicon() -> flask.Response:
 
 
 def _static(name: str, *, is_current: bool = False) -> flask.Response:
-    asset = page_assets().get(name)
+    asset = service().assets.get(name)
     if asset is None:
         raise NotFound(f"There is no file named {name}.")
     return asset_response(asset, is_current=is_current)

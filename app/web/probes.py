@@ -12,9 +12,12 @@ import flask
 
 from ..classifier import Classifier
 from ..errors import Draining, ModelUnavailable
-from ..processes.memory import shared_words
-from ..settings import Settings
-from .api import current_classifier
+from ..processes.readiness import Readiness
+from . import schemas
+from .answers import json_response
+from .operations import operation
+from .service import request_state, service, service_of
+from .uploads import JSON
 
 log = logging.getLogger(__name__)
 
@@ -26,99 +29,26 @@ RETRY_SECONDS = 30.0
 WATCH_SECONDS = 2.0
 
 
-class Readiness:
-    """Which workers are warm, what each has in flight, and whether the service drains.
-
-    All of it lies in memory that master and workers share across the fork; each number is an aligned word, so that no
-    process reads one half written.
-    """
-
-    def __init__(self, planned: int) -> None:
-        self.planned = planned
-        self.slot = 0
-        self._words = shared_words()
-        self._slots = (len(self._words) - 1) // 2
-        self._lock = threading.Lock()
-
-    def mark(self, slot: int, warm: bool) -> None:
-        """Record whether the worker in this slot has answered the known photo."""
-        self._words[1 + slot] = int(warm)
-
-    def forget(self, slot: int) -> None:
-        """Record that the worker in this slot has left, and what it had in flight with it."""
-        self._words[1 + slot] = self._words[1 + self._slots + slot] = 0
-
-    def count(self, change: int) -> None:
-        """Note that this process has one request more, or one less, in flight."""
-        with self._lock:
-            self._words[1 + self._slots + self.slot] += change
-
-    @property
-    def warm_workers(self) -> int:
-        """Count the warm workers."""
-        return sum(self._words[1 : 1 + self._slots])
-
-    @property
-    def in_flight(self) -> int:
-        """Count the requests in flight in all workers, but for probes."""
-        return sum(self._words[1 + self._slots :])
-
-    def in_flight_elsewhere(self) -> int:
-        """Count the requests in flight in the other workers; fast, since it is called for every photo."""
-        first = 1 + self._slots
-        return sum(self._words[first : first + self.planned]) - self._words[first + self.slot]
-
-    @property
-    def is_draining(self) -> bool:
-        """Return whether the service drains: it answers requests, but says that it is not ready."""
-        return bool(self._words[0])
-
-    @is_draining.setter
-    def is_draining(self, draining: bool) -> None:
-        self._words[0] = int(draining)
-
-
-def init_app(app: flask.Flask) -> None:
-    """Count what is in flight, for one process alone until `warm_up_in_background` says otherwise."""
-    app.extensions["topthree_readiness"] = Readiness(planned=1)
-    app.before_request(_count_in)
-    app.teardown_request(_count_out)
-
-
-def _count_in() -> None:
+def count_in_flight() -> None:
+    """Count the current request as in flight until it ends, unless it is a probe."""
     if flask.request.blueprint != blueprint.name:
-        flask.g.readiness = readiness = _current_readiness()
+        readiness = service().readiness
         readiness.count(1)
-
-
-def _count_out(_: BaseException | None = None) -> None:
-    readiness: Readiness | None = flask.g.pop("readiness", None)
-    if readiness is not None:
-        readiness.count(-1)
-
-
-def _current_readiness() -> Readiness:
-    readiness: Readiness = flask.current_app.extensions["topthree_readiness"]
-    return readiness
-
-
-@blueprint.after_request
-def _forbid_storing(response: flask.Response) -> flask.Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response
+        request_state().at_end.callback(readiness.count, -1)
 
 
 @blueprint.get("/healthz")
+@operation({JSON: schemas.Alive})
 def healthz() -> flask.Response:
-    """Answer as long as the process can, whatever the model does."""
-    return flask.jsonify({"status": "alive"})
+    """Return whether the process runs, whatever the state of the model."""
+    return json_response(schemas.Alive())
 
 
 @blueprint.get("/readyz")
+@operation({JSON: schemas.Ready}, problems=(ModelUnavailable, Draining))
 def readyz() -> flask.Response:
-    """Answer 200 if every planned worker has answered the known photo and the service does not drain; load nothing."""
-    classifier = current_classifier()
-    readiness = _current_readiness()
+    """Return whether every worker has a model that has answered the known photo, and none is draining."""
+    classifier, readiness = service().classifier, service().readiness
     if readiness.is_draining:
         count = readiness.in_flight
         raise Draining(f"Send new requests elsewhere. Requests in flight: {count}.", count)
@@ -126,7 +56,7 @@ def readyz() -> flask.Response:
     if warm < readiness.planned or classifier.loaded_model is None:
         failure = classifier.failure
         raise ModelUnavailable(failure.detail if failure else f"{warm} of {readiness.planned} workers have a model.")
-    return flask.jsonify({"status": "ready", "workers": warm, "model": classifier.loaded_model.identity})
+    return json_response(schemas.Ready("ready", warm, schemas.Model(**classifier.loaded_model.identity)))
 
 
 def warm_up_in_background(
@@ -144,10 +74,9 @@ def warm_up_in_background(
     balancer that asks `/readyz` sends no request that would load the model.
     """
     readiness.slot = slot
-    app.extensions["topthree_readiness"] = readiness
-    classifier: Classifier = app.extensions["topthree"]
+    ours = service_of(app)
+    ours.readiness, settings, classifier = readiness, ours.settings, ours.classifier
     classifier.slots.elsewhere = readiness.in_flight_elsewhere
-    settings: Settings = app.config["TOPTHREE"]
 
     def warm_up() -> None:
         while not _is_warm(classifier):

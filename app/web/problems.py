@@ -13,11 +13,12 @@ from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotF
 from ..telemetry import logs, metrics
 from .headers import SECURITY_HEADERS
 from .rendering import render_page
+from .routes import wants_json
+from .service import request_state
 
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
-_JSON_PATHS = ("/api", "/healthz", "/readyz", "/metrics")
 
 
 class ProblemAnswer(NamedTuple):
@@ -47,7 +48,7 @@ def headers_of(problem: Problem) -> dict[str, str]:
     return headers
 
 
-def init_app(app: flask.Flask) -> None:
+def register(app: flask.Flask) -> None:
     """Render our own problems, the framework's errors and unexpected exceptions as problems."""
     app.register_error_handler(Problem, _answer)
     app.register_error_handler(HTTPException, _answer_framework)
@@ -55,8 +56,8 @@ def init_app(app: flask.Flask) -> None:
 
 def _answer(problem: Problem) -> flask.Response:
     metrics.count_problem(problem.slug)
-    if flask.request.path.startswith(_JSON_PATHS):
-        status, headers, body = render_problem(problem, flask.g.request_id)
+    if wants_json():
+        status, headers, body = render_problem(problem, request_state().id)
         return flask.Response(body, status, headers)
     response = render_page("problem.html", problem=problem)
     response.status_code = problem.status

@@ -1,4 +1,4 @@
-"""Templates rendered as pages in the reader's language."""
+"""Templates rendered as pages in the reader's language, and how that is chosen."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from ..classifier import Classifier, Prediction
 from ..photos import formats
 from ..photos.decoding import Geometry
 from ..settings import Settings
-from .assets import page_assets
-from .language import CLASS_NAMES, Language, languages_of_app, reader_language
+from .language import CLASS_NAMES, DEFAULT, Language
+from .service import service
 
+COOKIE_SECONDS = 365 * 24 * 3600
 # Their views call `remember_language`.
 _PAGES_WITH_SWITCH = ("form.index", "openapi.docs", "pages.problem_page")
 
@@ -24,17 +25,16 @@ def render_page(template: str, **values: object) -> flask.Response:
     `root`, the relative path to the first page, so that any prefix in front of the service works, `asset(name)`, the
     relative path of a static file, and `switch`, the page that the language switch leads to, or None.
     """
-    languages, code = languages_of_app(), reader_language()
+    ours, code = service(), reader_language()
     root = "../" * (flask.request.path.count("/") - 1) or "./"
-    settings: Settings = flask.current_app.config["TOPTHREE"]
-    classifier: Classifier = flask.current_app.extensions["topthree"]
+    settings, assets, language = ours.settings, ours.assets, ours.languages[code]
     page = flask.render_template(
         template,
-        language=languages[code],
-        languages=languages,
+        language=language,
+        languages=ours.languages,
         root=root,
         switch=_switch_address(root, has_page=settings.page == "on"),
-        asset=lambda name: root + page_assets().path(name),
+        asset=lambda name: root + assets.path(name),
         has_page=settings.page == "on",
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
@@ -42,10 +42,10 @@ def render_page(template: str, **values: object) -> flask.Response:
         accept=formats.ACCEPT,
         formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
         head_bytes=formats.HEAD_BYTES,
-        resized=_resized(classifier),
-        modules=page_assets().names("js/", ".js"),
-        **_words(languages[code], settings),
-        **({"model": classifier.loaded_model} | values),
+        resized=_resized(ours.classifier),
+        modules=assets.names("js/", ".js"),
+        **_words(language, settings),
+        **({"model": ours.classifier.loaded_model} | values),
     )
     response = flask.make_response(page)
     response.headers["Content-Language"] = code
@@ -53,8 +53,25 @@ def render_page(template: str, **values: object) -> flask.Response:
     return response
 
 
+def reader_language() -> str:
+    """Return the code of the reader's language: the switch's cookie, else what the browser prefers, else English."""
+    codes = service().languages
+    chosen = flask.request.cookies.get("lang")
+    return chosen if chosen and chosen in codes else flask.request.accept_languages.best_match(codes, default=DEFAULT)
+
+
+def remember_language() -> flask.Response | None:
+    """Store the language of `?lang=` in a cookie and redirect back to the page; return None if none is asked for."""
+    code = flask.request.args.get("lang")
+    if code is None or code not in service().languages:
+        return None
+    response = flask.make_response(flask.redirect("./" + flask.request.path.rpartition("/")[2], code=303))
+    response.set_cookie("lang", code, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
+    return response
+
+
 def _resized(classifier: Classifier) -> int:
-    """Return what the loaded model has a photo's shorter side resized to, or what most models have."""
+    """Return the shorter side to which the loaded model, or most models, have a photo resized."""
     model = classifier.loaded_model
     return (model.weights.record.geometry if model else Geometry()).resize
 

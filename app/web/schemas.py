@@ -1,207 +1,242 @@
-"""The shapes of requests and answers, as JSON Schema for the interface's document, each with an example."""
+"""The JSON documents of `/api/v1` and the probes, one struct each: it is what is encoded and what OpenAPI shows.
+
+Members come in the order of the fields, those that are UNSET are left out. Within v1 fields are only ever added.
+"""
 
 from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..errors import PROBLEMS
 
 Schema = dict[str, object]
 
+_REFERENCE = "#/components/schemas/{name}"
+
+Count = Annotated[int, Meta(ge=1)]
+ClassId = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+ProblemType = Annotated[str, Meta(extra_json_schema={"enum": [f"/problems/{problem.slug}" for problem in PROBLEMS]})]
+ResultOrProblem = Annotated[
+    Any, Meta(extra_json_schema={"anyOf": [{"$ref": _REFERENCE.format(name=name)} for name in ("Result", "Problem")]})
+]
+
+
+class Prediction(Struct, kw_only=True):
+    """One class of a photo."""
+
+    rank: Count
+    class_id: ClassId
+    wnid: Annotated[str | None, Meta(description="WordNet id; null for a model of your own.")]
+    label: Annotated[
+        str | UnsetType, Meta(description="English name; left out for `labels=zh` if a Chinese one exists.")
+    ] = UNSET
+    label_zh: Annotated[str | None | UnsetType, Meta(description="Chinese name; left out for `labels=en`.")] = UNSET
+    label_gloss: Annotated[
+        str | None | UnsetType,
+        Meta(description="What the English name means, if it has several meanings; left out with it."),
+    ] = UNSET
+    confidence: Annotated[float, Meta(ge=0, le=1, description="Softmax over all classes, rounded to 6 digits.")]
+    heatmap: Annotated[
+        list[list[Share]] | UnsetType,
+        Meta(description="Rows from top to bottom; only for `heatmap=1`, the first ten, and models with heat maps."),
+    ] = UNSET
+
+
+class Edges(Struct):
+    """A part of a photo, as fractions of its width and height."""
+
+    left: Share
+    top: Share
+    right: Share
+    bottom: Share
+
+
+class Image(Struct):
+    """What is known of the photo itself."""
+
+    width: Annotated[int, Meta(ge=1, description="Of the upright photo, in pixels.")]
+    height: Count
+    format: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Of the bytes that were sent.")]
+    crop: Annotated[
+        Edges | UnsetType, Meta(description="What heat maps cover, as fractions; only for `heatmap=1`.")
+    ] = UNSET
+
+
+class Model(Struct):
+    """The model that answered."""
+
+    name: str
+    weights_sha256: Sha256
+    engine: str
+    precision: str
+    fallback: Annotated[bool, Meta(description="Whether the built-in model replaces ResNet-18.")]
+
+
+class Photo(Struct):
+    """The answer to one photo, without the model, which is the same for a whole request."""
+
+    predictions: list[Prediction]
+    image: Image
+
+
+class Answer(Photo):
+    """The answer to a request for one photo."""
+
+    model: Model
+
+
+class Result(Struct, kw_only=True):
+    """The answer to one photo of a batch."""
+
+    name: Annotated[str | UnsetType, Meta(description="Of the archive's entry; left out for a form.")] = UNSET
+    predictions: list[Prediction]
+    image: Image
+
+
+class Batch(Struct):
+    """The answer to a batch: a result or a problem for each photo."""
+
+    results: list[ResultOrProblem]
+    model: Model
+
+
+class PhotoEmbedding(Struct):
+    """The embedding of one photo, without the model."""
+
+    embedding: list[float]
+    dimension: Annotated[int, Meta(ge=1, description="512 for resnet18, 1280 for efficientnet_lite0.")]
+    normalized: Annotated[bool, Meta(description="Whether its length (L2) was made 1.")]
+    image: Image
+
+
+class Embedding(PhotoEmbedding):
+    """The answer to a request for an embedding."""
+
+    model: Model
+
+
+class Base64Photo(Struct, forbid_unknown_fields=True, gc=False):
+    """A photo in a JSON body; decoding accepts base64 (RFC 4648, section 4) only in its strict form."""
+
+    image: Annotated[
+        bytes,
+        Meta(
+            description="Base64 (RFC 4648, section 4) without line breaks, or a `data:` URL.",
+            extra_json_schema={"minLength": 1},
+        ),
+    ]
+
+
+class HeatmapSize(Struct):
+    """How many numbers a heat map has."""
+
+    rows: Count
+    columns: Count
+
+
+class ModelDescription(Model):
+    """What is known of the model that answers."""
+
+    source: str
+    fallback_reason: str | None
+    classes: Count
+    input: Annotated[dict[str, Any], Meta(description="Size and preprocessing of the model's input.")]
+    published_accuracy: dict[str, float | None] | None
+    licence: str | None
+    measured_accuracy: dict[str, Any] | None
+    heatmap: Annotated[HeatmapSize | None, Meta(description="The size of heat maps; null for a model that has none.")]
+
+
+class Label(Struct):
+    """One class of the model."""
+
+    class_id: ClassId
+    wnid: str | None
+    label: str
+    label_zh: str | None
+    label_gloss: str | None
+
+
+class Labels(Struct):
+    """All classes of the model."""
+
+    labels: list[Label]
+
+
+class Alive(Struct):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(Struct):
+    """Every worker has a model that answers."""
+
+    status: Literal["ready"]
+    workers: Count
+    model: Model
+
+
+class Problem(Struct, kw_only=True):
+    """RFC 9457, problem details for HTTP."""
+
+    type: ProblemType
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    detail: Annotated[str, Meta(description="A sentence for a person; decide by `type`.")]
+    in_flight: Annotated[int | UnsetType, Meta(description="Requests in flight, while the service is draining.")] = (
+        UNSET
+    )
+    instance: Annotated[
+        str | UnsetType,
+        Meta(description="A name of this request that ends with its id, as in the header `X-Request-ID`."),
+    ] = UNSET
+
+
 # One grey pixel, small enough to be read in an example and real enough to be answered.
 PIXEL_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-_DIGEST = "e8605ae6bcce9bdd52ee3ce9a2a2db4b0f4a7d8e4ac0a4cc5bd2c9c4fa39e0f2"
-_MODEL = {
-    "name": "resnet18",
-    "weights_sha256": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
-    "engine": "openvino",
-    "precision": "fp32",
-    "fallback": False,
+_LABEL = Label(282, "n02123159", "tiger cat", "条纹猫", None)
+_PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709)
+_IMAGE = Image(451, 300, "JPEG", "e8605ae6bcce9bdd52ee3ce9a2a2db4b0f4a7d8e4ac0a4cc5bd2c9c4fa39e0f2")
+_IDENTITY = ("resnet18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", "openvino", "fp32", False)
+_MODEL = Model(*_IDENTITY)
+_ACCURACY: dict[str, float | None] = {"top1": 69.758, "top5": 89.078}
+_EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
+    Prediction: _PREDICTION,
+    Image: _IMAGE,
+    Model: _MODEL,
+    Answer: Answer([_PREDICTION], _IMAGE, _MODEL),
+    Result: None,
+    Batch: Batch([Photo([_PREDICTION], _IMAGE)], _MODEL),
+    Embedding: Embedding([0.6, 0.8], 2, True, _IMAGE, _MODEL),
+    Base64Photo: {"image": PIXEL_PNG},
+    ModelDescription: ModelDescription(
+        *_IDENTITY, "cache", None, 1000, {"crop": 224}, _ACCURACY, "BSD-3-Clause", None, HeatmapSize(7, 7)
+    ),
+    Labels: Labels([_LABEL]),
+    Alive: Alive(),
+    Ready: Ready("ready", 1, _MODEL),
+    Problem: None,
 }
-_PREDICTION = {
-    "rank": 1,
-    "class_id": 282,
-    "wnid": "n02123159",
-    "label": "tiger cat",
-    "label_zh": "条纹猫",
-    "label_gloss": None,
-    "confidence": 0.374709,
-}
-_IMAGE = {"width": 451, "height": 300, "format": "JPEG", "sha256": _DIGEST}
-_LABEL = {"class_id": 282, "wnid": "n02123159", "label": "tiger cat", "label_zh": "条纹猫", "label_gloss": None}
-_LABELS: Schema = {
-    "type": "string",
-    "description": "English name; left out for `labels=zh` where a Chinese one exists.",
-}
-
-_GLOSS: Schema = {
-    "type": ["string", "null"],
-    "description": "What the English name means, where it is a riddle alone; left out with it.",
-}
-_TEXT: Schema = {"type": "string"}
-_COUNT: Schema = {"type": "integer", "minimum": 1}
-_SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
-_NAME_OR_NULL: Schema = {"type": ["string", "null"]}
-_SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_CLASS_ID: Schema = {"type": "integer", "minimum": 0}
 
 
-def reference(name: str) -> Schema:
-    """Point to a schema of `SCHEMAS`."""
-    return {"$ref": f"#/components/schemas/{name}"}
+def reference(document: type[Struct]) -> Schema:
+    """Return a JSON Schema that refers to a document's own."""
+    return {"$ref": _REFERENCE.format(name=document.__name__)}
 
 
-def shape(properties: dict[str, Schema], optional: str = "", **more: object) -> Schema:
-    """Describe an object whose members are all there but the `optional` ones; others may be added within v1."""
-    required = [name for name in properties if name not in optional.split()]
-    return {"type": "object", "required": required, "properties": properties} | more
+def _make_schemas() -> dict[str, Schema]:
+    schemas = msgspec.json.schema_components(_EXAMPLES, ref_template=_REFERENCE)[1]
+    for document, example in _EXAMPLES.items():
+        if example is not None:
+            schemas[document.__name__]["examples"] = [msgspec.to_builtins(example)]
+    return schemas
 
 
-def listing(items: Schema) -> Schema:
-    """Describe a list."""
-    return {"type": "array", "items": items}
-
-
-_GRID = listing(listing(_SHARE)) | {
-    "description": "Rows from top to bottom; only for `heatmap=1`, the first ten, and models that have heat maps."
-}
-_EDGES = shape(dict.fromkeys(("left", "top", "right", "bottom"), _SHARE))
-_ANSWER: dict[str, Schema] = {"predictions": listing(reference("Prediction")), "image": reference("Image")}
-_RESULT: Schema = {"anyOf": [reference("Result"), reference("Problem")]}
-
-SCHEMAS: dict[str, Schema] = {
-    "Prediction": shape(
-        {
-            "rank": _COUNT,
-            "class_id": _CLASS_ID,
-            "wnid": _NAME_OR_NULL | {"description": "WordNet id; null for a model of your own."},
-            "label": _LABELS,
-            "label_zh": _NAME_OR_NULL | {"description": "Chinese name; left out for `labels=en`."},
-            "label_gloss": _GLOSS,
-            "confidence": _SHARE | {"description": "Softmax over all classes, rounded to 6 digits."},
-            "heatmap": _GRID,
-        },
-        optional="label label_zh label_gloss heatmap",
-        examples=[_PREDICTION],
-    ),
-    "Image": shape(
-        {
-            "width": _COUNT | {"description": "Of the upright photo, in pixels."},
-            "height": _COUNT,
-            "format": _TEXT,
-            "sha256": _SHA256 | {"description": "Of the bytes that were sent."},
-            "crop": _EDGES | {"description": "What heat maps cover, as fractions; only for `heatmap=1`."},
-        },
-        optional="crop",
-        examples=[_IMAGE],
-    ),
-    "Model": shape(
-        {
-            "name": _TEXT,
-            "weights_sha256": _SHA256,
-            "engine": _TEXT,
-            "precision": _TEXT,
-            "fallback": {"type": "boolean", "description": "Whether the packaged model stands in for ResNet-18."},
-        },
-        examples=[_MODEL],
-    ),
-    "Answer": shape(
-        _ANSWER | {"model": reference("Model")},
-        examples=[{"predictions": [_PREDICTION], "image": _IMAGE, "model": _MODEL}],
-    ),
-    "Result": shape(
-        {"name": _TEXT | {"description": "Of the archive's entry; left out for a form."}} | _ANSWER, optional="name"
-    ),
-    "Batch": shape(
-        {"results": listing(_RESULT), "model": reference("Model")},
-        examples=[{"results": [{"predictions": [_PREDICTION], "image": _IMAGE}], "model": _MODEL}],
-    ),
-    "Embedding": shape(
-        {
-            "embedding": listing({"type": "number"}),
-            "dimension": _COUNT | {"description": "512 for resnet18, 1280 for efficientnet_lite0."},
-            "normalized": {"type": "boolean", "description": "Whether its length (L2) was made 1."},
-            "image": reference("Image"),
-            "model": reference("Model"),
-        },
-        examples=[
-            {"embedding": [0.6, 0.8], "dimension": 2, "normalized": True, "image": _IMAGE, "model": _MODEL},
-        ],
-    ),
-    "Base64Photo": shape(
-        {
-            "image": {
-                "type": "string",
-                "contentEncoding": "base64",
-                "minLength": 1,
-                "description": "Base64 (RFC 4648, section 4) without line breaks, or a `data:` URL.",
-            }
-        },
-        additionalProperties=False,
-        examples=[{"image": PIXEL_PNG}],
-    ),
-    "ModelDescription": {
-        "allOf": [
-            reference("Model"),
-            shape(
-                {
-                    "source": _TEXT,
-                    "fallback_reason": _NAME_OR_NULL,
-                    "classes": _COUNT,
-                    "input": {"type": "object", "description": "Size and preprocessing of what the model is given."},
-                    "published_accuracy": {"type": ["object", "null"]},
-                    "licence": _NAME_OR_NULL,
-                    "measured_accuracy": {"type": ["object", "null"]},
-                    "heatmap": {
-                        "type": ["object", "null"],
-                        "description": "Rows and columns of heat maps; null for a model that has none.",
-                    },
-                }
-            ),
-        ],
-        "examples": [
-            _MODEL
-            | {
-                "source": "cache",
-                "fallback_reason": None,
-                "classes": 1000,
-                "input": {"crop": 224},
-                "published_accuracy": {"top1": 69.758, "top5": 89.078},
-                "licence": "BSD-3-Clause",
-                "measured_accuracy": None,
-                "heatmap": {"rows": 7, "columns": 7},
-            }
-        ],
-    },
-    "Labels": shape(
-        {
-            "labels": listing(
-                shape(
-                    {
-                        "class_id": _CLASS_ID,
-                        "wnid": _NAME_OR_NULL,
-                        "label": _TEXT,
-                        "label_zh": _NAME_OR_NULL,
-                        "label_gloss": _GLOSS,
-                    }
-                )
-            )
-        },
-        examples=[{"labels": [_LABEL]}],
-    ),
-    "Alive": shape({"status": {"const": "alive"}}, examples=[{"status": "alive"}]),
-    "Ready": shape(
-        {"status": {"const": "ready"}, "workers": _COUNT, "model": reference("Model")},
-        examples=[{"status": "ready", "workers": 1, "model": _MODEL}],
-    ),
-    "Problem": shape(
-        {
-            "type": {"enum": [f"/problems/{problem.slug}" for problem in PROBLEMS]},
-            "title": _TEXT,
-            "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": _TEXT | {"description": "A sentence for a person; decide by `type`."},
-            "instance": _TEXT
-            | {"description": "A name of this request, at whose end is its id, as in the header `X-Request-ID`."},
-        },
-        optional="instance",  # a problem within a batch has none
-        description="RFC 9457, problem details for HTTP.",
-    ),
-}
+SCHEMAS = _make_schemas()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import flask
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -19,14 +16,15 @@ from ..errors import (
     UnsupportedContentType,
     UnsupportedImage,
 )
+from ..parsers import base64_length
 from ..photos.archives import Entry, read_archive
 from ..photos.formats import find_format
-from ..queueing.admission import Admission
 from ..queueing.scheduling import Deadline
 from ..settings import MEBI, Settings
 from .forms import Part, boundary_of, parse_form
 from .json_bodies import parse_photo
-from .mistakes import explain, is_address
+from .mistakes import explain
+from .service import request_state, service
 
 FIELD = "file"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -36,16 +34,13 @@ SMALLER = "Send a smaller copy."
 FEWER = "Send fewer photos at a time."
 JSON = "application/json"
 FORM = "multipart/form-data"
-# The second is what browsers on Windows say.
+# Browsers on Windows send the second.
 ZIP = ("application/zip", "application/x-zip-compressed")
-# What the server tells in a request's WSGI environment: why it has not taken the body, and how to free the body's
-# place. The last is waitress's: whether the client has disconnected.
+# The server's words in a request's WSGI environment: why it has not taken the body, how to free the body's place, and,
+# of waitress, whether the client has disconnected.
 REFUSAL = "topthree.refusal"
 RELEASE = "topthree.release"
 DISCONNECTED = "waitress.client_disconnected"
-_LIMIT = "topthree_body_limit"
-
-View = TypeVar("View", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -58,8 +53,8 @@ class BodyLimit:
 
     def body_bytes(self, settings: Settings) -> int:
         """Return the limit of the whole body, with its framing."""
-        base64 = base64_bytes(settings.max_upload_bytes) if self.may_be_base64 else 0
-        return max(self._size(settings), base64) + FRAMING_BYTES
+        base64_bytes = base64_length(settings.max_upload_bytes) if self.may_be_base64 else 0
+        return max(self._size(settings), base64_bytes) + FRAMING_BYTES
 
     def problem(self, settings: Settings) -> TooLarge:
         """Return the problem of a larger body."""
@@ -70,41 +65,17 @@ class BodyLimit:
         return size
 
 
-ONE_PHOTO = BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER)
-PAGE_PHOTO = BodyLimit("max_upload_bytes", may_be_base64=False, advice=SMALLER)
-BATCH = BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER)
-
-
-def takes(limit: BodyLimit) -> Callable[[View], View]:
-    """Declare how large a body a view takes; a view that declares nothing takes no more than FRAMING_BYTES."""
-
-    def declare(view: View) -> View:
-        setattr(view, _LIMIT, limit)
-        return view
-
-    return declare
-
-
-def limit_of(view: Callable[..., Any]) -> BodyLimit | None:
-    """Return what a view declares by `takes`."""
-    limit: BodyLimit | None = getattr(view, _LIMIT, None)
-    return limit
-
-
-def base64_bytes(size: int) -> int:
-    """Return how long so many bytes are as base64, with its padding."""
-    return 4 * size // 3 + 4
-
-
-def settings_of_app() -> Settings:
-    """Return the current application's settings."""
-    settings: Settings = flask.current_app.config["TOPTHREE"]
-    return settings
+# By what an operation takes, and of the page's form.
+BODY_LIMITS = {
+    "photo": BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER),
+    "photos": BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER),
+}
+FORM_LIMIT = BodyLimit("max_upload_bytes", may_be_base64=False, advice=SMALLER)
 
 
 def read_photo() -> bytes:
     """Read the one photo of the current request, from the form field `file`, as the raw body, or as base64 in JSON."""
-    limit = settings_of_app().max_upload_bytes
+    limit = service().settings.max_upload_bytes
     if flask.request.mimetype == JSON:
         return check_photo(_read_json_photo(limit), limit)
     admit_body(limit)
@@ -119,11 +90,11 @@ def read_photo() -> bytes:
 
 
 def read_photos() -> list[Entry]:
-    """Read all photos of a batch, in order: parts named `file`, which go without a name, or the files of a ZIP.
+    """Read all photos of a batch, in order: the parts named `file`, as entries without a name, or the files of a ZIP.
 
-    Each that is empty or too large carries its problem.
+    An empty or too large photo is replaced by its problem.
     """
-    settings = settings_of_app()
+    settings = service().settings
     if flask.request.mimetype in ZIP:
         return [Entry(entry.name, _checked(entry.photo)) for entry in _read_zip(settings)]
     if flask.request.mimetype != FORM:
@@ -139,64 +110,52 @@ def read_photos() -> list[Entry]:
 
 
 def read_form_field(name: str) -> str:
-    """Read a text field of a form that carries one photo, empty where there is none; `read_photo` reads the photo."""
+    """Read a text field of a form with one photo, which `read_photo` can still read; "" if there is no such field."""
     if flask.request.mimetype != FORM:
         return ""
-    limit = settings_of_app().max_upload_bytes
+    limit = service().settings.max_upload_bytes
     admit_body(limit)
-    flask.g.form = form = _take_form(limit)
+    request_state().form = form = _take_form(limit)
     values = (part.data for part in form if part.name == name and part.filename is None)
     return next(values, b"").decode("utf-8", "replace")
 
 
-def note_arrival() -> None:
-    """Remember when the current request began, before anything else is done for it."""
-    flask.g.arrived = time.monotonic()
-
-
 def admit_body(limit: int) -> None:
-    """Let the current request in with a body of `limit` bytes and its framing; it leaves when it ends.
+    """Admit the current request with a body of up to `limit` bytes and its framing, until the request ends.
 
-    Raises Overloaded, before anything is parsed, where it is one too many or its bytes are.
+    Raises Overloaded, before anything is parsed, if there are too many requests in flight or too many bytes, and the
+    problem for which the server has not taken the body.
     """
-    if "leave" in flask.g:  # it is in already
+    state = request_state()
+    if state.admitted_bytes is not None:
         return
     if (refusal := flask.request.environ.get(REFUSAL)) is not None:
         raise refusal
-    flask.request.max_content_length = most = limit + FRAMING_BYTES
+    flask.request.max_content_length = max_bytes = limit + FRAMING_BYTES
     declared = flask.request.content_length
-    flask.g.admitted_bytes = most if declared is None else min(declared, most)
-    flask.g.leave = _admission().enter(flask.g.admitted_bytes)
+    size = max_bytes if declared is None else min(declared, max_bytes)
+    state.at_end.callback(service().admission.enter(size))
+    state.admitted_bytes = size
 
 
 def _admit_unpacked(size: int) -> None:
-    """Let an archive's files in, which may be far larger than the body that has been let in; they leave with it."""
-    leave_first, leave = flask.g.leave, _admission().enlarge(max(0, size - flask.g.admitted_bytes))
-    flask.g.leave = lambda: (leave(), leave_first())
-
-
-def _admission() -> Admission:
-    admission: Admission = flask.current_app.extensions["topthree_admission"]
-    return admission
-
-
-def leave(_: BaseException | None = None) -> None:
-    """Make room for others at the end of the current request."""
-    flask.g.pop("leave", lambda: None)()
+    """Admit the files of an archive, which may be far larger than its body, until the request ends."""
+    state = request_state()
+    state.at_end.callback(service().admission.enlarge(max(0, size - (state.admitted_bytes or 0))))
 
 
 def request_deadline() -> Deadline:
-    """Return until when the current request's answer is of use: the setting's time, or the client's if shorter.
+    """Return the deadline of the current request: the setting's time, or the client's if that is shorter.
 
     Raises BadParameter for a header `X-Request-Timeout-Ms` that is not a whole number from 1.
     """
-    milliseconds = settings_of_app().deadline_ms
+    milliseconds = service().settings.deadline_ms
     asked = flask.request.headers.get(TIMEOUT_HEADER)
     if asked is not None:
         if not (asked.isascii() and asked.isdigit() and int(asked[:10])):
             raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
         milliseconds = min(milliseconds, int(asked[:10]))
-    return Deadline(flask.g.arrived + milliseconds / 1000, flask.request.environ.get(DISCONNECTED, bool))
+    return Deadline(request_state().began + milliseconds / 1000, flask.request.environ.get(DISCONNECTED, bool))
 
 
 def release_place() -> None:
@@ -251,15 +210,17 @@ def _photo_of(part: Part, limit: int) -> bytes:
 
 
 def _text_instead_of_file(data: bytes) -> NoPhoto:
-    if is_address(data):
-        return NoPhoto("The part 'file' is the address of a photo. Addresses are not fetched: send the photo itself.")
+    if (mistake := explain(data)) is not None:
+        return NoPhoto(f"The part 'file' is text, not a file. {mistake}")
     return NoPhoto(f"The part 'file' is text, not a file: it has no file name. With curl: {EXAMPLE} (note the @).")
 
 
 def _take_form(limit: int, advice: str = SMALLER) -> list[Part]:
-    """Return the form that `read_form_field` has kept, or else read it from the body."""
-    if "form" in flask.g:
-        return flask.g.pop("form")  # type: ignore[no-any-return]
+    """Return the form that `read_form_field` has read, or else read it from the body."""
+    state = request_state()
+    form, state.form = state.form, None
+    if form is not None:
+        return form
     boundary = boundary_of(flask.request.content_type or "")
     return parse_form(_take_body(limit, advice), boundary)
 
@@ -301,15 +262,15 @@ def _read_zip(settings: Settings) -> list[Entry]:
 
 
 def _read_json_photo(limit: int) -> bytes:
-    """Read `{"image": "…"}`; the limit is the decoded photo's, so the body may be larger by a third."""
-    admit_body(base64_bytes(limit))
+    """Read `{"image": "…"}`; the limit is for the decoded photo, so the body may be larger by a third."""
+    admit_body(base64_length(limit))
     return parse_photo(_take_body(limit, SMALLER))
 
 
 def _checked(photo: Part | bytes | Problem) -> bytes | Problem:
     if isinstance(photo, Problem):
         return photo
-    limit = settings_of_app().max_upload_bytes
+    limit = service().settings.max_upload_bytes
     try:
         return check_photo(_photo_of(photo, limit) if isinstance(photo, Part) else photo, limit)
     except Problem as problem:

@@ -139,7 +139,7 @@ def plain(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     ("language", "key", "heading", "said"),
     [
         ("en", ALICE, "Most likely", ""),
-        ("en", "tt_wrong", "A key is needed here.", "This key is not valid."),
+        ("en", "tt_wrong", "This service needs a key.", "This key is not valid."),
         ("zh", "tt_wrong", "这里需要密钥。", "密钥无效"),
         ("zh", MALLORY, "该密钥已停用。", "请换一个密钥"),
     ],

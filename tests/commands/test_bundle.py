@@ -10,9 +10,10 @@ from bundling import rewrite, small_bundle
 from click.testing import CliRunner, Result
 
 from app.commands import cli
+from app.errors import SettingsError
 from app.model.bundle import DESCRIPTION
 from app.model.digests import file_sha256
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def fallback_model_of_another_file():
 
 
 def test_a_real_model_names_real_photos(write, model, packaged_classifier, real_photos) -> None:
-    model(packaged_classifier.model)
+    model(packaged_classifier.load_model())
     names = {"espresso/a.jpg": "coffee", "missile/a.jpg": "rocket", "n02123045/cat.jpg": "cat"}
     found = report(write(**{name: real_photos[photo] for name, photo in names.items()}))
     assert found["photos"] == 3

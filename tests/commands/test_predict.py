@@ -249,7 +249,7 @@ def test_more_photos_than_a_batch_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_real_photos_are_named_by_the_real_model(tmp_path, monkeypatch, packaged_classifier, real_photos) -> None:
-    monkeypatch.setattr("app.classifier.load_model", lambda settings: packaged_classifier.model)
+    monkeypatch.setattr("app.classifier.load_model", lambda settings: packaged_classifier.load_model())
     for name, data in real_photos.items():
         (tmp_path / f"{name}.jpg").write_bytes(data)
     rows = list(csv.DictReader(io.StringIO(predict(tmp_path, "--csv").stdout)))

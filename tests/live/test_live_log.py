@@ -69,7 +69,7 @@ def test_noise_of_libraries_is_json_too(tmp_path: Path) -> None:
     told = {record["logger"]: record["message"] for record in records}
     assert told["a.library"] == "first\nsecond"
     assert told["py.warnings"].endswith("RuntimeWarning: first\nsecond")
-    assert told["app.telemetry.logs"] == "The thread 'noisy' has ended by an exception."
+    assert told["app.telemetry.logs"] == "The thread 'noisy' ended with an exception."
 
 
 def test_what_kubernetes_sets_is_ignored_with_a_hint(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_any_weights_must_give_a_finite_number_for_each_class(given: np.ndarray)
 
 
 def test_real_packaged_model_knows_the_photo(packaged_classifier: Classifier) -> None:
-    check_model(packaged_classifier.model, known_crop())
+    check_model(packaged_classifier.load_model(), known_crop())
 
 
 def test_other_names_make_another_model() -> None:

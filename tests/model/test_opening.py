@@ -150,10 +150,10 @@ def test_its_answers_are_those_of_the_model_that_it_was_made_of(
 ) -> None:
     model = load_model(make_settings(bundle=real_bundle))
     crop = np.arange(224 * 224 * 3, dtype=np.uint32).reshape(1, 224, 224, 3).astype(np.uint8)
-    expected = packaged_classifier.model.engine.infer(crop)
+    expected = packaged_classifier.load_model().engine.infer(crop)
     assert (model.engine.infer(crop).logits == expected.logits).all()
     assert model.labels == imagenet_labels()
-    assert model.identity == packaged_classifier.model.identity
+    assert model.identity == packaged_classifier.load_model().identity
     assert (describe(model)["source"], describe(model)["fallback_reason"]) == ("bundle", FALLBACK_REASON)
 
 

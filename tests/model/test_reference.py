@@ -39,7 +39,7 @@ def test_packaged_model_names_real_photos(
 def test_packaged_model_knows_a_cat_is_nothing_but_a_cat(
     packaged_classifier: Classifier, real_photos: dict[str, bytes]
 ) -> None:
-    answer = packaged_classifier.classify(real_photos["cat"], max_pixels=MAX_PIXELS, top=3)
+    answer = packaged_classifier.classify(real_photos["cat"], max_pixels=MAX_PIXELS)
     assert {row.class_id for row in answer.predictions} <= set(CATS), answer.predictions
 
 

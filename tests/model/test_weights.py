@@ -11,7 +11,7 @@ import file_server as answer
 import pytest
 from file_server import CONTENT, SHA256, FileServer, serving
 
-from app.errors import WeightsError
+from app.errors import SettingsError, WeightsError
 from app.model.digests import file_sha256
 from app.model.records import RECORDS
 from app.model.weights import (
@@ -22,7 +22,7 @@ from app.model.weights import (
     find_weights,
     packaged_weights,
 )
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 
 RESNET18 = RECORDS["resnet18"]
 EFFICIENTNET_LITE0 = RECORDS["efficientnet_lite0"]

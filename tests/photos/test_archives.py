@@ -22,6 +22,7 @@ from shapes import assert_problem, assert_problem_document
 
 from app.errors import NoPhoto, Problem, TooLarge, UnreadableArchive
 from app.photos.archives import Entry, read_archive
+from app.web.service import service_of
 
 COCK = colour_png(7, 251, 80)
 GROUSE = colour_png(80, 7, 251)
@@ -167,7 +168,7 @@ def test_an_encrypted_entry_carries_its_problem() -> None:
     assert "password" in entry.photo.detail
 
 
-def test_a_damaged_entry_carries_its_problem_and_the_other_is_read() -> None:
+def test_a_damaged_entry_carries_its_problem_alone() -> None:
     damaged = bytearray(pack(("a", COCK), ("b", GROUSE), method=zipfile.ZIP_STORED))
     damaged[damaged.index(COCK) + 40] ^= 0xFF
     first, second = read(bytes(damaged))
@@ -206,7 +207,7 @@ def test_batch_of_a_broken_archive_is_a_problem(client: FlaskClient) -> None:
 
 
 def test_what_an_archive_unpacks_to_must_fit_into_the_house(app: flask.Flask, client: FlaskClient) -> None:
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     leave = admission.enter(256 * MEBI - 2 * MEBI)
     small, large = (pack(*((f"{number}.png", bytes(MEBI)) for number in range(count))) for count in (1, 3))
     assert client.post("/api/v1/predict/batch", data=small, content_type="application/zip").status_code == 200
@@ -217,7 +218,7 @@ def test_what_an_archive_unpacks_to_must_fit_into_the_house(app: flask.Flask, cl
     assert (admission.requests, admission.bytes) == (0, 0)
 
 
-def test_a_directory_that_points_beyond_all_files_is_damaged_only_there() -> None:
+def test_an_offset_beyond_the_archive_damages_its_entry_alone() -> None:
     data = bytearray(pack(("a.png", COCK), ("b.png", COCK)))
     entry = data.rindex(b"PK\x01\x02")
     # The place of the second file as a 64-bit number, in an extra field (APPNOTE 4.5.3), past what files can be.

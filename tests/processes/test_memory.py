@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system when nothing has been asked for a while, and only then."""
+"""Freed memory is returned to the system after a pause without requests, and only then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.processes.memory import IDLE_SECONDS, IdleHeap, shared_words
 HAS_GLIBC = hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
-def test_pages_are_given_back_once_in_each_rest() -> None:
+def test_pages_are_returned_once_per_pause() -> None:
     heap = IdleHeap()
     found = []
     for handled, now in [(1, 0), (1, IDLE_SECONDS / 2), (1, IDLE_SECONDS), (1, 99), (2, 100), (2, 100 + IDLE_SECONDS)]:
@@ -25,7 +25,7 @@ def test_pages_are_given_back_once_in_each_rest() -> None:
     assert found == [False, False, True, True, False, True]
 
 
-def test_requests_that_come_again_and_again_put_it_off() -> None:
+def test_new_requests_delay_the_return() -> None:
     heap = IdleHeap()
     for handled in range(1, 50):
         heap.look(handled, handled * 0.9 * IDLE_SECONDS)
@@ -33,7 +33,7 @@ def test_requests_that_come_again_and_again_put_it_off() -> None:
 
 
 @pytest.mark.skipif(not HAS_GLIBC, reason="this C library has no malloc_trim")
-def test_pages_between_blocks_that_are_in_use_go_back_too() -> None:
+def test_pages_between_used_blocks_are_returned_too() -> None:
     code = """
         import re
         from app.processes.memory import IDLE_SECONDS, IdleHeap

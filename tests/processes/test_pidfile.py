@@ -1,4 +1,4 @@
-"""The service is found while it runs, by its own user alone, and nothing else is ever taken for it."""
+"""The service is found while it runs, only by its own user, and no other process is mistaken for it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def find(folder: Path, host: str = "127.0.0.1") -> pidfile.PidFile | None:
     return pidfile.find({"XDG_RUNTIME_DIR": str(folder)}, host, 8000)
 
 
-def test_running_service_is_found_and_told_what_is_wanted(tmp_path: Path) -> None:
+def test_running_service_is_found_and_told_to_drain(tmp_path: Path) -> None:
     with master(tmp_path) as running:
         file = find(tmp_path)
         assert file.pid == running.process.pid
@@ -80,12 +80,12 @@ def test_nothing_is_found_where_nothing_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "0.0.0.0"])
-def test_service_of_another_address_is_another(tmp_path: Path, host: str) -> None:
+def test_each_address_has_its_own_file(tmp_path: Path, host: str) -> None:
     with master(tmp_path):
         assert find(tmp_path, host) is None
 
 
-def test_killed_service_leaves_a_file_that_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_file_of_a_killed_service_is_ignored(tmp_path: Path) -> None:
     with master(tmp_path) as running:
         running.process.kill()
         running.process.wait()
@@ -95,13 +95,13 @@ def test_killed_service_leaves_a_file_that_is_not_taken_for_it(tmp_path: Path) -
         assert find(tmp_path).pid == second.process.pid
 
 
-def test_ended_service_leaves_nothing(tmp_path: Path) -> None:
+def test_service_removes_its_file_when_it_ends(tmp_path: Path) -> None:
     with master(tmp_path) as running:
         running.say("remove")
         assert list(tmp_path.iterdir()) == []
 
 
-def test_service_that_ends_leaves_its_successor_s_file(tmp_path: Path) -> None:
+def test_ending_service_keeps_its_successors_file(tmp_path: Path) -> None:
     with master(tmp_path) as first, master(tmp_path) as second:
         first.say("remove")
         assert find(tmp_path).pid == second.process.pid
@@ -114,14 +114,14 @@ def test_link_to_a_file_is_not_followed(tmp_path: Path) -> None:
         assert find(tmp_path) is None
 
 
-def test_it_is_found_from_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_is_found_from_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with master(tmp_path) as running:
         for environment in ({}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "/nowhere"}):
             assert pidfile.find(environment, "127.0.0.1", 8000).pid == running.process.pid
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(OSError, match="gone"):
         pidfile.publish({}, "127.0.0.1", 8000)

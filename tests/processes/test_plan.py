@@ -82,11 +82,11 @@ def test_workers_share_the_processors_without_exceeding_them(
 
 def test_threads_are_left_for_probes_when_the_queue_is_full(make_settings: Callable[..., Settings]) -> None:
     plan = make_plan(make_settings(max_waiting=100))
-    assert plan.most_requests > plan.max_waiting + plan.cpus_per_worker
-    assert plan.threads > plan.most_requests
+    assert plan.max_requests > plan.max_waiting + plan.cpus_per_worker
+    assert plan.threads > plan.max_requests
 
 
-def test_the_plan_can_be_read(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_is_described(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.processes.plan.available_cpus", lambda: 4)
     monkeypatch.setattr("app.processes.plan.memory_limit", lambda: 512 * 2**20)
     text = describe_plan(make_plan(make_settings(workers=2)))

@@ -23,6 +23,7 @@ from app.model.labels import Label
 from app.processes.reload import ReloadBoard, Reloader, Step, reload_workers
 from app.settings import Settings
 from app.web.keys import KeySet
+from app.web.service import service_of
 
 PATIENCE_SECONDS = 20
 PHOTO = colour_png(7, 251, 80)
@@ -89,19 +90,19 @@ class Service:
         self.apps: list[flask.Flask] = []
         for slot, files in enumerate(self.files):
             self.apps.append(create_app(settings, make_classifier(files.load)))
-            self.apps[slot].extensions["topthree"].warm_up()
+            service_of(self.apps[slot]).classifier.warm_up()
             self.master.WORKERS[slot] = SimpleNamespace(slot=slot)
             self.master.reloaders[slot] = Reloader(*self._jobs(self.apps[slot]), self.board, slot)
 
     def _jobs(self, app: flask.Flask) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """Return what prepares model and keys, and what puts them to use, as gunicorn.conf.py does."""
-        classifier, keys = app.extensions["topthree"], app.extensions["topthree_keys"]
+        found = service_of(app)
 
         def use(prepared: tuple[Model, KeySet]) -> None:
-            classifier.use(prepared[0])
-            keys.use(prepared[1])
+            found.classifier.use(prepared[0])
+            found.keys.use(prepared[1])
 
-        return lambda: (classifier.build(), keys.read()), use
+        return lambda: (found.classifier.build(), found.keys.read()), use
 
     def reload(self, **times: float) -> None:
         """Do what SIGHUP does, and wait for the end of all threads."""
@@ -170,14 +171,14 @@ def test_keys_change_with_the_model(
     service = Service(make_settings(api_keys_file=path))
     path.write_text(SECOND)
     service.reload()
-    rings = [app.extensions["topthree_keys"].current for app in service.apps]
+    rings = [service_of(app).keys.current for app in service.apps]
     assert [[key.name for key in ring.keys] for ring in rings] == [["second"], ["second"]]
     path.write_text("nonsense\n")
     for files in service.files:
         files.content = named("new")
     service.reload()
     assert "line 1" in caplog.text
-    assert [app.extensions["topthree"].model.labels[7].label for app in service.apps] == ["old", "old"]
+    assert [service_of(app).classifier.load_model().labels[7].label for app in service.apps] == ["old", "old"]
 
 
 def test_a_worker_that_never_answers_is_one_that_failed(service: Service, caplog: pytest.LogCaptureFixture) -> None:
@@ -249,10 +250,10 @@ def test_a_request_that_has_begun_ends_with_its_model_and_is_not_kept_as_the_new
     asking = threading.Thread(target=ask)
     asking.start()
     assert engine.reached.wait(PATIENCE_SECONDS)
-    app.extensions["topthree"].use(named("new"))
+    service_of(app).classifier.use(named("new"))
     ask()
     engine.gate.set()
     asking.join(PATIENCE_SECONDS)
     ask()
     assert answers == ["new", "old", "new"]
-    app.extensions["topthree"].close()
+    service_of(app).classifier.close()

@@ -1,4 +1,4 @@
-"""A child of the fork server can do nothing but compute, whatever runs in it."""
+"""A child of the fork server can only compute, also with hostile code."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_child_leaves_no_core_and_writes_no_file(child: tuple[int, Channel], e
     assert [line.split()[3:5] for line in limits.splitlines() if "Max file size" in line] == [["0", "0"]]
 
 
-def test_a_child_is_the_first_to_end_where_memory_runs_out(child: tuple[int, Channel], enforced: Measures) -> None:
+def test_child_is_killed_first_when_memory_runs_out(child: tuple[int, Channel], enforced: Measures) -> None:
     assert Path(f"/proc/{child[0]}/oom_score_adj").read_text() == "1000\n"
 
 
@@ -81,14 +81,14 @@ def test_a_child_keeps_no_file_open_but_its_channel(child: tuple[int, Channel], 
     assert sorted(link.partition(":")[0] for link in links) == ["/dev/null"] * 3 + ["/memfd", "socket"]
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_measures_are_named() -> None:
     assert describe(ALL_MEASURES) == "no files, sockets or processes (seccomp), no new rights, no core dumps"
     assert "not enforced: no files, sockets" in describe(Measures.NO_CORE_DUMPS)
     assert describe(Measures(0)).startswith("nothing; not enforced: ")
 
 
 def outcome(channel: Channel, attempt: str) -> int:
-    """Have the child try something; returns the errno, 0 where it worked."""
+    """Have the child try something; return the errno, 0 if it worked."""
     channel.send(REQUEST.pack(list(ATTEMPTS).index(attempt)))
     channel.socket.settimeout(20)
     (number,) = channel.receive(REPLY)

@@ -1,4 +1,4 @@
-"""What is overridden and used of gunicorn, waitress, Flask-Limiter and prometheus_client is there as it was read.
+"""What is overridden and used of gunicorn, waitress and prometheus_client is there as it was read.
 
 An override whose name is gone upstream would be called no more, without any error. Each name is listed here with the
 signature with which it was read; a bound in pyproject.toml holds back the minor versions that were not.
@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import flask_limiter
 import prometheus_client
 import pytest
 from gunicorn.arbiter import Arbiter
@@ -81,11 +80,6 @@ CALLED = {
     "dispatcher.close": (wasyncore.dispatcher.close, "(self)"),
     "disable_created_metrics": (prometheus_client.disable_created_metrics, "()"),
     "mark_process_dead": (multiprocess.mark_process_dead, "(pid, path=None)"),
-    "RequestLimit": (
-        flask_limiter.RequestLimit,
-        "(extension: 'Limiter', limit: 'RateLimitItem', request_args: 'list[str]', breached: 'bool', "
-        "shared: 'bool') -> 'None'",
-    ),
     "trigger.close": (trigger.trigger.close, "(self)"),
     "wasyncore.read": (wasyncore.read, "(obj)"),
     "wasyncore.write": (wasyncore.write, "(obj)"),
@@ -109,8 +103,6 @@ ATTRIBUTES: Mapping[str, tuple[object, tuple[str, ...]]] = {
     "gunicorn's master": (Arbiter, ("APP_LOAD_ERROR", "SIG_QUEUE", "WORKERS")),
     "gunicorn's worker": (base.Worker, ("SIGNALS",)),
     "gunicorn's errors": (ConfigError, ("with_traceback",)),
-    "Flask-Limiter": (flask_limiter.Limiter, ("current_limit", "current_limits", "init_app", "limiter", "storage")),
-    "Flask-Limiter's limit": (flask_limiter.RequestLimit, ("window",)),
     "prometheus_client": (values, ("ValueClass",)),
 }
 

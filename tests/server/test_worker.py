@@ -14,6 +14,7 @@ from gunicorn.errors import ConfigError
 from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
 
 from app.server.worker import Worker
+from app.web.service import service_of
 
 
 def test_photo_in_one_piece_and_byte_by_byte_get_the_same(run_worker: Callable[..., Running]) -> None:
@@ -107,7 +108,7 @@ def test_what_is_no_proper_http_is_a_problem_like_any_other(
 
 def test_full_house_refuses_without_a_thread_and_keeps_the_connection(run_worker: Callable[..., Running]) -> None:
     server = run_worker()
-    admission = server.worker.wsgi.extensions["topthree_admission"]
+    admission = service_of(server.worker.wsgi).admission
     leaves = []
     while admission.refusal_if_full() is None:
         leaves.append(admission.enter(0))

@@ -1,4 +1,4 @@
-"""The log: one line a message, as JSON or text, that nobody can forge and that names nobody."""
+"""The log: one line per message, as JSON or text, that no client can forge, without addresses of clients."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def tell_of_libraries() -> None:
 
 STRAY = {
     "warning": (warn, "RuntimeWarning: first\nsecond"),
-    "thread": (end_a_thread, "The thread 'seldom' has ended by an exception."),
+    "thread": (end_a_thread, "The thread 'seldom' ended with an exception."),
     "destroyed": (destroy, "__del__"),
     "library": (tell_of_libraries, "More samples\nthan 4"),
 }

@@ -1,4 +1,4 @@
-"""Numbers: kept by one process or by several together, and facts that do not outlive themselves."""
+"""Metrics of one process and of several together, without gauges of processes that have ended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_counts_of_several_processes_add_up_and_outlive_them(tmp_path: Path) -> 
     assert {path.name.rpartition("_")[2] for path in tmp_path.iterdir()} == {"0.db", "1.db", "2.db"}
 
 
-def test_what_a_process_was_doing_is_forgotten_with_it(tmp_path: Path) -> None:
+def test_gauges_end_with_their_process(tmp_path: Path) -> None:
     run("metrics.share('0')\nmetrics.request_started()\nmetrics.count_restart()", tmp_path)
     shown = run(f"metrics.share('1')\nmetrics.forget_process('0')\nmetrics.request_started()\n{SHOW}", tmp_path)
     assert "topthree_requests_in_progress 1.0" in shown
@@ -47,7 +47,7 @@ def test_model_that_was_replaced_is_no_longer_shown(tmp_path: Path, shared: bool
     assert 'name="old"' not in shown
 
 
-def test_openmetrics_is_written_to_who_asks_for_it() -> None:
+def test_openmetrics_is_written_on_request() -> None:
     shown = run(
         "body, kind = metrics.render('application/openmetrics-text; version=1.0.0')\nprint(kind, body.decode())"
     )

@@ -1,4 +1,4 @@
-"""Traces: taken by a real receiver of OTLP, each request a span with the stages of its photos; nothing when off."""
+"""Traces as a real OTLP receiver gets them: a span per request, with the stages of its photos; none when off."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from shapes import form
 from app import create_app
 from app.settings import Settings
 from app.telemetry import logs, traces
+from app.web.service import service_of
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra 'otel'")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -95,7 +96,7 @@ def predict(app: flask.Flask, photo: bytes | None = None, traceparent: str = TRA
         data=colour_png(5) if photo is None else photo,
         headers={"Content-Type": "image/png", "traceparent": traceparent},
     )
-    app.extensions["topthree_traces"].close()
+    service_of(app).tracing.close()
     return answer
 
 
@@ -134,12 +135,12 @@ def test_stages_are_spans_within_the_request_one_after_the_other(app: flask.Flas
 def test_photos_of_a_batch_belong_to_its_request(app: flask.Flask, receiver: Receiver) -> None:
     photos = [colour_png(number) for number in range(3)]
     assert app.test_client().post(f"{PREDICT}/batch", **form(*photos)).status_code == 200
-    app.extensions["topthree_traces"].close()
+    service_of(app).tracing.close()
     (request,) = receiver.named(f"POST {PREDICT}/batch")
     assert [span.parent_span_id for span in receiver.named("infer")] == [request.span_id] * 3
 
 
-def test_only_what_the_service_did_wrong_is_an_error(app: flask.Flask, receiver: Receiver) -> None:
+def test_only_server_errors_are_errors(app: flask.Flask, receiver: Receiver) -> None:
     app.add_url_rule("/api/fail", "fail", lambda: 1 / 0)
     app.test_client().get("/api/fail")
     predict(app, b"no photo")
@@ -156,7 +157,7 @@ def test_probes_leave_no_trace(app: flask.Flask, receiver: Receiver) -> None:
     assert [span.name for span in receiver.spans if span.name.endswith("z")] == []
 
 
-def test_nobody_waits_for_a_collector_that_is_gone(app: flask.Flask, receiver: Receiver) -> None:
+def test_requests_do_not_wait_for_a_dead_collector(app: flask.Flask, receiver: Receiver) -> None:
     receiver.server.server_close()
     answer = app.test_client().post(PREDICT, data=colour_png(5), content_type="image/png")
     assert answer.status_code == 200
@@ -191,7 +192,7 @@ def test_only_a_valid_traceparent_names_a_trace(header: str, trace: str) -> None
     assert traces.trace_id_of(header) == trace
 
 
-def test_nothing_of_it_is_imported_when_off() -> None:
+def test_opentelemetry_is_not_imported_when_off() -> None:
     code = (
         "import json, sys\nfrom app import create_app\ncreate_app().test_client().get('/')\n"
         "print(json.dumps(sorted(sys.modules)))"
@@ -202,7 +203,7 @@ def test_nothing_of_it_is_imported_when_off() -> None:
 
 
 @pytest.mark.live
-def test_each_worker_sends_what_it_has_before_it_ends(
+def test_each_worker_sends_its_spans_before_it_ends(
     receiver: Receiver, packaged_settings: Settings, tmp_path: Path
 ) -> None:
     with serving(packaged_settings.cache, tmp_path / "log", workers=2, traces=receiver.url) as server:

@@ -16,6 +16,7 @@ from app.errors import KeysError
 from app.settings import Settings
 from app.web.access import announce
 from app.web.keys import Key, digest_of
+from app.web.service import service_of
 
 ALICE, MALLORY = "tt_alice", "tt_mallory"
 
@@ -99,7 +100,7 @@ def test_the_form_turns_others_away(guarded: FlaskClient, token: str, status: in
 
 
 def test_new_keys_are_put_to_use_as_a_whole(guarded: FlaskClient, keys_file: Path) -> None:
-    ring = guarded.application.extensions["topthree_keys"]
+    ring = service_of(guarded.application).keys
     keys_file.write_text(Key("bob", True, digest_of("tt_bob")).as_line(), encoding="utf-8")
     fresh = ring.read()
     assert guarded.get("/api/v1/model", headers=bearer(ALICE)).status_code == 200
@@ -139,7 +140,7 @@ def test_without_the_page_the_api_stays(make_settings: Callable[..., Settings]) 
         ({"host": "0.0.0.0"}, "anyone who can reach this address can use the service"),
         ({"host": "0.0.0.0", "api_keys_file": "keys"}, "unless a proxy adds TLS"),
         ({"api_keys_file": "keys"}, "Keys: 1 of 2"),
-        ({"rate_limit": "9/minute", "workers": 2}, "by each of 2 processes for itself"),
+        ({"rate_limit": "9/minute", "workers": 2}, "by each of 2 processes on its own"),
     ],
 )
 def test_the_log_says_who_may_call(

@@ -22,8 +22,9 @@ from shapes import assert_problem, assert_problem_document, form
 from app import create_app
 from app.model.engines import Inference, Pixels
 from app.model.labels import Label
-from app.web.answers import to_json, with_member
+from app.web.answers import encode, with_members_before
 from app.web.keys import Key, digest_of
+from app.web.service import service_of
 
 COCK = colour_png(7, 251, 80)
 GROUSE = colour_png(80, 7, 251)
@@ -64,8 +65,9 @@ def client_of(make_settings, engine: FakeEngine, cpus: int = 2, **values: object
 
 
 def test_json_is_compact_and_unescaped() -> None:
-    assert to_json({"b": "虎", "a": [1, 2]}) == '{"b":"虎","a":[1,2]}'.encode()
-    assert with_member(b'{"a":1}', "b", None) == b'{"a":1,"b":null}'
+    assert encode({"b": "虎", "a": [1, 2]}) == '{"b":"虎","a":[1,2]}'.encode()
+    assert with_members_before({"b": None}, b'{"a":1}') == b'{"b":null,"a":1}'
+    assert with_members_before({}, b'{"a":1}') == b'{"a":1}'
 
 
 def test_a_kept_answer_is_the_same_and_says_so(make_settings) -> None:
@@ -148,7 +150,7 @@ def test_what_is_in_flight_is_shared_with_the_same_key_alone(
     engine, entered = GatedEngine(), threading.Semaphore(0)
     client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
     engine.entered = entered.release
-    results = client.application.extensions["topthree_results"]
+    results = service_of(client.application).results
 
     def post(name: str) -> str:
         headers = {"Authorization": f"Bearer tt_{name}"}
@@ -200,7 +202,7 @@ def test_a_reader_that_leaves_ends_the_work(make_settings) -> None:
     next(answer.iter_encoded())
     engine.gate.set()
     answer.close()
-    admission = client.application.extensions["topthree_admission"]
+    admission = service_of(client.application).admission
     assert (admission.requests, admission.bytes) == (0, 0)
     assert engine.calls < 22
 

@@ -9,14 +9,19 @@ import re
 from collections.abc import Callable
 
 import pytest
-from fakes import FakeEngine, colour_png, fake_classifier
+from fakes import FakeEngine, colour_png, encode, fake_classifier, make_classifier
 from flask.testing import FlaskClient
+from pictures import cat
+from PIL import ExifTags, Image
 from shapes import assert_problem, assert_problem_document, form
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.errors import WeightsError
+from app.model import Model
 from app.model.records import RECORDS
 from app.settings import Settings
+from app.web.service import service_of
 
 RESNET18 = RECORDS["resnet18"]
 
@@ -46,9 +51,12 @@ def test_answer_is_this_very_text(client: FlaskClient) -> None:
     digest = hashlib.sha256(DALMATIAN).hexdigest()
     expected = (
         '{"predictions":['
-        '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null,"confidence":0.665241},'
-        '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","label_gloss":"rooster","confidence":0.244728},'
-        '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡","label_gloss":null,"confidence":0.090031}'
+        '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗",'
+        '"label_gloss":null,"confidence":0.665241},'
+        '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","label_gloss":"rooster",'
+        '"confidence":0.244728},'
+        '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡",'
+        '"label_gloss":null,"confidence":0.090031}'
         f'],"image":{{"width":300,"height":260,"format":"PNG","sha256":"{digest}"}},"model":{MODEL}}}\n'
     )
     assert upload(client, DALMATIAN).data == expected.encode()
@@ -89,11 +97,11 @@ def test_who_waits_for_the_model_counts_as_one_who_brings_a_photo(
     make_settings: Callable[..., Settings], path: str
 ) -> None:
     app = create_app(make_settings(), fake_classifier())
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     while admission.refusal_if_full() is None:
         admission.enter(0)
     assert_problem(app.test_client().get(f"/api/v1/{path}"), 503, "overloaded")
-    app.extensions["topthree"].warm_up()
+    service_of(app).classifier.warm_up()
     assert app.test_client().get(f"/api/v1/{path}").status_code == 200
 
 
@@ -273,7 +281,9 @@ def test_model_describes_what_serves_without_its_path(client: FlaskClient) -> No
 def test_labels_list_all_classes_with_chinese_unescaped(client: FlaskClient) -> None:
     answer = client.get("/api/v1/labels")
     assert [label["class_id"] for label in answer.json["labels"]] == list(range(1000))
-    assert '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null}' in answer.text
+    assert (
+        '{"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗","label_gloss":null}' in answer.text
+    )
 
 
 @pytest.mark.parametrize(

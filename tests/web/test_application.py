@@ -11,21 +11,23 @@ from flask.testing import FlaskClient
 from shapes import assert_problem
 
 from app import create_app
+from app.errors import SettingsError
 from app.model import Model
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 from app.web.headers import SECURITY_HEADERS
+from app.web.service import service_of
 
 
 def test_creating_loads_nothing(make_settings: Callable[..., Settings]) -> None:
     def load() -> Model:
         raise AssertionError("A model was loaded.")
 
-    assert create_app(make_settings(), make_classifier(load)).extensions["topthree"].loaded_model is None
+    assert service_of(create_app(make_settings(), make_classifier(load))).classifier.loaded_model is None
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPTHREE_MAX_UPLOAD_BYTES", "12345")
-    assert create_app().config["TOPTHREE"].max_upload_bytes == 12345
+    assert service_of(create_app()).settings.max_upload_bytes == 12345
 
 
 def test_bad_setting_stops_the_start_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import flask
 import pytest
 from flask.testing import FlaskClient
 
+from app.settings import ROOT
 from app.web.assets import Assets
 
 FIRST_VIEW_BYTES = 60 * 1024
@@ -108,7 +109,7 @@ def test_a_template_cannot_name_a_file_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_samples_are_small_and_credited(app: flask.Flask) -> None:
-    folder = Path(app.static_folder or "") / "samples"
+    folder = ROOT / "static" / "samples"
     photos = sorted(folder.glob("*.webp"))
     assert len(photos) == 6
     assert all(path.stat().st_size <= 20 * 1024 for path in photos)

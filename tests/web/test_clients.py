@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import pytest
+from bad_photos import noise
 from fakes import colour_png, encode, make_classifier
 from PIL import Image
 from workers import Running, ask, running
@@ -21,6 +22,7 @@ from app.settings import Settings
 COCK = colour_png(7, 251, 80)
 JPEG = encode(Image.new("RGB", (30, 20), (7, 251, 80)), "JPEG")
 CAMERA_JPEG = JPEG[:2] + b"\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08" + bytes(18) + JPEG[2:]
+LARGE_JPEG = encode(noise(), "JPEG", quality=90)
 BASE64 = base64.b64encode(COCK)
 WRAPPED = base64.encodebytes(COCK).replace(b"\n", b"\r\n")
 ITSELF = b'Content-Disposition: form-data; name="file"'
@@ -157,8 +159,21 @@ REFUSED: dict[str, tuple[bytes, str, int, bytes]] = {
         415,
         b"A part has the Content-Transfer-Encoding 'quoted-printable'",
     ),
-    "address in a field": (form(ITSELF, b"https://a.example/b.jpg"), FORM, 400, FIELD + b"the address"),
-    "file name in a field": (form(ITSELF, b"cock.png"), FORM, 400, FIELD + b"text"),
+    "address in a field": (
+        form(ITSELF, b"https://a.example/b.jpg"),
+        FORM,
+        400,
+        FIELD + b"text, not a file. This is the address",
+    ),
+    "file name in a field": (form(ITSELF, b"cock.png"), FORM, 400, FIELD + b"text, not a file. This is the name"),
+    "photo as text in a field": (
+        form(ITSELF, COCK.decode("utf-8", "replace").encode()),
+        FORM,
+        400,
+        FIELD + b"text, not a file. This was a file of bytes",
+    ),
+    "base64 in a field": (form(ITSELF, BASE64), FORM, 400, FIELD + b"text, not a file. This is a photo as base64"),
+    "note in a field": (form(ITSELF, b"Hello!"), FORM, 400, FIELD + b"text, not a file: it has no file name"),
     "file of another name": (
         form(NAMED.replace(b'"file"', b'"image"')),
         FORM,
@@ -250,6 +265,21 @@ def test_usual_mistake_is_named(server: Running, name: str) -> None:
     answered, headers, body = ask(server, post(sent, content_type))
     assert (answered, headers["content-type"]) == (status, "application/problem+json")
     assert json.loads(body)["detail"].encode().startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("photo", "is_named"),
+    [
+        (LARGE_JPEG.translate(None, b"\r\n"), True),
+        (LARGE_JPEG[: len(LARGE_JPEG) // 2], False),
+        (LARGE_JPEG.translate(None, b"\r\n")[:2000], False),
+    ],
+    ids=["without line ends", "cut short", "too short to tell"],
+)
+def test_photo_without_line_ends_is_said_to_be_one(server: Running, photo: bytes, is_named: bool) -> None:
+    status, _, body = ask(server, post(photo, "image/jpeg"))
+    assert status == 422
+    assert json.loads(body)["detail"].endswith("use --data-binary.") == is_named
 
 
 @pytest.mark.parametrize(

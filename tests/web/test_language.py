@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 
 from app.errors import PROBLEMS
 from app.web.language import FOLDER, SCRIPT_PREFIXES, read_languages
+from app.web.service import service_of
 
 ROOT = Path(__file__).resolve().parents[2]
 INLINE = r"(?:</?(?:a|code|span)\b[^>]*>)*"
@@ -84,7 +85,7 @@ def with_third_language(app: flask.Flask, tmp_path: Path) -> FlaskClient:
         },
     }
     (folder / "x-blorp.json").write_text(json.dumps(invented))
-    app.config["TOPTHREE_LANGUAGES"] = folder
+    service_of(app).languages = read_languages(folder)
     return app.test_client()
 
 

@@ -18,7 +18,7 @@ from shapes import assert_problem, form
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.web.openapi import OPERATIONS, PARAMETERS
+from app.web.openapi import PARAMETERS
 from app.web.schemas import SCHEMAS
 
 COCK = colour_png(7, 251, 80)
@@ -49,17 +49,17 @@ def test_document_has_every_route_for_scripts_and_no_other(app: flask.Flask, doc
     assert {(path, method) for path, item in document["paths"].items() for method in item} == routes
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_operation_takes_the_parameters_that_the_route_knows(client: FlaskClient, operation) -> None:
-    if operation.path not in {rule.rule for rule in client.application.url_map.iter_rules()}:
-        pytest.skip("this application does not serve it")
-    body = form(COCK) if operation.body else {}
+@pytest.mark.parametrize("path", ["predict", "predict/batch", "embed", "heatmap", "model", "labels"])
+def test_document_has_the_parameters_of_each_route(client: FlaskClient, document: dict, path: str) -> None:
+    ((method, operation),) = document["paths"][f"/api/v1/{path}"].items()
+    described = {parameter["name"] for parameter in operation.get("parameters", [])}
     for name, (schema, _) in PARAMETERS.items():
         value = schema.get("default", schema.get("minimum", 0))
-        answer = client.open(f"{operation.path}?{name}={value}", method=operation.method, **body)
-        if name in operation.parameters:
+        body = form(COCK) if "requestBody" in operation else {}
+        answer = client.open(f"/api/v1/{path}?{name}={value}", method=method, **body)
+        if name in described:
             assert answer.status_code == 200
-        elif operation.body:
+        else:
             assert_problem(answer, 400, "bad-parameter")
 
 

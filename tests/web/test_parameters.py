@@ -90,7 +90,8 @@ def test_answers_below_the_confidence_are_left_out(client: FlaskClient, least: s
 
 
 @pytest.mark.parametrize(
-    ("labels", "names"), [("en", ["label"]), ("zh", ["label_zh"]), ("both", ["label", "label_zh"])]
+    ("labels", "names"),
+    [("en", ["label", "label_gloss"]), ("zh", ["label_zh"]), ("both", ["label", "label_zh", "label_gloss"])],
 )
 def test_labels_choose_the_language(client: FlaskClient, labels: str, names: list[str]) -> None:
     for row in ask(client, f"labels={labels}").json["predictions"]:

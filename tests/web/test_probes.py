@@ -15,8 +15,10 @@ from app import create_app
 from app.errors import BrokenImage, BundleError, KeysError, LabelsError, WeightsError
 from app.model import Model
 from app.model.engines import Inference, Pixels
+from app.processes.readiness import Readiness
 from app.settings import Settings
-from app.web.probes import HALT_SERVICE, Readiness, keep_watch_in_background, warm_up_in_background
+from app.web.probes import HALT_SERVICE, keep_watch_in_background, warm_up_in_background
+from app.web.service import service_of
 
 PATIENCE_SECONDS = 10
 
@@ -96,7 +98,7 @@ def test_probes_load_nothing(make_settings: Callable[..., Settings]) -> None:
 def test_a_loaded_model_that_has_not_answered_is_not_ready(make_settings: Callable[..., Settings]) -> None:
     classifier = fake_classifier()
     client = create_app(make_settings(), classifier).test_client()
-    assert classifier.model is classifier.loaded_model
+    assert classifier.load_model() is classifier.loaded_model
     assert_problem(client.get("/readyz"), 503, "model-unavailable")
 
 
@@ -237,7 +239,7 @@ def test_draining_service_is_not_ready_and_counts_what_is_in_flight(
             return super().infer(batch, alone=alone)
 
     app = create_app(make_settings(), make_classifier(lambda: fake_model(Gated())))
-    readiness = app.extensions["topthree_readiness"]
+    readiness = service_of(app).readiness
     readiness.is_draining = True
     client = app.test_client()
     photo = threading.Thread(target=lambda: app.test_client().post("/api/v1/predict", data=colour_png(1)))
@@ -255,7 +257,7 @@ def test_draining_service_is_not_ready_and_counts_what_is_in_flight(
 def test_refused_requests_leave_nothing_in_flight(app: flask.Flask, client: FlaskClient) -> None:
     for path in ("/none", "/metrics", "/api/v1/labels?x=1"):
         assert client.get(path).status_code >= 400
-    assert app.extensions["topthree_readiness"].in_flight == 0
+    assert service_of(app).readiness.in_flight == 0
 
 
 def test_each_worker_knows_what_the_others_have_in_flight() -> None:

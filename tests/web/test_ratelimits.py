@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from shapes import assert_problem, form
 from app import create_app
 from app.settings import Settings
 from app.web.keys import Key, digest_of
+from app.web.service import service_of
 
 MakeClient = Callable[..., FlaskClient]
 
@@ -36,7 +38,7 @@ def ask(client: FlaskClient, address: str = "192.0.2.1", **headers: str) -> int:
 def test_without_a_limit_nobody_is_counted(make_client: MakeClient) -> None:
     client = make_client()
     assert {ask(client) for _ in range(50)} == {200}
-    assert "topthree_limiter" not in client.application.extensions
+    assert service_of(client.application).limits is None
 
 
 def test_what_is_over_the_limit_is_refused_until_it_begins_anew(make_client: MakeClient) -> None:
@@ -106,30 +108,44 @@ def test_a_batch_counts_for_each_photo(make_client: MakeClient) -> None:
     assert ask(client) == 429
 
 
-@pytest.fixture
-def redis_port() -> Iterator[int]:
-    """A real Redis that keeps nothing on disk."""
+@contextmanager
+def running_redis(port: int) -> Iterator[None]:
+    """Run a real Redis that writes nothing to disk."""
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("needs Debian's package redis-server")
-    port = free_port()
     command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if "Ready to accept connections" in line)
-        yield port
-        process.terminate()
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
-def test_two_processes_count_together_in_a_redis(make_client: MakeClient, redis_port: int) -> None:
-    storage = f"redis://127.0.0.1:{redis_port}/0"
-    first, second = (make_client(rate_limit="2/hour", rate_limit_storage=storage) for _ in range(2))
-    assert [ask(first), ask(second), ask(first), ask(second)] == [200, 200, 429, 429]
-    with redis.Redis(port=redis_port) as connection:
-        assert all(key.startswith(b"LIMITS:") for key in connection.scan_iter())
+def test_processes_count_together_in_redis(make_client: MakeClient) -> None:
+    port = free_port()
+    with running_redis(port):
+        storage = f"redis://127.0.0.1:{port}/0"
+        first, second = (make_client(rate_limit="2/hour", rate_limit_storage=storage) for _ in range(2))
+        assert [ask(first), ask(second), ask(first), ask(second)] == [200, 200, 429, 429]
+        with redis.Redis(port=port) as connection:
+            assert all(key.startswith(b"LIMITS:") for key in connection.scan_iter())
 
 
-def test_where_a_redis_goes_away_each_process_counts_for_itself(make_client: MakeClient) -> None:
+def test_a_redis_that_is_back_counts_again(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.ratecounts.RETRY_SECONDS", 0.0)
+    port = free_port()
+    first, second = (
+        make_client(rate_limit="2/hour", rate_limit_storage=f"redis://127.0.0.1:{port}/0") for _ in range(2)
+    )
+    assert [ask(first), ask(first), ask(first)] == [200, 200, 429]
+    with running_redis(port):
+        assert [ask(first), ask(second), ask(first)] == [200, 200, 429]
+
+
+def test_without_redis_each_process_counts_on_its_own(make_client: MakeClient) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         storage = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"

@@ -15,7 +15,8 @@ from shapes import SlowBody, assert_problem, form
 from app import create_app
 from app.errors import NoPhoto, TooLarge
 from app.settings import Settings
-from app.web.uploads import FRAMING_BYTES, check_photo, note_arrival, request_deadline
+from app.web.service import begin_request, service_of
+from app.web.uploads import FRAMING_BYTES, check_photo, request_deadline
 
 FIVE_MB = 5_000_000
 COCK = colour_png(7, 251, 80)
@@ -56,7 +57,7 @@ def test_a_deadline_is_the_settings_or_the_clients_if_that_is_shorter(make_setti
     app = create_app(make_settings(deadline_ms=5000), fake_classifier())
     for asked, most in ((None, 5), ("2000", 2), ("60000", 5), ("9" * 12, 5)):
         with app.test_request_context("/", headers={"X-Request-Timeout-Ms": asked} if asked else {}):
-            note_arrival()
+            begin_request("an-id")
             assert request_deadline().remaining_seconds == pytest.approx(most, abs=0.5)
 
 
@@ -71,19 +72,19 @@ def test_a_deadline_knows_whether_the_client_has_left(app: flask.Flask) -> None:
     for has_left in (False, True):
         environ = {"waitress.client_disconnected": lambda has_left=has_left: has_left}
         with app.test_request_context(environ_overrides=environ):
-            note_arrival()
+            begin_request("any")
             assert request_deadline().is_abandoned() is has_left
 
 
 def test_a_request_leaves_whatever_becomes_of_it(app: flask.Flask, client: FlaskClient) -> None:
     for body, status in ((form(colour_png(1)), 200), (form(b"text"), 415), ({"data": b"x"}, 415)):
         assert client.post("/api/v1/predict", **body).status_code == status
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     assert (admission.requests, admission.bytes) == (0, 0)
 
 
 def test_what_does_not_fit_is_refused_before_it_is_read(app: flask.Flask, client: FlaskClient) -> None:
-    admission = app.extensions["topthree_admission"]
+    admission = service_of(app).admission
     leave = admission.enter(256 * 2**20 + FRAMING_BYTES)
     answer = client.post("/api/v1/predict", **form(colour_png(1)))
     assert_problem(answer, 503, "overloaded")

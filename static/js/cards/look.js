@@ -5,8 +5,7 @@ import { names, t } from '../page/words.js';
 import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
 
 const open = new Set();
-let hinting = null; // the first card of this visit that can show a heat map says so, until one is shown
-let isKnown = false;
+let isKnown = false; // the page says how to see a heat map until one is seen
 
 // Close all heat maps with Escape.
 export function listenForEscape() {
@@ -39,8 +38,7 @@ export class Look {
     const canShow = hasPhoto && eyes.some((_, index) => predictions[index].heatmap);
     eyes.forEach((eye, index) => show(eye, hasPhoto && Boolean(predictions[index].heatmap)));
     this.#parts.photo.classList.toggle('can-look', canShow);
-    if (canShow && !isKnown) hinting ??= this;
-    show(this.#parts.hint, canShow && hinting === this && !isKnown);
+    if (canShow && !isKnown) show(byId('look-hint'));
   }
 
   toggle(prediction) {
@@ -60,8 +58,6 @@ export class Look {
     this.close();
     this.#answer = null;
     this.#parts.photo.classList.remove('can-look');
-    show(this.#parts.hint, false);
-    if (hinting === this) hinting = null;
   }
 
   #toggleFirst() {
@@ -74,7 +70,7 @@ export class Look {
     this.#current = prediction;
     open.add(this);
     isKnown = true;
-    for (const hint of byId('cards').querySelectorAll('[data-part=hint]')) show(hint, false);
+    show(byId('look-hint'), false);
     this.#refresh();
     announce(this.#sentence());
   }

@@ -1,9 +1,10 @@
 // Photos and folders dropped anywhere on the page. Text, links and the page's own pictures are no photos.
 
+import { suffixes } from '../photos/facts.js';
 import { byId, show } from './dom.js';
 import { droppedFiles } from './folders.js';
 import { complain } from './message.js';
-import { suffixes, t } from './words.js';
+import { t } from './words.js';
 
 // Browsers tell of a drag over the page at least every 350 ms or so (HTML, drag-and-drop processing model). When they
 // say no more, it has ended: not all of them tell of a drag that was cancelled.

@@ -3,16 +3,10 @@
 const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
 
-// Of each format its name, the pattern of its first bytes, and its type.
-export const formats = JSON.parse(page.formats);
-export const headBytes = Number(page.headBytes);
-// The short side to which the model that answers has photos resized, in pixels.
-export const resized = Number(page.resized);
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);
 export const needsKey = page.needsKey === 'true';
-export const suffixes = page.suffixes.split(' ');
 export const startsReady = page.ready === 'true';
 
 // Take the words of the same page in another language, which may come from a newer server.

@@ -1,5 +1,6 @@
 // A part of a photo, in pixels of its own.
 
+import { resized } from './facts.js';
 import { encodeScaled } from './scaler.js';
 
 // Cut a part, whose edges are fractions of the upright photo, out of a picture that the browser can decode.
@@ -10,5 +11,5 @@ export async function cutOut(picture, { left, top, right, bottom }) {
   const high = Math.max(1, Math.round((bottom - top) * whole.height));
   const bitmap = await createImageBitmap(whole, x, y, wide, high);
   whole.close();
-  return encodeScaled(bitmap, 1); // which closes it
+  return encodeScaled(bitmap, 1, resized); // which closes it
 }

@@ -1,6 +1,6 @@
 // From a file to what is sent: scaled down, or stripped of its metadata, or only with consent as it is.
 
-import { formats, headBytes, resized } from '../page/words.js';
+import { formats, headBytes, resized } from './facts.js';
 import { Failure } from './failure.js';
 import { canBeScaled, encodeScaled, isSmall, uprightSides } from './scaler.js';
 import { stripJpeg, stripPng, stripWebp, webpOrientation } from './strip.js';

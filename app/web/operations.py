@@ -1,0 +1,57 @@
+"""What each route of the API takes and returns, declared at its view: `@operation(…)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import flask
+from msgspec import Struct
+
+from ..errors import Problem
+from .schemas import Schema
+
+TEXT: Schema = {"type": "string"}
+BINARY: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_ATTRIBUTE = "topthree_operation"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a route takes and returns; the view's docstring is its summary and description.
+
+    `answers` are the documents or schemas of its answers by media type. `takes` says whether its body is one photo,
+    many, or nothing. `problems` are those besides the problems of every route that takes the same.
+    """
+
+    answers: Mapping[str, Schema | type[Struct]]
+    takes: Literal["photo", "photos", ""] = ""
+    parameters: tuple[str, ...] = ()
+    problems: tuple[type[Problem], ...] = ()
+    needs_key: bool = True
+
+    def __call__(self, view: View) -> View:
+        """Declare this of a view."""
+        setattr(view, _ATTRIBUTE, self)
+        return view
+
+
+operation = Operation
+
+
+def operation_of(view: Callable[..., Any] | None) -> Operation | None:
+    """Return what is declared of a view, or None."""
+    found: Operation | None = getattr(view, _ATTRIBUTE, None)
+    return found
+
+
+def operations_of(app: flask.Flask) -> Iterator[tuple[str, str, str, Operation]]:
+    """Yield path, method, endpoint and declaration of each route that has one."""
+    for rule in app.url_map.iter_rules():
+        found = operation_of(app.view_functions[rule.endpoint])
+        if found is not None:
+            yield rule.rule, "post" if found.takes else "get", rule.endpoint, found
