@@ -163,9 +163,9 @@ def post_worker_init(worker):
 
     reloader = Reloader(lambda: (found.classifier.build(), found.keys.read()), use, _reloads, worker.slot)
     # A signal may come in the middle of anything; what it asks for is begun in the worker's loop.
-    signal.signal(signal.SIGHUP, lambda *_: worker.call_soon(reloader.follow))
+    signal.signal(signal.SIGHUP, lambda *_: worker.calls.append(reloader.follow))
     signal.siginterrupt(signal.SIGHUP, False)
-    worker.call_soon(reloader.follow)  # a reload may have begun before
+    worker.calls.append(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
     keep_watch_in_background(found.classifier, _readiness, worker.slot)
 

@@ -32,8 +32,7 @@ from .requests import MAX_SKIPPED_BYTES, Rejection, Request, Task
 
 Wait = Literal["request", "head", "body", "answer", "reader", "end"]
 
-_IDLE = ("request", "end")
-_MOVING = ("head", "body", "reader")
+_IDLE, _MOVING = ("request", "end"), ("head", "body", "reader")
 _READ_BYTES = 256 * 1024
 # How long a client may pause in what is read and dropped.
 _SKIP_SECONDS = 5.0
@@ -56,11 +55,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.parser_class = partial(Request, self)
         self.rest = b""  # what came behind a request, until that has been answered
         self.skips = 0  # how many bytes to drop
-        self.ends = False  # whether the connection ends when its answer has been read
-        self.has_left = False
+        self.ends = self.has_left = (
+            False  # whether to end when the answer has been read; whether the client sends no more
+        )
         self.moved_bytes = self.held_bytes = 0
-        self.wait: Wait = "request"
-        self.since, self.last_pace = time.monotonic(), 0.0
+        self.wait, self.since, self.last_pace = "request", time.monotonic(), 0.0
         self.deadline = self.since + connections.settings.stall_seconds
         super().__init__(server, sock, *args, **options)
         connections.add(self)
@@ -113,9 +112,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def look(self) -> None:
         """See, after anything has happened, what is held and what is waited for now."""
-        requests = [each for each in (*self.requests, self.request) if each is not None]
+        requests = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
+        arrived = [each.header_bytes_received + each.body_bytes_received for each in requests]
         unsent_and_rest = self.total_outbufs_len + len(self.rest)
-        before, self.held_bytes = self.held_bytes, sum(each.held_bytes for each in requests) + unsent_and_rest
+        before, self.held_bytes = self.held_bytes, sum(arrived) + unsent_and_rest
         self.connections.hold(self.held_bytes - before)
         wait = self._waits_for()
         if wait in ("request", "head", "body") and self.rest:
@@ -151,10 +151,6 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         seconds = {"request": keepalive, "answer": math.inf, "end": _SKIP_SECONDS}.get(self.wait, stall)
         self.last_pace = self.moved_bytes / (now - self.since + 1)
         self.since, self.deadline, self.moved_bytes = now, now + seconds, 0
-
-    def pace(self, now: float) -> float:
-        """Return how many bytes a second move, in this window or the one before; a new window is given a second."""
-        return max(self.last_pace, self.moved_bytes / (now - self.since + 1))
 
     def expire(self, now: float) -> None:
         """Begin a new window if enough bytes moved in this one, and end the connection otherwise."""
@@ -193,17 +189,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 class Connections:
     """The connections of a worker, in the order in which they began to wait for what they wait for now.
 
-    `cfg` and `settings` hold their limits. `changed` are the files of the channels that the loop must look at, and
-    `at_once` the channels whose answer needs no thread.
+    `changed` are the files of those that the loop must look at, `at_once` those whose answer needs no thread.
     """
 
     def __init__(self, cfg: Config, settings: Settings, gate: Gate, changed: deque[int]) -> None:
-        self.cfg, self.settings, self.gate = cfg, settings, gate
-        self.changed = changed
+        self.cfg, self.settings, self.gate, self.changed = cfg, settings, gate, changed
         self.at_once: deque[Channel] = deque()
         self.channels: dict[Channel, None] = {}
-        self.held_bytes = 0
-        self.answered = 0
+        self.held_bytes = self.answered = 0
         self.is_stopping = False
         self._max_held_bytes = settings.max_waiting_bytes + 2 * FRAMING_BYTES
 
@@ -218,11 +211,6 @@ class Connections:
         self.held_bytes += change
         if change > 0 and self.held_bytes > self._max_held_bytes and (slowest := _slowest(self.channels)):
             slowest.refuse(Overloaded("Too much is being received at once. Try again in a moment.", 1))
-
-    def sweep(self, now: float) -> None:
-        """End what has had its time."""
-        for channel in [channel for channel in self.channels if channel.deadline <= now]:
-            channel.expire(now)
 
     def stop(self) -> None:
         """Announce the end of each connection in its next answer, and keep idle ones for a moment only."""
@@ -248,5 +236,7 @@ class Connections:
 
 
 def _slowest(channels: Iterable[Channel]) -> Channel | None:
+    """Return the channel with the fewest bytes per second, in this window or the one before, if any moves."""
     now = time.monotonic()
-    return min((each for each in channels if each.wait in _MOVING), key=lambda each: each.pace(now), default=None)
+    moving = {each: each.moved_bytes / (now - each.since + 1) for each in channels if each.wait in _MOVING}
+    return min(moving, key=lambda each: max(each.last_pace, moving[each]), default=None)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
+from waitress import task
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.task import ErrorTask, WSGITask
 
 from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, InternalError, Overloaded, Problem
 from ..telemetry.logs import RateFilter
@@ -48,11 +48,6 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         super().__init__(adj)
         self._channel = channel
         self._gate = channel.connections.gate
-
-    @property
-    def held_bytes(self) -> int:
-        """Return how many bytes of the request are in memory."""
-        return 0 if self.refusal else int(self.header_bytes_received + self.body_bytes_received)
 
     def received(self, data: bytes) -> int:
         """Take bytes, of which those behind this request are left to the channel; return how many they are."""
@@ -143,16 +138,14 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         return skipped
 
 
-class _Answer:
+class _Answer(task.Task):  # type: ignore[misc]
     """What both kinds of tasks do: count the answer, and end the connection as our channel does."""
 
-    channel: Any
-    request: Any
-    close_on_finish: bool
+    close_on_finish = False
 
     def service(self) -> None:
         """Write the answer."""
-        super().service()  # type: ignore[misc]
+        super().service()
         self.channel.connections.answered += 1
         if self.close_on_finish:
             self.close_on_finish = False
@@ -162,10 +155,10 @@ class _Answer:
         """Write the head; it announces the end of a connection that ends."""
         if self.request.ends or self.channel.connections.is_stopping:
             self.request.headers["CONNECTION"] = "close"
-        return bytes(super().build_response_header())  # type: ignore[misc]
+        return bytes(super().build_response_header())
 
 
-class Task(_Answer, WSGITask):  # type: ignore[misc]
+class Task(_Answer, task.WSGITask):  # type: ignore[misc]
     """Flask's answer."""
 
     def get_environment(self) -> dict[str, Any]:
@@ -177,7 +170,7 @@ class Task(_Answer, WSGITask):  # type: ignore[misc]
         return environ
 
 
-class Rejection(_Answer, ErrorTask):  # type: ignore[misc]
+class Rejection(_Answer, task.ErrorTask):  # type: ignore[misc]
     """The answer to a request that Flask does not get."""
 
     def execute(self) -> None:

@@ -28,10 +28,10 @@ from ..web.service import service_of
 from .connections import Channel, Connections
 
 _SWEEP_SECONDS = 0.25
-_EVENTS = ((selectors.EVENT_READ, wasyncore.read), (selectors.EVENT_WRITE, wasyncore.write))
-# waitress would write larger bodies to disk, and slow its threads down, where ours are bounded otherwise.
-_NO_LIMITS = dict.fromkeys(
-    ("channel_timeout", "connection_limit", "inbuf_overflow", "outbuf_overflow", "outbuf_high_watermark"), sys.maxsize
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+# Of waitress's limits only that of a head is used: above the overflows it would write to disk.
+_UNLIMITED = (
+    "channel_timeout connection_limit inbuf_overflow max_request_body_size outbuf_high_watermark outbuf_overflow"
 )
 
 
@@ -73,35 +73,32 @@ class Loop(dict[int, Any]):
             if isinstance(self.get(file), Channel):
                 self[file].look()
             if (found := self.get(file)) is not None:
-                wanted = (found.readable(), found.writable())
-                self._register(file, sum(event for (event, _), wants in zip(_EVENTS, wanted, strict=True) if wants))
+                self._register(file, _READ * bool(found.readable()) + _WRITE * bool(found.writable()))
         for key, events in self._selector.select(0 if self.changed else seconds):
-            for event, handle in _EVENTS:
+            for event, handle in ((_READ, wasyncore.read), (_WRITE, wasyncore.write)):
                 if events & event and key.fd in self:
                     handle(self[key.fd])
             self.changed.append(key.fd)
 
     def _register(self, file: int, events: int) -> None:
         key = self._selector.get_map().get(file)
-        if key is None:
-            if events:
-                self._selector.register(file, events)
-        elif not events:
+        before = key.events if key else 0
+        if before and events != before:
             self._selector.unregister(file)
-        elif events != key.events:
-            self._selector.modify(file, events)
+        if events and events != before:
+            self._selector.register(file, events)
 
 
 class Worker(base.Worker):  # type: ignore[misc]
     """Serve with threads, and wait for clients without them."""
 
-    connections: Connections
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.heap = IdleHeap()
         self.loop = Loop()
-        self._calls: deque[Callable[[], object]] = deque()
+        self.calls: deque[Callable[[], object]] = (
+            deque()
+        )  # for the loop, from signal handlers, which interrupt anything
         self._next_sweep = 0.0
 
     @classmethod
@@ -110,14 +107,9 @@ class Worker(base.Worker):  # type: ignore[misc]
         if cfg.is_ssl:
             raise ConfigError("This worker speaks no TLS; put a proxy in front.")
 
-    def call_soon(self, call: Callable[[], object]) -> None:
-        """Have the loop make a call soon; for signal handlers, which may interrupt anything."""
-        self._calls.append(call)
-
     def run(self) -> None:
         """Serve until told to stop, then answer what is in flight."""
-        settings = service_of(self.wsgi).settings
-        self.connections = Connections(self.cfg, settings, Gate(self.wsgi), self.loop.changed)
+        self.connections = Connections(self.cfg, service_of(self.wsgi).settings, Gate(self.wsgi), self.loop.changed)
         threads = Threads(self.cfg.threads)
         servers = [self._open(listener, threads) for listener in self.sockets]
         while self.alive and self.ppid == os.getppid():
@@ -141,13 +133,12 @@ class Worker(base.Worker):  # type: ignore[misc]
             sockets=[listener.sock],
             threads=0,
             backlog=self.cfg.backlog,
-            channel_request_lookahead=1,
-            clear_untrusted_proxy_headers=False,  # app/web/application.py does
+            channel_request_lookahead=1,  # so that it shows when a client leaves
+            clear_untrusted_proxy_headers=False,  # Flask knows which are trusted
             ident=None,
             log_socket_errors=False,
             max_request_header_size=self.cfg.limit_request_line + 1024 * self.cfg.limit_request_fields,
-            max_request_body_size=sys.maxsize,  # the gate knows each route's
-            **_NO_LIMITS,
+            **dict.fromkeys(_UNLIMITED.split(), sys.maxsize),
         )
         server.task_dispatcher = threads
         server.channel_class = partial(Channel, self.connections)
@@ -165,11 +156,12 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.loop.turn(_SWEEP_SECONDS)
         while self.connections.at_once:
             self.connections.at_once.popleft().service()
-        while self._calls:
-            self._calls.popleft()()
+        while self.calls:
+            self.calls.popleft()()
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_SECONDS
             self.notify()
             self.heap.look(self.connections.answered, now)
-            self.connections.sweep(now)
+            for channel in [each for each in self.connections.channels if each.deadline <= now]:
+                channel.expire(now)

@@ -42,7 +42,7 @@ class Running:
     def standing_still(self) -> Iterator[None]:
         """Hold the event loop, so that what is sent meanwhile becomes ready in one round of it."""
         inside, go_on = threading.Event(), threading.Event()
-        self.worker.call_soon(lambda: (inside.set(), go_on.wait(PATIENCE_SECONDS)))
+        self.worker.calls.append(lambda: (inside.set(), go_on.wait(PATIENCE_SECONDS)))
         assert inside.wait(PATIENCE_SECONDS)
         yield
         go_on.set()
@@ -62,7 +62,6 @@ def running(settings: Settings, configuration: dict[str, object]) -> Iterator[Ru
     listener = TCPSocket(("127.0.0.1", 0), cfg, log)
     worker = Worker(1, os.getppid(), [listener], SimpleNamespace(), 30, cfg, log)
     worker.wsgi = create_app(settings, fake_classifier())
-    worker.PIPE = os.pipe()
     address = listener.getsockname()
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -73,8 +72,6 @@ def running(settings: Settings, configuration: dict[str, object]) -> Iterator[Ru
         if thread.is_alive():
             server.stop()
         thread.join(PATIENCE_SECONDS)
-        for file in worker.PIPE:
-            os.close(file)
         worker.tmp.close()
         assert not thread.is_alive()
 
