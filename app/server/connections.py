@@ -68,10 +68,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Take what has come; a client that closes its side early is told so, unless it waits for its answer."""
         try:
             data = self.socket.recv(_READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.handle_close()
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self.handle_close()
             return
         if data:
             self.received(data)
@@ -114,8 +113,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """See, after anything has happened, what is held and what is waited for now."""
         requests = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
         arrived = [each.header_bytes_received + each.body_bytes_received for each in requests]
-        unsent_and_rest = self.total_outbufs_len + len(self.rest)
-        before, self.held_bytes = self.held_bytes, sum(arrived) + unsent_and_rest
+        before, self.held_bytes = self.held_bytes, sum(arrived) + self.total_outbufs_len + len(self.rest)
         self.connections.hold(self.held_bytes - before)
         wait = self._waits_for()
         if wait in ("request", "head", "body") and self.rest:
@@ -124,7 +122,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.connections.changed.append(self.file)
         elif wait == "end" and (self.has_left or (self.ends and not self.skips)):
             self.handle_close()
-        elif wait is not self.wait and self.connected:
+        elif wait != self.wait and self.connected:
             self._begin(wait)
 
     def _waits_for(self) -> Wait:
@@ -226,10 +224,9 @@ class Connections:
             channel.handle_close()
 
     def _make_room(self, newest: Channel) -> None:
-        """End the connection that has been idle for longest, or else the slowest; never the newest."""
-        latest = time.monotonic() - _IDLE_SECONDS
-        others = [channel for channel in self.channels if channel is not newest]
-        idle = (channel for channel in others if channel.wait in _IDLE and channel.since <= latest)
+        """End the connection that has been idle for longest, or else the slowest; never the newest or one in a thread."""
+        others = [each for each in self.channels if not (each is newest or each.requests)]
+        idle = (each for each in others if each.wait in _IDLE and each.since <= time.monotonic() - _IDLE_SECONDS)
         if victim := next(idle, None) or _slowest(others) or next(iter(others), None):
             victim.refuse(Overloaded("There are too many connections. Try again in a moment.", 1))
             victim.handle_close()

@@ -60,7 +60,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         elif not self.headers_finished and _NO_HEAD.match(self.header_plus):
             self.reject(BadRequest("This is not proper HTTP: a method, an address, and lines that end in CR LF."))
         if self.refusal is not None:
-            consumed += self._skip(len(data) - consumed)
+            consumed += self._skip(self.refusal, len(data) - consumed)
         if self.completed:
             self.expect_continue = False
             self._channel.rest = data[consumed:]
@@ -122,19 +122,18 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             except Overloaded as problem:
                 self.refusal = Refusal(problem, None)
 
-    def _skip(self, received: int) -> int:
+    def _skip(self, refusal: Refusal, received: int) -> int:
         """Take no more of the body; return how many of the bytes that were received belong to it.
 
         Many clients send all of it before they read the answer. The connection goes on after it unless its end is far
         away or not known, or the client waits for leave to send it.
         """
-        assert self.refusal is not None
         self.ends |= self.chunked or self.expect_continue or self.content_length > MAX_SKIPPED_BYTES
         rest = MAX_SKIPPED_BYTES if self.ends else self.content_length
         skipped = min(received, rest)
         self._channel.skips = rest - skipped
         self.body_rcv, self.completed = None, True
-        self.error = self.refusal.problem if self.refusal.answer else None
+        self.error = refusal.problem if refusal.answer else None
         return skipped
 
 

@@ -94,8 +94,7 @@ class Worker(base.Worker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.heap = IdleHeap()
-        self.loop = Loop()
+        self.heap, self.loop = IdleHeap(), Loop()
         self.calls: deque[Callable[[], object]] = (
             deque()
         )  # for the loop, from signal handlers, which interrupt anything
