@@ -18,6 +18,7 @@ __all__ = ["__version__", "create_app"]
 def create_app(settings: Settings | None = None, classifier: Classifier | None = None) -> flask.Flask:
     """Build the application; the model is loaded later, on first use or by a worker's warm-up.
 
+    `app/web/application.py` lists its hooks in their order, and creates the `Service` that holds all its parts.
     Without `settings` they are read from the environment; SettingsError names a variable with a bad value.
     """
     from .web.application import build  # the decoders and the command line import this package, and need no Flask

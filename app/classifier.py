@@ -108,7 +108,7 @@ class Classifier:
         self._decoders = decoders
         self.slots = Slots(cpus + SPARE_SLOTS)
         self._lanes = Lanes(self.slots, decoders)
-        self._batcher = Batcher(self._infer_batch, largest_batch=MAX_BATCH)
+        self._batcher = Batcher(self._infer_batch, max_batch=MAX_BATCH)
         self._last_success = 0.0
         self._asked_since = False
         self.failure: ModelUnavailable | None = None
@@ -253,7 +253,7 @@ class Classifier:
             decoded = time.monotonic()
             deadline.check()
             if not model.engine.batches:
-                inference, batch_size = model.engine.infer(photo.crop[None], alone=turn.alone), 1
+                inference, batch_size = model.engine.infer(photo.crop[None], alone=turn.is_exclusive), 1
         if model.engine.batches:
             inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()

@@ -42,10 +42,10 @@ from typing import Any, ClassVar
 
 
 class TopthreeError(Exception):
-    """The base of all failures that are ours; its text is one sentence for a person, `exit_status` a command's.
+    """The base of all our failures; its text is a sentence for a person, `exit_status` the status of a command.
 
-    The text may name files and hosts of this machine. `public` is what an HTTP answer says instead, where a failure
-    of this kind keeps the service from answering.
+    The text may name files and hosts of this machine. `public` is the text of an HTTP answer, if such a failure keeps
+    the service from answering.
     """
 
     exit_status: ClassVar[int] = 1
@@ -63,7 +63,7 @@ class KeysError(TopthreeError):
 
 
 class PlanError(TopthreeError):
-    """The service cannot run in what the machine, or its share of it, has."""
+    """The machine, or the share that the service may use, is too small."""
 
 
 class LabelsError(TopthreeError):
@@ -97,9 +97,11 @@ class Problem(TopthreeError):
     challenge: str | None = None
     accept_encoding: str | None = None
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, retry_after_seconds: int | None = None, *, challenge: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.retry_after_seconds = self.retry_after_seconds if retry_after_seconds is None else retry_after_seconds
+        self.challenge = challenge or self.challenge
 
     def as_dict(self) -> dict[str, Any]:
         """Build the members of an `application/problem+json` document (RFC 9457, section 3)."""
@@ -139,20 +141,14 @@ class Unauthorized(Problem):
     """The API key is missing or unknown; the header `WWW-Authenticate` says which."""
 
     status, slug, title = 401, "unauthorized", "A key is needed"
-
-    def __init__(self, detail: str, challenge: str = "Bearer") -> None:
-        super().__init__(detail)
-        self.challenge = challenge
+    challenge = "Bearer"
 
 
 class Forbidden(Problem):
     """The API key is disabled."""
 
     status, slug, title = 403, "forbidden", "The key is disabled"
-
-    def __init__(self, detail: str, challenge: str = "Bearer") -> None:
-        super().__init__(detail)
-        self.challenge = challenge
+    challenge = "Bearer"
 
 
 class NotFound(Problem):
@@ -196,7 +192,7 @@ class UnsupportedContentType(Problem):
 
 
 class UnsupportedImage(Problem):
-    """The file is not a photo in a supported format: text, SVG, PDF or ZIP, for example."""
+    """The file is not a photo of a supported kind: text, PDF, ZIP, a raw file or a 12-bit JPEG, for example."""
 
     status, slug, title = 415, "unsupported-image", "Not a photo of a known kind"
 
@@ -237,10 +233,6 @@ class RateLimited(Problem):
     status, slug, title = 429, "rate-limited", "Too many requests"
     retry_after_seconds = 1
 
-    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
-        super().__init__(detail)
-        self.retry_after_seconds = retry_after_seconds
-
 
 class HeaderTooLarge(Problem):
     """The request has more than 64 header fields, or one that is too long."""
@@ -265,10 +257,6 @@ class Overloaded(Problem):
 
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
-
-    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
-        super().__init__(detail)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class ModelUnavailable(Problem):
@@ -300,7 +288,7 @@ class Draining(Problem):
         self.in_flight = in_flight
 
     def as_dict(self) -> dict[str, Any]:
-        """Build the document with a member `in_flight`, where it is known."""
+        """Build the document, with a member `in_flight` if it is known."""
         return super().as_dict() | ({} if self.in_flight is None else {"in_flight": self.in_flight})
 
 

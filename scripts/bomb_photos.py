@@ -16,7 +16,7 @@ from heif_boxes import heic_cycle, heic_grid, heic_nested, with_size
 from PIL import Image
 
 SIDE = 8000
-# `hostile_plugin.py` looks for these in a BMP's reserved bytes.
+# `hostile_plugin.py` looks for these behind the end of a GIF.
 HOSTILE = {
     "spins": b"SPIN",
     "allocates": b"HOAR",
@@ -200,8 +200,7 @@ def _grow(data: bytes, size: int) -> bytes:
 
 
 def hostile(kind: str) -> bytes:
-    """Make a small BMP that passes every check; `hostile_plugin.py` then does to it what the kind says."""
+    """Make a small GIF that passes every check; `hostile_plugin.py` then does to it what the kind says."""
     encoded = io.BytesIO()
-    Image.new("RGB", (32, 32), "orange").save(encoded, "BMP")
-    data = encoded.getvalue()
-    return data[:6] + HOSTILE[kind] + data[10:]
+    Image.new("RGB", (32, 32), "orange").save(encoded, "GIF")
+    return encoded.getvalue() + HOSTILE[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def seeds() -> Iterator[tuple[str, bytes]]:
             picture.copy().save(out, kind, **(options | fresh))
             yield f"{kind.lower()}-{number}", out.getvalue()
     yield "tiled-tiff", _tiled_tiff()
+    yield "12-bit-tiff", _tiled_tiff(t258=12)
+    yield "planar-16-bit-tiff", _tiled_tiff(planes=3, t258=16, t262=2)
+    yield "inverted-16-bit-tiff", _tiled_tiff(t258=16, t262=0)
+    yield "half-float-tiff", _tiled_tiff(t258=16, t339=3)
+    yield "masked-bmp", _bmp(16, 3, bytes(range(256)) * 2)
+    yield (
+        "run-bmp",
+        _bmp(8, 1, (b"\x05\x01\x00\x03\x01\x02\x03\x00\x00\x02\x01\x00\x02\x07\x00\x00") * 15 + b"\x00\x01"),
+    )
     yield from ((path.stem, path.read_bytes()) for path in sorted(DATA.glob("*.heic")))
 
 
@@ -58,18 +68,27 @@ def _picture() -> Image.Image:
     return Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8))
 
 
-def _tiled_tiff() -> bytes:
-    """Write a grey TIFF of four tiles of 16 pixels, which Pillow reads but does not write."""
-    values = {256: 32, 257: 32, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16}
+def _tiled_tiff(planes: int = 1, **tags: int) -> bytes:
+    """Write a TIFF of four tiles of 16 pixels for each plane, which Pillow does not write; tags are t and a number."""
+    values = {256: 32, 257: 32, 258: 8, 259: 1, 262: 1, 277: planes, 284: 1 + (planes > 1), 322: 16, 323: 16}
+    values |= {int(tag[1:]): value for tag, value in tags.items()}
+    tiles, tile_bytes = 4 * planes, 32 * values[258]
     start = 8 + 2 + 12 * (len(values) + 2) + 4
-    offsets, pixels = start + 32, bytes(range(256)) * 4
-    entries = [(tag, 1, value) for tag, value in values.items()] + [(324, 4, start), (325, 4, start + 16)]
-    directory = b"".join(
-        tag.to_bytes(2, "little") + b"\x04\0" + n.to_bytes(4, "little") + v.to_bytes(4, "little")
-        for tag, n, v in entries
-    )
-    tables = (
-        b"".join((offsets + 256 * tile).to_bytes(4, "little") for tile in range(4)) + (256).to_bytes(4, "little") * 4
-    )
-    head = b"II*\0" + (8).to_bytes(4, "little") + len(entries).to_bytes(2, "little")
-    return head + directory + bytes(4) + tables + pixels
+    offsets = start + 8 * tiles
+    entries = [(tag, 1, value) for tag, value in values.items()] + [
+        (324, tiles, start),
+        (325, tiles, start + 4 * tiles),
+    ]
+    directory = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in sorted(entries))
+    tables = struct.pack(f"<{tiles}I", *range(offsets, offsets + tiles * tile_bytes, tile_bytes))
+    tables += struct.pack(f"<{tiles}I", *[tile_bytes] * tiles)
+    pixels = (bytes(range(256)) * (tiles * tile_bytes // 256 + 1))[: tiles * tile_bytes]
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + tables + pixels
+
+
+def _bmp(bits: int, compression: int, stored: bytes) -> bytes:
+    """Write a BMP of 16x16 pixels with masks or runs, which Pillow does not write."""
+    sizes = struct.pack("<IiiHHI5I", 40, 16, 16, 1, bits, compression, len(stored), 0, 0, 0, 0)
+    colours = struct.pack("<3I", 0xF00, 0xF0, 0xF) if bits == 16 else bytes(range(256)) * 4
+    start = 14 + len(sizes) + len(colours)
+    return b"BM" + struct.pack("<IHHI", start + len(stored), 0, 0, start) + sizes + colours + stored

@@ -1,7 +1,7 @@
-"""A decoder with faults that no guard recognises: some BMPs make it spin, allocate, crash, wait or run slowly.
+"""A decoder with faults that no guard recognises: some GIFs make it spin, allocate, crash, wait or run slowly.
 
 The fork server of the decoders imports this module if a trial or a test asks for it. It takes the place of Pillow's
-opener of BMP. If the four reserved bytes of a BMP name a deed, it is done before the pixels are decoded; any other BMP
+opener of GIF. If the last four bytes of a GIF name a deed, it is done before the pixels are decoded; any other GIF
 is decoded as usual. `bomb_photos.hostile` makes such files. The deeds imitate a native library with a flaw, so those
 that compute keep the GIL, as such code does.
 """
@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO
 
-from PIL import BmpImagePlugin, Image
+from PIL import GifImagePlugin, Image
 
-RESERVED = slice(6, 10)
+DEED_BYTES = 4
 SLOW_SECONDS = 0.5
 MANY_THREADS = 640
 LEAKED_BYTES = 40 * 2**20
@@ -105,14 +105,14 @@ DEEDS: dict[bytes, Callable[[], None]] = {
 }
 
 
-class HostileBmp(BmpImagePlugin.BmpImageFile):
-    """A BMP that does its deed before its pixels are decoded."""
+class HostileGif(GifImagePlugin.GifImageFile):
+    """A GIF that does its deed before its pixels are decoded."""
 
     def _open(self) -> None:
         start = self.fp.tell()
-        head = self.fp.read(RESERVED.stop)
-        self.fp.seek(start, os.SEEK_SET)
-        self._deed = DEEDS.get(head[RESERVED])
+        self.fp.seek(-DEED_BYTES, os.SEEK_END)
+        self._deed = DEEDS.get(self.fp.read(DEED_BYTES))
+        self.fp.seek(start)
         super()._open()
 
     def load(self) -> Image.core.PixelAccess | None:
@@ -123,8 +123,8 @@ class HostileBmp(BmpImagePlugin.BmpImageFile):
         return super().load()
 
 
-def _open(file: IO[bytes], name: str | bytes) -> HostileBmp:
-    return HostileBmp(file, name)
+def _open(file: IO[bytes], name: str | bytes) -> HostileGif:
+    return HostileGif(file, name)
 
 
-Image.register_open("BMP", _open, BmpImagePlugin._accept)
+Image.register_open("GIF", _open, GifImagePlugin._accept)

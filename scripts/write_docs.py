@@ -17,7 +17,7 @@ import click
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.model.records import RECORDS
+from app.model.records import RECORDS, ModelRecord
 from app.photos.formats import FORMATS, SUPPORTED
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
@@ -181,23 +181,6 @@ def format_list() -> str:
     return table(["Format", "Media type", "File names"], rows)
 
 
-def backbones() -> str:
-    """List the published models with their size, accuracy and licence."""
-    rows = (
-        (
-            code(row.name),
-            f"{row.parameters / 1e6:,.1f}",
-            f"{row.size_bytes / 1e6:,.0f}",
-            f"{row.geometry.crop}",
-            percentage(row.top1),
-            percentage(row.top5),
-            row.licence,
-        )
-        for row in RECORDS.values()
-    )
-    return table(["Model", "Parameters, millions", "Weights, MB", "Crop", "Top-1", "Top-5", "Licence"], rows)
-
-
 def percentage(value: float | None) -> str:
     """Return a percentage with one decimal; nothing if it is not known."""
     return "" if value is None else f"{value:.1f}%"
@@ -207,6 +190,20 @@ def targets() -> str:
     """List the targets of the Makefile that have a help text."""
     found = re.findall(r"^([a-z-]+):.* ## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     return table(["Command", "What it does"], ((code(f"make {name}"), meaning) for name, meaning in found))
+
+
+def backbones() -> str:
+    """List the models of `TOPTHREE_MODEL`."""
+    head = ["Name", "Size", "Parameters", "Side", "Top-1", "Top-5", "Licence", "Weights"]
+    return table(head, (backbone_row(record) for record in RECORDS.values()))
+
+
+def backbone_row(record: ModelRecord) -> list[str]:
+    """Return a model's row; it ends with the package of the weights, or how their SHA-256 begins."""
+    accuracy = [percentage(record.top1), percentage(record.top5)]
+    sizes = [f"{record.size_bytes / 1e6:.1f} MB", f"{record.parameters / 1e6:.1f} million", str(record.geometry.crop)]
+    place = code(record.package.replace("_", "-")) if record.package else code(record.sha256[:8])
+    return [code(record.name), *sizes, *accuracy, record.licence, place]
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -171,13 +171,14 @@ def test_a_user_without_a_home_needs_only_the_cache():
 
 UNKNOWN_USER = """
 import os
+from app.errors import SettingsError
 from app.settings import Settings
 os.environ.pop("HOME", None)
 os.setuid(54321)
 print(Settings.from_environment({"TOPTHREE_CACHE": "/o"}).torch_hub)
 try:
     Settings.from_environment({})
-except ValueError as error:
+except SettingsError as error:
     print(error)
 """
 

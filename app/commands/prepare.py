@@ -17,11 +17,9 @@ from pathlib import Path
 
 import click
 
-from ..errors import BundleError, WeightsError
+from ..errors import BundleError
 from ..model.artifact import Manifest, ensure_prepared
 from ..model.artifact_writer import describe, publish
-from ..model.engines import import_openvino
-from ..model.heads import head_bytes
 from ..model.labels import load_labels
 from ..model.opening import open_bundle
 from ..model.weights import Weights
@@ -83,28 +81,10 @@ def _unpack(settings: Settings, bundle: Path, calibrate: Path | None, *, quiet: 
 
 
 def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
-    """Trace the torch model and save it as a float32 OpenVINO graph."""
-    openvino = import_openvino()
-    import torch
-
+    """Load the weights into their network and save it as the graph that serves."""
     from ..model.backbones import load_backbone
-    from ..model.backbones.head_reading import read_head_of
+    from ..model.backbones.converting import save_graph
 
     classes = len(load_labels(settings.labels))
-    backbone = load_backbone(weights, classes)
-    side = weights.record.geometry.crop
-    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be taken for a constant
-    with torch.no_grad():
-        _, features = backbone(example[:1])
-        if features.ndim != 4:
-            raise WeightsError(f"{weights.record.name} has no feature map of channels, height and width.")
-        program = torch.export.export(backbone, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    model = openvino.convert_model(program)
-    model.reshape([-1, side, side, 3])
-    model.inputs[0].get_tensor().set_names({"pixels"})
-    for output, name in zip(model.outputs, ("logits", "features"), strict=True):
-        output.get_tensor().set_names({name})
-    # Left alone, save_model halves the weights to 16 bits and the answers move.
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    (folder / "classifier.npy").write_bytes(head_bytes(read_head_of(backbone.head, features)))
+    save_graph(load_backbone(weights, classes), weights.record.geometry.crop, folder)
     return describe(weights, folder, precision="fp32", classes=classes)

@@ -71,7 +71,7 @@ def fetch(url: str, target: Path, expected: Expected, *, progress: Progress | No
     except httpx.InvalidURL as error:
         raise WeightsError("The address to download the weights from is not a valid one.") from error
     except OSError as error:
-        if is_full(target.parent, error, expected.size_bytes):
+        if is_full(target.parent, error, expected.max_bytes):
             raise WeightsError(no_room(target.parent)) from error
         raise WeightsError(f"{target} cannot be written: {error.strerror or error}.") from error
 

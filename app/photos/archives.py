@@ -79,10 +79,10 @@ def read_archive(
     if not files:
         raise NoPhoto("The archive holds no file. Pack at least one photo.")
     if len(files) > max_entries:
-        raise TooLarge(f"{len(files)} photos are more than the {max_entries} of one batch.")
+        raise TooLarge(f"The archive holds {len(files)} files, more than the {max_entries} of one batch.")
     size = sum(entry.file_size for _, entry in files if entry.file_size <= max_entry_bytes)
     if size > max_bytes:
-        raise TooLarge(f"The photos in the archive have more than {max_bytes:,} bytes. Send fewer at a time.")
+        raise TooLarge(f"The files in the archive have more than {max_bytes:,} bytes. Send fewer at a time.")
     admit(size)
     view = memoryview(data)
     return [Entry(name, _read(view, entry, max_entry_bytes)) for name, entry in files]

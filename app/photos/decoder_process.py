@@ -66,6 +66,8 @@ class DecoderProcess:
         self.status = signal.SIGKILL.value  # until the fork server says otherwise
         self._usage = Usage(pid)
         self._initial_bytes = {resource.RLIMIT_DATA: data_bytes, resource.RLIMIT_AS: mapped_bytes + _RESERVED_BYTES}
+        self._hard_limits: dict[int, int] = {}
+        self._allowed_bytes = 0
         self._can_be_limited = hasattr(resource, "prlimit")
         self._photos = 0
         self._begun = 0.0
@@ -111,15 +113,18 @@ class DecoderProcess:
     def _limit_memory(self, allowed_bytes: int) -> None:
         """Limit its data, and all that it maps: even pages that are only read need page tables, which no limit counts.
 
-        If the whole service is under a lower limit, that one stays.
+        If the whole service is under a lower limit, that one stays. Most photos have the limit of the one before them.
         """
-        if not self._can_be_limited:
+        allowed_bytes = -(-allowed_bytes // MEBI) * MEBI
+        if not self._can_be_limited or allowed_bytes == self._allowed_bytes:
             return
         try:
             for kind, initial_bytes in self._initial_bytes.items():
-                limit = initial_bytes + allowed_bytes + _SLACK_BYTES
-                _, hard = resource.prlimit(self.pid, kind)
+                if kind not in self._hard_limits:
+                    self._hard_limits[kind] = resource.prlimit(self.pid, kind)[1]
+                limit, hard = initial_bytes + allowed_bytes + _SLACK_BYTES, self._hard_limits[kind]
                 resource.prlimit(self.pid, kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+            self._allowed_bytes = allowed_bytes
         except ProcessLookupError:  # it has ended, as the caller is about to see
             return
         except PermissionError as error:

@@ -18,8 +18,9 @@ _FLOOR = 0.35
 _OUTSIDE = 0.62
 
 # From dark blue to yellow, brighter with every step, so that people who confuse red and green read it in order.
-# The page's script has the same stops.
-STOPS = np.array([(38, 20, 90), (44, 82, 150), (32, 145, 140), (128, 196, 84), (253, 231, 60)], np.float32)
+# The page's script gets them with the page.
+COLOURS = ((38, 20, 90), (44, 82, 150), (32, 145, 140), (128, 196, 84), (253, 231, 60))
+STOPS = np.array(COLOURS, np.float32)
 
 Floats = npt.NDArray[np.float32]
 Grid = list[list[float]]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +51,8 @@ from .tiff_layout import (
 # Numbers that are converted at once.
 _BLOCK_NUMBERS = 1 << 17
 
-Numbers = npt.NDArray[Any]
+Numbers = npt.NDArray[np.generic]
+Unsigned = npt.NDArray[np.unsignedinteger]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -127,7 +127,7 @@ class _Pixels:
         """Return the number of full opacity, and of white where all numbers have one meaning."""
         if self._layout.sample_format == FLOAT:
             return 1
-        return float(2 ** (self._layout.bits - (self._layout.sample_format == SIGNED)) - 1)
+        return (1 << self._layout.bits - (self._layout.sample_format == SIGNED)) - 1
 
     def _blocks(self) -> Iterator[tuple[int, Numbers]]:
         """Yield some rows at a time: where they begin, and their numbers, of shape (rows, width, used samples)."""
@@ -147,10 +147,10 @@ class _Pixels:
         if layout.predictor == FLOATING:
             numbers = _undo_floating_predictor(parts, shape, layout.bits // 8)
         else:
-            numbers = _read_unsigned(parts, layout.bits, self._order)[..., : shape[2] * samples].reshape(shape)
+            stored = _read_unsigned(parts, layout.bits, self._order)[..., : shape[2] * samples].reshape(shape)
             if layout.predictor == HORIZONTAL:
-                numbers = np.cumsum(numbers, axis=2, dtype=numbers.dtype)
-            numbers = _with_type(numbers, layout.bits, layout.sample_format)
+                stored = np.cumsum(stored, axis=2, dtype=stored.dtype)
+            numbers = _with_type(stored, layout.bits, layout.sample_format)
         whole = numbers.reshape(len(rows), -1, samples)[:, : layout.width]
         return whole[..., : layout.used_samples] if layout.planes == 1 else whole
 
@@ -204,7 +204,7 @@ def _with_directory(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
     return b"".join([head, data[header:], bytes(len(data) % 2), directory, values])
 
 
-def _read_unsigned(parts: Bytes, bits: int, order: str) -> Numbers:
+def _read_unsigned(parts: Bytes, bits: int, order: str) -> Unsigned:
     """Read the last axis of packed bytes as unsigned numbers; those that are not whole bytes begin at the high bit."""
     if bits in (8, 16, 32, 64):
         whole = np.ascontiguousarray(parts).view(f"{order}u{bits // 8}")
@@ -224,13 +224,14 @@ def _read_unsigned(parts: Bytes, bits: int, order: str) -> Numbers:
     return numbers.astype(numbers.dtype.newbyteorder("="))
 
 
-def _with_type(numbers: Numbers, bits: int, sample_format: int) -> Numbers:
+def _with_type(numbers: Unsigned, bits: int, sample_format: int) -> Numbers:
     """Take unsigned numbers of some bits as what they are."""
     if sample_format == FLOAT:
         return numbers.view(f"f{bits // 8}")
     if sample_format == SIGNED:
         spare = 8 * numbers.dtype.itemsize - bits
-        return (numbers << spare).view(f"i{numbers.dtype.itemsize}") >> spare
+        signed: npt.NDArray[np.signedinteger] = (numbers << spare).view(f"i{numbers.dtype.itemsize}")
+        return signed >> spare
     return numbers
 
 
@@ -246,8 +247,8 @@ def _undo_floating_predictor(parts: Bytes, shape: tuple[int, ...], size: int) ->
 def _to_8_bits(numbers: Numbers, black: float, white: float) -> Bytes:
     """Scale numbers so that black is 0 and white 255; what is no number is black."""
     if numbers.dtype in (np.uint8, np.uint16):
-        levels = np.arange(np.iinfo(numbers.dtype).max + 1, dtype=np.float32)
-        return _scaled(levels, black, white)[numbers]
+        levels = np.arange(1 << 8 * numbers.dtype.itemsize, dtype=np.float32)
+        return _scaled(levels, black, white)[numbers.astype(np.intp)]
     return _scaled(numbers.astype(np.float64 if numbers.dtype.itemsize == 8 else np.float32), black, white)
 
 

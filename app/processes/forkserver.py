@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import selectors
 import signal
@@ -24,15 +25,20 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from enum import IntEnum
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from . import sandbox
 from .channel import Channel, Disconnected
 from .memory import limit_heaps
 
+log = logging.getLogger(__name__)
+
+_MAX_ERROR_BYTES = 8 * 1024
 _COMMAND = struct.Struct("=Bq")
 _EVENT = struct.Struct("=Bqq")
 
@@ -64,6 +70,9 @@ class ForkServer:
 
     def __init__(self, module: str, input_bytes: int, *, extra_modules: tuple[str, ...] = ()) -> None:
         self._socket, theirs = socket.socketpair()
+        # Not the worker's: a traceback would be many lines of no form in its log.
+        self._errors = _memory_file()
+        self._closing = threading.Lock()
         arguments = [
             sys.executable,
             "-P",
@@ -79,6 +88,7 @@ class ForkServer:
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=self._errors,
                 pass_fds=[theirs.fileno()],
                 # Linear algebra on one thread: a process that forks may have no other.
                 env={"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
@@ -117,12 +127,30 @@ class ForkServer:
         return Event(kind), first, second
 
     def close(self) -> None:
-        """End the fork server and its children, and wait for it."""
+        """End the fork server and its children, wait for it, and log what it wrote to standard error."""
         with suppress(OSError):  # a thread that waits for events wakes up
             self._socket.shutdown(socket.SHUT_RDWR)
         self._process.kill()
         self._process.wait()
         self._socket.close()
+        self._log_errors()
+
+    def _log_errors(self) -> None:
+        with self._closing:
+            if self._errors.closed:  # two threads may close at once
+                return
+            with self._errors:
+                self._errors.seek(0)
+                text = self._errors.read(_MAX_ERROR_BYTES).decode("utf-8", "replace").strip()
+        if text:
+            log.warning("The process that starts the decoders wrote: %s", text)
+
+
+def _memory_file() -> BinaryIO:
+    """Open a file without a name, in memory where the system can."""
+    if not hasattr(os, "memfd_create"):
+        return tempfile.TemporaryFile()
+    return os.fdopen(os.memfd_create("topthree-errors", os.MFD_CLOEXEC), "w+b")
 
 
 def main(control: int, input_bytes: int, module: str, *extra_modules: str) -> None:

@@ -1,8 +1,8 @@
-"""Answers kept for the next who asks the same, and one computation for all who ask the same at once.
+"""Cached responses, and one computation for all requests that ask for the same at once.
 
-An answer depends on the photo's bytes, the model, the parameters and our own version alone, so its key holds
-these four and nothing ever expires; what was not used for longest makes room. The bound is in bytes. Where callers
-need keys, the caller's name is the fifth, so that nobody learns from the time of an answer what others have sent.
+A response depends only on the photo's bytes, the model, the parameters and our own version. Its key holds these four,
+so nothing ever expires; the least recently used response is dropped first. The limit is in bytes. If callers need API
+keys, the caller's name is part of the key too: otherwise the time of an answer would show what others have sent.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .scheduling import NO_DEADLINE, Deadline
 
 Source = Literal["miss", "hit", "shared"]
 
-# Ends with the answer, with the problem of the photo, or with None where it failed for reasons of its own.
+# The result is the response, the problem of the photo, or None if the computation failed for another reason.
 _Flight = Future[bytes | Problem | None]
 
-# What an entry takes beside its bytes: key, digest, links. Measured with tracemalloc, rounded up.
+# The memory of an entry besides its bytes: key, digest, links. Measured with tracemalloc, rounded up.
 ENTRY_BYTES = 1024
 
 
 class ResultCache:
-    """At most `max_bytes` of answers, least recently used first out; with 0 many still share one computation."""
+    """A least-recently-used cache of at most `max_bytes`; with 0, concurrent requests still share a computation."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -35,16 +35,15 @@ class ResultCache:
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._flights: dict[Hashable, _Flight] = {}
         self.bytes = 0
-        self.waiting = 0
 
     def get_or_compute(
         self, key: Hashable, compute: Callable[[], bytes], deadline: Deadline = NO_DEADLINE
     ) -> tuple[bytes, Source]:
-        """Return the answer of `key`, and whether it was kept ("hit"), is another's ("shared") or new ("miss").
+        """Return the response, and whether it was cached ("hit"), computed for another request ("shared") or new.
 
-        Raises what `compute` raises. A failure is never kept; those who share the flight share it where the photo
-        is at fault, and try by themselves where the fault was the other's: a deadline, say. DeadlineExceeded is
-        raised where another's computation takes longer than this caller's deadline.
+        Raises what `compute` raises. A failure is never cached. Requests that wait for the same computation share its
+        failure if it is the photo's fault; otherwise, after a missed deadline for example, each tries on its own.
+        DeadlineExceeded is raised if the other request's computation takes longer than this caller's deadline.
         """
         while True:
             with self._lock:
@@ -57,7 +56,6 @@ class ResultCache:
                 if flight is None:
                     flight = self._flights[key] = Future()
                     break
-                self.waiting += 1
             shared = self._share(flight, deadline)
             if shared is not None:
                 metrics.count_cache("shared")
@@ -67,14 +65,11 @@ class ResultCache:
         return self._fly(key, flight, compute), "miss"
 
     def _share(self, flight: _Flight, deadline: Deadline) -> bytes | None:
-        """Wait for another's computation; None where it failed for reasons of its own."""
+        """Wait for another request's computation; return None if it failed, but not because of the photo."""
         try:
             outcome = flight.result(deadline.remaining_seconds)
         except TimeoutError:
             raise DeadlineExceeded("The deadline passed while another request computed the same photo.") from None
-        finally:
-            with self._lock:
-                self.waiting -= 1
         if isinstance(outcome, Problem):
             raise outcome
         return outcome
@@ -92,7 +87,7 @@ class ResultCache:
         return outcome
 
     def _land(self, key: Hashable, answer: bytes | Problem | None) -> None:
-        """End a flight and keep its answer, if it fits, in one step, so that nobody computes it again between."""
+        """End a computation and cache its response, if it fits, in one step, so that none is computed in between."""
         with self._lock:
             del self._flights[key]
             if not isinstance(answer, bytes) or len(answer) + ENTRY_BYTES > self._max_bytes:

@@ -32,8 +32,8 @@ class Lanes:
     ) -> Iterator[tuple[Decoded, Turn]]:
         """Decode a photo and hold a slot while the caller computes; `Turn.waited_seconds` adds up all waits for slots.
 
-        Raises what `Decoders.attempt` raises; TooCostly where the header promises more than one photo may take;
-        DeadlineExceeded and ClientClosedRequest; Overloaded where the wait for the long lane takes the whole deadline.
+        Raises what `Decoders.attempt` raises; TooCostly if the header promises more than one photo may take;
+        DeadlineExceeded and ClientClosedRequest; Overloaded if the wait for the long lane takes the whole deadline.
         """
         with ExitStack() as stack:
             turn = stack.enter_context(self.slots.take(deadline))

@@ -6,7 +6,7 @@ Three parts, in the order that a photo meets them, once `Admission` has admitted
 - `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors, so
   that the work of many requests is not interleaved on one core. Waiting requests are served in the order of arrival,
   which keeps the slowest answer near the median; only long photos let short ones pass (`lanes`). A request that is
-  alone may use the whole machine, and `Turn.alone` says so at the moment it matters.
+  alone may use the whole machine, which `Turn.is_exclusive` says.
 - `Batcher`, on a GPU. One thread feeds the device; whatever waits when the device becomes free is the next
   batch. There is no waiting window: a lone photo is never delayed, and load itself makes the batches.
 
@@ -40,23 +40,23 @@ _TOO_LATE = "The deadline passed before the photo was answered."
 
 @dataclass(frozen=True)
 class Deadline:
-    """Until when an answer is of use, by the monotonic clock, and whether its client has left."""
+    """The time until which an answer is useful, by the monotonic clock, and whether its client has disconnected."""
 
     expires: float = math.inf
     is_abandoned: Callable[[], bool] = bool
 
     @property
     def remaining_seconds(self) -> float | None:
-        """Return the seconds that are left, at least 0; None without an end."""
+        """Return the remaining seconds, at least 0; None if there is no limit."""
         return None if self.expires == math.inf else max(0.0, self.expires - time.monotonic())
 
     @property
     def is_over(self) -> bool:
-        """Return whether an answer would be of no use any more."""
+        """Return whether an answer would come too late."""
         return self.remaining_seconds == 0 or self.is_abandoned()
 
     def check(self, needed_seconds: float = 0.0) -> None:
-        """Raise DeadlineExceeded where too little time is left, ClientClosedRequest when the client has left."""
+        """Raise DeadlineExceeded if too little time is left, ClientClosedRequest if the client has disconnected."""
         left = self.remaining_seconds
         if left is not None and left <= needed_seconds:
             raise DeadlineExceeded(_TOO_LATE)
@@ -118,7 +118,7 @@ class Turn:
         self.is_held = True
 
     @property
-    def alone(self) -> bool:
+    def is_exclusive(self) -> bool:
         """Return whether this is, right now, the only request, here and in other processes."""
         return self._slots.in_flight == 1 and not self._slots.elsewhere()
 
@@ -132,7 +132,7 @@ class Turn:
 class Slots:
     """A number of slots, handed over in the order of arrival.
 
-    Long photos hold all but one of them at most (the only one, where there is one), so that a short photo never has to
+    Long photos hold all but one of them at most (or the only one), so that a short photo never has to
     wait for a long one.
     `elsewhere` counts the requests that other processes have in flight on the same processors.
     """
@@ -148,11 +148,6 @@ class Slots:
         self.in_flight = 0
 
     @property
-    def waiting(self) -> int:
-        """Count the requests that wait for a slot."""
-        return len(self._waiting)
-
-    @property
     def expected_seconds(self) -> float:
         """Estimate how long it would take to answer one photo more, its wait included; 0 while no request waits."""
         waiting = len(self._waiting)
@@ -164,7 +159,7 @@ class Slots:
 
     @contextmanager
     def take(self, deadline: Deadline = NO_DEADLINE, *, is_long: bool = False) -> Iterator[Turn]:
-        """Hold a slot; raises DeadlineExceeded or ClientClosedRequest where its turn comes too late."""
+        """Hold a slot; raises DeadlineExceeded or ClientClosedRequest if its turn comes too late."""
         arrived = time.monotonic()
         with metrics.counting_waiting():
             has_waited = self._acquire(deadline, is_long)
@@ -219,7 +214,7 @@ class Slots:
             self._note_handover()
 
     def _note_handover(self) -> None:
-        """Measure the time between two handovers; all slots were held in between, so it depends on the work alone."""
+        """Measure the time between two handovers; all slots were held in between, so it depends only on the work."""
         now = time.monotonic()
         if self._last_handover is not None:
             self._seconds_between = moving_mean(self._seconds_between, now - self._last_handover)
@@ -227,18 +222,13 @@ class Slots:
 
 
 class MemoryBudget:
-    """Memory for photos that take more than most, handed out in the order of arrival."""
+    """Memory for large photos, handed out in the order of arrival."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self._free_bytes = total_bytes
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
-
-    @property
-    def waiting(self) -> int:
-        """Count the photos that wait for memory."""
-        return len(self._waiting)
 
     @contextmanager
     def reserve(self, size: int, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
@@ -268,16 +258,16 @@ class MemoryBudget:
 class Batcher(Generic[Item, Result]):
     """Compute items in batches on one thread, which starts with the first item and ends with `close`."""
 
-    def __init__(self, compute: Callable[[Sequence[Item]], Sequence[Result]], *, largest_batch: int) -> None:
+    def __init__(self, compute: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int) -> None:
         self._compute = compute
-        self._largest_batch = largest_batch
+        self._max_batch = max_batch
         self._waiting: deque[tuple[Item, Deadline, Future[Result]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def submit(self, item: Item, deadline: Deadline = NO_DEADLINE) -> Future[Result]:
-        """Queue an item, whose future fails where its deadline passes first; raises Overloaded after `close`."""
+        """Queue an item, whose future fails if its deadline passes first; raises Overloaded after `close`."""
         future: Future[Result] = Future()
         with self._changed:
             if self._closed:
@@ -290,7 +280,7 @@ class Batcher(Generic[Item, Result]):
         return future
 
     def close(self) -> None:
-        """Compute what waits, then end the thread."""
+        """Compute the waiting items, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -304,18 +294,18 @@ class Batcher(Generic[Item, Result]):
     def _next_batch(self) -> list[tuple[Item, Deadline, Future[Result]]]:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            count = min(len(self._waiting), self._largest_batch)
+            count = min(len(self._waiting), self._max_batch)
             return [self._waiting.popleft() for _ in range(count)]
 
     def _deliver(self, batch: Sequence[tuple[Item, Future[Result]]]) -> None:
-        """Compute a batch; where that fails, compute its items one by one, so that only the bad one fails."""
+        """Compute a batch; if that fails, compute its items one by one, so that only the bad one fails."""
         if not batch:
             return
         try:
             results = self._compute([item for item, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results came back for {len(batch)} items.")
-        except Exception as error:  # whatever it is belongs to the waiting callers, not to this thread
+        except Exception as error:  # any failure belongs to the waiting callers, not to this thread
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
             else:
@@ -327,7 +317,7 @@ class Batcher(Generic[Item, Result]):
 
 
 def _is_due(deadline: Deadline, future: Future[Result]) -> bool:
-    """Return whether an item is still to be computed; if not, its future fails with the reason."""
+    """Return whether an item must still be computed; if not, its future fails with the reason."""
     try:
         deadline.check()
     except (DeadlineExceeded, ClientClosedRequest) as error:

@@ -224,7 +224,7 @@ class Connections:
             channel.handle_close()
 
     def _make_room(self, newest: Channel) -> None:
-        """End the connection that has been idle for longest, or else the slowest; never the newest or one in a thread."""
+        """End the connection that is idle for longest, or the slowest; never the newest, nor one in a thread."""
         others = [each for each in self.channels if not (each is newest or each.requests)]
         idle = (each for each in others if each.wait in _IDLE and each.since <= time.monotonic() - _IDLE_SECONDS)
         if victim := next(idle, None) or _slowest(others) or next(iter(others), None):

@@ -7,10 +7,9 @@ import re
 import secrets
 import sys
 import threading
-import warnings
 from collections import deque
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -21,7 +20,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 REQUESTS_LOGGER = "app.requests"
-# The logger of Python's warnings, named as in `logging.captureWarnings`.
+# The logger of `logging.captureWarnings`.
 WARNINGS_LOGGER = "py.warnings"
 ID_HEADER = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -53,6 +52,8 @@ class RequestFilter(logging.Filter):
             record.request_id = request_id.get()
         if trace_id.get():
             record.trace_id = trace_id.get()
+        if record.name == WARNINGS_LOGGER:
+            record.msg, record.args = record.getMessage().strip(), None
         if not self._addresses and record.name.startswith(("gunicorn", "app.server")):
             record.msg, record.args = _ADDRESS.sub("ip=-", record.getMessage()), None
         return True
@@ -108,24 +109,9 @@ def capture_stray_messages() -> None:
 
     These are warnings, exceptions that end a thread, and exceptions while an object is destroyed.
     """
-    warnings.showwarning = _log_warning
+    logging.captureWarnings(True)
     threading.excepthook = _log_end_of_thread
     sys.unraisablehook = _log_unraisable
-
-
-def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    text = f"{filename}:{lineno}: {category.__name__}: {message}"
-    if file is None:
-        logging.getLogger(WARNINGS_LOGGER).warning("%s", text)
-    else:
-        file.write(text + "\n")
 
 
 def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:

@@ -58,7 +58,7 @@ def announce(settings: Settings) -> None:
         enabled = sum(key.enabled for key in keys)
         log.info("Keys: %d of %d in %s are enabled.", enabled, len(keys), path)
         if not enabled:
-            log.warning("No key in %s is enabled: nobody can use the API.", path)
+            log.warning("No key in %s is enabled: no client can use the API.", path)
         if is_writable_by_others(path):
             log.warning("%s is writable by other users, who could add their own keys. Run: chmod go-w %s", path, path)
     if not settings.is_loopback:
@@ -94,16 +94,16 @@ def check_key(keys: KeySet, token: str) -> str:
     """Return the name of the key, or raise Unauthorized or Forbidden with a challenge (RFC 6750, section 3)."""
     challenge = f'Bearer realm="{REALM}"'
     if not token:
-        raise Unauthorized("This needs a key, in the header 'Authorization: Bearer KEY'.", challenge)
+        raise Unauthorized("This needs a key, in the header 'Authorization: Bearer KEY'.", challenge=challenge)
     key = keys.find(token)
     if key is None:
         raise Unauthorized(
             "This key is not known here.",
-            f'{challenge}, error="invalid_token", error_description="The key is not known"',
+            challenge=f'{challenge}, error="invalid_token", error_description="The key is not known"',
         )
     if not key.enabled:
         raise Forbidden(
             "This key is disabled. The administrator can enable it, or give you another.",
-            f'{challenge}, error="invalid_token", error_description="The key is disabled"',
+            challenge=f'{challenge}, error="invalid_token", error_description="The key is disabled"',
         )
     return key.name

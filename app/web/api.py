@@ -52,23 +52,6 @@ def predict() -> flask.Response:
     return _json_of_photo(rendered)
 
 
-@blueprint.post("/embed")
-@operation({JSON: schemas.Embedding, NPY: BINARY}, takes="photo", parameters=("normalize",))
-def embed() -> flask.Response:
-    """Return the model's embedding of one photo.
-
-    It is the spatial mean of the last feature map, float32. `.npy` is NumPy's own format, one dimension.
-    """
-    refuse_unknown("normalize")
-    normalize, as_npy = flag_parameter("normalize"), _prefers(NPY)
-    answerer = current_answerer()
-    rendered = answerer.embed(read_photo(), normalize=normalize, as_npy=as_npy)
-    response = flask.Response(rendered.body, mimetype=NPY) if as_npy else _json_of_photo(rendered)
-    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
-    response.vary.add("Accept")
-    return response
-
-
 @blueprint.post("/predict/batch")
 @operation({JSON: schemas.Batch, NDJSON: TEXT}, takes="photos", parameters=CHOICES)
 def predict_batch() -> flask.Response:
@@ -85,6 +68,23 @@ def predict_batch() -> flask.Response:
     answers = answerer.predict_many([entry.photo for entry in entries], parameters)
     model = answerer.load_model()
     response = _stream(entries, answers, model) if as_lines else _batch(entries, dict(answers), model)
+    response.vary.add("Accept")
+    return response
+
+
+@blueprint.post("/embed")
+@operation({JSON: schemas.Embedding, NPY: BINARY}, takes="photo", parameters=("normalize",))
+def embed() -> flask.Response:
+    """Return the model's embedding of one photo.
+
+    It is the spatial mean of the last feature map, float32. `.npy` is NumPy's own format, one dimension.
+    """
+    refuse_unknown("normalize")
+    normalize, as_npy = flag_parameter("normalize"), _prefers(NPY)
+    answerer = current_answerer()
+    rendered = answerer.embed(read_photo(), normalize=normalize, as_npy=as_npy)
+    response = flask.Response(rendered.body, mimetype=NPY) if as_npy else _json_of_photo(rendered)
+    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
     response.vary.add("Accept")
     return response
 

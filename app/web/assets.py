@@ -1,4 +1,4 @@
-"""The page's static files: addressed by what they hold, compressed once, kept by browsers for a year.
+"""The page's static files: addressed by their content, compressed once, cached by browsers for a year.
 
 The digest in an address is that of all files together, so that a script finds the modules it imports, by their
 relative names, in the same version as itself.
@@ -25,13 +25,13 @@ MIMETYPES = {
     ".webp": "image/webp",
 }
 _ALREADY_COMPRESSED = (".webp", ".ico")
-# Below this a page fits into one packet either way.
-_SMALLEST_COMPRESSED_BYTES = 1024
+# A smaller page fits into one packet in any case.
+_MIN_COMPRESSED_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One static file: its bytes, the same compressed where that is of use, and its type."""
+    """One static file: its bytes, also compressed if that makes them smaller, and its type."""
 
     body: bytes
     compressed: bytes | None
@@ -39,7 +39,7 @@ class Asset:
 
 
 class Assets:
-    """All files of a folder whose kind the page uses, read once."""
+    """All files of a folder that have a suffix of `MIMETYPES`, read once."""
 
     def __init__(self, folder: Path) -> None:
         paths = [path for path in sorted(folder.rglob("*")) if path.suffix in MIMETYPES]
@@ -56,7 +56,7 @@ class Assets:
         return f"static/{self.digest}/{name}"
 
     def names(self, prefix: str, suffix: str) -> list[str]:
-        """List the files whose names begin and end so."""
+        """List the files whose names have this prefix and this suffix."""
         return [name for name in self._assets if name.startswith(prefix) and name.endswith(suffix)]
 
     def get(self, name: str) -> Asset | None:
@@ -71,7 +71,7 @@ def read_assets(folder: Path) -> Assets:
 
 
 def asset_response(asset: Asset, *, is_current: bool) -> flask.Response:
-    """Answer with a static file; `is_current` tells whether the address names this very version."""
+    """Return a static file; `is_current` says whether the address names this version of it."""
     takes_gzip = asset.compressed is not None and _takes_gzip()
     response = flask.make_response(asset.compressed if takes_gzip else asset.body)
     response.headers["Content-Type"] = asset.content_type
@@ -84,12 +84,12 @@ def asset_response(asset: Asset, *, is_current: bool) -> flask.Response:
 
 
 def compress_page(response: flask.Response) -> flask.Response:
-    """Compress a page for a browser that takes it; other answers pass as they are."""
+    """Compress a page for a browser that accepts it; return any other answer unchanged."""
     if response.mimetype != "text/html" or response.direct_passthrough:
         return response
     response.vary.add("Accept-Encoding")
     body = response.get_data()
-    if _takes_gzip() and len(body) >= _SMALLEST_COMPRESSED_BYTES and "Content-Encoding" not in response.headers:
+    if _takes_gzip() and len(body) >= _MIN_COMPRESSED_BYTES and "Content-Encoding" not in response.headers:
         response.set_data(gzip.compress(body, compresslevel=6, mtime=0))
         response.headers["Content-Encoding"] = "gzip"
     return response

@@ -24,7 +24,7 @@ MAX_HEADER_LINE_BYTES = 8190
 MAX_HEADER_BYTES = MAX_PARTS * 1024
 # Ways to write a part that leave its bytes as they are (RFC 2045, section 6.2).
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
-_BINARY_TYPES = ("application/octet-stream", "binary/octet-stream")
+BINARY_TYPES = ("application/octet-stream", "binary/octet-stream")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Part:
     @property
     def is_file(self) -> bool:
         """Return whether the header makes the part a file: by a file name, or the type of a picture or of bytes."""
-        return (
-            self.filename is not None or self.content_type.startswith("image/") or self.content_type in _BINARY_TYPES
-        )
+        return self.filename is not None or self.content_type.startswith("image/") or self.content_type in BINARY_TYPES
 
     def decode(self) -> bytes:
         """Return the file's bytes, where `Content-Transfer-Encoding` says base64 without it.

@@ -1,7 +1,7 @@
 """API keys: 256 random bits each, of which a file keeps only the SHA-256, with a name and a state, one key a line.
 
-A digest without salt and without deliberate slowness is right here, and wrong for passwords: nobody guesses 256
-random bits, however fast they can try.
+A digest without salt and without deliberate slowness is right here, and wrong for passwords: 256 random bits cannot be
+guessed, however fast the guesses are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import KeysError
 
-PREFIX = "tt_"  # so that people, and scanners for leaked secrets, know one when they see it
+PREFIX = "tt_"  # so that people, and scanners for leaked secrets, recognise a key
 RANDOM_BYTES = 32
 STATES = ("enabled", "disabled")
 NAME_RULE = "a name has at most 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
@@ -28,7 +28,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
 
 @dataclass(frozen=True)
 class Key:
-    """One line of a keys file; `digest` is the SHA-256 of the key itself, which nobody keeps."""
+    """One line of a keys file; `digest` is the SHA-256 of the key itself, which is not stored."""
 
     name: str
     enabled: bool
@@ -36,25 +36,25 @@ class Key:
 
     @property
     def state(self) -> str:
-        """Name the state as the file does."""
+        """Return the state in the words of the file."""
         return STATES[0] if self.enabled else STATES[1]
 
     def as_line(self) -> str:
-        """Write the key as its line in the file, without the line's end."""
+        """Return the key's line in the file, without the line end."""
         return f"{self.name}  {self.state}  {self.digest.hex()}"
 
 
 @dataclass(frozen=True)
 class KeySet:
-    """All keys of a file, in its order; `lines` holds the number of each one's line, from 1."""
+    """All keys of a file, in its order; `lines` holds their line numbers, from 1."""
 
     keys: tuple[Key, ...] = ()
     lines: tuple[int, ...] = ()
 
     def find(self, token: str) -> Key | None:
-        """Find the key that a caller holds, enabled or not; None where it is unknown.
+        """Return the key of a token, enabled or not; None if it is unknown.
 
-        Every key is compared, each in constant time, so that the time taken tells nothing of which came near.
+        Every key is compared, each in constant time, so that the duration says nothing about near matches.
         """
         if not _TOKEN.fullmatch(token):
             return None
@@ -65,7 +65,7 @@ class KeySet:
         return found
 
     def named(self, name: str) -> Key | None:
-        """Find a key by its name."""
+        """Return the key of this name, or None."""
         return next((key for key in self.keys if key.name == name), None)
 
 
@@ -99,12 +99,12 @@ class KeyRing:
 
 
 def new_token() -> str:
-    """Make a key of 256 random bits from the system's source, as base64url behind its prefix."""
+    """Create a key of 256 random bits from the system's source: the prefix and base64url."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 
 def digest_of(token: str) -> bytes:
-    """Return a key's SHA-256, which is all that is kept of it."""
+    """Return a key's SHA-256, the only thing that is stored of it."""
     return hashlib.sha256(token.encode("ascii")).digest()
 
 
@@ -153,7 +153,7 @@ def parse_keys(text: str, path: Path) -> KeySet:
 
 
 def is_writable_by_others(path: Path) -> bool:
-    """Tell whether users other than the owner may write a file, and so let themselves in."""
+    """Return whether users other than the owner may write a file, and so could add their own keys."""
     try:
         return bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
     except OSError as error:

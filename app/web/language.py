@@ -1,8 +1,8 @@
 """The languages of the page: one file each in the folder `languages`, found by being there.
 
 The file's name is the language's code in the cookie, in `?lang=` and in `Accept-Language`. A word that a language does
-not have is shown in English. Names in braces are replaced where a word is used. A word of the page's script may have
-plural forms, by the categories of Unicode's CLDR (`one`, `other`, …), and `count` chooses among them.
+not have is shown in English. Names in braces are blanks, filled in when a word is used. A word of the page's script
+may have plural forms, by the categories of Unicode's CLDR (`one`, `other`, …), and `count` chooses among them.
 """
 
 from __future__ import annotations

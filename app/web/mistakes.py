@@ -18,16 +18,17 @@ _DATA_URL = re.compile(rb"\s*data:[^,\s]{0,999},", re.IGNORECASE)
 _JSON_PHOTO = re.compile(rb'\s*\{\s*"image"\s*:')
 _ZIP = b"PK\x03\x04"
 _GZIP = b"\x1f\x8b"
-# What programs write for bytes that are no text: U+FFFD in UTF-8.
+# U+FFFD, which programs write in place of bytes that are no text.
 _REPLACED = "\ufffd".encode()
 _MIN_REPLACED = 3
 _MAX_NAME_BYTES = 300
-# Of random bytes so many hold a line feed or carriage return with a probability of 1 - (254 / 256) ** 2048, which is
-# all but one in ten million.
+# So many random bytes hold neither line feed nor carriage return with a probability of (254 / 256) ** 2048, one in ten
+# million.
 _MIN_PHOTO_BYTES = 2048
 # A PNG without its line ends, or with other ones, against which its signature is made; and a JPEG without the zero
 # bytes in its first segment. No whole photo begins so.
 _LOST_BYTES = re.compile(rb"\x89PNG(?!\r\n\x1a\n)|\xff\xd8\xff(\xe0.JFIF|\xe1.{1,2}Exif(II|MM))", re.DOTALL)
+_AS_BYTES = "Read and send it as bytes."
 _LOST = "Line ends or zero bytes of this file were changed on its way. With curl use --data-binary, not -d."
 
 
@@ -37,7 +38,7 @@ def is_address(text: bytes) -> bool:
 
 
 def explain(data: bytes) -> str | None:
-    """Return what was sent in place of a photo, and what to do; None for a photo, and for no usual mistake."""
+    """Return a sentence on what was sent in place of a photo, and what to do; None if there is no usual mistake."""
     head = data[:_HEAD_BYTES]
     if _LOST_BYTES.match(head):
         return _LOST
@@ -47,11 +48,13 @@ def explain(data: bytes) -> str | None:
 
 
 def explain_damage(problem: BrokenImage, data: bytes) -> BrokenImage:
-    """Return the problem of a photo that cannot be decoded, with a likely reason: curl's -d takes out line ends.
+    """Return the problem of a photo that cannot be decoded, with a likely reason if there is one.
 
-    In the bytes of a whole photo they are as frequent as any others; only to be asked of one that is damaged, since a
-    picture of one colour has none either.
+    curl's -d removes line ends, which in a photo's bytes are as frequent as others. Call this only for a photo that is
+    damaged: a whole picture of one colour may have none either.
     """
+    if data[:_HEAD_BYTES].count(_REPLACED) >= _MIN_REPLACED:
+        return BrokenImage(f"{problem.detail} It looks as if a program had read it as text. {_AS_BYTES}")
     if len(data) < _MIN_PHOTO_BYTES or b"\n" in data or b"\r" in data:
         return problem
     return BrokenImage(f"{problem.detail} It holds no line ends, as if curl -d had sent it: use --data-binary.")
@@ -71,7 +74,7 @@ def _is_file_name(head: bytes) -> bool:
 
 
 def _was_read_as_text(head: bytes) -> bool:
-    """Return whether bytes went through a text: they are UTF-8 now, of U+FFFD or of each byte as a character."""
+    """Return whether bytes were decoded and encoded as text: now they are UTF-8, or U+FFFD where they were not."""
     text = head.decode("utf-8", "ignore")  # the head may end within a character
     if len(text.encode()) < len(head) - 3:
         return False
@@ -105,7 +108,6 @@ _MISTAKES: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (lambda head: head.startswith(_GZIP), "This is gzip data. Send the photo without compression."),
     (
         _was_read_as_text,
-        "This was a file of bytes, but the program that sent it read it as text, which damages it. "
-        "Let it read and send bytes.",
+        f"A program has read this file as text, which damages a photo. {_AS_BYTES}",
     ),
 )

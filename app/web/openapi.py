@@ -72,7 +72,7 @@ _CHALLENGE = _header("WWW-Authenticate", "What authentication is needed (RFC 675
 @blueprint.get("/api/v1/openapi.json")
 @operation({JSON: {"type": "object"}}, needs_key=False)
 def openapi() -> flask.Response:
-    """Return this document."""
+    """Return the OpenAPI document."""
     response = flask.jsonify(_current_document())
     response.headers["Cache-Control"] = "no-cache"
     return response

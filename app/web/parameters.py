@@ -1,4 +1,4 @@
-"""The query parameters of a request, read strictly: a misspelled one would otherwise silently do nothing."""
+"""The query parameters of a request, read strictly, so that a misspelled one does not go unnoticed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Literal
 import flask
 
 from ..errors import BadParameter
+from .mistakes import is_address
 
 Names = Literal["en", "zh", "both"]
 NAMES: tuple[Names, ...] = ("en", "zh", "both")
-# Longer than any number that a program writes.
-_MOST_DIGITS = 40
+# Longer than any number that a program would send.
+_MAX_DIGITS = 40
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a caller may choose of an answer; equal parameters give the same photo the same bytes.
+    """The options of a prediction; equal parameters give the same photo the same bytes.
 
-    `top` is 1 to 1000; answers below `min_confidence`, 0 to 1, are left out; `labels` says in which language classes
-    are named.
+    `top` is 1 to 1000; answers below `min_confidence`, 0 to 1, are left out; `labels` is the language of
+    class names.
     """
 
     top: int = 3
@@ -42,11 +43,13 @@ def read_parameters() -> Parameters:
 
 
 def refuse_unknown(*known: str) -> None:
-    """Raise BadParameter for a query parameter that is none of these, or is given twice."""
+    """Raise BadParameter for a query parameter that is not known, or is given twice."""
     for name, values in flask.request.args.lists():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             advice = f"Perhaps '{near[0]}' is meant." if near else _list(known)
+            if is_address(flask.request.args[name].encode()):
+                advice = "Addresses are not fetched: send the photo itself."
             raise BadParameter(f"There is no parameter '{name[:50]}'. {advice}")
         if len(values) > 1:
             raise BadParameter(f"The parameter '{name}' is given {len(values)} times.")
@@ -63,7 +66,7 @@ def integer_parameter(name: str, default: int, low: int, high: int) -> int:
 
 
 def flag_parameter(name: str) -> bool:
-    """Read 0 or 1 from the query string; what is not given is 0."""
+    """Read 0 or 1 from the query string; 0 if it is not given."""
     return integer_parameter(name, default=0, low=0, high=1) == 1
 
 
@@ -75,7 +78,7 @@ def _fraction_parameter(name: str) -> float:
     text = flask.request.args.get(name, "0")
     try:
         # float() also reads spaces, underscores and digits of other scripts.
-        value = float(text) if set(text) <= set("0123456789.eE-") and len(text) <= _MOST_DIGITS else -1.0
+        value = float(text) if set(text) <= set("0123456789.eE-") and len(text) <= _MAX_DIGITS else -1.0
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:

@@ -47,7 +47,7 @@ def healthz() -> flask.Response:
 @blueprint.get("/readyz")
 @operation({JSON: schemas.Ready}, problems=(ModelUnavailable, Draining))
 def readyz() -> flask.Response:
-    """Return whether every worker has a model that has answered the known photo, and none is draining."""
+    """Return whether every worker has a model that answers, and the service is not draining."""
     classifier, readiness = service().classifier, service().readiness
     if readiness.is_draining:
         count = readiness.in_flight

@@ -6,7 +6,7 @@ import flask
 from markupsafe import Markup
 
 from ..classifier import Classifier, Prediction
-from ..photos import formats
+from ..photos import formats, heatmaps
 from ..photos.decoding import Geometry
 from ..settings import Settings
 from .language import CLASS_NAMES, DEFAULT, Language
@@ -42,6 +42,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         accept=formats.ACCEPT,
         formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
         head_bytes=formats.HEAD_BYTES,
+        colours=heatmaps.COLOURS,
         resized=_resized(ours.classifier),
         modules=assets.names("js/", ".js"),
         **_words(language, settings),

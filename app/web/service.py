@@ -30,7 +30,7 @@ _NAME = "topthree"
 class Service:
     """Everything that one application holds, for all its requests.
 
-    `readiness` counts this process alone until a worker replaces it by the one that all workers share.
+    `readiness` counts only this process until a worker replaces it by the one that all workers share.
     """
 
     settings: Settings

@@ -21,7 +21,7 @@ from ..photos.archives import Entry, read_archive
 from ..photos.formats import find_format
 from ..queueing.scheduling import Deadline
 from ..settings import MEBI, Settings
-from .forms import Part, boundary_of, parse_form
+from .forms import BINARY_TYPES, Part, boundary_of, parse_form
 from .json_bodies import parse_photo
 from .mistakes import explain
 from .service import request_state, service
@@ -166,7 +166,7 @@ def release_place() -> None:
 def check_photo(data: bytes, limit: int) -> bytes:
     """Return one photo's bytes.
 
-    Raises NoPhoto for none, TooLarge for more than `limit`, and UnsupportedImage for what clients send by mistake.
+    Raises NoPhoto if there are none, TooLarge for more than `limit`, and UnsupportedImage for a usual mistake.
     """
     if not data:
         raise NoPhoto(f"The photo is empty (0 bytes). Send one, for example with {EXAMPLE}.")
@@ -178,7 +178,7 @@ def check_photo(data: bytes, limit: int) -> bytes:
 
 
 def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
-    """Return the parts named `file`, of which at least one is a file; raises NoPhoto where there is none."""
+    """Return the parts named `file`, of which at least one is a file; raises NoPhoto if there is none."""
     form = _take_form(limit, advice)
     parts = [part for part in form if part.name == FIELD]
     if any(_is_photo(part) for part in parts):
@@ -186,17 +186,13 @@ def _parts(limit: int, *, advice: str = SMALLER) -> list[Part]:
         return [part for part in parts if part.is_file or part.data]
     if parts:
         raise _text_instead_of_file(parts[0].data)
-    others = [part.name for part in form if part.is_file and part.name]
-    found = (
-        f"The form has a file named '{others[0][:50]}', but not one named 'file'."
-        if others
-        else ("No file part is named 'file'.")
-    )
-    raise NoPhoto(f"{found} Send one, for example with {EXAMPLE}.")
+    other = next((part.name for part in form if part.is_file and part.name), "")
+    found = f"The form has a file named '{other[:50]}', but" if other else "The form has"
+    raise NoPhoto(f"{found} no file named 'file'. Send one, for example with {EXAMPLE}.")
 
 
 def _is_photo(part: Part) -> bool:
-    """Return whether a part is a file, by its header or, where that says nothing, by its bytes."""
+    """Return whether a part is a file, by its header or, if that does not say, by its bytes."""
     return part.is_file or find_format(part.data) is not None
 
 
@@ -227,7 +223,7 @@ def _take_form(limit: int, advice: str = SMALLER) -> list[Part]:
 
 def _read_body(limit: int) -> bytes:
     mimetype = flask.request.mimetype
-    if mimetype and not (mimetype.startswith("image/") or mimetype == "application/octet-stream"):
+    if mimetype and not (mimetype.startswith("image/") or mimetype in BINARY_TYPES):
         raise _wrong_content_type(mimetype)
     return _take_body(limit, SMALLER)
 

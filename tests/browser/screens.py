@@ -58,11 +58,18 @@ def history(cards: Cards) -> None:
 
 
 def on_its_way(cards: Cards) -> None:
-    """A photo that is being looked at, and one waiting."""
+    """A photo that is being sent, and others waiting."""
     speed = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 5_000}
     cards.page.context.new_cdp_session(cards.page).send("Network.emulateNetworkConditions", speed)
     cards.choose("cat", "coffee", "rocket", "cat")
-    expect(cards.page.locator("[data-state=waiting]")).to_have_count(1)
+    expect(cards.page.locator("[data-state=waiting]")).to_have_count(3)
+
+
+def table(cards: Cards) -> None:
+    """Many photos as a table."""
+    history(cards)
+    cards.choose_files(payload("report.pdf", b"%PDF-1.7"))
+    cards.page.locator("#as-table").click()
 
 
 def question(cards: Cards) -> None:
@@ -97,6 +104,7 @@ STATES: list[Callable[[Cards], None]] = [
     heat_map,
     details,
     history,
+    table,
     on_its_way,
     question,
     not_a_photo,

@@ -186,13 +186,13 @@ ALPHA_AT = """(canvas, share) => {
 
 
 def test_a_click_on_the_photo_shows_the_map_and_escape_hides_it(page: Page, coffee: Locator) -> None:
-    expect(page.locator("#look-hint")).to_be_visible()
+    expect(coffee.locator("[data-part=hint]")).to_be_visible()
     coffee.locator(".photo").click()
     expect(coffee.locator("canvas")).to_be_visible()
     expect(page.locator("#live")).to_contain_text("Heat map for espresso. Strongest in the middle.")
     page.keyboard.press("Escape")
     expect(coffee.locator("canvas")).to_be_hidden()
-    expect(page.locator("#look-hint")).to_be_hidden()  # it is known now
+    expect(coffee.locator("[data-part=hint]")).to_be_hidden()  # it is known now
 
 
 def test_buttons_and_progress_are_named_with_their_photo(coffee: Locator) -> None:

@@ -98,6 +98,27 @@ def show_offline(cards: Cards) -> None:
     expect_state(cards.choose("cat"), "paused")
 
 
+def show_table(cards: Cards) -> None:
+    """Bring up a table with a row of each outcome, sorted, and the question of consent above it."""
+    scans = [payload(f"scan{number}.tiff", b"II*\0\x08\0\0\0" + bytes(100)) for number in (1, 2)]
+    cards.choose_files(payload("coffee.jpg", cards.photos["coffee"]), payload("notes.txt", b"words"), *scans)
+    expect(cards.page.locator("[data-state=done]")).to_have_count(1)
+    expect(cards.page.locator("#consent")).to_be_visible()
+    cards.page.locator("#as-table").click()
+    cards.page.locator("[data-sort=file]").click()
+
+
+def show_part(cards: Cards) -> None:
+    """Bring up the square of another part of a photo, all answers, and the names that the model knows."""
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    card.locator("[data-part=more]").click()
+    card.locator("[data-part=otherPart]").click()
+    cards.page.locator("#classes summary").click()
+    cards.page.locator("#class-query").fill("owl")
+    expect(cards.page.locator("#class-list li")).to_have_count(5)
+
+
 STATES = [
     show_nothing,
     show_nothing_in_a_drop,
@@ -109,6 +130,8 @@ STATES = [
     show_question,
     show_not_a_photo,
     show_cancelled,
+    show_table,
+    show_part,
     show_offline,
 ]
 

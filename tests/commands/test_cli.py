@@ -25,7 +25,7 @@ from app.version import __version__
 
 COMMANDS = sorted(cli.commands)
 
-# The command in a process of its own, with the fake model: what it computes is not the matter here.
+# The command in another process with the fake model; its answers do not matter here.
 WITH_FAKE_MODEL = """
 import signal, sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -253,7 +253,7 @@ PIPES: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 def run_on_terminal(command: list[object], *, stdout_too: bool, cwd: Path | None = None) -> tuple[str, str]:
-    """Run a command with standard error on a terminal; return what that showed, and a piped standard output."""
+    """Run a command with standard error on a terminal; return the terminal's text and a piped standard output."""
     ours, theirs = pty.openpty()
     stdout = theirs if stdout_too else subprocess.PIPE
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
@@ -267,7 +267,7 @@ def run_on_terminal(command: list[object], *, stdout_too: bool, cwd: Path | None
 
 
 def read_terminal(descriptor: int, has_ended: Callable[[], bool]) -> str:
-    """Read a terminal until the program on it has ended; Linux tells the end by an error."""
+    """Read a terminal until its program has exited, which Linux reports as an error."""
     chunks = []
     while True:
         if not select.select([descriptor], [], [], 0.1)[0]:

@@ -1,4 +1,4 @@
-"""`topthree evaluate`: how photos are labelled, what is counted, and how sure the result is."""
+"""`topthree evaluate`: how photos are labelled and counted, and the interval of the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def write(tmp_path: Path):
-    """Write files below the folder under test, whose path is returned."""
+    """Write files below the folder under test, and return its path."""
 
     def write(**files: bytes) -> Path:
         for name, data in files.items():
@@ -143,6 +143,15 @@ def test_unreadable_files_are_listed_and_the_status_is_1(write, name: str) -> No
     shown = name.replace("\n", r"\n")
     assert f"Not read: {folder / TENCH / shown}: The file is empty.\n" in result.stdout
     assert result.exit_code == 1
+
+
+def test_dead_link_without_a_class_is_listed_too(write) -> None:
+    folder = write(**{f"{TENCH}/a.png": RED})
+    (folder / "b.png").symlink_to("gone.png")
+    found = report(folder)
+    assert (found["photos"], found["unlabelled"]) == (1, [])
+    assert found["unreadable"] == [f"{folder / 'b.png'}: The link leads to gone.png, which does not exist."]
+    assert evaluate(folder).exit_code == 1
 
 
 def test_only_unreadable_files_give_the_whole_interval(write) -> None:

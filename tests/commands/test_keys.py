@@ -12,7 +12,7 @@ from app.web.keys import read_keys
 
 
 def keys(runner: CliRunner, path: Path, *arguments: str, **options: object) -> str:
-    """Run a command that succeeds on a file, and return what it printed to standard output."""
+    """Run a command that succeeds on a file, and return its standard output."""
     result = runner.invoke(cli, ["keys", *arguments, "--file", str(path)], **options)
     assert result.exit_code == 0, result.output
     return result.stdout

@@ -192,6 +192,7 @@ def test_a_bad_file_is_reported_in_its_place_and_the_status_is_1(photos: Path, f
         (lambda path: path.write_bytes(RED[:200]), "damaged or incomplete"),
         (lambda path: None, "The file cannot be read: No such file or directory."),
         (lambda path: path.symlink_to(path), "The file cannot be read: Too many levels of symbolic links."),
+        (lambda path: path.symlink_to("gone.png"), "The link leads to gone.png, which does not exist."),
     ],
 )
 def test_each_bad_file_has_its_reason(tmp_path: Path, make, error: str) -> None:
@@ -199,6 +200,15 @@ def test_each_bad_file_has_its_reason(tmp_path: Path, make, error: str) -> None:
     result = predict(tmp_path / "x.png", "--ndjson")
     assert error in json.loads(result.stdout)["error"]
     assert result.exit_code == 1
+
+
+def test_dead_link_in_a_folder_is_reported_in_its_place(photos: Path) -> None:
+    (photos / "aa.jpg").symlink_to("gone.jpg")
+    (photos / "._a.png").write_bytes(b"\0\5\26\7")
+    result = predict(photos, "--ndjson")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(line["file"]).name for line in lines] == ["a.png", "aa.jpg", "b.jpg", "c.PNG"]
+    assert (lines[1]["error"], result.exit_code) == ("The link leads to gone.jpg, which does not exist.", 1)
 
 
 def test_a_name_too_long_for_the_file_system_is_a_bad_file() -> None:

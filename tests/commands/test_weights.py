@@ -142,7 +142,7 @@ def test_no_progress_bar_where_there_is_no_terminal(cache: Path) -> None:
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Give the job a real terminal, and return a function that closes it and tells what it has shown."""
+    """Give the job a real terminal, and return a function that closes it and returns its text."""
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = os.openpty()
     with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb") as reader, ThreadPoolExecutor() as pool:

@@ -1,4 +1,4 @@
-"""The load generator counts what happened, from the moment it was due."""
+"""The load generator counts requests and measures from the moment at which each was due."""
 
 from __future__ import annotations
 

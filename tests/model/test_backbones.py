@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from efficientnet_lite_pytorch import EfficientNet
-from torchvision.models import resnet18
+from torchvision.models import get_model, resnet18
 
 from app.errors import WeightsError
 from app.model.backbones import Backbone, load_backbone
@@ -157,8 +158,21 @@ def test_older_file_format_loads(state: State, save: Save) -> None:
         lambda state: {"model": state, "optimizer": {"state": {}, "lr": 0.1}},
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {"model_state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+        lambda state: {f"model.net.{name}": value for name, value in state.items()},
+        lambda state: {(name if "fc." in name else f"backbone.{name}"): value for name, value in state.items()},
+        lambda state: {name.replace("fc.", "fc.1."): value for name, value in state.items()},
     ],
-    ids=["state_dict", "model", "DataParallel", "state_dict of DataParallel"],
+    ids=[
+        "state_dict",
+        "model",
+        "DataParallel",
+        "state_dict of DataParallel",
+        "compiled",
+        "Lightning",
+        "head beside backbone",
+        "head of Dropout and Linear",
+    ],
 )
 def test_usual_wrappings_of_training_scripts_are_opened(
     state: State, save: Save, wrap: Callable[[State], dict[str, Any]]
@@ -186,6 +200,45 @@ def test_another_class_count_than_the_labels_is_refused(state: State, refuse: Re
 
 
 # Files that cannot serve
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>Not found</html>", "is a web page, not a weights file"),
+        (
+            torch.nn.Sequential(torch.nn.Linear(2, 3)),
+            "is a whole pickled model (torch.nn.modules.container.Sequential)",
+        ),
+        ({"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)}, "holds integer weights (conv1.weight is int8)"),
+        ({"conv1.weight": torch.ones(64, 1, 7, 7)}, "takes pictures of one channel, and photos have three"),
+    ],
+    ids=["LFS pointer", "web page", "whole model", "integers", "grey input"],
+)
+def test_what_a_file_is_instead_is_said(refuse: Refuse, content: object, sentence: str) -> None:
+    assert refuse(content).startswith(f"FILE {sentence}")
+
+
+def test_torchscript_is_named(refuse: Refuse, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and people have it
+        torch.jit.script(torch.nn.Linear(2, 3)).save(str(tmp_path / "script.pt"))
+    assert refuse((tmp_path / "script.pt").read_bytes()).startswith("FILE is a TorchScript archive: ")
+
+
+def test_exported_program_is_named(refuse: Refuse, tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(2, 3), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "program.pt2")
+    assert refuse((tmp_path / "program.pt2").read_bytes()).startswith("FILE is an exported program: ")
+
+
+@pytest.mark.parametrize("name", ["resnet34", "mobilenet_v2"])
+def test_another_model_is_recognised_by_its_keys(refuse: Refuse, name: str) -> None:
+    network = get_model(name, num_classes=5)
+    state = {key: torch.ones((), dtype=value.dtype).expand(value.shape) for key, value in network.state_dict().items()}
+    named = " or ".join(each for each in RECORDS if each.partition(".")[0] == name)
+    assert refuse(state, classes=5) == f"FILE looks like {name}; set TOPTHREE_MODEL={named}."
 
 
 @pytest.mark.parametrize("name", ["own.pth", "own.safetensors"])

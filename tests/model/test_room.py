@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"'
 DOWNLOAD = """
 import pathlib, sys
-from app.model.download import fetch
+from app.model.download import Expected, fetch
 url, cache, sha256, size = sys.argv[1:]
 try:
-    fetch(url, pathlib.Path(cache, "weights", "a.pth"), sha256=sha256, size_bytes=int(size))
+    fetch(url, pathlib.Path(cache, "weights", "a.pth"), Expected(sha256, int(size)))
 except Exception as error:
     print(error)
 """

@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
+import shutil
 import stat
 import struct
+import subprocess
 import tarfile
 import zipfile
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import flask
 import pytest
@@ -129,7 +133,7 @@ def test_a_file_without_a_name_is_read() -> None:
 
 def test_too_many_files_are_refused() -> None:
     assert len(read(pack(*[(str(number), b"1") for number in range(4)]))) == 4
-    with pytest.raises(TooLarge, match="5 photos are more than the 4"):
+    with pytest.raises(TooLarge, match="holds 5 files, more than the 4"):
         read(pack(*[(str(number), b"1") for number in range(5)]))
 
 
@@ -331,3 +335,28 @@ def test_a_file_that_is_not_where_the_directory_says_is_damaged(place: int) -> N
     data[entry + 42 : entry + 46] = place.to_bytes(4, "little")
     (found,) = read(bytes(data))
     assert isinstance(found.photo, UnreadableArchive)
+
+
+@pytest.mark.parametrize(
+    ("locale", "command"),
+    [
+        ("C", "zip -qr - 照片"),
+        ("C.UTF-8", "zip -qr - 照片"),
+        ("C.UTF-8", "zip -qr -UN=UTF8 - 照片"),
+        ("C.UTF-8", "zip -0qr - 照片"),
+        ("C.UTF-8", "jar cM 照片"),
+        ("C.UTF-8", "7z a -tzip -so -bd a.zip 照片"),
+        ("C.UTF-8", "bsdtar -cf - --format=zip 照片"),
+    ],
+)
+def test_archives_of_real_programs_are_read(tmp_path: Path, locale: str, command: str) -> None:
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"{command.split()[0]} is not installed")
+    for name in ("猫.png", "sub/b.png", ".DS_Store", "sub/Thumbs.db"):
+        file = tmp_path / "照片" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(COCK)
+    environment = os.environ | {"LC_ALL": locale}
+    made = subprocess.run(command.split(), cwd=tmp_path, env=environment, capture_output=True, check=True)
+    found = sorted(read(made.stdout), key=lambda entry: entry.name)
+    assert found == [Entry("照片/sub/b.png", COCK), Entry("照片/猫.png", COCK)]

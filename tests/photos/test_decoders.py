@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import bomb_photos
 import numpy as np
+import numpy.typing as npt
 import pytest
+import tifffile
 from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled, wait_for
 from fakes import encode
 from pictures import cat
@@ -30,7 +34,7 @@ from app.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
-from app.photos import decoder_process, decoders
+from app.photos import decoder_process, supervisor
 from app.photos.decoders import Decoders
 from app.photos.decoding import Geometry, decode
 from app.photos.guards import Estimate
@@ -58,6 +62,19 @@ def deep_grey(name: str) -> bytes:
     return encode(Image.fromarray((np.arange(300 * 260).reshape(260, 300) % 65536).astype(np.uint16)), name)
 
 
+def tiff_of(numbers: npt.NDArray[np.generic], **options: object) -> bytes:
+    out = io.BytesIO()
+    tifffile.imwrite(out, numbers, photometric="rgb" if len(numbers) == 3 else "minisblack", **options)
+    return out.getvalue()
+
+
+def masked_bmp() -> bytes:
+    """Write a BMP whose colours have four bits each."""
+    pixels = np.random.default_rng(1).integers(0, 1 << 16, 60 * 40, np.uint16).tobytes()
+    sizes = struct.pack("<IiiHHI5I3I", 40, 60, 40, 1, 16, 3, len(pixels), 0, 0, 0, 0, 0xF00, 0xF0, 0xF)
+    return b"BM" + struct.pack("<IHHI", 66 + len(pixels), 0, 0, 66) + sizes + pixels
+
+
 PHOTOS = {
     **{kind: encode(cat(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
     "HEIC": encode(cat(), "HEIF"),
@@ -68,6 +85,11 @@ PHOTOS = {
     "a 16-bit PNG": deep_grey("PNG"),
     "a 16-bit TIFF": deep_grey("TIFF"),
     "a deflated TIFF": encode(cat(), "TIFF", compression="tiff_adobe_deflate"),
+    "a TIFF of 32-bit floats": tiff_of(np.linspace(0, 1, 90_000, dtype=np.float32).reshape(300, 300)),
+    "a TIFF in planes of 16 bits": tiff_of(np.zeros((3, 40, 50), np.uint16), planarconfig="separate"),
+    "a BMP with colours in other bits": masked_bmp(),
+    "a JPEG without its end": encode(cat(), "JPEG")[:-2],
+    "a PNG with a broken profile": encode(cat(), "PNG", icc_profile=b"no profile"),
     "a lossless WebP with alpha": encode(cat().convert("RGBA"), "WEBP", lossless=True),
 }
 
@@ -79,6 +101,23 @@ def test_the_crop_is_that_of_the_same_code_in_process(pool: Decoders, name: str)
     assert np.array_equal(found.crop, here.crop(Geometry()))
     assert (found.width, found.height, found.format) == (here.width, here.height, here.format)
     assert found.thumbnail is None
+
+
+NOISY = {
+    "TIFF": tiff_of(np.zeros((300, 300), np.uint8), compression="lzw")[:-60] + b"\xff" * 60,
+    "TIFF with wrong tags": encode(cat(), "TIFF", tiffinfo={270: "x", 305: "y"}).replace(
+        b"\x0e\x01\x02", b"\x0e\x01\x0c"
+    ),
+    "JPEG": encode(cat(), "JPEG").replace(b"\xff\xd9", b"\xff\xd0\xff\xd9"),
+    "PNG": encode(cat(), "PNG", icc_profile=b"no profile")[:2000],
+}
+
+
+def test_decoders_write_nothing_to_the_log(pool: Decoders, capfd: pytest.CaptureFixture[str]) -> None:
+    for data in NOISY.values():
+        with suppress(Problem):
+            pool.decode(data, WANTED)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_thumbnail_comes_along_where_it_is_wanted(pool: Decoders) -> None:
@@ -156,12 +195,12 @@ def test_a_photo_that_takes_longer_than_promised_steps_aside(pool: Decoders) -> 
     stepped = threading.Event()
     with replacing(pool):
         found = pool.attempt(bomb_photos.hostile("is slow"), WANTED, step_aside=stepped.set)
-    assert found.format == "BMP"
+    assert found.format == "GIF"
     assert stepped.is_set()
 
 
 def test_too_many_slow_photos_end_early(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "MAX_ASIDE", 0)
+    monkeypatch.setattr(supervisor, "MAX_ASIDE", 0)
     with replacing(pool), pytest.raises(Overloaded, match="longer to decode"):
         pool.attempt(bomb_photos.hostile("is slow"), WANTED)
 
@@ -189,7 +228,7 @@ def test_a_photo_whose_decoder_is_killed_gets_another(pool: Decoders) -> None:
         assert started.wait(PATIENCE_SECONDS)
         for pid in pool.pids:
             os.kill(pid, signal.SIGKILL)
-        assert photo.result(PATIENCE_SECONDS).format == "BMP"
+        assert photo.result(PATIENCE_SECONDS).format == "GIF"
 
 
 def test_a_fork_server_that_is_killed_is_replaced(pool: Decoders) -> None:
@@ -233,7 +272,7 @@ def test_closing_ends_every_process() -> None:
 def test_decoders_that_cannot_start_are_an_error_in_the_log(
     module: str, line: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(decoders, "MAX_WAIT_SECONDS", 4.0)
+    monkeypatch.setattr(supervisor, "MAX_WAIT_SECONDS", 4.0)
     pool = Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=(module,))
     with closing(pool), pytest.raises(Overloaded, match="can be started"):
         pool.decode(PHOTO, WANTED)

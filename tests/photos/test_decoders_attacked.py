@@ -19,7 +19,7 @@ from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of,
 from fakes import colour_png
 
 from app.errors import BrokenImage, DeadlineExceeded, Overloaded, TooCostly
-from app.photos import decoders
+from app.photos import supervisor
 from app.photos.decoders import Decoders
 from app.photos.decoding import Geometry
 from app.photos.protocol import Wanted
@@ -60,7 +60,7 @@ def test_a_photo_that_fails_and_leaves_memory_ends_its_decoder(pool: Decoders) -
 def test_a_fork_server_that_hangs_is_replaced(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     before = settled(pool)
     with monkeypatch.context() as patch:
-        patch.setattr(decoders, "MAX_SILENT_SECONDS", 0.5)
+        patch.setattr(supervisor, "MAX_SILENT_SECONDS", 0.5)
         os.kill(fork_server_of(pool), signal.SIGSTOP)
         with pytest.raises(DeadlineExceeded):
             pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.2))
@@ -120,8 +120,8 @@ def lying() -> Iterator[Decoders]:
 def test_a_decoder_that_never_gets_ready_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(decoders, "MAX_HELLO_SECONDS", 0.3)
-    monkeypatch.setattr(decoders, "MAX_WAIT_SECONDS", 4.0)
+    monkeypatch.setattr(supervisor, "MAX_HELLO_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor, "MAX_WAIT_SECONDS", 4.0)
     with closing(Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("mute",))) as pool:
         with pytest.raises(Overloaded):
             pool.decode(PHOTO, WANTED)
@@ -160,7 +160,7 @@ def test_a_deadline_that_passes_while_it_is_looked_at_is_kept() -> None:
     with closing(Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("no_such_module",))) as pool:
         with pytest.raises(DeadlineExceeded):
             pool.decode(PHOTO, WANTED, JustOver())
-        assert time.monotonic() - began < decoders.MAX_WAIT_SECONDS / 2
+        assert time.monotonic() - began < supervisor.MAX_WAIT_SECONDS / 2
 
 
 def test_waiting_for_a_closed_fork_server_ends() -> None:

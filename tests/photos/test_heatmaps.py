@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from app.photos.heatmaps import STOPS, class_activation_map, colours, draw
 
 WHOLE = {"left": 0.0, "top": 0.0, "right": 1.0, "bottom": 1.0}
 PEAK_TOP_LEFT = [[1.0 if (x, y) == (0, 0) else 0.0 for x in range(7)] for y in range(7)]
-SCRIPT = Path(__file__).resolve().parents[2] / "static" / "js" / "cards" / "colours.js"
 
 
 def test_a_class_activation_map_is_the_weighted_sum_without_its_negative_part() -> None:
@@ -55,12 +52,6 @@ def test_colours_grow_brighter_with_every_step_so_that_anybody_can_order_them() 
 
 def test_colours_meet_their_stops() -> None:
     assert np.allclose(colours(np.linspace(0, 1, len(STOPS), dtype=np.float32)), STOPS)
-
-
-def test_the_page_draws_with_the_same_stops() -> None:
-    listed = re.search(r"STOPS = (\[\[.*\]\]);", SCRIPT.read_text(encoding="utf-8"))
-    assert listed
-    assert listed[1] == str(STOPS.astype(int).tolist())
 
 
 def test_the_strongest_place_is_yellow_and_the_weakest_blue() -> None:

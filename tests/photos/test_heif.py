@@ -11,9 +11,13 @@ from pathlib import Path
 import pillow_heif
 import pytest
 from packaging.version import Version
-from pictures import cat
+from pictures import BILINEAR, MAX_PIXELS, cat
 from PIL import Image
+from samples import SAMPLES
 
+from app.errors import BrokenImage, UnsupportedImage
+from app.photos.decoding import decode
+from app.photos.guards import examine
 from app.photos.heif import without_metadata
 
 DATA = Path(__file__).parent.parent / "data"
@@ -144,3 +148,25 @@ def test_an_avif_is_decoded_without_another_thread(threads: int, size: str) -> N
     command = [sys.executable, "-c", ALONE, str(threads)]
     done = subprocess.run(command, input=photo.getvalue(), capture_output=True, check=False)
     assert done.stdout.decode().strip() == size, done.stderr.decode()
+
+
+@pytest.mark.parametrize("brand", [b"miaf", b"MiHE", b"mif2", b"jpeg", b"tmap"])
+@pytest.mark.parametrize("name", ["AVIF", "HEIC"])
+def test_the_main_brand_may_be_any(name: str, brand: bytes):
+    data = SAMPLES[name]
+    photo = decode(data[:8] + brand + data[12:], max_pixels=MAX_PIXELS)
+    same = decode(data, max_pixels=MAX_PIXELS)
+    assert photo.format == name
+    assert (photo.crop(BILINEAR) == same.crop(BILINEAR)).all()
+
+
+@pytest.mark.parametrize("brands", [b"mp42isommp41", b"qt  qt  mp42", b"isomiso2avc1"])
+def test_videos_are_no_photos(brands: bytes):
+    with pytest.raises(UnsupportedImage, match="looks like a video"):
+        decode(b"\0\0\0\x18ftyp" + brands[:4] + bytes(4) + brands[4:] + bytes(400), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("name", ["AVIF", "HEIC"])
+def test_a_file_that_ends_before_its_pixels_is_damaged(name: str):
+    with pytest.raises(BrokenImage):
+        examine(SAMPLES[name][:-1], max_pixels=MAX_PIXELS)

@@ -145,6 +145,12 @@ def test_readme_shows_the_answer_of_the_built_in_model(packaged_settings: Settin
     assert json.loads(shown) == answer
 
 
+def test_the_error_that_is_shown_is_the_one_of_the_service(client) -> None:
+    answer = client.post("/api/v1/predict", data=b"This is text.", content_type="application/octet-stream").json
+    (shown,) = re.findall(r"^```json\n(.*?)^```", API, re.DOTALL | re.MULTILINE)
+    assert json.loads(shown) == {name: value for name, value in answer.items() if name != "instance"}
+
+
 def test_no_sentence_stands_in_two_documents() -> None:
     places = collections.defaultdict(set)
     for path in DOCUMENTS:

@@ -27,7 +27,7 @@ PLUGIN = ("hostile_plugin",)
 
 @pytest.fixture(scope="module")
 def hostile_decoders() -> Iterator[Decoders]:
-    """Decoders that do what a hostile BMP says."""
+    """Decoders that do what a hostile GIF says."""
     with closing(open_decoders(1, PLUGIN)) as opened:
         yield opened
 
@@ -67,7 +67,7 @@ def test_memory_beyond_the_promise_is_told_as_memory(hostile_decoders: Decoders)
 
 def test_a_find_is_tried_again_in_new_decoders() -> None:
     assert confirm(hostile("crashes"), PLUGIN) == "crash"
-    assert confirm(hostile("crashes")) == "BMP"
+    assert confirm(hostile("crashes")) == "GIF"
 
 
 def test_a_run_counts_inputs_and_keeps_no_file_without_a_find(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_refusal_says_how_long_those_before_take(monkeypatch: pytest.MonkeyPat
     assert "Try again in 8 s." in refusal.value.detail
 
 
-def test_nobody_is_sent_away_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("app.queueing.admission.time.monotonic", lambda: now[0])
     admission = Admission(most_requests=1, most_bytes=1)
@@ -76,7 +76,7 @@ def test_more_than_can_be_answered_in_time_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize(("expected", "status"), [(0.69, 200), (0.71, 503)])
-def test_a_photo_is_let_in_while_it_can_be_answered_well_within_the_deadline(
+def test_a_photo_is_admitted_if_it_can_be_answered_in_time(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, expected: float, status: int
 ) -> None:
     monkeypatch.setattr("app.queueing.scheduling.Slots.expected_seconds", expected)

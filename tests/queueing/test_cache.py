@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from caching import wait_until_waiting
+from watching import WatchedDeadline
 
 from app.errors import BrokenImage, ClientClosedRequest, DeadlineExceeded, Overloaded
 from app.queueing.cache import ENTRY_BYTES, ResultCache
@@ -44,7 +44,7 @@ def test_the_same_question_is_answered_from_memory() -> None:
     assert cache.get_or_compute("dog", lambda: b"collie") == (b"collie", "miss")
 
 
-def test_what_was_not_used_for_longest_makes_room() -> None:
+def test_the_least_recently_used_response_makes_room() -> None:
     cache = ResultCache(2 * (ENTRY_BYTES + 1))
     for key in ("a", "b", "a", "c"):
         cache.get_or_compute(key, lambda: b"x")
@@ -60,7 +60,7 @@ def test_the_bound_is_in_bytes() -> None:
     assert cache.bytes == 10 * ENTRY_BYTES
 
 
-def test_what_is_larger_than_the_whole_is_not_kept() -> None:
+def test_a_response_larger_than_the_cache_is_not_cached() -> None:
     cache = ResultCache(ROOMY)
     cache.get_or_compute("small", lambda: b"x")
     cache.get_or_compute("large", lambda: bytes(ROOMY))
@@ -68,13 +68,13 @@ def test_what_is_larger_than_the_whole_is_not_kept() -> None:
     assert cache.get_or_compute("large", lambda: b"again")[1] == "miss"
 
 
-def test_without_room_nothing_is_kept() -> None:
+def test_without_room_nothing_is_cached() -> None:
     cache = ResultCache(0)
     assert [cache.get_or_compute("cat", lambda: b"tabby")[1] for _ in range(2)] == ["miss", "miss"]
     assert cache.bytes == 0
 
 
-def test_a_failure_is_not_kept() -> None:
+def test_a_failure_is_not_cached() -> None:
     cache = ResultCache(ROOMY)
     with pytest.raises(AssertionError):
         cache.get_or_compute("cat", forbidden)
@@ -87,20 +87,22 @@ def test_many_at_once_are_computed_once(max_bytes: int) -> None:
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(cache.get_or_compute, "cat", held)
         assert held.began.wait(PATIENCE_SECONDS)
-        rest = [pool.submit(cache.get_or_compute, "cat", forbidden) for _ in range(7)]
-        wait_until_waiting(cache, 7)
+        watch = WatchedDeadline()
+        rest = [pool.submit(cache.get_or_compute, "cat", forbidden, watch) for _ in range(7)]
+        watch.wait_for_waits(7)
         held.go_on.set()
     assert first.result() == (b"tabby", "miss")
     assert [future.result() for future in rest] == [(b"tabby", "shared")] * 7
 
 
-def test_a_photo_at_fault_is_at_fault_for_all_who_share_it() -> None:
+def test_a_photos_fault_is_shared_by_all_its_requests() -> None:
     cache, held = ResultCache(ROOMY), Held(BrokenImage("It is cut short."))
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(cache.get_or_compute, "cat", held)]
         assert held.began.wait(PATIENCE_SECONDS)
-        futures += [pool.submit(cache.get_or_compute, "cat", forbidden) for _ in range(2)]
-        wait_until_waiting(cache, 2)
+        watch = WatchedDeadline()
+        futures += [pool.submit(cache.get_or_compute, "cat", forbidden, watch) for _ in range(2)]
+        watch.wait_for_waits(2)
         held.go_on.set()
     assert [type(future.exception()) for future in futures] == [BrokenImage] * 3
 
@@ -108,19 +110,20 @@ def test_a_photo_at_fault_is_at_fault_for_all_who_share_it() -> None:
 @pytest.mark.parametrize(
     "failure", [DeadlineExceeded("Late."), ClientClosedRequest("Gone."), Overloaded("Full."), OSError("?")]
 )
-def test_a_failure_of_ones_own_is_not_shared(failure: Exception) -> None:
+def test_another_failure_is_not_shared(failure: Exception) -> None:
     cache, held = ResultCache(ROOMY), Held(failure)
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(cache.get_or_compute, "cat", held)
         assert held.began.wait(PATIENCE_SECONDS)
-        rest = [pool.submit(cache.get_or_compute, "cat", lambda: b"tabby") for _ in range(2)]
-        wait_until_waiting(cache, 2)
+        watch = WatchedDeadline()
+        rest = [pool.submit(cache.get_or_compute, "cat", lambda: b"tabby", watch) for _ in range(2)]
+        watch.wait_for_waits(2)
         held.go_on.set()
     assert first.exception() is failure
     assert [future.result()[0] for future in rest] == [b"tabby"] * 2
 
 
-def test_nobody_waits_for_another_beyond_the_deadline() -> None:
+def test_no_request_waits_for_another_beyond_its_deadline() -> None:
     cache, held = ResultCache(ROOMY), Held(b"tabby")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(cache.get_or_compute, "cat", held)
@@ -129,4 +132,3 @@ def test_nobody_waits_for_another_beyond_the_deadline() -> None:
             cache.get_or_compute("cat", forbidden, Deadline(time.monotonic() + 0.01))
         held.go_on.set()
     assert first.result() == (b"tabby", "miss")
-    assert cache.waiting == 0

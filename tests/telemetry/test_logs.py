@@ -24,7 +24,6 @@ def log_with(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyP
     """Log something under some settings, as gunicorn would, and return the lines."""
     loggers = [logging.getLogger(name) for name in ("", "app", "gunicorn.error", logs.REQUESTS_LOGGER)]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
@@ -37,6 +36,7 @@ def log_with(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyP
         return out.getvalue().splitlines()
 
     yield log_with
+    logging.captureWarnings(False)
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
@@ -75,7 +75,6 @@ def warn() -> None:
     """Warn in several lines, as libraries do."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logs.capture_stray_messages()  # pytest takes warnings for itself
         warnings.warn("first\nsecond \x1b[2K", RuntimeWarning, stacklevel=1)
 
 

@@ -42,19 +42,19 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_without_a_file_of_keys_everybody_is_let_in(client: FlaskClient) -> None:
+def test_without_a_file_of_keys_no_key_is_needed(client: FlaskClient) -> None:
     assert client.post("/api/v1/predict", **form(colour_png(1))).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_a_holder_of_a_key_is_let_in(guarded: FlaskClient, scheme: str) -> None:
+def test_a_valid_key_is_accepted(guarded: FlaskClient, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {ALICE}"}
     assert guarded.post("/api/v1/predict", **form(colour_png(1)), headers=headers).status_code == 200
     assert guarded.get("/api/v1/labels", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["predict", "predict/batch", "heatmap", "nothing-here"])
-def test_nobody_else_is(guarded: FlaskClient, path: str) -> None:
+def test_every_other_token_is_refused(guarded: FlaskClient, path: str) -> None:
     answer = guarded.post(f"/api/v1/{path}", **form(colour_png(1)))
     assert_problem(answer, 401, "unauthorized")
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="topthree"'
@@ -65,7 +65,7 @@ def test_nobody_else_is(guarded: FlaskClient, path: str) -> None:
     [bearer("tt_unknown"), bearer("ü"), bearer("a" * 5000), {"Authorization": "Basic dXNlcjp0dF9hbGljZQ=="}, {}],
     ids=["unknown", "unicode", "long", "basic", "none"],
 )
-def test_what_is_no_key_of_ours_is_a_401(guarded: FlaskClient, headers: dict[str, str]) -> None:
+def test_an_unknown_key_is_a_401(guarded: FlaskClient, headers: dict[str, str]) -> None:
     assert_problem(guarded.get("/api/v1/model", headers=headers), 401, "unauthorized")
 
 
@@ -80,7 +80,7 @@ def test_a_key_in_the_address_is_not_taken(guarded: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/problems/unauthorized", "/robots.txt"])
-def test_what_needs_no_key_stays_open(guarded: FlaskClient, path: str) -> None:
+def test_public_routes_need_no_key(guarded: FlaskClient, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
 
@@ -99,7 +99,7 @@ def test_the_form_turns_others_away(guarded: FlaskClient, token: str, status: in
     assert answer.mimetype == "text/html"
 
 
-def test_new_keys_are_put_to_use_as_a_whole(guarded: FlaskClient, keys_file: Path) -> None:
+def test_new_keys_are_used_as_a_whole(guarded: FlaskClient, keys_file: Path) -> None:
     ring = service_of(guarded.application).keys
     keys_file.write_text(Key("bob", True, digest_of("tt_bob")).as_line(), encoding="utf-8")
     fresh = ring.read()
@@ -143,7 +143,7 @@ def test_without_the_page_the_api_stays(make_settings: Callable[..., Settings]) 
         ({"rate_limit": "9/minute", "workers": 2}, "by each of 2 processes on its own"),
     ],
 )
-def test_the_log_says_who_may_call(
+def test_the_log_says_which_clients_may_call(
     make_settings: Callable[..., Settings],
     keys_file: Path,
     caplog: pytest.LogCaptureFixture,

@@ -31,7 +31,7 @@ def test_a_port_is_left_out(text: str, address: str) -> None:
     ["203.0.113.7", "2001:db8::1", "2001:db8::1:4711", "::ffff:192.0.2.1", "", "local", "unknown", "1.2:3", "[x]:1"]
     + ["203.0.113.7:", "203.0.113.7:4711x", "999.0.113.7:1", "[203.0.113.7", "_hidden:1"],
 )
-def test_what_has_no_port_stays_as_it_is(text: str) -> None:
+def test_an_address_without_a_port_is_unchanged(text: str) -> None:
     assert without_port(text) == text
 
 
@@ -67,14 +67,14 @@ def client(make_settings: Callable[..., Settings]) -> FlaskClient:
         ("[2001:db8::1]:4711", "2001:db8::1"),
     ],
 )
-def test_limits_count_the_address_whatever_its_port(client: FlaskClient, first: str, second: str) -> None:
+def test_limits_count_the_address_without_its_port(client: FlaskClient, first: str, second: str) -> None:
     forwarded = [first, second]
     answers = [client.get("/api/v1/model", headers={"X-Forwarded-For": value}) for value in forwarded]
     assert [answer.status_code for answer in answers] == [200, 429]
 
 
 @pytest.mark.parametrize(("text", "address"), WITH_PORT)
-def test_the_log_has_the_address_alone(
+def test_the_log_has_the_address_without_its_port(
     client: FlaskClient, caplog: pytest.LogCaptureFixture, text: str, address: str
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caching import wait_until_waiting
 from fakes import FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 from flask.testing import FlaskClient
 from shapes import assert_problem, assert_problem_document, form
+from watching import WatchedCache
 
 from app import create_app
 from app.model.engines import Inference, Pixels
@@ -49,12 +49,12 @@ class GatedEngine(FakeEngine):
 
 
 class FailingEngine(FakeEngine):
-    """Fail as nobody foresaw for crops whose red is 99."""
+    """Fail unexpectedly for crops whose red is 99."""
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
         """Fail if told so."""
         if batch[0, 0, 0, 0] == 99:
-            raise KeyError("nobody foresaw this")
+            raise KeyError("an unexpected failure")
         return super().infer(batch, alone=alone)
 
 
@@ -70,7 +70,7 @@ def test_json_is_compact_and_unescaped() -> None:
     assert with_members_before({}, b'{"a":1}') == b'{"a":1}'
 
 
-def test_a_kept_answer_is_the_same_and_says_so(make_settings) -> None:
+def test_a_cached_answer_is_the_same_and_says_so(make_settings) -> None:
     engine = GatedEngine()
     client = client_of(make_settings, engine)
     first, second = (client.post("/api/v1/predict", data=COCK) for _ in range(2))
@@ -99,7 +99,7 @@ def test_other_parameters_are_another_answer(make_settings, query: str) -> None:
     assert engine.calls == 2
 
 
-def test_single_batch_archive_and_stream_share_what_is_kept(make_settings) -> None:
+def test_single_batch_archive_and_stream_share_the_cache(make_settings) -> None:
     engine = GatedEngine()
     client = client_of(make_settings, engine)
     client.post("/api/v1/predict", data=COCK)
@@ -108,7 +108,7 @@ def test_single_batch_archive_and_stream_share_what_is_kept(make_settings) -> No
     assert engine.calls == 1
 
 
-def test_nothing_is_kept_where_the_setting_says_so(make_settings) -> None:
+def test_nothing_is_cached_if_the_setting_says_so(make_settings) -> None:
     engine = GatedEngine()
     client = client_of(make_settings, engine, result_cache_bytes=0)
     for _ in range(2):
@@ -123,7 +123,7 @@ def keys_file_of(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("path", ["predict", "embed"])
-def test_what_is_kept_for_one_key_is_no_other_ones(make_settings, tmp_path: Path, path: str) -> None:
+def test_a_cached_response_is_not_shared_between_keys(make_settings, tmp_path: Path, path: str) -> None:
     engine = GatedEngine()
     client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
     sources = []
@@ -134,7 +134,7 @@ def test_what_is_kept_for_one_key_is_no_other_ones(make_settings, tmp_path: Path
     assert engine.calls == 2
 
 
-def test_a_batch_is_kept_for_its_own_key_too(make_settings, tmp_path: Path) -> None:
+def test_a_batch_is_cached_for_its_own_key_too(make_settings, tmp_path: Path) -> None:
     engine = GatedEngine()
     client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
     for name in ("alice", "bob", "alice"):
@@ -144,13 +144,13 @@ def test_a_batch_is_kept_for_its_own_key_too(make_settings, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("second", "calls"), [("alice", 1), ("bob", 2)])
-def test_what_is_in_flight_is_shared_with_the_same_key_alone(
+def test_a_computation_is_shared_only_with_the_same_key(
     make_settings, tmp_path: Path, second: str, calls: int
 ) -> None:
     engine, entered = GatedEngine(), threading.Semaphore(0)
     client = client_of(make_settings, engine, api_keys_file=keys_file_of(tmp_path, "alice", "bob"))
     engine.entered = entered.release
-    results = service_of(client.application).results
+    service_of(client.application).results = results = WatchedCache(1 << 20)
 
     def post(name: str) -> str:
         headers = {"Authorization": f"Bearer tt_{name}"}
@@ -162,7 +162,7 @@ def test_what_is_in_flight_is_shared_with_the_same_key_alone(
         assert entered.acquire(timeout=60)
         other = pool.submit(post, second)
         if calls == 1:
-            wait_until_waiting(results, 1)
+            results.watch.wait_for_waits()
         else:
             assert entered.acquire(timeout=60)
         engine.gate.set()
@@ -207,15 +207,15 @@ def test_a_reader_that_leaves_ends_the_work(make_settings) -> None:
     assert engine.calls < 22
 
 
-def test_a_failure_that_nobody_foresaw_is_its_photos_alone(make_settings, caplog) -> None:
+def test_an_unexpected_failure_is_a_problem_of_its_photo_only(make_settings, caplog) -> None:
     client = client_of(make_settings, FailingEngine())
     good, bad = client.post("/api/v1/predict/batch", **form(COCK, colour_png(99))).json["results"]
     assert good["predictions"][0]["class_id"] == 7
     assert_problem_document(bad, 500, "internal-error")
-    assert "nobody foresaw this" in caplog.text
+    assert "an unexpected failure" in caplog.text
 
 
-def test_a_batch_of_which_nothing_can_be_answered_is_refused_whole(make_settings) -> None:
+def test_a_batch_without_any_answer_is_one_problem(make_settings) -> None:
     client = client_of(make_settings, FailingEngine())
     assert_problem(client.post("/api/v1/predict/batch", **form(colour_png(99))), 500, "internal-error")
 

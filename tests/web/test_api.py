@@ -93,9 +93,7 @@ def test_archive_is_shown_the_way_to_the_batch(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["model", "labels"])
-def test_who_waits_for_the_model_counts_as_one_who_brings_a_photo(
-    make_settings: Callable[..., Settings], path: str
-) -> None:
+def test_waiting_for_the_model_counts_against_admission(make_settings: Callable[..., Settings], path: str) -> None:
     app = create_app(make_settings(), fake_classifier())
     admission = service_of(app).admission
     while admission.refusal_if_full() is None:
@@ -118,7 +116,7 @@ def test_top_says_how_many(client: FlaskClient, query: str, count: int) -> None:
     assert [prediction["rank"] for prediction in answer["predictions"]] == list(range(1, count + 1))
 
 
-def test_heat_maps_come_with_the_first_ten_answers_alone(client: FlaskClient) -> None:
+def test_only_the_first_ten_answers_have_heat_maps(client: FlaskClient) -> None:
     predictions = upload(client, DALMATIAN, to="predict?top=1000&heatmap=1").json["predictions"]
     assert [prediction["rank"] for prediction in predictions if "heatmap" in prediction] == list(range(1, 11))
     assert len(predictions) == 1000
@@ -191,7 +189,7 @@ def test_other_fields_beside_the_photo_are_ignored(client: FlaskClient) -> None:
     assert client.post("/api/v1/predict", data=fields).data == upload(client, COCK).data
 
 
-def test_form_without_boundary_says_who_writes_it(client: FlaskClient) -> None:
+def test_form_without_boundary_says_what_to_do(client: FlaskClient) -> None:
     answer = client.post("/api/v1/predict", data=DALMATIAN, content_type=FORM)
     assert "boundary" in assert_problem(answer, 400, "bad-request")
 
@@ -213,7 +211,7 @@ def test_batch_item_is_what_a_single_request_answers(client: FlaskClient) -> Non
     assert json.dumps(batch["model"], separators=(",", ":")) == MODEL
 
 
-def test_bad_item_carries_its_problem_and_the_others_answer(client: FlaskClient) -> None:
+def test_bad_item_of_a_batch_has_its_problem_the_others_answers(client: FlaskClient) -> None:
     bad = (b"", b"just text", COCK[:200], b"%PDF-1.7\n")
     answer = upload(client, COCK, *bad, GROUSE, to="predict/batch?top=1")
     first, *problems, last = answer.json["results"]

@@ -57,7 +57,7 @@ def test_each_kind_of_file_is_declared(client: FlaskClient, name: str, content_t
     assert client.get(f"/static/any/{name}").headers["Content-Type"] == content_type
 
 
-def test_text_is_compressed_for_those_who_take_it(client: FlaskClient) -> None:
+def test_text_is_compressed_if_the_client_accepts_it(client: FlaskClient) -> None:
     plain = client.get("/static/any/style.css")
     packed = client.get("/static/any/style.css", headers={"Accept-Encoding": "br, gzip"})
     assert "Content-Encoding" not in plain.headers
@@ -86,12 +86,12 @@ def test_gzip_that_is_refused_is_not_sent(client: FlaskClient) -> None:
         assert "Content-Encoding" not in response.headers
 
 
-def test_an_outdated_address_gets_the_current_file_but_is_not_kept(client: FlaskClient) -> None:
+def test_an_outdated_address_gets_the_current_file_uncached(client: FlaskClient) -> None:
     assert client.get("/static/0000000000000000/style.css").headers["Cache-Control"] == "no-cache"
 
 
 @pytest.mark.parametrize("name", ["missing.css", "../app/web/pages.py", "%2e%2e/app/pages.py", "js/"])
-def test_what_is_not_there_is_not_found(client: FlaskClient, name: str) -> None:
+def test_a_missing_file_is_not_found(client: FlaskClient, name: str) -> None:
     assert client.get(f"/static/any/{name}").status_code == 404
 
 

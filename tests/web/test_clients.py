@@ -100,7 +100,14 @@ def test_form_of_each_client_is_answered(server: Running, client: str, boundary:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["image/png", "image/jpg", "IMAGE/PNG; name=cock.png", "application/octet-stream", "image/x-unknown"],
+    [
+        "image/png",
+        "image/jpg",
+        "IMAGE/PNG; name=cock.png",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "image/x-unknown",
+    ],
 )
 def test_body_that_is_the_photo_is_answered(server: Running, content_type: str) -> None:
     assert ask(server, post(COCK, content_type, headers="Content-Encoding: identity\r\n"))[0] == 200
@@ -170,7 +177,7 @@ REFUSED: dict[str, tuple[bytes, str, int, bytes]] = {
         form(ITSELF, COCK.decode("utf-8", "replace").encode()),
         FORM,
         400,
-        FIELD + b"text, not a file. This was a file of bytes",
+        FIELD + b"text, not a file. A program has read this file as text",
     ),
     "base64 in a field": (form(ITSELF, BASE64), FORM, 400, FIELD + b"text, not a file. This is a photo as base64"),
     "note in a field": (form(ITSELF, b"Hello!"), FORM, 400, FIELD + b"text, not a file: it has no file name"),
@@ -180,7 +187,7 @@ REFUSED: dict[str, tuple[bytes, str, int, bytes]] = {
         400,
         b"The form has a file named 'image'",
     ),
-    "form of no parts": (b"--X--\r\n", FORM, 400, b"No file part is named 'file'"),
+    "form of no parts": (b"--X--\r\n", FORM, 400, b"The form has no file named 'file'"),
     "address as JSON": (
         b'{"image":"https://a.example/b.jpg"}',
         "application/json",
@@ -238,8 +245,18 @@ REFUSED: dict[str, tuple[bytes, str, int, bytes]] = {
     "curl --data-binary without @": (b"photos/cock.png", "image/png", 415, b"This is the name of a file"),
     "ZIP as a photo": (b"PK\x03\x04" + bytes(30), "image/png", 415, b"This looks like a ZIP archive"),
     "gzip as a photo": (gzip.compress(COCK), "image/png", 415, b"This is gzip data"),
-    "photo read as UTF-8": (COCK.decode("utf-8", "replace").encode(), "image/png", 415, b"This was a file of bytes"),
-    "photo read as Latin-1": (COCK.decode("latin-1").encode(), "image/png", 415, b"This was a file of bytes"),
+    "photo read as UTF-8": (
+        COCK.decode("utf-8", "replace").encode(),
+        "image/png",
+        415,
+        b"A program has read this file as text",
+    ),
+    "photo read as Latin-1": (
+        COCK.decode("latin-1").encode(),
+        "image/png",
+        415,
+        b"A program has read this file as text",
+    ),
     "PNG by curl -d": (COCK.translate(None, b"\r\n\0"), "image/png", 415, b"Line ends or zero bytes"),
     "PNG by FTP as text": (COCK.replace(b"\r\n", b"\n"), "image/png", 415, b"Line ends or zero bytes"),
     "JPEG by curl -d": (JPEG.translate(None, b"\r\n\0"), "image/jpeg", 415, b"Line ends or zero bytes"),
@@ -340,3 +357,17 @@ def test_lines_of_a_batch_name_each_mistake(server: Running) -> None:
     lines = [json.loads(line) for line in received.splitlines() if line.startswith(b"{")]
     assert sorted((line.get("index", 2), line.get("status")) for line in lines) == [(0, 415), (1, None), (2, None)]
     assert b"This is the address of a photo" in received
+
+
+@pytest.mark.parametrize("query", ["url=https://a.example/b.jpg", "image_url=http%3A%2F%2Fa.example%2Fb.jpg"])
+def test_address_as_a_parameter_is_not_fetched(server: Running, query: str) -> None:
+    status, _, body = ask(server, post(COCK, "image/png", f"/api/v1/predict?{query}"))
+    assert status == 400
+    assert json.loads(body)["detail"].endswith("Addresses are not fetched: send the photo itself.")
+
+
+def test_damaged_photo_that_was_read_as_text_is_said_to_be_so(server: Running) -> None:
+    photo = encode(noise(), "GIF").decode("utf-8", "replace").encode()
+    status, _, body = ask(server, post(photo, "image/gif"))
+    assert status == 422
+    assert json.loads(body)["detail"].endswith("as if a program had read it as text. Read and send it as bytes.")

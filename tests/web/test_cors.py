@@ -1,4 +1,4 @@
-"""Pages of other origins: none may call unless listed, and those who may not learn nothing."""
+"""Pages of other origins: only listed ones may call, and the others learn nothing."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_a_preflight_needs_no_key(make_settings: Callable[..., Settings], tmp_pa
     assert client.get("/api/v1/model", headers={"Origin": FRIEND}).headers[ALLOW] == FRIEND
 
 
-def test_the_page_is_nobody_elses(client: FlaskClient) -> None:
+def test_no_other_origin_may_read_the_page(client: FlaskClient) -> None:
     assert ALLOW not in client.get("/", headers={"Origin": FRIEND}).headers
 
 
-def test_unless_set_nobody_may(make_settings: Callable[..., Settings]) -> None:
+def test_without_the_setting_no_other_origin_may_call(make_settings: Callable[..., Settings]) -> None:
     client = create_app(make_settings(), fake_classifier()).test_client()
     assert ALLOW not in client.get("/api/v1/labels", headers={"Origin": FRIEND}).headers

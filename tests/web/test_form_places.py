@@ -56,7 +56,7 @@ def hold(server: Running, stack: ExitStack, count: int = 2) -> list[socket.socke
     return held
 
 
-def test_third_large_form_is_told_to_come_again(run_worker: Callable[..., Running], keys: Path) -> None:
+def test_a_third_large_form_is_told_to_try_again(run_worker: Callable[..., Running], keys: Path) -> None:
     server = run_worker(api_keys_file=keys)
     with ExitStack() as stack:
         held = hold(server, stack)

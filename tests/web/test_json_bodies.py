@@ -55,7 +55,7 @@ def test_photo_is_read_however_the_json_is_written(body: bytes) -> None:
         (b'{"image":"data:image/png,AAAA;base64,"}', "no ';base64,'"),
     ],
 )
-def test_what_is_not_one_photo_is_refused(body: bytes, text: str) -> None:
+def test_anything_but_one_photo_is_refused(body: bytes, text: str) -> None:
     with pytest.raises(BadRequest, match=text):
         parse_photo(body)
 

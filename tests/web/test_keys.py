@@ -22,7 +22,7 @@ def test_a_new_key_is_256_random_bits_and_can_be_recognised() -> None:
     assert first != second
 
 
-def test_a_key_is_found_by_what_its_holder_has() -> None:
+def test_a_key_is_found_by_its_token() -> None:
     token = new_token()
     keys = parse_keys(f"# ours\nalice  enabled  {hashlib.sha256(token.encode()).hexdigest()}  # the phone\n", FILE)
     found = keys.find(token)
@@ -33,7 +33,7 @@ def test_a_key_is_found_by_what_its_holder_has() -> None:
 
 
 @pytest.mark.parametrize("token", ["", " ", "tt_ü", "a" * 600, "two words", "tt_\n"])
-def test_what_cannot_be_a_token_is_no_key(token: str) -> None:
+def test_a_malformed_token_is_no_key(token: str) -> None:
     assert parse_keys(f"alice enabled {DIGEST}", FILE).find(token) is None
 
 

@@ -35,7 +35,7 @@ def forms(word: str | dict[str, str]) -> dict[str, str]:
 
 
 def blanks(word: str | dict[str, str]) -> set[str]:
-    """Return the names of what is filled into a word."""
+    """Return the names of the blanks of a word."""
     return {name for text in forms(word).values() for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
@@ -89,7 +89,7 @@ def with_third_language(app: flask.Flask, tmp_path: Path) -> FlaskClient:
     return app.test_client()
 
 
-def test_a_language_is_added_by_its_file_alone(with_third_language: FlaskClient) -> None:
+def test_a_language_is_added_by_a_file_only(with_third_language: FlaskClient) -> None:
     page = with_third_language.get("/", headers={"Accept-Language": "x-blorp, zh;q=0.5"})
     assert page.headers["Content-Language"] == "x-blorp"
     assert '<html lang="x-blorp">' in page.text
@@ -194,7 +194,7 @@ def test_the_switch_wins_over_the_browser(client: FlaskClient, language: str) ->
     assert client.get("/", headers=other).headers["Content-Language"] == language
 
 
-def test_the_switch_is_remembered_for_a_year_and_closed_to_scripts(client: FlaskClient) -> None:
+def test_the_switch_is_remembered_in_a_cookie_closed_to_scripts(client: FlaskClient) -> None:
     cookie = client.get("/?lang=zh").headers["Set-Cookie"]
     assert "lang=zh" in cookie
     assert "Max-Age=31536000" in cookie
@@ -213,7 +213,7 @@ def test_the_switch_leads_back_to_the_page_it_is_on(client: FlaskClient, address
 
 
 @pytest.mark.parametrize("address", ["/nothing/here", "/docs/"])
-def test_from_a_page_that_does_not_exist_the_switch_leads_to_the_first(client: FlaskClient, address: str) -> None:
+def test_the_switch_of_a_missing_page_leads_to_the_first(client: FlaskClient, address: str) -> None:
     link = re.search(r'href="([^"]+)\?lang=zh"', client.get(address).text)
     assert link
     assert urljoin(address, link[1]) == "/"

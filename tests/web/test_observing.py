@@ -1,4 +1,4 @@
-"""Each request counted and named; metrics for those who may see them."""
+"""Each request is counted and has an id; metrics are served at their own address."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def numbers(client: FlaskClient) -> dict[tuple[str, frozenset[tuple[str, str]]],
 
 
 def growth(client: FlaskClient, act: Callable[[], object], name: str, **labels: str) -> float:
-    """Tell by how much a sample grows while something is done."""
+    """Return by how much a sample grows in the meantime."""
     key = (name, frozenset(labels.items()))
     before = numbers(client).get(key, 0)
     act()
@@ -60,7 +60,7 @@ def test_prediction_is_counted(client: FlaskClient, name: str, labels: dict[str,
     assert growth(client, lambda: send(client), name, **labels) == 1
 
 
-def test_kept_answer_is_a_hit_and_computes_nothing(client: FlaskClient) -> None:
+def test_a_cached_response_is_a_hit_and_computes_nothing(client: FlaskClient) -> None:
     send(client)
     assert growth(client, lambda: send(client), "topthree_cache_lookups_total", source="hit") == 1
     assert growth(client, lambda: send(client), "topthree_stage_seconds_count", stage="infer") == 0
@@ -119,11 +119,11 @@ def apart(make_settings: Callable[..., Settings]) -> FlaskClient:
 @pytest.mark.parametrize(
     ("path", "status"), [("/metrics", 200), ("/healthz", 200), ("/readyz", 503), ("/", 404), ("/api/v1/labels", 404)]
 )
-def test_address_of_their_own_shows_metrics_and_probes_alone(apart: FlaskClient, path: str, status: int) -> None:
+def test_the_metrics_address_serves_metrics_and_probes_only(apart: FlaskClient, path: str, status: int) -> None:
     assert apart.get(path, **OWN).status_code == status
 
 
-def test_first_address_then_has_no_metrics_whatever_a_client_says(apart: FlaskClient) -> None:
+def test_the_public_address_has_no_metrics(apart: FlaskClient) -> None:
     assert apart.get("/metrics").status_code == 404
     assert apart.get("/metrics", headers={"X-Forwarded-Host": "127.0.0.1:9100"}).status_code == 404
     assert apart.get("/healthz").status_code == 200
@@ -138,7 +138,7 @@ def test_every_answer_carries_the_request_id(app: flask.Flask, path: str) -> Non
     assert logs.request_id.get() == ""
 
 
-def test_log_of_a_request_says_what_it_took_and_no_more(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_of_a_request_has_its_figures_and_no_more(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logs.REQUESTS_LOGGER)
     photo = colour_png(7)
     answer = client.post(f"{PREDICT}?top=1", data=photo, content_type="image/png")

@@ -89,7 +89,7 @@ def test_examples_of_problems_are_of_theirs(document: dict) -> None:
         problems.validate(example)
 
 
-def test_document_has_every_problem_but_those_of_wrong_addresses_and_of_clients_that_left(document: dict) -> None:
+def test_document_has_every_problem_of_its_routes(document: dict) -> None:
     described = {example["type"] for example in examples_of_problems(document)}
     elsewhere = {"/problems/method-not-allowed", "/problems/client-closed-request"}
     assert {f"/problems/{problem.slug}" for problem in PROBLEMS} - described == elsewhere
@@ -128,7 +128,7 @@ def test_limits_are_those_of_the_settings(make_settings) -> None:
     assert '"maxItems":7' in text
 
 
-def test_document_says_who_needs_a_key_and_needs_none_itself(make_settings, tmp_path: Path) -> None:
+def test_document_says_which_routes_need_a_key(make_settings, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("")
     guarded, open_to_all = (make_settings(**more) for more in ({"api_keys_file": keys}, {}))

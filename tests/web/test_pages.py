@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import json
 import re
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ from app.model import Model
 from app.model.engines import Inference, Pixels
 from app.model.labels import Label
 from app.photos.formats import NAMES
+from app.photos.heatmaps import COLOURS
 from app.settings import Settings
 from app.web.language import read_languages
 
@@ -34,6 +36,12 @@ def send(client: FlaskClient, data: bytes, name: str = "photo.png", **headers: s
     body = b"--limit\r\nContent-Disposition: " + disposition + b"\r\n\r\n" + data + b"\r\n--limit--\r\n"
     headers = {key.replace("_", "-"): value for key, value in headers.items()}
     return client.post("/", data=body, content_type="multipart/form-data; boundary=limit", headers=headers)
+
+
+def test_the_script_gets_the_colours_of_the_heat_maps(client: FlaskClient) -> None:
+    colours = re.search(r'data-colours="([^"]+)"', client.get("/").text)
+    assert colours is not None
+    assert json.loads(colours[1]) == [list(colour) for colour in COLOURS]
 
 
 def written(key: str, language: str = "en", **values: object) -> str:
@@ -78,7 +86,7 @@ def test_the_form_needs_no_script(client: FlaskClient) -> None:
     assert re.search(r'<button class="submit"><span[^>]*>Classify</span></button>', page)
 
 
-def test_the_page_says_what_it_knows_and_that_photos_are_not_stored(client: FlaskClient) -> None:
+def test_the_page_says_that_photos_are_not_stored(client: FlaskClient) -> None:
     page = client.get("/").text
     assert written("knows") in page
     assert written("private") in page
@@ -204,7 +212,7 @@ def test_a_wrong_method_is_a_page(client: FlaskClient) -> None:
     assert written("problem.method-not-allowed") in response.text
 
 
-def test_what_a_visitor_sends_is_escaped(client: FlaskClient) -> None:
+def test_text_from_a_visitor_is_escaped(client: FlaskClient) -> None:
     for address in ("/<script>alert(1)</script>", '/"onload="alert(1)', "/problems/<b>"):
         page = client.get(address).text
         assert "<script>alert" not in page

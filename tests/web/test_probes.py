@@ -114,7 +114,7 @@ def test_ready_needs_every_planned_worker(app: flask.Flask, client: FlaskClient)
 
 
 @pytest.mark.parametrize("asked", [{"weights": "own.pth"}, {"precision": "int8"}])
-def test_what_was_asked_for_by_name_and_fails_stops_the_service(
+def test_a_failure_of_named_weights_stops_the_service(
     make_settings: Callable[..., Settings], asked: dict[str, str]
 ) -> None:
     halts: list[int] = []
@@ -124,7 +124,7 @@ def test_what_was_asked_for_by_name_and_fails_stops_the_service(
     assert halts == [HALT_SERVICE]
 
 
-def test_other_failure_stays_alive_and_not_ready_and_is_tried_again(
+def test_after_another_failure_the_load_is_tried_again(
     make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture, released: threading.Event
 ) -> None:
     failed = threading.Event()
@@ -227,7 +227,7 @@ def test_a_model_that_does_not_work_says_so(make_settings: Callable[..., Setting
     assert detail == "The model does not work: the known photo of an espresso, class 967, got class 0."
 
 
-def test_draining_service_is_not_ready_and_counts_what_is_in_flight(
+def test_a_draining_service_is_not_ready_and_counts_requests(
     make_settings: Callable[..., Settings], released: threading.Event
 ) -> None:
     reached = threading.Event()
@@ -270,7 +270,7 @@ def test_each_worker_knows_what_the_others_have_in_flight() -> None:
     assert readiness.in_flight_elsewhere() == 1
 
 
-def test_a_worker_that_leaves_takes_what_it_had_in_flight_along() -> None:
+def test_a_worker_that_leaves_takes_its_requests_along() -> None:
     readiness = Readiness(planned=2)
     readiness.slot = 1
     readiness.count(2)
@@ -279,7 +279,7 @@ def test_a_worker_that_leaves_takes_what_it_had_in_flight_along() -> None:
     assert readiness.in_flight == 0
 
 
-def test_what_was_asked_for_by_name_and_fails_later_costs_nobody_who_answers(
+def test_a_late_failure_does_not_stop_workers_that_are_ready(
     make_settings: Callable[..., Settings], released: threading.Event
 ) -> None:
     readiness, paused, halts = Readiness(planned=2), threading.Event(), []

@@ -55,7 +55,7 @@ def test_unknown_problem_is_not_found(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(("code", "error"), FRAMEWORK, ids=[str(code) for code, _ in FRAMEWORK])
-def test_every_failure_of_the_framework_is_one_of_ours(
+def test_every_error_of_the_framework_becomes_a_problem(
     app: flask.Flask, code: int, error: type[HTTPException]
 ) -> None:
     slug, status = EXPECTED.get(code, "bad-request"), code if code in EXPECTED else 400
@@ -74,9 +74,7 @@ def test_redirect_stays_a_redirect(app: flask.Flask) -> None:
     assert app.test_client().get("/folder").status_code == 308
 
 
-def test_failure_nobody_foresaw_hides_its_cause_and_logs_it(
-    app: flask.Flask, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unexpected_failure_hides_its_cause_and_logs_it(app: flask.Flask, caplog: pytest.LogCaptureFixture) -> None:
     client = failing(app, RuntimeError("secret path /srv/keys"))
     detail = assert_problem(client.get("/api/fail"), 500, "internal-error")
     assert "secret" not in detail + client.get("/fail").text

@@ -35,13 +35,13 @@ def ask(client: FlaskClient, address: str = "192.0.2.1", **headers: str) -> int:
     return client.get("/api/v1/model", environ_overrides={"REMOTE_ADDR": address}, headers=headers).status_code
 
 
-def test_without_a_limit_nobody_is_counted(make_client: MakeClient) -> None:
+def test_without_a_limit_no_request_is_counted(make_client: MakeClient) -> None:
     client = make_client()
     assert {ask(client) for _ in range(50)} == {200}
     assert service_of(client.application).limits is None
 
 
-def test_what_is_over_the_limit_is_refused_until_it_begins_anew(make_client: MakeClient) -> None:
+def test_requests_over_the_limit_are_refused_until_it_renews(make_client: MakeClient) -> None:
     client = make_client(rate_limit="2/hour")
     assert [ask(client) for _ in range(3)] == [200, 200, 429]
     answer = client.post("/api/v1/predict", **form(colour_png(1)), environ_overrides={"REMOTE_ADDR": "192.0.2.1"})
@@ -94,7 +94,7 @@ def test_a_spoofed_address_is_not_believed(make_client: MakeClient) -> None:
     assert answers == [200, 429]
 
 
-def test_behind_a_trusted_proxy_its_clients_are_counted_and_not_what_they_claim(make_client: MakeClient) -> None:
+def test_a_trusted_proxy_names_the_clients_that_are_counted(make_client: MakeClient) -> None:
     client = make_client(rate_limit="1/hour", trusted_proxies=1)
     forwarded = ["198.51.100.1", "198.51.100.2", "203.0.113.9, 198.51.100.1"]
     assert [ask(client, "10.0.0.1", **{"X-Forwarded-For": value}) for value in forwarded] == [200, 200, 429]

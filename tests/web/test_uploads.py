@@ -23,7 +23,7 @@ COCK = colour_png(7, 251, 80)
 
 
 @pytest.mark.parametrize("path", ["/api/v1/labels", "/healthz", "/"])
-def test_bodies_nobody_reads_do_no_harm(client: FlaskClient, path: str) -> None:
+def test_unread_bodies_do_no_harm(client: FlaskClient, path: str) -> None:
     assert client.get(path, data=bytes(FIVE_MB)).status_code == 200
 
 
@@ -53,7 +53,7 @@ def test_chunked_body_is_limited_as_it_arrives(make_settings: Callable[..., Sett
     assert limit < body.taken < limit + 1_000_000
 
 
-def test_a_deadline_is_the_settings_or_the_clients_if_that_is_shorter(make_settings: Callable[..., Settings]) -> None:
+def test_the_shorter_deadline_of_setting_and_client_counts(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(deadline_ms=5000), fake_classifier())
     for asked, most in ((None, 5), ("2000", 2), ("60000", 5), ("9" * 12, 5)):
         with app.test_request_context("/", headers={"X-Request-Timeout-Ms": asked} if asked else {}):
@@ -76,7 +76,7 @@ def test_a_deadline_knows_whether_the_client_has_left(app: flask.Flask) -> None:
             assert request_deadline().is_abandoned() is has_left
 
 
-def test_a_request_leaves_whatever_becomes_of_it(app: flask.Flask, client: FlaskClient) -> None:
+def test_a_request_releases_its_admission_in_any_case(app: flask.Flask, client: FlaskClient) -> None:
     for body, status in ((form(colour_png(1)), 200), (form(b"text"), 415), ({"data": b"x"}, 415)):
         assert client.post("/api/v1/predict", **body).status_code == status
     admission = service_of(app).admission
@@ -139,7 +139,7 @@ def test_empty_base64_is_no_photo(client: FlaskClient) -> None:
 
 
 def test_the_limit_holds_for_the_decoded_photo(make_settings: Callable[..., Settings]) -> None:
-    # A house with room for no more than the largest request lets that in.
+    # With room for no more than the largest request, that request is admitted.
     limits = {"max_upload_bytes": 300_000, "max_batch_bytes": 300_000, "max_waiting_bytes": 400_004}
     client = create_app(make_settings(**limits), fake_classifier()).test_client()
     assert client.post("/api/v1/predict", **as_json(COCK.ljust(300_000, b"\0"))).status_code == 200

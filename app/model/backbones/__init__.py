@@ -8,7 +8,7 @@ from torch import nn
 from ...errors import WeightsError
 from ...settings import Settings
 from ..download import Progress
-from ..records import RECORDS, TIMM, ModelRecord
+from ..records import RECORDS, TIMM, ModelRecord, find_record
 from ..weights import Weights, explicit_weights, find_weights
 from .checkpoints import State, read_state, with_own_head
 from .families import FAMILIES, Family, Parts
@@ -58,7 +58,7 @@ def load_backbone(weights: Weights, classes: int) -> Backbone:
     than the labels name.
     """
     record = weights.record
-    family = _family(record)
+    family = family_of(record)
     state = _named_as_today(read_state(weights), family)
     head = state.get(f"{family.classifier}.weight")
     if head is not None and head.ndim and len(head) != classes:
@@ -77,7 +77,13 @@ def load_backbone(weights: Weights, classes: int) -> Backbone:
     return Backbone(network, family.split(network), record).eval().requires_grad_(False)
 
 
-def _family(record: ModelRecord) -> Family:
+def any_record(name: str) -> ModelRecord:
+    """Return the row of a model of our table, or the one that timm has for a name of its own."""
+    return timm_record(name) if name.startswith(TIMM) else find_record(name)
+
+
+def family_of(record: ModelRecord) -> Family:
+    """Return how a model is built and divided."""
     return timm_family(record) if record.name.startswith(TIMM) else FAMILIES[record.family]
 
 

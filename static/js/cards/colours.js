@@ -1,7 +1,11 @@
 // The heat map's colours: from dark blue to yellow, brighter with every step, so that they can be read in order by
-// people who confuse red and green, and in a grey print. The server's overlay uses the same stops.
+// people who confuse red and green, and in a grey print. They come with the page, since the server draws with them too.
 
-const STOPS = [[38, 20, 90], [44, 82, 150], [32, 145, 140], [128, 196, 84], [253, 231, 60]];
+import { colours as STOPS } from '../page/words.js';
+
+// For the legend.
+const gradient = STOPS.map((stop) => `rgb(${stop.join(' ')})`).join(', ');
+document.documentElement.style.setProperty('--ramp', `linear-gradient(90deg, ${gradient})`);
 
 // The colour of a value from 0 to 1 as [red, green, blue].
 export function colour(value) {

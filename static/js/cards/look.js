@@ -5,7 +5,6 @@ import { names, t } from '../page/words.js';
 import { drawOverlay, hasOutside, strongestPlace } from './overlay.js';
 
 const open = new Set();
-let isKnown = false; // the page says how to see a heat map until one is seen
 
 // Close all heat maps with Escape.
 export function listenForEscape() {
@@ -38,7 +37,7 @@ export class Look {
     const canShow = hasPhoto && eyes.some((_, index) => predictions[index].heatmap);
     eyes.forEach((eye, index) => show(eye, hasPhoto && Boolean(predictions[index].heatmap)));
     this.#parts.photo.classList.toggle('can-look', canShow);
-    if (canShow && !isKnown) show(byId('look-hint'));
+    show(this.#parts.hint, canShow);
   }
 
   toggle(prediction) {
@@ -57,6 +56,7 @@ export class Look {
   clear() {
     this.close();
     this.#answer = null;
+    show(this.#parts.hint, false);
     this.#parts.photo.classList.remove('can-look');
   }
 
@@ -69,8 +69,7 @@ export class Look {
     this.#onOpen();
     this.#current = prediction;
     open.add(this);
-    isKnown = true;
-    show(byId('look-hint'), false);
+    byId('cards').classList.add('knows-maps'); // the hint has done its work
     this.#refresh();
     announce(this.#sentence());
   }

@@ -6,6 +6,8 @@ let language = JSON.parse(page.words);
 export const limitBytes = Number(page.limitBytes);
 export const unsureBelow = Number(page.unsureBelow);
 export const closeWithin = Number(page.closeWithin);
+// The colours of heat maps, from nothing to most, as [red, green, blue].
+export const colours = JSON.parse(page.colours);
 export const needsKey = page.needsKey === 'true';
 export const startsReady = page.ready === 'true';
 

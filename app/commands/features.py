@@ -1,0 +1,90 @@
+"""Write the feature maps of inner layers for photos, as NumPy's .npz file.
+
+The file holds one array of shape (photos, channels, height, width) for each layer, and the array `photos` of the
+files' names. 'topthree inspect' lists the layers. A photo may be given to the network at another size than the one
+that the model was trained for.
+
+\b
+Example:
+  topthree features cat.jpg --layers layer2,layer4 --side 640 --output maps.npz
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ..errors import Problem
+from ..model.labels import load_labels
+from ..photos.decoders import Decoders
+from ..photos.decoding import Geometry
+from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, read_file
+from ..photos.protocol import MAX_CROP_SIDE, Wanted
+from ..processes.plan import make_plan
+from ..settings import Settings
+from . import plural, read_settings
+from .weights import find_with_progress
+
+
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, required=True, metavar="FILE… | FOLDER | -")
+@click.option("--layers", required=True, help="Names of layers, separated by commas.")
+@click.option("--side", type=click.IntRange(32, MAX_CROP_SIDE), help="Side of the crop, in pixels; the model's own.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write, .npz."
+)
+def command(sources: tuple[str, ...], *, layers: str, side: int | None, output: Path) -> None:
+    """Compute the maps with torch in float32; nothing is written if a photo cannot be read."""
+    from ..model.backbones import load_backbone
+    from ..model.backbones.layers import feature_maps
+
+    settings = read_settings()
+    weights = find_with_progress(settings)
+    backbone = load_backbone(weights, len(load_labels(settings.labels)))
+    names, files = [name.strip() for name in layers.split(",") if name.strip()], list_photos(sources)
+    geometry = _scaled(weights.record.geometry, side)
+    maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for crop in _crops(files, geometry, settings):
+        for name, found in feature_maps(backbone, crop[None], names).items():
+            maps[name].append(found[0])
+    _write(output, {name: np.stack(found) for name, found in maps.items()} | {"photos": np.array(files)})
+    for name, found in maps.items():
+        click.echo(f"{name}: {plural(len(files), 'photo')}, {'x'.join(map(str, found[0].shape))}")
+
+
+def _scaled(geometry: Geometry, side: int | None) -> Geometry:
+    """Return the geometry of crops of another side that show the same part of a photo."""
+    if side is None:
+        return geometry
+    return Geometry(round(geometry.resize * side / geometry.crop), side, geometry.interpolation)
+
+
+def _crops(files: list[str], geometry: Geometry, settings: Settings) -> list[np.ndarray]:
+    wanted, memory = Wanted(geometry, settings.max_pixels), make_plan(settings).photo_memory_bytes
+    crops = []
+    with closing(Decoders(1, max_bytes=MAX_FILE_BYTES, memory_bytes=memory)) as decoders:
+        for file in files:
+            try:
+                crops.append(decoders.decode(read_file(file), wanted).crop)
+            except Problem as problem:
+                raise FileProblem(f"{file} cannot be used: {problem}") from problem
+    return crops
+
+
+def _write(output: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write the file, whole or not at all."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-", delete=False) as out:
+            try:
+                np.savez(out, **arrays)
+                out.close()
+                os.replace(out.name, output)
+            finally:
+                Path(out.name).unlink(missing_ok=True)  # only what could not be finished is still there
+    except OSError as error:
+        raise FileProblem(f"{output} cannot be written: {error.strerror or error}.") from error

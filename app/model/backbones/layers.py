@@ -1,0 +1,83 @@
+"""The layers of a network: their shapes and numbers, and the feature maps of inner ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ...errors import WeightsError
+from ..records import ModelRecord
+from . import Backbone, family_of
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module of a network: its name and kind, the shape of what it computes for one photo, and its parameters.
+
+    `depth` is the number of modules that it lies in.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    depth: int
+
+
+def layers_of(record: ModelRecord, side: int) -> list[Layer]:
+    """List a network's modules in the order in which they are called for a crop of `side` pixels; computes nothing."""
+    family = family_of(record)
+    network = family.build(record.architecture, 1000).to("meta").eval()
+    found: list[Layer] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor):
+                parameters = sum(value.numel() for value in module.parameters())
+                found.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), parameters, name.count(".")))
+
+        return hook
+
+    for name, module in network.named_modules():
+        if name:
+            module.register_forward_hook(note(name))
+    with torch.inference_mode():
+        network(torch.zeros((1, 3, side, side), device="meta"))
+    return found
+
+
+def feature_maps(
+    backbone: Backbone, crops: npt.NDArray[np.uint8], layers: Sequence[str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Compute the feature maps (n, C, h, w) of some layers for crops (n, side, side, 3), by the layers' names.
+
+    Raises WeightsError for a name that the network does not have, with the nearest ones.
+    """
+    modules = dict(backbone.network.named_modules())
+    for layer in layers:
+        if layer not in modules:
+            near = difflib.get_close_matches(layer, modules, n=3) or [name for name in modules if name][:5]
+            raise WeightsError(f"The network has no layer {layer!r}; there are, among others, {', '.join(near)}.")
+    found: dict[str, npt.NDArray[np.float32]] = {}
+
+    def keep(layer: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+            found[layer] = output.numpy().copy()
+
+        return hook
+
+    hooks = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        with torch.inference_mode():
+            backbone(torch.from_numpy(np.require(crops, requirements="W")))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: found[layer] for layer in layers}
