@@ -19,6 +19,7 @@ from .bmp import examine_bmp, open_bmp
 from .costs import Cost, Estimate
 from .derivations import examine_avif, examine_heic
 from .heif import open_avif, open_heic
+from .jpeg import open_jpeg
 from .jpeg_header import examine_jpeg
 from .png import examine_png, open_png
 from .raster_headers import examine_gif, examine_webp
@@ -71,7 +72,7 @@ class Format:
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 # "BM" alone begins many an English text; a real header goes on with its own known size.
-_BMP_SIGNATURE = r"BM[\s\S]{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
+_BMP_SIGNATURE = r"BM[\s\S]{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
 # The brands in the `ftyp` box of AVIF (AV1 Image File Format) and HEIC (ISO/IEC 23008-12), each at a multiple of 4.
 _BRANDS = r"[\s\S]{4}ftyp(?:[\s\S]{4}){0,60}?"
 _AVIF_SIGNATURE = _BRANDS + r"(?:avi[fs]|MA1[AB])"
@@ -80,7 +81,7 @@ _HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 
 # In the order in which sentences name them. An AVIF may list a brand of HEIC too, so it comes first.
 FORMATS = (
-    Format("JPEG", r"\xff\xd8\xff", _JPEG_SUFFIXES, "image/jpeg", examine_jpeg, plugin="PIL.MpoImagePlugin"),
+    Format("JPEG", r"\xff\xd8\xff", _JPEG_SUFFIXES, "image/jpeg", examine_jpeg, open_jpeg, "PIL.MpoImagePlugin"),
     Format("PNG", r"\x89PNG\r\n\x1a\n", (".png",), "image/png", examine_png, open_png),
     Format("WebP", r"RIFF[\s\S]{4}WEBP", (".webp",), "image/webp", examine_webp, plugin="PIL.WebPImagePlugin"),
     Format("GIF", r"GIF8[79]a", (".gif",), "image/gif", examine_gif),
