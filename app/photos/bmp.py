@@ -1,7 +1,7 @@
 """BMP: its header, its cost, and its pixels.
 
-Pillow reads fewer kinds of BMP, and some wrongly: it loses empty rows of runs, makes a picture white whose pixels
-all say that they are transparent, and ignores the number of bits if a palette is black and white. So only its raw
+Pillow reads fewer kinds of BMP, and some wrongly: it loses empty rows of run-length coding, shows a picture as white
+if the alpha of all pixels is 0, and ignores the number of bits if a palette is black and white. So only Pillow's raw
 decoders are used, for rows of pixels.
 """
 
@@ -75,7 +75,7 @@ class _Header:
 
 
 def examine_bmp(data: bytes | memoryview, max_pixels: int) -> Estimate:
-    """Estimate a BMP's cost from its header; one of runs takes what the most runs in its bytes take."""
+    """Estimate a BMP's cost from its header; a run-length coded one as if its bytes were the shortest runs."""
     header = _read_header(data, max_pixels)
     if header.is_in_runs:
         kind = "BMP RLE"
@@ -113,8 +113,9 @@ def _read_header(data: bytes | memoryview, max_pixels: int) -> _Header:
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
         entry = 3
     else:
-        width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
-        (colours,) = struct.unpack_from("<I", data, 46)
+        width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+    if size >= _INFO_HEADER_BYTES:
+        (compression,), (colours,) = struct.unpack_from("<I", data, 30), struct.unpack_from("<I", data, 46)
     if width <= 0 or not height:
         raise damaged("BMP")
     check_size(width, abs(height), max_pixels)
@@ -190,8 +191,8 @@ def _extract(pixels: npt.NDArray[np.unsignedinteger], mask: int) -> Bytes:
     if not mask:
         return np.zeros(pixels.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1
-    most = mask >> shift
-    return ((pixels & mask).astype(np.uint64) // (1 << shift) * 255 // most).astype(np.uint8)
+    largest = mask >> shift
+    return ((pixels & mask).astype(np.uint64) // (1 << shift) * 255 // largest).astype(np.uint8)
 
 
 def _unpack_runs(data: bytes, header: _Header) -> bytearray:

@@ -145,5 +145,5 @@ class Decoder:
 
 
 def _max_resident_bytes() -> int:
-    """Return the most that this process ever occupied (getrusage(2): kilobytes, on macOS bytes)."""
+    """Return the largest resident size of this process so far (getrusage(2): kilobytes, on macOS bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

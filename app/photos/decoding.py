@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from ..errors import Problem
 from .formats import FORMATS, Format, format_of
 from .guards import examine
-from .jpeg_end import load_without_end
+from .jpeg import load_without_end
 from .jpeg_header import DEFAULT_RESIZE, shortest_decoded_side
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 
@@ -144,7 +144,7 @@ def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None, 
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels(max_pixels) from error
-    except Exception as error:  # a decoder meets hostile bytes: whatever it raises, the file is at fault
+    except Exception as error:  # hostile bytes may raise anything in a decoder; the file is at fault
         if _ran_out_of_memory(error):
             raise out_of_memory() from error
         raise damaged(photo_format.name) from error

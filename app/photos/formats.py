@@ -19,6 +19,7 @@ from .bmp import examine_bmp, open_bmp
 from .costs import Cost, Estimate
 from .derivations import examine_avif, examine_heic
 from .heif import open_avif, open_heic
+from .jpeg import open_jpeg
 from .jpeg_header import examine_jpeg
 from .png import examine_png, open_png
 from .raster_headers import examine_gif, examine_webp
@@ -26,6 +27,7 @@ from .refusals import camera_raw
 from .strangers import is_camera_raw, resemblance
 from .tiff_header import examine_tiff
 from .tiff_pixels import open_tiff
+from .webp import open_webp
 
 # A signature is matched against this many bytes at the beginning of the file.
 HEAD_BYTES = 256
@@ -71,7 +73,7 @@ class Format:
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 # "BM" alone begins many an English text; a real header goes on with its own known size.
-_BMP_SIGNATURE = r"BM[\s\S]{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
+_BMP_SIGNATURE = r"BM[\s\S]{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
 # The brands in the `ftyp` box of AVIF (AV1 Image File Format) and HEIC (ISO/IEC 23008-12), each at a multiple of 4.
 _BRANDS = r"[\s\S]{4}ftyp(?:[\s\S]{4}){0,60}?"
 _AVIF_SIGNATURE = _BRANDS + r"(?:avi[fs]|MA1[AB])"
@@ -80,9 +82,9 @@ _HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 
 # In the order in which sentences name them. An AVIF may list a brand of HEIC too, so it comes first.
 FORMATS = (
-    Format("JPEG", r"\xff\xd8\xff", _JPEG_SUFFIXES, "image/jpeg", examine_jpeg, plugin="PIL.MpoImagePlugin"),
+    Format("JPEG", r"\xff\xd8\xff", _JPEG_SUFFIXES, "image/jpeg", examine_jpeg, open_jpeg, "PIL.MpoImagePlugin"),
     Format("PNG", r"\x89PNG\r\n\x1a\n", (".png",), "image/png", examine_png, open_png),
-    Format("WebP", r"RIFF[\s\S]{4}WEBP", (".webp",), "image/webp", examine_webp, plugin="PIL.WebPImagePlugin"),
+    Format("WebP", r"RIFF[\s\S]{4}WEBP", (".webp",), "image/webp", examine_webp, open_webp),
     Format("GIF", r"GIF8[79]a", (".gif",), "image/gif", examine_gif),
     Format("BMP", _BMP_SIGNATURE, (".bmp", ".dib"), "image/bmp", examine_bmp, open_bmp),
     Format("TIFF", r"II[*+]\x00|MM\x00[*+]", (".tif", ".tiff"), "image/tiff", examine_tiff, open_tiff),

@@ -2,7 +2,7 @@
 
 pillow-heif copies the metadata of each image to Python as soon as a file is opened, wanted or not. Many items may
 name the same bytes of the file, so that one megabyte became two gigabytes. libheif finds the metadata of an image by
-references of the type `cdsc` (ISO/IEC 14496-12 and 23008-12), so where none is named so, none is copied. We have no
+references of the type `cdsc` (ISO/IEC 14496-12 and 23008-12), so a file without that type has none copied. We have no
 use for any: orientation is a property of a HEIC image, not part of its metadata.
 """
 
@@ -27,12 +27,12 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def open_avif(data: bytes, max_pixels: int) -> Image.Image:
-    """Open an AVIF, whatever its main brand is."""
+    """Open an AVIF with any main brand."""
     return Image.open(io.BytesIO(_with_main_brand(data, _AVIF_BRANDS)), formats=["AVIF"])
 
 
 def open_heic(data: bytes, max_pixels: int) -> Image.Image:
-    """Open a HEIC without its metadata, whatever its main brand is."""
+    """Open a HEIC with any main brand, without its metadata."""
     return Image.open(io.BytesIO(_with_main_brand(without_metadata(data), _HEIC_BRANDS)), formats=["HEIF"])
 
 

@@ -66,9 +66,9 @@ class Items:
             yield bytes(self.data[start + 4 : start + 8]), start + header, min(stop, end)
             start = stop
 
-    def content(self, item: Item, most: int | None = None) -> bytes:
-        """Join an item's extents, or their first `most` bytes."""
-        joined, left = [], len(self.data) if most is None else most
+    def content(self, item: Item, max_bytes: int | None = None) -> bytes:
+        """Join an item's extents, or their first `max_bytes` bytes."""
+        joined, left = [], len(self.data) if max_bytes is None else max_bytes
         for start, size in item.extents:
             joined.append(bytes(self.data[start : start + min(size, left)]))
             left -= len(joined[-1])

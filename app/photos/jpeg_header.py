@@ -1,7 +1,7 @@
 """The cost of a JPEG, which is that of its scans: a progressive one may pass over all of its blocks hundreds of times.
 
 A JPEG of one scan is decoded row by row, and at 1/2, 1/4 or 1/8 of its size where it is large. One of several scans is
-decoded whole first, into 2 bytes a coefficient, whatever its size will be in the end.
+decoded at full size first, into 2 bytes per coefficient, even if the result is small.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import bisect
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from .refusals import check_size, damaged, too_costly, unsupported_kind
 _DECODED_PER_RESIZED = 2.5
 DEFAULT_RESIZE = 256
 
-# Processor time that is out of all proportion, whatever a caller's own limit is.
+# More processor time than any photo may take, however high a caller's own limit is.
 MAX_SECONDS = 30.0
 _MAX_SEGMENTS = 1000
 _MAX_FRAMES = 8
@@ -91,25 +91,42 @@ def examine_jpeg(data: bytes | memoryview, max_pixels: int, resize: int = DEFAUL
     return Estimate("JPEG", frame.width, frame.height, int(memory), seconds)
 
 
-def _header(data: bytes | memoryview) -> tuple[_Frame, int, int]:
-    """Find the frame, the largest of several, the first scan's marker, and how much between segments is skipped."""
-    frames: list[_Frame] = []
+def segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment, where it starts and where it ends.
+
+    The last is the first scan or the end of the file, without its length. Like Pillow, this skips up to 64 KiB between
+    segments. Raises TooCostly for more segments than any photo has.
+    """
     place, skipped = 2, 0
     for _ in range(_MAX_SEGMENTS):
         following = _MARKER.search(data, place, place + 2 + _MAX_SKIPPED_BYTES - skipped)
         if following is None:
-            break
-        skipped += following.start() - place
-        place, marker = following.start(), data[following.start() + 1]
+            return
+        start = following.start()
+        skipped += start - place
+        marker = data[start + 1]
+        if marker in (0xDA, 0xD9):
+            yield marker, start, start
+            return
+        length = 0 if marker in _WITHOUT_LENGTH else max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
+        place = start + 2 + length
+        yield marker, start, place
+    raise too_costly("JPEG", f"it has more than {_MAX_SEGMENTS:,} segments")
+
+
+def _header(data: bytes | memoryview) -> tuple[_Frame, int, int]:
+    """Find the frame, the largest of several, the first scan's marker, and how much between segments is skipped."""
+    frames: list[_Frame] = []
+    place, skipped = 2, 0
+    for marker, start, end in segments(data):
+        skipped += start - place
+        place = end
         if marker == 0xDA and frames:
-            return max(frames, key=lambda frame: frame.width * frame.height), place, skipped
-        if marker in (0xDA, 0xD9) or len(frames) > _MAX_FRAMES:
+            return max(frames, key=lambda frame: frame.width * frame.height), start, skipped
+        if len(frames) > _MAX_FRAMES:
             break
         if marker in _START_OF_FRAME:
-            frames.append(_frame(data, place))
-        place += 2 if marker in _WITHOUT_LENGTH else 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
-    else:
-        raise too_costly("JPEG", f"it has more than {_MAX_SEGMENTS:,} segments")
+            frames.append(_frame(data, start))
     raise damaged("JPEG")
 
 
@@ -163,7 +180,7 @@ def _scans_ns(data: bytes | memoryview, first_scan: int, frame: _Frame) -> float
 
 
 def has_all_scans(data: bytes) -> bool:
-    """Return whether the scans of a JPEG tell all bits of all coefficients of all of its components."""
+    """Return whether the scans of a JPEG hold all bits of all coefficients of all components."""
     frame, first_scan, _ = _header(data)
     missing = {(component, place) for component in frame.blocks for place in range(_COEFFICIENTS)}
     for start in _scan_starts(data, first_scan):
@@ -171,8 +188,8 @@ def has_all_scans(data: bytes) -> bool:
         first, last, low_bit = 0, _COEFFICIENTS - 1, 0
         if frame.marker in _PROGRESSIVE:
             first, last, low_bit = data[end], data[end + 1], data[end + 2] & 15
-        told = {(component, place) for component in data[start + 5 : end : 2] for place in range(first, last + 1)}
-        missing = missing | told if low_bit else missing - told
+        found = {(component, place) for component in data[start + 5 : end : 2] for place in range(first, last + 1)}
+        missing = missing | found if low_bit else missing - found
     return not missing
 
 
@@ -194,13 +211,13 @@ def _ends_the_image(coded: bytes | memoryview, scan: int, end: int) -> bool:
     """Return whether an end marker is one: whether no segment, which may hold any bytes, begins after the scan."""
     header = 2 + int.from_bytes(coded[scan + 2 : scan + 4], "big")
     between = coded[scan + header : end]
-    return not _marker_places(between, lambda code: (code + _ONE > 1) & (code & 0xF8 != 0xD0), most=0)
+    return not _marker_places(between, lambda code: (code + _ONE > 1) & (code & 0xF8 != 0xD0), max_marks=0)
 
 
 def _marker_places(
-    data: bytes | memoryview, wanted: Callable[[_Codes], npt.NDArray[np.bool_]], most: int = _MAX_MARKS
+    data: bytes | memoryview, wanted: Callable[[_Codes], npt.NDArray[np.bool_]], max_marks: int = _MAX_MARKS
 ) -> list[int]:
-    """Find 0xFF before a wanted code, by blocks that a processor's cache holds; stop after more than `most`."""
+    """Find 0xFF before a wanted code, by blocks that a processor's cache holds; stop after more than `max_marks`."""
     codes = np.frombuffer(data, np.uint8)
     found: list[int] = []
     for start in range(0, len(codes), _BLOCK_BYTES):
@@ -212,6 +229,6 @@ def _marker_places(
             places = np.flatnonzero(marks)
             places = places[wanted(block[places + 1])]
         found += (start + places).tolist()
-        if len(found) > most:
+        if len(found) > max_marks:
             break
     return found

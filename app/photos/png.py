@@ -1,7 +1,7 @@
-"""PNG: its cost, and its pixels without what may be broken beside them.
+"""PNG: its cost, and its pixels without the metadata, which may be broken.
 
-Pillow reads all chunks, and refuses the whole photo for a text that is too long, a wrong checksum, or an animation
-that makes no sense. Of the metadata only the orientation is used here, so the file is opened without the rest.
+Pillow reads all chunks, and rejects the whole photo for a text that is too long, a wrong checksum, or an invalid
+animation. Of the metadata only the orientation is used, so the file is opened without the rest.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
 
 
 def open_png(data: bytes, max_pixels: int) -> Image.Image:
-    """Open a PNG with its pixels, transparency and orientation alone, whatever its other chunks hold."""
+    """Open a PNG with only its pixels, transparency and orientation; other chunks are not read."""
     parts = [data[:_SIGNATURE_BYTES]]
     orientation = 1
     for kind, start, end in _chunks(data):

@@ -1,6 +1,6 @@
 """The directories of a TIFF: its tags, and the numbers that they hold.
 
-libtiff believes tags of types that Pillow does not read, so all integer types are read here.
+libtiff accepts integer types that Pillow does not read, so all integer types are read here.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Directory:
     value_bytes: int
     following: int
 
-    def numbers(self, tag: int, most: int = 1) -> tuple[int, ...]:
-        """Read the first numbers of a tag; none if it is absent, or no integer."""
+    def numbers(self, tag: int, max_count: int = 1) -> tuple[int, ...]:
+        """Return the first `max_count` numbers of a tag; empty if the tag is absent or does not hold integers."""
         found = self.tags.get(tag)
         if found is None or found.kind not in _INTEGERS:
             return ()
         room = (len(self.data) - found.start) // _TYPE_BYTES[found.kind]
-        count = max(0, min(found.count, most, room))
+        count = max(0, min(found.count, max_count, room))
         return struct.unpack_from(f"{self.order}{count}{_INTEGERS[found.kind]}", self.data, found.start)
 
     def number(self, tag: int, default: int) -> int:
-        """Read one number, as libtiff would: no less than 0."""
+        """Return the first number of a tag, as libtiff reads it: never below 0."""
         return max(0, next(iter(self.numbers(tag)), default))
 
 
@@ -91,7 +91,7 @@ def read_directory(data: bytes | memoryview, start: int | None = None) -> Direct
 
 
 def read_directories(first: Directory) -> list[Directory]:
-    """Read the directories after the first one, and those below each, up to a limit; unreadable ones are left out."""
+    """Return the first directory, those after it and those below each, up to a limit; skip unreadable ones."""
     found, places, seen = [first], [first.following, *first.numbers(SUB_DIRECTORIES, _MAX_DIRECTORIES)], {0}
     while places and len(found) < _MAX_DIRECTORIES:
         place = places.pop(0)

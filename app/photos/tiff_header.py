@@ -25,7 +25,7 @@ _COMPRESSIONS = {
 }
 _UNKNOWN_COMPRESSION = (8.0, 8.0)
 _CROP_PIXEL_NS = 4.0
-# Each part of an uncompressed TIFF becomes an object of Python, which Pillow decodes by itself.
+# Each part of an uncompressed TIFF becomes a Python object, which Pillow decodes separately.
 _PART_SECONDS, _PART_BYTES = 4e-6, 500
 _TAG_BYTE_NS = 0.5
 # Kinds that are converted here: nanoseconds for each number, for each of its bits if it is not whole bytes, and for

@@ -1,7 +1,8 @@
 """How a TIFF stores its pixels, who decodes them, and which kinds are not supported.
 
-Pillow decodes what most programs write. Some of the rest it decodes wrongly without an error, so `tiff_pixels` decodes
-all that Pillow is not known to decode rightly (tests/photos/test_tiff_kinds.py compares both with another decoder).
+Pillow decodes what usual programs write. Some other kinds it decodes wrongly without an error, so `tiff_pixels`
+decodes everything that Pillow is not known to decode rightly. tests/photos/test_tiff_kinds.py compares both with
+another decoder.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCB
 
 _NONE, _OLD_JPEG, _JPEG = 1, 6, 7
 _FAX = (2, 3, 4)
-# None, LZW, deflate, PackBits, deflate by its older number, LZMA, Zstandard: these hold bytes, whatever they mean.
+# None, LZW, deflate, PackBits, deflate by its older number, LZMA, Zstandard: these compress any bytes.
 _BYTEWISE = {_NONE, 5, 8, 32773, 32946, 34925, 50000}
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)
 _BY_PILLOW_ONLY = {*_FAX, _OLD_JPEG, _JPEG}

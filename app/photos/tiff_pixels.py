@@ -1,8 +1,8 @@
 """Decoding of the kinds of TIFF that Pillow does not decode, or decodes wrongly: other sizes and types of numbers.
 
-A compression without loss holds bytes, whatever they mean. So the file gets another directory, which says that each
-plane is a grey picture of 8 bits whose rows hold the same bytes; Pillow and libtiff decode that, and the bytes are
-read as numbers here.
+A lossless compression works on bytes, independent of their meaning. So the file gets another directory, which says
+that each plane is a grey picture of 8 bits whose rows hold the same bytes; Pillow and libtiff decode that, and the
+bytes are read as numbers here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A photo is decoded in a process of its own, and whatever it does there is that photo's problem alone."""
+"""A photo is decoded in a separate process, and what it does there affects only that photo."""
 
 from __future__ import annotations
 

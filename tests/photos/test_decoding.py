@@ -1,4 +1,4 @@
-"""Every kind of file and every mode of pixels becomes the same RGB crop, and every stranger is refused by name."""
+"""Every kind of file and every mode of pixels becomes the same RGB crop, and other files are rejected by name."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ WHOLE = {"left": 0.0, "top": 0.0, "right": 1.0, "bottom": 1.0}
 PEAK_TOP_LEFT = [[1.0 if (x, y) == (0, 0) else 0.0 for x in range(7)] for y in range(7)]
 
 
-def test_a_class_activation_map_is_the_weighted_sum_without_its_negative_part() -> None:
+def test_a_class_activation_map_is_the_positive_weighted_sum() -> None:
     features = np.zeros((2, 7, 7), np.float32)
     features[0, 1, 2], features[1, 5, 5] = 4.0, 8.0
     grid = class_activation_map(features, np.array([0.5, -1.0], np.float32))
@@ -44,7 +44,7 @@ def brightness(rgb: np.ndarray) -> np.ndarray:
     return linear @ np.array([0.2126, 0.7152, 0.0722])
 
 
-def test_colours_grow_brighter_with_every_step_so_that_anybody_can_order_them() -> None:
+def test_colours_grow_brighter_with_every_step() -> None:
     steps = brightness(colours(np.linspace(0, 1, 101, dtype=np.float32)))
     assert (np.diff(steps) > 0).all()
     assert steps[-1] > 10 * steps[0]
@@ -128,7 +128,7 @@ def real_client(make_settings, packaged_classifier: Classifier) -> FlaskClient:
     return create_app(make_settings(), packaged_classifier).test_client()
 
 
-def test_the_default_is_the_first_answer_and_another_class_looks_elsewhere(
+def test_the_default_is_the_first_answer_and_others_differ(
     real_client: FlaskClient, real_photos: dict[str, bytes]
 ) -> None:
     def ask(query: str, path: str = "heatmap"):

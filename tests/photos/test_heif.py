@@ -82,7 +82,7 @@ def test_pixels_stay_as_they_are(pixels: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 7, 10_000])
-def test_behind_a_size_that_makes_no_sense_nothing_passes_for_pixels(size: int) -> None:
+def test_after_an_invalid_size_nothing_counts_as_pixels(size: int) -> None:
     broken = size.to_bytes(4, "big") + b"mdat" + PIXELS
     assert b"cdsc" not in without_metadata(META + broken + META)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -60,6 +62,34 @@ def test_a_progressive_jpeg_that_lacks_whole_scans_is_damaged():
     for scan in scans[1:]:
         with pytest.raises(BrokenImage):
             decode(data[:scan], max_pixels=MAX_PIXELS)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 255, marker, len(content) + 2) + content
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        segment(0xE0, b"JFIF"),
+        segment(0xE0, b"JFIF\0\1"),
+        segment(0xE1, b"Exif\0\0garbage"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xE2, b"ICC_PROFILE\0\1"),
+        segment(0xE2, b"MPF\0II*\0\x08\0\0\0\xff\xff"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0"),
+        segment(0xEE, b"Adobe"),
+        segment(0xFE, b""),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_metadata_that_ends_early_never_costs_the_photo(mode: str, beside: bytes):
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encode(cat(40, 30).convert(mode), "JPEG", exif=exif)
+    photo = decode(data[:2] + beside + data[2:], max_pixels=MAX_PIXELS)
+    assert np.array_equal(np.asarray(photo.pixels), np.asarray(decode(data, max_pixels=MAX_PIXELS).pixels))
+    assert photo.orientation in (1, 6)  # two pieces of EXIF data have no agreed order
 
 
 def jpeg_of_colours(count: int) -> bytes:
