@@ -88,7 +88,8 @@ def describe_plan(plan: Plan) -> str:
     return (
         f"processors: {plan.cpus}; memory: {memory}\n"
         f"server processes: {plan.workers}; request threads in each: {plan.threads}\n"
-        f"photos at once in each: {plan.cpus_per_worker}, with one thread per photo; threads of a lone photo: {plan.cpus}\n"
+        f"photos at once in each: {plan.cpus_per_worker}, with one thread per photo; "
+        f"threads of a lone photo: {plan.cpus}\n"
         f"decoders in each: {plan.decoders}, with {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
         f"waiting requests in each: up to {plan.max_waiting}; further ones get 503"
     )
