@@ -13,8 +13,7 @@ from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
 from app.processes.readiness import Readiness
-from app.server.connections import Shares
-from app.server.reload import ReloadBoard, Reloader, reload_workers
+from app.processes.reload import ReloadBoard, Reloader, reload_workers
 from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
@@ -25,7 +24,6 @@ _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
 _reloads = ReloadBoard()
-_shares = Shares()
 _used_slots = set()
 # Each connection is an open file. Shells allow few unless asked, and some are needed for other things.
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -41,7 +39,7 @@ bind += [_settings.metrics_address] if _settings.metrics_address else []
 
 # Threads, since inference releases the GIL and photos are decoded in processes of their own, while one process keeps
 # one model in memory; a worker of our own, in which slow clients wait without a thread.
-worker_class = "app.server.worker.PatientWorker"
+worker_class = "app.server.worker.Worker"
 workers = _plan.workers
 threads = _plan.threads
 
@@ -134,7 +132,6 @@ def pre_fork(server, worker):
     """Give the worker a slot of its own on the readiness board, free of what its predecessor left."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-    worker.shares = _shares
     _readiness.forget(worker.slot)
     # gunicorn would give SIGHUP its default while the worker starts, which is to end it; so it keeps the master's.
     worker.SIGNALS = [each for each in worker.SIGNALS if each != signal.SIGHUP]
@@ -157,19 +154,25 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Load the model after the fork, without waiting for a first request, and reload it when the master says so."""
-    reloader = Reloader(worker.wsgi, _reloads, worker.slot)
+    found = service_of(worker.wsgi)
+
+    def use(prepared):
+        model, keys = prepared
+        found.classifier.use(model)
+        found.keys.use(keys)
+
+    reloader = Reloader(lambda: (found.classifier.build(), found.keys.read()), use, _reloads, worker.slot)
     # A signal may come in the middle of anything; what it asks for is begun in the worker's loop.
-    signal.signal(signal.SIGHUP, lambda *_: worker.method_queue.defer(reloader.follow))
+    signal.signal(signal.SIGHUP, lambda *_: worker.calls.append(reloader.follow))
     signal.siginterrupt(signal.SIGHUP, False)
-    worker.method_queue.defer(reloader.follow)  # a reload may have begun before
+    worker.calls.append(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
-    keep_watch_in_background(service_of(worker.wsgi).classifier, _readiness, worker.slot)
+    keep_watch_in_background(found.classifier, _readiness, worker.slot)
 
 
 def child_exit(server, worker):
     """Take a worker that has left off the readiness board, and forget what it was doing."""
     _readiness.forget(worker.slot)
-    _shares.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))
 

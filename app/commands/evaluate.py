@@ -1,7 +1,8 @@
 """Measure the accuracy of the model on labelled photos.
 
-FOLDER holds one folder for each class, named by its WordNet id or English name, or files whose names begin with the
-WordNet id. A photo that cannot be read is listed and left out, and the exit status is 1.
+FOLDER holds one folder for each class, named by its WordNet id or English name (n02123045/ or tabby/), or files whose
+names begin with the WordNet id (n02123045_1.jpg). A photo that cannot be read is listed and left out, and the exit
+status is 1.
 
 \b
 Example:

@@ -15,6 +15,7 @@ import os
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -52,9 +53,9 @@ def command(sources: tuple[str, ...], *, layers: str, side: int | None, output: 
     for crop in _crops(files, geometry, settings):
         for name, found in feature_maps(backbone, crop[None], names).items():
             maps[name].append(found[0])
-    _write(output, {name: np.stack(found) for name, found in maps.items()} | {"photos": np.array(files)})
-    for name, found in maps.items():
-        click.echo(f"{name}: {plural(len(files), 'photo')}, {'x'.join(map(str, found[0].shape))}")
+    _write(output, {name: np.stack(kept) for name, kept in maps.items()} | {"photos": np.array(files)})
+    for name, kept in maps.items():
+        click.echo(f"{name}: {plural(len(files), 'photo')}, {'x'.join(map(str, kept[0].shape))}")
 
 
 def _scaled(geometry: Geometry, side: int | None) -> Geometry:
@@ -76,7 +77,7 @@ def _crops(files: list[str], geometry: Geometry, settings: Settings) -> list[np.
     return crops
 
 
-def _write(output: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(output: Path, arrays: dict[str, Any]) -> None:
     """Write the file, whole or not at all."""
     try:
         with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-", delete=False) as out:

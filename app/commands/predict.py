@@ -55,7 +55,7 @@ def command(sources: tuple[str, ...], top: int, **formats: bool) -> None:
             find_photos(sources) if any(map(os.path.isdir, sources)) else sources,
             top=top,
             max_pixels=settings.max_pixels,
-            # Lines that stream to the terminal show the progress themselves, and a bar would be torn by them.
+            # Lines that stream to the terminal show the progress themselves, and would tear a bar.
             show_progress=output_format in ("json", "table") or not sys.stdout.isatty(),
         )
         WRITERS[output_format](_noting_failures(rows, failed), classifier)

@@ -48,9 +48,18 @@ from .weights import find_with_progress
     show_default=True,
     help="Largest allowed loss of top-1 accuracy, in points.",
 )
+@click.option(
+    "--keep-last",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Layers before the classifier that int8 leaves in float32.",
+)
 @click.option("--rebuild", is_flag=True, help="Prepare the model again if it is prepared already.")
 @click.option("--quiet", is_flag=True, help="Print only errors.")
-def command(*, precision: str, calibrate: Path | None, max_drop: float, rebuild: bool, quiet: bool) -> None:
+def command(
+    *, precision: str, calibrate: Path | None, max_drop: float, keep_last: int, rebuild: bool, quiet: bool
+) -> None:
     """Prepare the model that would serve, and print where it is."""
     if (precision == "int8") != (calibrate is not None):
         raise click.UsageError("--precision int8 and --calibrate FOLDER go together.")
@@ -66,7 +75,10 @@ def command(*, precision: str, calibrate: Path | None, max_drop: float, rebuild:
         from ..model.quantise import quantise
 
         base = ensure_prepared(dataclasses.replace(settings, precision="fp32"))
-        fill = functools.partial(quantise, base, calibrate, max_drop=max_drop, max_pixels=settings.max_pixels)
+        max_pixels = settings.max_pixels
+        fill = functools.partial(
+            quantise, base, calibrate, max_drop=max_drop, max_pixels=max_pixels, keep_last=keep_last
+        )
     prepared = publish(settings, weights, fill, rebuild=rebuild)
     if not quiet:
         click.echo(f"Prepared: {prepared.folder}")

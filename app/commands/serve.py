@@ -2,7 +2,7 @@
 
 The first start downloads the weights and prepares the model; later starts need no network.
 
-There is no option such as --port: settings are environment variables, all listed below.
+Settings are environment variables, listed below; there are no options such as --port.
 
 \b
 Examples:

@@ -5,9 +5,7 @@ Softmax, top-k and names are the classifier's, so that two engines can be compar
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy.typing as npt
 from ..errors import WeightsError
 from .artifact import Prepared
 from .heads import Head, read_head
+from .runtime import import_openvino
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -127,15 +126,6 @@ def _infer_one(request: openvino.InferRequest, photo: Pixels) -> tuple[Floats, F
     results = request.infer([photo[None]], share_inputs=True, share_outputs=True)
     # The results are the request's own memory, which its next inference overwrites.
     return results["logits"][0].copy(), results["features"][0].copy()
-
-
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would send usage statistics to its makers.
-
-    OpenVINO and NNCF do without the package `openvino_telemetry` where it cannot be imported.
-    """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    return importlib.import_module("openvino")
 
 
 def _compile(core: Any, model: Any, hint: str, *, threads: int) -> Any:

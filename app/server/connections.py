@@ -1,222 +1,239 @@
-"""One client's connection to a worker: what it waits for, how it is parsed, its limits, and how it is refused."""
+"""A worker's connections: what each waits for and for how long, how it ends, and which ends if they hold too much.
+
+waitress's channel reads and parses in the loop, has a thread answer from memory, and sends in the loop what the client
+does not take at once; so no client holds a thread. This one adds limits:
+
+    accept -> head -> body -> answer in a thread -> the client reads -> the next head, or the end
+
+Each step has a deadline; steps in which bytes move go on while they move fast enough. At the end our side is closed,
+and what the client still sends is read and dropped: unread bytes would turn the close into a reset, and the client
+would lose its answer (RFC 9112, section 9.6).
+"""
 
 from __future__ import annotations
 
-import enum
-import errno
-import json
-import re
-from collections.abc import Callable, Mapping
-from email.utils import formatdate
-from typing import Any
+import math
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal
 
 from gunicorn.config import Config
-from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
-from gunicorn.http.message import Request
-from gunicorn.http.parser import RequestParser
-from gunicorn.workers.gthread import TConn
+from waitress.channel import HTTPChannel
 
-from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, Problem
-from ..processes.memory import shared_words
+from ..errors import BadRequest, Overloaded, Problem, RequestTimeout
 from ..settings import Settings
-from ..telemetry import logs
-from ..web.headers import SECURITY_HEADERS
+from ..web.gate import Gate
 from ..web.uploads import FRAMING_BYTES
-from .arrivals import Arrival, ClientSocket, Limits, Received
+from .requests import MAX_SKIPPED_BYTES, Rejection, Request, Task
 
-_FIELDS = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"} | SECURITY_HEADERS
-_REQUEST_ID = re.compile(rb"\r\nx-request-id:([^\r\n]*)", re.IGNORECASE)
-_ORIGIN = re.compile(rb"\r\norigin:([^\r\n]*)", re.IGNORECASE)
-_METHOD = re.compile(rb"([A-Z]{1,20}) ")
-# What is wrong with a request is told in its own words, but not all of them.
-_LONGEST_REASON = 200
+Wait = Literal["request", "head", "body", "answer", "reader", "end"]
 
-
-class Wait(enum.Enum):
-    """What a connection waits for while no thread has it."""
-
-    REQUEST = "request"
-    HEAD = "head"
-    BODY = "body"
-    READER = "reader"
-    CLOSE = "close"
+_IDLE, _MOVING = ("request", "end"), ("head", "body", "reader")
+_READ_BYTES = 256 * 1024
+# How long a client may pause in what is read and dropped.
+_SKIP_SECONDS = 5.0
+# A connection that has just been accepted is not idle yet.
+_IDLE_SECONDS = 1.0
+# How long a stopping worker keeps an idle connection, on which a request may be on its way already.
+_STOP_SECONDS = 2.0
 
 
-def _has_no_place() -> None:
-    """Free nothing."""
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """waitress's channel, with limits."""
 
+    request: Any = None
+    task_class = Task
+    error_task_class = Rejection
 
-class _BodyReader:
-    """gunicorn's reader of a body, which fails as a broken connection does where chunks are malformed.
+    def __init__(self, connections: Connections, server: Any, sock: socket.socket, *args: Any, **options: Any) -> None:
+        self.connections = connections
+        self.file = sock.fileno()
+        self.parser_class = partial(Request, self)
+        self.rest = b""  # what came behind a request, until that has been answered
+        self.skips = 0  # how many bytes to drop
+        self.ends = self.has_left = (
+            False  # whether to end when the answer has been read; whether the client sends no more
+        )
+        self.moved_bytes = self.held_bytes = 0
+        self.wait, self.since, self.last_pace = "request", time.monotonic(), 0.0
+        self.deadline = self.since + connections.settings.stall_seconds
+        super().__init__(server, sock, *args, **options)
+        connections.add(self)
 
-    So the framework knows whose fault it is and answers 400.
-    """
-
-    def __init__(self, reader: Any, request: Request) -> None:
-        self._reader = reader
-        self._request = request
-
-    def read(self, size: int) -> bytes:
-        """Read up to `size` bytes; raises OSError for a body that is malformed or breaks off."""
+    def handle_read(self) -> None:
+        """Take what has come; a client that closes its side early is told so, unless it waits for its answer."""
         try:
-            return bytes(self._reader.read(size))
-        except ParseException as error:
-            self._request.force_close()  # nobody knows where the next request would begin
-            raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
+            data = self.socket.recv(_READ_BYTES)
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self.handle_close()
+            return
+        if data:
+            self.received(data)
+        elif self.requests:
+            self.has_left = True
+        else:
+            self.refuse(BadRequest("The request ended before it was complete."))
 
+    def received(self, data: bytes) -> bool:
+        """Drop what belongs to a body that is not taken, and parse the rest; one request at a time."""
+        self.moved_bytes += len(data)
+        if self.skips:
+            skipped = min(self.skips, len(data))
+            self.skips -= skipped
+            data = data[skipped:]
+        if not self.ends and (self.requests or self.total_outbufs_len or self.rest):
+            self.rest += data
+        return not (self.ends or self.rest) and bool(super().received(data))
 
-class _Parser(RequestParser):  # type: ignore[misc]
-    """gunicorn's parser, over what has arrived."""
+    def readable(self) -> bool:
+        """Return whether to read."""
+        return not (self.has_left or self.rest) and bool(super().readable() or self.ends)
 
-    def __init__(self, cfg: Config, connection: ClientSocket, client: Any) -> None:
-        super().__init__(cfg, connection, client)
-        self.unreader = Received(connection)
-        self.is_whole = True
-        # Why the body was not taken in, and what frees the place that it has while its key is not known.
-        self.refusal: Problem | None = None
-        self.free_place: Callable[[], None] = _has_no_place
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        """Send what the client takes, and count it."""
+        sent = int(super().send(data, do_close=do_close))
+        self.moved_bytes += sent
+        return sent
 
-    def __next__(self) -> Request:
-        request = super().__next__()
-        request.body.reader = _BodyReader(request.body.reader, request)
-        # The event loop has answered this already, or the body is not wanted.
-        request._expected_100_continue = False
-        # The rest of a request that is refused is read by the event loop, and no other follows it.
-        request.body.is_left_to_server = not self.is_whole
-        request.body.refusal, request.body.free_place = self.refusal, self.free_place
-        if not self.is_whole:
-            request.force_close()
-        return request
-
-    def forget(self) -> None:
-        """Let go of the request, and of what was not read of it; no other follows."""
-        self.mesg = None
-        self.unreader.forget()
-
-
-class Connection(TConn):  # type: ignore[misc]
-    """A client's connection, and what it waits for."""
-
-    def __init__(self, cfg: Config, connection: ClientSocket, client: Any, server: Any) -> None:
-        super().__init__(cfg, connection, client, server)
-        self.initialized = True
-        self.parser = _Parser(cfg, connection, client)
-        self.arrival: Arrival | None = None
-        self.wait = Wait.REQUEST
-        self.ready: Any = None
-        self.deadline = 0.0
-        self.since = 0.0
-        self.moved_bytes = 0
-        self.last_pace = 0.0
+    def del_channel(self, map: Any = None) -> None:
+        """Forget a connection that is being closed, and the request that has not arrived whole."""
+        super().del_channel(map)
+        self.connections.channels.pop(self, None)
+        self.connections.hold(-self.held_bytes)
         self.held_bytes = 0
-        self.keep = False
-        self.rest = b""
+        if self.request is not None:
+            self.request.close()
 
-    def begin_window(self, now: float, seconds: float) -> None:
-        """Begin to measure how much moves within so many seconds."""
+    def look(self) -> None:
+        """See, after anything has happened, what is held and what is waited for now."""
+        requests = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
+        arrived = [each.header_bytes_received + each.body_bytes_received for each in requests]
+        before, self.held_bytes = self.held_bytes, sum(arrived) + self.total_outbufs_len + len(self.rest)
+        self.connections.hold(self.held_bytes - before)
+        wait = self._waits_for()
+        if wait in ("request", "head", "body") and self.rest:
+            data, self.rest = self.rest, b""
+            self.received(data)
+            self.connections.changed.append(self.file)
+        elif wait == "end" and (self.has_left or (self.ends and not self.skips)):
+            self.handle_close()
+        elif wait != self.wait and self.connected:
+            self._begin(wait)
+
+    def _waits_for(self) -> Wait:
+        if self.requests:
+            return "answer"
+        if self.total_outbufs_len:
+            return "reader"
+        if self.ends or self.skips or self.has_left:
+            return "end"
+        if self.request is None:
+            return "request"
+        return "body" if self.request.headers_finished else "head"
+
+    def _begin(self, wait: Wait) -> None:
+        self.wait = wait
+        self.connections.channels[self] = self.connections.channels.pop(self)  # in the order of beginning
+        self._begin_window(time.monotonic())
+        if wait == "end" and self.ends:
+            with suppress(OSError):  # a client that has left shows when its side is read
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def _begin_window(self, now: float) -> None:
+        keepalive, stall = self.connections.cfg.keepalive, self.connections.settings.stall_seconds
+        seconds = {"request": keepalive, "answer": math.inf, "end": _SKIP_SECONDS}.get(self.wait, stall)
         self.last_pace = self.moved_bytes / (now - self.since + 1)
         self.since, self.deadline, self.moved_bytes = now, now + seconds, 0
 
-    def pace(self, now: float) -> float:
-        """Tell how many bytes a second move, in this window or the one before; who begins is given a second."""
-        return max(self.last_pace, self.moved_bytes / (now - self.since + 1))
+    def expire(self, now: float) -> None:
+        """Begin a new window if enough bytes moved in this one, and end the connection otherwise."""
+        min_bytes = self.connections.settings.min_bytes_per_second * (self.deadline - self.since)
+        if self.wait in ("body", "reader", "end") and self.moved_bytes >= min_bytes:
+            self._begin_window(now)
+        else:
+            self.refuse(RequestTimeout(f"The {self.wait} of the request came too slowly."))
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer a request that is still arriving with a problem, and end the connection; one in a thread goes on."""
+        if self.request is None and not self.requests:
+            self.handle_close()
+        elif not self.requests:
+            with self.requests_lock:
+                self.request.reject(problem)
+                self.requests.append(self.request)
+                self.request = None
+            self.service()
+
+    def service(self) -> None:
+        """Answer the request that has arrived, in a thread or the loop, and have the loop look at what follows."""
+        super().service()
+        self.connections.changed.append(self.file)
+        self.server.pull_trigger()
+
+    def end(self) -> None:
+        """End the connection when the client has read its answer; no request is taken any more."""
+        self.ends, self.skips, self.rest = True, self.skips or MAX_SKIPPED_BYTES, b""
+
+    def check_client_disconnected(self) -> bool:
+        """Return whether the client has disconnected, or sends no more."""
+        return self.has_left or not self.connected
 
 
-def problem_of(error: ParseException, limit_request_line: int) -> Problem:
-    """Say in our words what gunicorn's parser does not take."""
-    if isinstance(error, LimitRequestLine):
-        return AddressTooLong(f"The first line of a request has at most {limit_request_line:,} bytes.")
-    if isinstance(error, LimitRequestHeaders):
-        return HeaderTooLarge("The header has more fields, or longer ones, than are read.")
-    reason = " ".join(str(error).split())[:_LONGEST_REASON]
-    return BadRequest(f"The request is not proper HTTP. {reason}".rstrip(" .") + ".")
+class Connections:
+    """The connections of a worker, in the order in which they began to wait for what they wait for now.
 
-
-def limits_of(cfg: Config, settings: Settings) -> Limits:
-    """Take the limits of connections from gunicorn's configuration and ours."""
-    largest = max(settings.max_batch_bytes, settings.max_upload_bytes * 4 // 3)  # base64 is a third longer
-    return Limits(
-        head_bytes=cfg.limit_request_line + cfg.limit_request_fields * 1024,
-        body_bytes=largest + 2 * FRAMING_BYTES,
-        all_bytes=settings.max_waiting_bytes + 2 * FRAMING_BYTES,
-        stall_seconds=settings.stall_seconds,
-        bytes_per_second=settings.min_bytes_per_second,
-    )
-
-
-class Shares:
-    """How many connections each worker has, in memory that they share across the fork, so that the least busy accepts.
-
-    Where several workers wait for connections the system wakes them all, and a busy one may be first. It pauses for
-    as long as it has more than another: never where all have as many, so that a flood of connections stops nobody.
+    `changed` are the files of those that the loop must look at, `at_once` those whose answer needs no thread.
     """
 
-    def __init__(self) -> None:
-        # One more than a worker has; 0 is for no worker.
-        self._counts = shared_words()
+    def __init__(self, cfg: Config, settings: Settings, gate: Gate, changed: deque[int]) -> None:
+        self.cfg, self.settings, self.gate, self.changed = cfg, settings, gate, changed
+        self.at_once: deque[Channel] = deque()
+        self.channels: dict[Channel, None] = {}
+        self.held_bytes = self.answered = 0
+        self.is_stopping = False
+        self._max_held_bytes = settings.max_waiting_bytes + 2 * FRAMING_BYTES
 
-    def note(self, slot: int, connections: int) -> None:
-        """Say how many connections the worker in a slot has."""
-        self._counts[slot] = 1 + connections
+    def add(self, channel: Channel) -> None:
+        """Note a connection that was accepted, and end another one if there are too many."""
+        self.channels[channel] = None
+        if len(self.channels) > self.cfg.worker_connections:
+            self._make_room(channel)
 
-    def forget(self, slot: int) -> None:
-        """Take a worker that has left out of account."""
-        self._counts[slot] = 0
+    def hold(self, change: int) -> None:
+        """Note a change of the bytes that are held, and refuse the slowest client if they are too many."""
+        self.held_bytes += change
+        if change > 0 and self.held_bytes > self._max_held_bytes and (slowest := _slowest(self.channels)):
+            slowest.refuse(Overloaded("Too much is being received at once. Try again in a moment.", 1))
 
-    def pause_seconds(self, slot: int) -> float:
-        """Return how long the worker in a slot leaves a new connection to those that have fewer."""
-        least = min(filter(None, self._counts), default=0)
-        return min(0.001 * max(0, self._counts[slot] - least), 0.01)
+    def stop(self) -> None:
+        """Announce the end of each connection in its next answer, and keep idle ones for a moment only."""
+        self.is_stopping = True
+        for channel in self.channels:
+            if channel.wait in _IDLE:
+                channel.deadline = min(channel.deadline, time.monotonic() + _STOP_SECONDS)
 
+    def end(self) -> None:
+        """End all connections; clients that are still sending are told so."""
+        for channel in list(self.channels):
+            channel.refuse(Overloaded("This process is stopping. Try again in a moment.", 1))
+            channel.handle_close()
 
-class CountsConnections:
-    """What makes a worker tell the others how many connections it has, at every change of gunicorn's own count."""
-
-    shares, slot = Shares(), 0  # where there are several workers, gunicorn.conf.py gives them others
-    _connections = 0
-
-    @property
-    def nr_conns(self) -> int:
-        """Return how many connections this worker has."""
-        return self._connections
-
-    @nr_conns.setter
-    def nr_conns(self, connections: int) -> None:
-        self._connections = connections
-        self.shares.note(self.slot, connections)
-
-
-def request_id_in(head: bytes) -> str:
-    """Return the id that a head gives its request, or a new one."""
-    found = _REQUEST_ID.search(head)
-    return logs.choose_request_id(found[1].strip().decode("latin-1") if found else None)
-
-
-def method_in(begin: bytes) -> str:
-    """Return the method with which a request begins, "other" where it is none."""
-    found = _METHOD.match(begin)
-    return found[1].decode("ascii") if found else "other"
+    def _make_room(self, newest: Channel) -> None:
+        """End the connection that is idle for longest, or the slowest; never the newest, nor one in a thread."""
+        others = [each for each in self.channels if not (each is newest or each.requests)]
+        idle = (each for each in others if each.wait in _IDLE and each.since <= time.monotonic() - _IDLE_SECONDS)
+        if victim := next(idle, None) or _slowest(others) or next(iter(others), None):
+            victim.refuse(Overloaded("There are too many connections. Try again in a moment.", 1))
+            victim.handle_close()
 
 
-def origin_in(head: bytes) -> str | None:
-    """Return the origin of the page that sends a request, None where none is named."""
-    found = _ORIGIN.search(head)
-    return found[1].strip().decode("latin-1") if found else None
-
-
-def refusal(
-    problem: Problem, request_id: str, *, keeps_connection: bool = False, more: Mapping[str, str] | None = None
-) -> bytes:
-    """Write a problem as a whole answer, with some header fields more."""
-    body = json.dumps(problem.as_dict() | {"instance": logs.as_urn(request_id)}).encode()
-    fields = _FIELDS | {
-        "Connection": "keep-alive" if keeps_connection else "close",
-        "Date": formatdate(usegmt=True),
-        "X-Request-ID": request_id,
-        "Content-Length": str(len(body)),
-        **(more or {}),
-    }
-    if problem.retry_after_seconds:
-        fields["Retry-After"] = str(problem.retry_after_seconds)
-    lines = [f"HTTP/1.1 {problem.status} {problem.title}", *(f"{name}: {value}" for name, value in fields.items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+def _slowest(channels: Iterable[Channel]) -> Channel | None:
+    """Return the channel with the fewest bytes per second, in this window or the one before, if any moves."""
+    now = time.monotonic()
+    moving = {each: each.moved_bytes / (now - each.since + 1) for each in channels if each.wait in _MOVING}
+    return min(moving, key=lambda each: max(each.last_pace, moving[each]), default=None)

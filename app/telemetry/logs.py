@@ -7,6 +7,7 @@ import re
 import secrets
 import sys
 import threading
+from collections import deque
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,7 +25,7 @@ WARNINGS_LOGGER = "py.warnings"
 ID_HEADER = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# gunicorn logs the address of a client whose request it cannot parse.
+# The server logs the address of a client whose request it cannot parse.
 _ADDRESS = re.compile(r"\bip=\S+?(?=:?(\s|$))")
 
 
@@ -53,9 +54,25 @@ class RequestFilter(logging.Filter):
             record.trace_id = trace_id.get()
         if record.name == WARNINGS_LOGGER:
             record.msg, record.args = record.getMessage().strip(), None
-        if not self._addresses and record.name.startswith("gunicorn"):
+        if not self._addresses and record.name.startswith(("gunicorn", "app.server")):
             record.msg, record.args = _ADDRESS.sub("ip=-", record.getMessage()), None
         return True
+
+
+class RateFilter(logging.Filter):
+    """Let a limited number of records pass in some seconds, for what strangers can cause at will."""
+
+    def __init__(self, *, max_records: int, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._passed: deque[float] = deque(maxlen=max_records)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is one of the first."""
+        is_free = len(self._passed) < (self._passed.maxlen or 0) or record.created - self._passed[0] > self._seconds
+        if is_free:
+            self._passed.append(record.created)
+        return is_free
 
 
 class TextFormatter(logging.Formatter):

@@ -8,13 +8,12 @@ import flask
 
 from ..errors import Forbidden, Unauthorized
 from ..settings import Settings
-from .keys import is_writable_by_others, read_keys
+from .keys import KeySet, is_writable_by_others, read_keys
 from .operations import operation_of
 from .ratelimits import count_key_of_form
-from .refused_bodies import free_place, raise_servers_refusal
 from .routes import FORM_ENDPOINT, is_guarded
 from .service import request_state, service
-from .uploads import read_form_field
+from .uploads import read_form_field, release_place
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +38,15 @@ def require_key() -> None:
         return
     token = _bearer_token()
     if token or flask.request.endpoint != FORM_ENDPOINT:
-        _check(token)
+        check_key(service().keys.current, token)
 
 
 def require_form_key() -> None:
     """Authenticate by the form's field `key` if there was no bearer token; raises Unauthorized or Forbidden."""
     state = request_state()
     if service().keys.is_required and state.caller is None:
-        raise_servers_refusal()
-        state.caller = _check(read_form_field(FORM_FIELD).strip())
-        free_place()
+        state.caller = check_key(service().keys.current, read_form_field(FORM_FIELD).strip())
+        release_place()
         count_key_of_form()
 
 
@@ -82,17 +80,22 @@ def _announce_open_address(settings: Settings) -> None:
 
 
 def _bearer_token() -> str:
-    """Return the request's bearer token (RFC 6750, section 2.1); never one in the address, which ends up in logs."""
-    scheme, _, token = flask.request.headers.get("Authorization", "").partition(" ")
+    """Return the request's bearer token; never one in the address, which ends up in logs."""
+    return token_in(flask.request.headers.get("Authorization", ""))
+
+
+def token_in(authorization: str) -> str:
+    """Return the bearer token in an `Authorization` header (RFC 6750, section 2.1), empty if there is none."""
+    scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _check(token: str) -> str:
+def check_key(keys: KeySet, token: str) -> str:
     """Return the name of the key, or raise Unauthorized or Forbidden with a challenge (RFC 6750, section 3)."""
     challenge = f'Bearer realm="{REALM}"'
     if not token:
         raise Unauthorized("This needs a key, in the header 'Authorization: Bearer KEY'.", challenge=challenge)
-    key = service().keys.current.find(token)
+    key = keys.find(token)
     if key is None:
         raise Unauthorized(
             "This key is not known here.",

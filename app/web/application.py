@@ -28,7 +28,6 @@ from . import (
     probes,
     problems,
     ratelimits,
-    refused_bodies,
     service,
     uploads,
 )
@@ -48,7 +47,6 @@ BEFORE = (
 # Called with every answer, in this order.
 AFTER = (
     headers.add_headers,
-    refused_bodies.drain_refused,
     assets.compress_page,
     ratelimits.add_limit_headers,
     cors.allow_origin,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from dataclasses import dataclass
 
 import flask
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -24,7 +24,6 @@ from ..settings import MEBI, Settings
 from .forms import BINARY_TYPES, Part, boundary_of, parse_form
 from .json_bodies import parse_photo
 from .mistakes import explain
-from .refused_bodies import is_left_to_server
 from .service import request_state, service
 
 FIELD = "file"
@@ -37,6 +36,41 @@ JSON = "application/json"
 FORM = "multipart/form-data"
 # Browsers on Windows send the second.
 ZIP = ("application/zip", "application/x-zip-compressed")
+# The server's words in a request's WSGI environment: why it has not taken the body, how to free the body's place, and,
+# of waitress, whether the client has disconnected.
+REFUSAL = "topthree.refusal"
+RELEASE = "topthree.release"
+DISCONNECTED = "waitress.client_disconnected"
+
+
+@dataclass(frozen=True)
+class BodyLimit:
+    """How large a body a route takes: the setting that says it, whether it may be base64, and what to do beyond it."""
+
+    setting: str
+    may_be_base64: bool
+    advice: str
+
+    def body_bytes(self, settings: Settings) -> int:
+        """Return the limit of the whole body, with its framing."""
+        base64_bytes = base64_length(settings.max_upload_bytes) if self.may_be_base64 else 0
+        return max(self._size(settings), base64_bytes) + FRAMING_BYTES
+
+    def problem(self, settings: Settings) -> TooLarge:
+        """Return the problem of a larger body."""
+        return _too_large(self._size(settings), self.advice)
+
+    def _size(self, settings: Settings) -> int:
+        size: int = getattr(settings, self.setting)
+        return size
+
+
+# By what an operation takes, and of the page's form.
+BODY_LIMITS = {
+    "photo": BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER),
+    "photos": BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER),
+}
+FORM_LIMIT = BodyLimit("max_upload_bytes", may_be_base64=False, advice=SMALLER)
 
 
 def read_photo() -> bytes:
@@ -89,11 +123,14 @@ def read_form_field(name: str) -> str:
 def admit_body(limit: int) -> None:
     """Admit the current request with a body of up to `limit` bytes and its framing, until the request ends.
 
-    Raises Overloaded, before anything is parsed, if there are too many requests in flight or too many bytes.
+    Raises Overloaded, before anything is parsed, if there are too many requests in flight or too many bytes, and the
+    problem for which the server has not taken the body.
     """
     state = request_state()
     if state.admitted_bytes is not None:
         return
+    if (refusal := flask.request.environ.get(REFUSAL)) is not None:
+        raise refusal
     flask.request.max_content_length = max_bytes = limit + FRAMING_BYTES
     declared = flask.request.content_length
     size = max_bytes if declared is None else min(declared, max_bytes)
@@ -118,20 +155,12 @@ def request_deadline() -> Deadline:
         if not (asked.isascii() and asked.isdigit() and int(asked[:10])):
             raise BadParameter(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, from 1.")
         milliseconds = min(milliseconds, int(asked[:10]))
-    # A client whose upload was cut short may have closed only that direction, and still reads the answer.
-    connection = None if is_left_to_server() else flask.request.environ.get("gunicorn.socket")
-    expires = request_state().began + milliseconds / 1000
-    return Deadline(expires, (lambda: is_disconnected(connection)) if connection else bool)
+    return Deadline(request_state().began + milliseconds / 1000, flask.request.environ.get(DISCONNECTED, bool))
 
 
-def is_disconnected(connection: socket.socket) -> bool:
-    """Return whether the client has closed its end of a connection; bytes of its next request do not matter."""
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+def release_place() -> None:
+    """Free the place that the server gave a large form, once its key is known."""
+    flask.request.environ.get(RELEASE, bool)()
 
 
 def check_photo(data: bytes, limit: int) -> bytes:

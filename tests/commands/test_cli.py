@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fakes import colour_png
-from servers import free_port
+from terminals import FAKE, PIPES, run_on_terminal
 
 from app.commands import cli
-from app.settings import SETTINGS
 from app.version import __version__
 
 COMMANDS = sorted(cli.commands)
-
-# The command in another process with the fake model; its answers do not matter here.
-WITH_FAKE_MODEL = """
-import signal, sys
-sys.path.insert(0, sys.argv.pop(1))
-import fakes, app.classifier, app.commands
-def load(settings):
-    print("loaded", file=sys.stderr, flush=True)
-    return fakes.fake_model()
-app.classifier.load_model = load
-signal.signal(signal.SIGINT, signal.default_int_handler)
-app.commands.cli(prog_name="topthree")
-"""
-FAKE = [sys.executable, "-c", WITH_FAKE_MODEL, str(Path(__file__).parent.parent / "support")]
 
 
 @pytest.fixture
@@ -75,12 +56,6 @@ def test_every_command_has_a_summary_of_one_sentence(command: str) -> None:
     assert invoke(command, "--help").exit_code == 0
 
 
-def test_serve_help_lists_every_setting_with_its_default() -> None:
-    lines = invoke("serve", "--help").output.splitlines()
-    for row in SETTINGS:
-        assert f"    {row.variable} [{row.default or 'not set'}]: {row.help}" in lines
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
@@ -101,36 +76,6 @@ def test_a_bad_setting_is_one_sentence(monkeypatch, command, variable: str, valu
     monkeypatch.setenv(variable, value)
     result = invoke(*command)
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {said}\n")
-
-
-@pytest.mark.parametrize(
-    ("variable", "host", "way_out"),
-    [
-        ("TOPTHREE_PORT", "", "TOPTHREE_HOST and TOPTHREE_PORT"),
-        ("TOPTHREE_METRICS_ADDRESS", "127.0.0.1:", "TOPTHREE_METRICS_ADDRESS."),
-    ],
-)
-def test_serve_on_a_port_in_use_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, variable: str, host: str, way_out: str
-) -> None:
-    monkeypatch.setenv("TOPTHREE_PORT", str(free_port()))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        monkeypatch.setenv(variable, f"{host}{port}")
-        result = invoke("serve")
-    assert result.exit_code == 1
-    assert result.stderr.startswith(
-        f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use. Choose another with {way_out}"
-    )
-    assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7"])
-def test_serve_on_an_address_not_ours_is_one_sentence(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    monkeypatch.setenv("TOPTHREE_HOST", host)
-    result = invoke("serve")
-    assert result.exit_code == 1
-    assert f"Cannot listen on {host} port 8000" in result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -180,13 +125,6 @@ def test_output_that_cannot_be_written_is_one_sentence(arguments: str, redirecti
     command = f"{sys.executable} -m app {arguments} {redirection}"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, f"Error: Standard output cannot be written: {reason}.\n")
-
-
-def test_bench_shows_what_it_measures(photos: Path) -> None:
-    options = ["--in-process", "--clients", "1", "--seconds", "0.2", "--warm-up", "0"]
-    shown, output = run_on_terminal([*FAKE, "bench", photos, *options], stdout_too=False)
-    assert "Measuring 1 client for 0.2 s (1 of 1)" in shown
-    assert "3 photos in rotation" in output
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["labels", "tabby"], ["weights"], ["predict", "empty"]])
@@ -247,35 +185,3 @@ def test_a_file_name_with_markup_is_literal_on_a_terminal_too(photos: Path) -> N
     (photos / "0.png").rename(photos / "[red]x[/red].png")
     shown, _ = run_on_terminal([*FAKE, "predict", "[red]x[/red].png"], stdout_too=True, cwd=photos)
     assert "[red]x[/red].png" in shown
-
-
-PIPES: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-
-
-def run_on_terminal(command: list[object], *, stdout_too: bool, cwd: Path | None = None) -> tuple[str, str]:
-    """Run a command with standard error on a terminal; return the terminal's text and a piped standard output."""
-    ours, theirs = pty.openpty()
-    stdout = theirs if stdout_too else subprocess.PIPE
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(command, stdout=stdout, stderr=theirs, env=environment, cwd=cwd) as child:
-        os.close(theirs)
-        shown = read_terminal(ours, lambda: child.poll() is not None)
-        output = child.stdout.read() if child.stdout else b""
-    os.close(ours)
-    assert child.returncode == 0, shown
-    return shown, output.decode()
-
-
-def read_terminal(descriptor: int, has_ended: Callable[[], bool]) -> str:
-    """Read a terminal until its program has exited, which Linux reports as an error."""
-    chunks = []
-    while True:
-        if not select.select([descriptor], [], [], 0.1)[0]:
-            if has_ended():
-                break
-            continue
-        try:
-            chunks.append(os.read(descriptor, 65536))
-        except OSError:
-            break
-    return b"".join(chunks).decode()

@@ -11,7 +11,6 @@ from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model, fallback_model
 
 from app.commands import cli
-from app.measuring.accuracy import wilson_interval
 from app.model.labels import Label
 
 # The fake engine answers with the photo's three colour values as classes, the likeliest first.
@@ -222,18 +221,3 @@ def test_a_real_model_names_real_photos(write, model, packaged_classifier, real_
     found = report(write(**{name: real_photos[photo] for name, photo in names.items()}))
     assert found["photos"] == 3
     assert found["top"]["3"]["percent"] == 100.0
-
-
-# R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (score without continuity correction).
-@pytest.mark.parametrize(
-    ("hits", "count", "low", "high"),
-    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)],
-)
-def test_intervals_are_those_of_a_published_table(hits: int, count: int, low: float, high: float) -> None:
-    share = wilson_interval(hits, count)
-    assert share.percent == pytest.approx(100 * hits / count, abs=0.005)
-    assert (share.low, share.high) == (low, high)
-
-
-def test_the_interval_of_all_mirrors_that_of_none() -> None:
-    assert wilson_interval(20, 20).low == pytest.approx(100 - wilson_interval(0, 20).high)

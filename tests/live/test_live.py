@@ -136,7 +136,7 @@ def test_upload_cut_short_is_told_so(server: Server, real_photos: dict[str, byte
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(HEAD % (len(photo), b"") + photo[:5000])
         connection.shutdown(socket.SHUT_WR)
-        assert connection.recv(100).startswith(b"HTTP/1.1 422 ")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -44,8 +44,8 @@ def test_what_was_found_is_a_photo_or_a_problem_now(path: Path) -> None:
 
 @pytest.mark.parametrize("name", SEEDS)
 def test_every_seed_is_a_photo(name: str) -> None:
-    kind = "tiff" if "tiff" in name else "jpeg" if "mpo" in name else name.split("-")[0]
-    assert try_one(decoders(), SEEDS[name]) == ("HEIC" if "drawn" in name else kind.upper())
+    named = next((word for word in ("tiff", "bmp", "mpo", "drawn") if word in name), name.split("-")[0])
+    assert try_one(decoders(), SEEDS[name]) == {"mpo": "JPEG", "drawn": "HEIC"}.get(named, named.upper())
 
 
 @pytest.mark.parametrize("name", SEEDS)

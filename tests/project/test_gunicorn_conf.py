@@ -81,7 +81,7 @@ def test_default_is_loopback_and_one_process(conf: dict[str, Any]) -> None:
     assert (conf["bind"], conf["workers"], conf["worker_class"]) == (
         ["127.0.0.1:8000"],
         1,
-        "app.server.worker.PatientWorker",
+        "app.server.worker.Worker",
     )
 
 

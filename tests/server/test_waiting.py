@@ -15,7 +15,6 @@ from contextlib import ExitStack, suppress
 import pytest
 from workers import ALIVE, CHUNKED, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
 
-from app.server.connections import Wait
 from app.telemetry import metrics
 
 
@@ -110,7 +109,7 @@ def test_a_worker_at_rest_gives_memory_back(run_worker: Callable[..., Running]) 
 
 
 def test_one_connection_too_many_ends_the_longest_idle(run_worker: Callable[..., Running]) -> None:
-    server = run_worker({"worker_connections": 3})
+    server = run_worker({"worker_connections": 2})
     with server.connect() as oldest, server.connect() as other:
         oldest.sendall(ALIVE)
         other.sendall(ALIVE)
@@ -133,7 +132,7 @@ SMALL_HOUSE = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting
 
 
 def test_an_event_of_a_connection_that_has_just_been_let_go_does_no_harm(run_worker: Callable[..., Running]) -> None:
-    server = run_worker({"worker_connections": 3})
+    server = run_worker({"worker_connections": 2})
     with server.connect() as oldest, server.connect() as other:
         for connection in (oldest, other):
             connection.sendall(ALIVE)
@@ -164,11 +163,11 @@ def test_uploads_that_are_refused_as_they_move_do_no_harm(
 
 
 def test_where_nobody_is_idle_the_slowest_makes_room_for_the_newest(run_worker: Callable[..., Running]) -> None:
-    server = run_worker({"worker_connections": 3})
+    server = run_worker({"worker_connections": 2})
     with server.connect() as first, server.connect() as second:
         for connection in (first, second):
             connection.sendall(POST % (999, b"X-Request-ID: mine\r\n"))
-        wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.BODY] * 2)
+        wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == ["body"] * 2)
         assert ask(server, WHOLE)[0] == 200
         status, headers, _ = read_answer(first)
         assert (status, headers["x-request-id"]) == (503, "mine")
@@ -179,8 +178,8 @@ def test_a_fast_upload_is_not_taken_for_the_slowest(run_worker: Callable[..., Ru
     server = run_worker(**SMALL_HOUSE, stall_seconds=1, min_bytes_per_second=1)
     with server.connect() as slow:
         slow.sendall(POST % (SMALL, b"") + bytes(900_000))
-        wait_until(lambda: server.worker.held_bytes > 900_000)
-        (conn,) = server.worker.waiting
+        wait_until(lambda: server.worker.connections.held_bytes > 900_000)
+        (conn,) = server.worker.connections.channels
         for _ in range(2):
             before = conn.since
             slow.sendall(bytes(5))
@@ -192,12 +191,23 @@ def test_a_fast_upload_is_not_taken_for_the_slowest(run_worker: Callable[..., Ru
             assert read_answer(fast)[0] == 415
 
 
+def test_requests_in_a_row_wait_for_their_turn(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    labels = b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n"
+    size = len(ask(server, labels)[2])
+    with server.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(labels * 5000)
+        wait_until(lambda: any(conn.wait == "reader" for conn in server.worker.connections.channels))
+        assert server.worker.connections.held_bytes < 3 * size + 5000 * len(labels)
+
+
 def test_a_reader_that_never_reads_is_let_go(run_worker: Callable[..., Running]) -> None:
     server = run_worker(stall_seconds=1)
     with server.connect() as connection:
         connection.sendall(b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
-        wait_until(lambda: any(conn.wait is Wait.READER for conn in server.worker.waiting))
-        wait_until(lambda: server.worker.nr_conns == 0)
+        wait_until(lambda: any(conn.wait == "reader" for conn in server.worker.connections.channels))
+        wait_until(lambda: not server.worker.connections.channels)
 
 
 def test_refusals_of_the_loop_are_counted_logged_and_named_as_all_answers_are(
@@ -205,7 +215,7 @@ def test_refusals_of_the_loop_are_counted_logged_and_named_as_all_answers_are(
 ) -> None:
     def counted() -> list[float]:
         lines = metrics.render("")[0].decode().splitlines()
-        names = ('problems_total{problem="request-timeout"}', 'method="POST",route="unmatched",status="408"}')
+        names = ('problems_total{problem="request-timeout"}', 'method="POST",route="/api/v1/predict",status="408"}')
         return [sum(float(line.split()[-1]) for line in lines if name in line) for name in names]
 
     before = counted()
@@ -225,7 +235,7 @@ def test_of_a_request_that_was_answered_nothing_stays_in_memory(run_worker: Call
         try:
             connection.sendall(sent + b"\r\n0\r\n\r\n")
             assert read_answer(connection)[0] == 413
-            wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.CLOSE])
+            wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == ["end"])
             gc.collect()
             assert tracemalloc.get_traced_memory()[0] < SMALL
         finally:
@@ -235,11 +245,10 @@ def test_of_a_request_that_was_answered_nothing_stays_in_memory(run_worker: Call
 def test_who_is_refused_early_and_sends_on_slowly_reads_the_answer(
     run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.server.waiting.DRAIN_SECONDS", 0.0)
     server = run_worker(min_bytes_per_second=1)
     with server.connect() as connection:
         connection.sendall(POST.replace(b"/api/v1/predict", b"/healthz") % (2 * SMALL, b""))
-        wait_until(lambda: [conn.wait for conn in server.worker.waiting] == [Wait.CLOSE])
+        wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == ["end"])
         for _ in range(20):
             connection.sendall(bytes(SMALL // 10))
         assert read_answer(connection)[0] == 405

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +15,7 @@ from gunicorn.glogging import Logger
 from gunicorn.sock import TCPSocket
 
 from app import create_app
-from app.server.connections import Shares
-from app.server.worker import PatientWorker
+from app.server.worker import Worker
 from app.settings import Settings
 
 PATIENCE_SECONDS = 20
@@ -31,7 +29,7 @@ ALIVE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 class Running:
     """A worker in a thread of this process, with two request threads, and the address that it serves."""
 
-    def __init__(self, worker: PatientWorker, address: tuple[str, int], thread: threading.Thread) -> None:
+    def __init__(self, worker: Worker, address: tuple[str, int], thread: threading.Thread) -> None:
         self.worker = worker
         self.address = address
         self.thread = thread
@@ -44,7 +42,7 @@ class Running:
     def standing_still(self) -> Iterator[None]:
         """Hold the event loop, so that what is sent meanwhile becomes ready in one round of it."""
         inside, go_on = threading.Event(), threading.Event()
-        self.worker.method_queue.defer(lambda: (inside.set(), go_on.wait(PATIENCE_SECONDS)))
+        self.worker.calls.append(lambda: (inside.set(), go_on.wait(PATIENCE_SECONDS)))
         assert inside.wait(PATIENCE_SECONDS)
         yield
         go_on.set()
@@ -62,12 +60,8 @@ def running(settings: Settings, configuration: dict[str, object]) -> Iterator[Ru
         cfg.set(name, value)
     log = Logger(cfg)
     listener = TCPSocket(("127.0.0.1", 0), cfg, log)
-    worker = PatientWorker(1, os.getppid(), [listener], SimpleNamespace(), 30, cfg, log)
-    worker.shares = Shares()
+    worker = Worker(1, os.getppid(), [listener], SimpleNamespace(), 30, cfg, log)
     worker.wsgi = create_app(settings, fake_classifier())
-    worker.tpool = worker.get_thread_pool()
-    worker.poller = selectors.DefaultSelector()
-    worker.method_queue.init()
     address = listener.getsockname()
     thread = threading.Thread(target=worker.run)
     thread.start()

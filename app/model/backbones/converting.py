@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from ...errors import WeightsError
-from ..engines import import_openvino
 from ..heads import head_bytes
+from ..runtime import import_openvino
 from . import Backbone
 from .head_reading import read_head_of
 

@@ -40,5 +40,5 @@ def untrained_backbone(record: ModelRecord, pixels: torch.Tensor | None = None) 
         last = network.get_submodule(family.classifier)
         spread = backbone(pixels)[0].std() / _LOGITS_DEVIATION
         for parameter in last.parameters():
-            parameter /= spread
+            parameter.div_(spread)
     return backbone.requires_grad_(False)

@@ -16,19 +16,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
-from typing import Any, Protocol
-
-import flask
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import TopthreeError
-from ..model import Model
-from ..processes.memory import shared_words
-from ..web.keys import KeySet
-from ..web.service import service_of
+from .memory import shared_words
 
 log = logging.getLogger(__name__)
+
+Prepared = TypeVar("Prepared")
 
 # A model that must be prepared first takes torch half a minute, on a slow machine some; after that it has failed.
 PREPARE_SECONDS = 300.0
@@ -85,16 +82,19 @@ class ReloadBoard:
         self._words[index] = 8 * number + step
 
 
-class Reloader:
-    """A worker's part."""
+class Reloader(Generic[Prepared]):
+    """A worker's part: `prepare` builds and checks what is new, and `use` puts it to use; both run in a thread."""
 
-    def __init__(self, app: flask.Flask, board: ReloadBoard, slot: int) -> None:
-        self._classifier, self._keys = service_of(app).classifier, service_of(app).keys
+    def __init__(
+        self, prepare: Callable[[], Prepared], use: Callable[[Prepared], object], board: ReloadBoard, slot: int
+    ) -> None:
+        self._prepare_all = prepare
+        self._use = use
         self._board = board
         self._slot = slot
         self._turn = threading.Lock()
         self._begun = 0
-        self._prepared: tuple[Model, KeySet] | None = None
+        self._prepared: Prepared | None = None
 
     def follow(self) -> threading.Thread:
         """Do, in a thread, what the board says; to be called after each SIGHUP."""
@@ -110,9 +110,7 @@ class Reloader:
                 self._prepare(number)
                 return
             if step is Step.USE and number == self._begun and self._prepared is not None:
-                model, keys = self._prepared
-                self._classifier.use(model)
-                self._keys.use(keys)
+                self._use(self._prepared)
                 self._board.report(self._slot, number, Step.USED)
             if step is not Step.PREPARE:
                 self._prepared = None
@@ -120,7 +118,7 @@ class Reloader:
     def _prepare(self, number: int) -> None:
         step, self._prepared = Step.FAILED, None
         try:
-            self._prepared = self._classifier.build(), self._keys.read()
+            self._prepared = self._prepare_all()
             step = Step.PREPARED
         except TopthreeError as error:
             log.error("Reload %d failed in process %d: %s", number, os.getpid(), error)

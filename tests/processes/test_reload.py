@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import flask
 import pytest
@@ -19,8 +20,9 @@ from app.errors import WeightsError
 from app.model import Model
 from app.model.engines import Inference, Pixels
 from app.model.labels import Label
-from app.server.reload import ReloadBoard, Reloader, Step, reload_workers
+from app.processes.reload import ReloadBoard, Reloader, Step, reload_workers
 from app.settings import Settings
+from app.web.keys import KeySet
 from app.web.service import service_of
 
 PATIENCE_SECONDS = 20
@@ -90,7 +92,17 @@ class Service:
             self.apps.append(create_app(settings, make_classifier(files.load)))
             service_of(self.apps[slot]).classifier.warm_up()
             self.master.WORKERS[slot] = SimpleNamespace(slot=slot)
-            self.master.reloaders[slot] = Reloader(self.apps[slot], self.board, slot)
+            self.master.reloaders[slot] = Reloader(*self._jobs(self.apps[slot]), self.board, slot)
+
+    def _jobs(self, app: flask.Flask) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        """Return what prepares model and keys, and what puts them to use, as gunicorn.conf.py does."""
+        found = service_of(app)
+
+        def use(prepared: tuple[Model, KeySet]) -> None:
+            found.classifier.use(prepared[0])
+            found.keys.use(prepared[1])
+
+        return lambda: (found.classifier.build(), found.keys.read()), use
 
     def reload(self, **times: float) -> None:
         """Do what SIGHUP does, and wait for the end of all threads."""

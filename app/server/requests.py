@@ -1,0 +1,195 @@
+"""A request as it arrives, and its answer: waitress's parser and tasks, with limits, early rejection and problems."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+from waitress import task
+from waitress.parser import HTTPRequestParser, ParsingError
+
+from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, InternalError, Overloaded, Problem
+from ..telemetry.logs import RateFilter
+from ..web.gate import Head, Refusal
+from ..web.uploads import REFUSAL, RELEASE
+
+log = logging.getLogger(__name__)
+log.addFilter(RateFilter(max_records=10, seconds=10))
+
+# How much of a body that is not taken is read and dropped, so that its sender can read the answer.
+MAX_SKIPPED_BYTES = 256 * 2**20
+# Another protocol's first bytes, as of TLS, or a line that ends in LF alone.
+_NO_HEAD = re.compile(rb"(?:\r\n)?[^\r!#$%&'*+\-.^_`|~0-9A-Za-z]|(?s:.*)(?<!\r)\n")
+# waitress's pattern of a field takes quadratic time for very many spaces.
+_LONG_GAP = re.compile(rb"[ \t]{200}")
+# waitress copies what follows a chunk once for each chunk; so that tiny chunks cost little, it gets few at a time, and
+# size lines may take an eighth of a body beyond what is free.
+_CHUNKED_SLICE = 8192
+_FREE_FRAMING_BYTES = 32 * 1024
+_TOO_MANY_FIELDS = "The header has more fields, or longer ones, than are read."
+
+
+class Request(HTTPRequestParser):  # type: ignore[misc]
+    """waitress's parser, which asks the gate when the head has ended."""
+
+    body_rcv: Any = None
+    error: Any = None
+    version = "1.1"  # of the answer to what has no readable first line
+    head: Head | None = None
+    refusal: Refusal | None = None
+    ends = False  # whether the connection ends with this request
+    release: Callable[[], object] = bool
+
+    def __init__(self, channel: Any, adj: Any) -> None:
+        super().__init__(adj)
+        self._channel = channel
+        self._gate = channel.connections.gate
+
+    def received(self, data: bytes) -> int:
+        """Take bytes, of which those behind this request are left to the channel; return how many they are."""
+        is_head = not self.headers_finished
+        consumed = self._take_chunks(data) if self.chunked else int(super().received(data))
+        if self.error is not None and self.refusal is None:
+            self.reject(_problem_of(self.error))
+        elif is_head and self.body_rcv is not None:
+            self._ask_gate()
+        elif not self.headers_finished and _NO_HEAD.match(self.header_plus):
+            self.reject(BadRequest("This is not proper HTTP: a method, an address, and lines that end in CR LF."))
+        if self.refusal is not None:
+            consumed += self._skip(self.refusal, len(data) - consumed)
+        if self.completed:
+            self.expect_continue = False
+            self._channel.rest = data[consumed:]
+            return len(data)
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Parse the head within our limits; raises ParsingError, with a problem or a text, for what is not taken."""
+        cfg = self._channel.connections.cfg
+        line, _, fields = header_plus.partition(b"\r\n")
+        if len(line) > cfg.limit_request_line:
+            max_bytes = f"{cfg.limit_request_line:,}"
+            raise ParsingError(AddressTooLong(f"The first line of a request has at most {max_bytes} bytes."))
+        if fields.count(b"\r\n") > cfg.limit_request_fields + 1:
+            raise ParsingError(HeaderTooLarge(_TOO_MANY_FIELDS))
+        if _LONG_GAP.search(header_plus):
+            raise ParsingError("There are very many spaces in a row")
+        try:
+            super().parse_header(header_plus)
+        except ValueError:
+            raise ParsingError("A number or the address is invalid") from None
+        if self.version not in ("1.0", "1.1"):
+            raise ParsingError("The version of HTTP is not 1.0 or 1.1")
+        if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
+            raise ParsingError("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0")
+        path = "/" + self.path.lstrip("/")
+        self.head = Head(self.command, path, self.headers, None if self.chunked else self.content_length)
+
+    def reject(self, problem: Problem) -> None:
+        """Have a problem answer this request, whatever has arrived of it, and end the connection."""
+        if isinstance(problem, BadRequest):
+            # The address is taken out of the log unless it is asked for (app/telemetry/logs.py).
+            log.warning("Invalid request from ip=%s: %s", self._channel.addr[0], problem.detail)
+        self.refusal = Refusal(problem, self._gate.answer(problem, self.head))
+        self.error, self.ends, self.completed = problem, True, True
+
+    def close(self) -> None:
+        """Free what the request holds."""
+        super().close()
+        self.release()
+
+    def _take_chunks(self, data: bytes) -> int:
+        consumed = 0
+        while consumed < len(data) and not (self.completed or self.refusal):
+            consumed += super().received(data[consumed : consumed + _CHUNKED_SLICE])
+            size = len(self.body_rcv)
+            if self.body_bytes_received - size > _FREE_FRAMING_BYTES + size // 8:
+                self.reject(BadRequest("The body's chunks are malformed, or very many and tiny."))
+            elif self.head is not None:
+                self.refusal = self._gate.refuse_size(replace(self.head, body_bytes=size))
+        return consumed
+
+    def _ask_gate(self) -> None:
+        assert self.head is not None
+        self.refusal = self._gate.refuse(self.head)
+        if self.refusal is None:
+            try:
+                self.release = self._gate.take_place(self.head)
+            except Overloaded as problem:
+                self.refusal = Refusal(problem, None)
+
+    def _skip(self, refusal: Refusal, received: int) -> int:
+        """Take no more of the body; return how many of the bytes that were received belong to it.
+
+        Many clients send all of it before they read the answer. The connection goes on after it unless its end is far
+        away or not known, or the client waits for leave to send it.
+        """
+        self.ends |= self.chunked or self.expect_continue or self.content_length > MAX_SKIPPED_BYTES
+        rest = MAX_SKIPPED_BYTES if self.ends else self.content_length
+        skipped = min(received, rest)
+        self._channel.skips = rest - skipped
+        self.body_rcv, self.completed = None, True
+        self.error = refusal.problem if refusal.answer else None
+        return skipped
+
+
+class _Answer(task.Task):  # type: ignore[misc]
+    """What both kinds of tasks do: count the answer, and end the connection as our channel does."""
+
+    close_on_finish = False
+
+    def service(self) -> None:
+        """Write the answer."""
+        super().service()
+        self.channel.connections.answered += 1
+        if self.close_on_finish:
+            self.close_on_finish = False
+            self.channel.end()
+
+    def build_response_header(self) -> bytes:
+        """Write the head; it announces the end of a connection that ends."""
+        if self.request.ends or self.channel.connections.is_stopping:
+            self.request.headers["CONNECTION"] = "close"
+        return bytes(super().build_response_header())
+
+
+class Task(_Answer, task.WSGITask):  # type: ignore[misc]
+    """Flask's answer."""
+
+    def get_environment(self) -> dict[str, Any]:
+        """Return the WSGI environment, with what the gate has decided."""
+        environ: dict[str, Any] = super().get_environment()
+        environ[RELEASE] = self.request.release
+        if self.request.refusal is not None:
+            environ[REFUSAL] = self.request.refusal.problem
+        return environ
+
+
+class Rejection(_Answer, task.ErrorTask):  # type: ignore[misc]
+    """The answer to a request that Flask does not get."""
+
+    def execute(self) -> None:
+        """Write a problem; waitress asks for that of an exception that Flask has raised without any refusal."""
+        gate, request = self.channel.connections.gate, self.request
+        answer = request.refusal.answer if request.refusal else gate.answer(_problem_of(request.error), None)
+        self.status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+        self.response_headers.extend(answer.headers.items())
+        self.content_length = len(answer.body)
+        self.write(answer.body)
+
+
+def _problem_of(error: Any) -> Problem:
+    """Return the problem for one of waitress's errors."""
+    if isinstance(error.body, Problem):
+        return error.body
+    if error.code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return HeaderTooLarge(_TOO_MANY_FIELDS)
+    if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return InternalError("Something failed here. It is in the server's log; the same request may work again.")
+    # What waitress quotes of the request may be a secret.
+    reason = error.body.partition(' "')[0].rstrip(".")
+    return BadRequest(f"The request is not proper HTTP. {reason}.")

@@ -1,0 +1,146 @@
+"""Early rejection: what is decided by a request's parsed head, before any of its body is taken.
+
+The gate knows neither the server nor raw HTTP. A server calls `Gate.refuse` for each head, and `Gate.take_place`
+before it takes a body. A refusal under `/api` is a whole answer; elsewhere it is a page, for which Flask gets the
+request without its body, and the reason in the WSGI environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import flask
+
+from ..errors import Overloaded, Problem, TooLarge
+from ..telemetry import logs
+from .access import check_key, token_in
+from .cors import allowing
+from .observing import UNMATCHED, report_refused
+from .operations import operation_of
+from .problems import ProblemAnswer, render_problem
+from .routes import API_PREFIX, FORM_ENDPOINT
+from .service import service_of
+from .uploads import BODY_LIMITS, FORM_LIMIT, FRAMING_BYTES, BodyLimit
+
+MAX_LARGE_FORMS = 2
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a request says before its body.
+
+    The path is decoded and begins with one slash. Headers have their WSGI names, without `HTTP_`. The body's length is
+    None if it comes in chunks.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a body is not taken, and the answer; without an answer, Flask answers and gets no body."""
+
+    problem: Problem
+    answer: ProblemAnswer | None
+
+
+class Gate:
+    """Early rejection for one application."""
+
+    def __init__(self, app: flask.Flask) -> None:
+        found = service_of(app)
+        self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
+        self._limits = body_limits(app)
+        self._places: set[object] = set()
+        # Only Flask knows the address for the log, behind proxies, and makes traces.
+        self._may_answer = self._settings.log_addresses == "off" and not self._settings.traces
+
+    def refuse(self, head: Head) -> Refusal | None:
+        """Refuse a request that is over capacity, too large, or large and without the key that it needs."""
+        problem = self._full(head) or self._too_large(head) or self._without_key(head)
+        return self._refusal(problem, head) if problem else None
+
+    def refuse_size(self, head: Head) -> Refusal | None:
+        """Refuse a body that has become too large while it came in chunks."""
+        problem = self._too_large(head)
+        return self._refusal(problem, head) if problem else None
+
+    def take_place(self, head: Head) -> Callable[[], None]:
+        """Take one of the few places for large forms whose key, if any, is in their body.
+
+        Returns a function that frees the place; any thread may call it, more than once. Raises Overloaded if no place
+        is free.
+        """
+        is_form = self._limit(head) is not None and not head.path.startswith(API_PREFIX)
+        is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
+        if not (is_form and is_large and self._keys.is_required) or self._key_problem(head) is None:
+            return lambda: None
+        if len(self._places) >= MAX_LARGE_FORMS:
+            raise Overloaded(f"{MAX_LARGE_FORMS} large forms are being received already. Try again in 1 s.", 1)
+        place = object()
+        self._places.add(place)
+        return lambda: self._places.discard(place)
+
+    def answer(self, problem: Problem, head: Head | None, *, bytes_in: int = 0) -> ProblemAnswer:
+        """Render a problem for a request that Flask does not get; it is counted and logged as all are."""
+        headers = head.headers if head else {}
+        request_id = logs.choose_request_id(headers.get("X_REQUEST_ID"))
+        status, fields, body = render_problem(problem, request_id)
+        if self._settings.cors_origins:
+            fields |= {"Vary": "Origin"} | allowing(headers.get("ORIGIN"), self._settings.cors_origins)
+        route = head.path if head and head.path in self._limits else UNMATCHED
+        method = head.method if head else "other"
+        report_refused(problem, request_id, method=method, route=route, bytes_in=bytes_in, bytes_out=len(body))
+        return ProblemAnswer(status, fields, body)
+
+    def _refusal(self, problem: Problem, head: Head) -> Refusal:
+        if head.path.startswith(API_PREFIX) and self._limit(head) is not None and self._may_answer:
+            return Refusal(problem, self.answer(problem, head, bytes_in=head.body_bytes or 0))
+        return Refusal(problem, None)
+
+    def _limit(self, head: Head) -> BodyLimit | None:
+        return self._limits.get(head.path) if head.method == "POST" else None
+
+    def _full(self, head: Head) -> Problem | None:
+        is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None
+        return self._admission.refusal_if_full() if is_photo else None
+
+    def _too_large(self, head: Head) -> Problem | None:
+        limit, size = self._limit(head), head.body_bytes
+        if limit is None:
+            is_small = size is not None and size <= FRAMING_BYTES
+            return None if is_small else TooLarge("The request is larger than this address takes.")
+        return limit.problem(self._settings) if (size or 0) > limit.body_bytes(self._settings) else None
+
+    def _without_key(self, head: Head) -> Problem | None:
+        """Ask for the key of a large body; that of a form may be a field, except in chunks: no browser sends them."""
+        is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
+        may_have_it_inside = not head.path.startswith(API_PREFIX) and head.body_bytes is not None
+        if not (is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:
+            return None
+        return self._key_problem(head)
+
+    def _key_problem(self, head: Head) -> Problem | None:
+        try:
+            check_key(self._keys.current, token_in(head.headers.get("AUTHORIZATION", "")))
+        except Problem as problem:
+            return problem
+        return None
+
+
+def body_limits(app: flask.Flask) -> dict[str, BodyLimit]:
+    """Return how large a body each route takes that takes photos, by what it declares."""
+    limits = {}
+    for rule in app.url_map.iter_rules():
+        if "POST" not in (rule.methods or ()):
+            continue
+        declared = operation_of(app.view_functions[rule.endpoint])
+        if declared is not None and declared.takes:
+            limits[rule.rule] = BODY_LIMITS[declared.takes]
+        elif rule.endpoint == FORM_ENDPOINT:
+            limits[rule.rule] = FORM_LIMIT
+    return limits
