@@ -133,9 +133,16 @@ def _config(name: str) -> Any:
     try:
         return timm.get_pretrained_cfg(_timm_name(name), allow_unregistered=False)
     except RuntimeError as error:
-        near = difflib.get_close_matches(_timm_name(name), timm.list_models(pretrained=True), n=3, cutoff=0.5)
+        near = _nearest(_timm_name(name), timm.list_models(pretrained=True))
         advice = f"; the nearest names are {', '.join(TIMM + each for each in near)}" if near else ""
         raise WeightsError(f"TOPTHREE_MODEL is {name!r}, which timm does not know{advice}.") from error
+
+
+def _nearest(name: str, known: list[str]) -> list[str]:
+    """Return other weights of the same architecture, else what is written most alike."""
+    architecture = name.partition(".")[0]
+    others = [each for each in known if each.partition(".")[0] == architecture]
+    return others[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
 
 
 def _levels(values: Any) -> tuple[float, float, float]:
