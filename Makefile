@@ -24,7 +24,7 @@ serve: $(VENV)/.installed ## Install what is missing, get the model, serve http:
 test: $(VENV)/.installed-test ## Run every test that needs no extra system package.
 	$(BIN)/pytest -n auto
 
-test-browser: $(VENV)/.installed-browser ## Test the page in a real browser; install Chromium if possible.
+test-browser: $(VENV)/.installed-browser ## Test the page in Chromium, Firefox and WebKitGTK; install them if possible.
 	$(BIN)/pytest tests/browser -n 2 --dist loadfile
 
 screens: $(VENV)/.installed-browser ## Take the screenshots of docs/screens.

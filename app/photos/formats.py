@@ -27,6 +27,7 @@ from .refusals import camera_raw
 from .strangers import is_camera_raw, resemblance
 from .tiff_header import examine_tiff
 from .tiff_pixels import open_tiff
+from .webp import open_webp
 
 # A signature is matched against this many bytes at the beginning of the file.
 HEAD_BYTES = 256
@@ -83,7 +84,7 @@ _HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 FORMATS = (
     Format("JPEG", r"\xff\xd8\xff", _JPEG_SUFFIXES, "image/jpeg", examine_jpeg, open_jpeg, "PIL.MpoImagePlugin"),
     Format("PNG", r"\x89PNG\r\n\x1a\n", (".png",), "image/png", examine_png, open_png),
-    Format("WebP", r"RIFF[\s\S]{4}WEBP", (".webp",), "image/webp", examine_webp, plugin="PIL.WebPImagePlugin"),
+    Format("WebP", r"RIFF[\s\S]{4}WEBP", (".webp",), "image/webp", examine_webp, open_webp),
     Format("GIF", r"GIF8[79]a", (".gif",), "image/gif", examine_gif),
     Format("BMP", _BMP_SIGNATURE, (".bmp", ".dib"), "image/bmp", examine_bmp, open_bmp),
     Format("TIFF", r"II[*+]\x00|MM\x00[*+]", (".tif", ".tiff"), "image/tiff", examine_tiff, open_tiff),

@@ -78,11 +78,12 @@ class _Pixels:
         self._order = directory.order
         self._palette = _palette(directory, layout.bits) if layout.photometric == PALETTE else np.zeros(0, np.uint8)
         used = layout.used_samples if layout.planes > 1 else 1
-        self._planes = [
-            Image.open(_plane(data, directory, layout, number), formats=["TIFF"]) for number in range(used)
-        ]
-        for plane in self._planes:
-            plane.load()
+        self._planes: list[Image.Image] = []
+        for number in range(used):
+            with _plane(data, directory, layout, number) as file:  # a copy of all the file, closed once decoded
+                plane = Image.open(file, formats=["TIFF"])
+                plane.load()
+            self._planes.append(plane)
 
     def image(self) -> Image.Image:
         """Convert all numbers to 8 bits: L, RGB, CMYK, or RGBA or RGBa for a transparent picture."""
@@ -201,7 +202,7 @@ def _with_directory(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
         entries += struct.pack(f"<HH{letter}", tag, kind, len(numbers)) + place
     directory = struct.pack(f"<{'Q' if big else 'H'}", len(tags)) + entries + bytes(struct.calcsize(letter))
     head = b"II+\0\x08\0\0\0" + struct.pack("<Q", start) if big else b"II*\0" + struct.pack("<I", start)
-    return b"".join([head, data[header:], bytes(len(data) % 2), directory, values])
+    return b"".join([head, memoryview(data)[header:], bytes(len(data) % 2), directory, values])
 
 
 def _read_unsigned(parts: Bytes, bits: int, order: str) -> Unsigned:

@@ -86,12 +86,12 @@ def describe_plan(plan: Plan) -> str:
     """Describe the plan in a few lines, for operators."""
     memory = f"{plan.memory_bytes / 2**20:,.0f} MiB" if plan.memory_bytes else "no limit"
     return (
-        f"{plan.cpus} processors, memory: {memory}\n"
-        f"{plan.workers} process(es) with {plan.threads} request threads each\n"
-        f"up to {plan.cpus_per_worker} photos at once in each, one thread per photo; "
-        f"a lone photo uses {plan.cpus}\n"
-        f"{plan.decoders} processes in each decode photos, in {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
-        f"{plan.max_waiting} requests may wait in each; further ones get 503"
+        f"processors: {plan.cpus}; memory: {memory}\n"
+        f"server processes: {plan.workers}; request threads in each: {plan.threads}\n"
+        f"photos at once in each: {plan.cpus_per_worker}, with one thread per photo; "
+        f"threads of a lone photo: {plan.cpus}\n"
+        f"decoders in each: {plan.decoders}, with {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
+        f"waiting requests in each: up to {plan.max_waiting}; further ones get 503"
     )
 
 

@@ -44,7 +44,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         head_bytes=formats.HEAD_BYTES,
         colours=heatmaps.COLOURS,
         resized=_resized(ours.classifier),
-        modules=assets.names("js/", ".js"),
+        modules=[name for name in assets.names("js/", ".js") if not name.startswith("js/later/")],
         **_words(language, settings),
         **({"model": ours.classifier.loaded_model} | values),
     )

@@ -1,9 +1,8 @@
 // The page comes alive: photos that are given become cards of this visit.
 
 import { listenForKey } from './page/access.js';
-import { listenToCamera } from './page/camera.js';
-import { listenToClasses } from './page/classes.js';
 import { watch } from './page/connection.js';
+import { byId } from './page/dom.js';
 import { listen } from './page/inputs.js';
 import { listenForLanguage } from './page/language.js';
 import { hideMessage, listenToMessage } from './page/message.js';
@@ -15,10 +14,12 @@ const give = (files) => {
   visit.add(files);
 };
 listen(give);
-listenToCamera(give);
-listenToClasses();
 watch();
 listenToMessage();
 listenForKey();
 listenForLanguage();
 document.documentElement.dataset.alive = 'true';
+// Modules in later/ are fetched when they are needed, so that the page comes alive sooner.
+import('./later/camera.js').then(({ listenToCamera }) => listenToCamera(give));
+const openClasses = async () => (await import('./later/classes.js')).openClasses();
+byId('classes').addEventListener('toggle', openClasses, { once: true });

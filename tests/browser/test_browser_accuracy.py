@@ -78,7 +78,7 @@ def answers_of_page(cards: Cards, files: dict[str, bytes]) -> dict[str, dict[str
     for card in cards.all.all():
         wnids = (card.locator("[data-part=wnids]").text_content() or "").split(", ")
         values = [float(meter.get_attribute("value") or 0) for meter in card.locator("meter").all()]
-        found[card.locator("[data-part=file]").inner_text()] = dict(zip(wnids, values, strict=True))
+        found[card.locator("[data-part=file]").text_content() or ""] = dict(zip(wnids, values, strict=True))
     cards.page.locator("#clear").click()
     return found
 

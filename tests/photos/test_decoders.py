@@ -35,9 +35,9 @@ from app.errors import (
     UnsupportedImage,
 )
 from app.photos import decoder_process, supervisor
-from app.photos.decoders import Decoders
+from app.photos.decoders import Decoded, Decoders
 from app.photos.decoding import Geometry, decode
-from app.photos.guards import Estimate
+from app.photos.guards import Estimate, examine
 from app.photos.protocol import Allowance, Wanted
 from app.processes.sandbox import ALL_MEASURES
 from app.queueing.scheduling import Deadline
@@ -101,6 +101,23 @@ def test_the_crop_is_that_of_the_same_code_in_process(pool: Decoders, name: str)
     assert np.array_equal(found.crop, here.crop(Geometry()))
     assert (found.width, found.height, found.format) == (here.width, here.height, here.format)
     assert found.thumbnail is None
+
+
+CONVERTED = {
+    "planes of floats": tiff_of(np.ones((3, 700, 800), np.float32), planarconfig="separate"),
+    "wide floats": tiff_of(np.ones((1000, 1000), np.float64)),
+    "16 bits, white as zero": tiff_of(np.ones((1000, 1000), np.uint16)).replace(
+        struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_converted_kinds_need_no_more_than_estimated(pool: Decoders, name: str) -> None:
+    found = examine(CONVERTED[name], max_pixels=WANTED.max_pixels)
+    assert found.memory_bytes < 64 * MEBI
+    allowance = Allowance(found.memory_bytes, found.seconds)
+    assert isinstance(pool.attempt(CONVERTED[name], WANTED, allowance), Decoded)
 
 
 NOISY = {

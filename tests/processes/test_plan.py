@@ -90,9 +90,9 @@ def test_plan_is_described(make_settings: Callable[..., Settings], monkeypatch: 
     monkeypatch.setattr("app.processes.plan.available_cpus", lambda: 4)
     monkeypatch.setattr("app.processes.plan.memory_limit", lambda: 512 * 2**20)
     text = describe_plan(make_plan(make_settings(workers=2)))
-    assert "4 processors, memory: 512 MiB" in text
-    assert "2 process(es)" in text
-    assert "a lone photo uses 4" in text
+    assert "processors: 4; memory: 512 MiB" in text
+    assert "server processes: 2;" in text
+    assert "threads of a lone photo: 4" in text
 
 
 @pytest.mark.parametrize(

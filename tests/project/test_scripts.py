@@ -9,12 +9,14 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "static" / "js"
 # A folder imports from itself and from those after it; photos is used by several, and uses none of them.
-FOLDERS = ["", "cards", "page", "server", "photos"]
+FOLDERS = ["", "cards", "later", "page", "server", "photos"]
 
 
 def imported_by(script: Path) -> set[str]:
     """List the modules that a script imports, by their paths below static/js."""
-    names = re.findall(r"^(?:import|export)\b[^;]*?from '(\.[^']+)';", script.read_text("utf-8"), re.MULTILINE)
+    text = script.read_text("utf-8")
+    names = re.findall(r"^(?:import|export)\b[^;]*?from '(\.[^']+)';", text, re.MULTILINE)
+    names += re.findall(r"\bimport\('(\.[^']+)'\)", text)  # fetched later
     folder = script.relative_to(SCRIPTS).parent.as_posix()
     return {posixpath.normpath(posixpath.join(folder, name)) for name in names}
 

@@ -12,6 +12,7 @@ import pytest
 from bad_photos import noise
 from fakes import colour_png, encode, make_classifier
 from PIL import Image
+from shapes import assert_problem
 from workers import Running, ask, running
 
 from app import create_app
@@ -336,11 +337,9 @@ def test_batch_without_a_model_is_one_problem(make_settings: Callable[..., Setti
     def fail() -> Model:
         raise WeightsError("The weights are missing.")
 
-    with running(make_settings(), {}) as server:
-        server.worker.wsgi = create_app(make_settings(), make_classifier(fail))
-        sent = post(form(NAMED), FORM, "/api/v1/predict/batch", f"Accept: {accept}\r\n")
-        status, headers, _ = ask(server, sent)
-    assert (status, headers["content-type"]) == (503, "application/problem+json")
+    client = create_app(make_settings(), make_classifier(fail)).test_client()
+    answer = client.post("/api/v1/predict/batch", data=form(NAMED), content_type=FORM, headers={"Accept": accept})
+    assert_problem(answer, 503, "model-unavailable")
 
 
 def test_lines_of_a_batch_name_each_mistake(server: Running) -> None:

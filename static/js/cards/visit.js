@@ -3,7 +3,6 @@
 import { announce, byId, show, write } from '../page/dom.js';
 import { t } from '../page/words.js';
 import { Card } from './card.js';
-import { asCsv, asJson, save } from './download.js';
 import { listenForEscape } from './look.js';
 import { Lane, Queue } from './queue.js';
 import { Table } from './table.js';
@@ -29,8 +28,8 @@ export class Visit {
     byId('clear').addEventListener('click', () => this.clear());
     byId('as-cards').addEventListener('click', () => this.#show(false));
     byId('as-table').addEventListener('click', () => this.#show(true));
-    byId('save-csv').addEventListener('click', () => save(asCsv(this.#cards, SHOWN), 'topthree.csv'));
-    byId('save-json').addEventListener('click', () => save(asJson(this.#cards, SHOWN), 'topthree.json'));
+    byId('save-csv').addEventListener('click', () => this.#save('csv'));
+    byId('save-json').addEventListener('click', () => this.#save('json'));
     byId('send-whole').addEventListener('click', () => this.#sendWhole());
     listenForEscape();
   }
@@ -124,6 +123,11 @@ export class Visit {
     show(byId('cards'), !isTable);
     this.#table.use(this.#cards);
     this.#refresh();
+  }
+
+  async #save(kind) {
+    const { save } = await import('../later/download.js');
+    save(kind, this.#cards, SHOWN);
   }
 
   #numbers() {

@@ -1,22 +1,18 @@
 // Which things the model knows: its classes, searched by any of their names.
 
 import { url } from '../server/address.js';
-import { currentKey, keyIsMissing, whenKey } from './access.js';
-import { fetchInTime } from './connection.js';
-import { byId, write } from './dom.js';
-import { fullName, names, t } from './words.js';
+import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
+import { fetchInTime } from '../page/connection.js';
+import { byId, write } from '../page/dom.js';
+import { fullName, names, t } from '../page/words.js';
 
 const MAX_SHOWN = 30;
 
 let classes = [];
 
-export function listenToClasses() {
-  byId('classes').addEventListener('toggle', load, { once: true });
+export async function openClasses() {
   byId('class-query').addEventListener('input', show);
   addEventListener('languagechange', show);
-}
-
-async function load() {
   try {
     if (keyIsMissing()) await whenKey('unauthorized', '');
     const headers = currentKey() ? { Authorization: `Bearer ${currentKey()}` } : {};

@@ -1,8 +1,8 @@
 // A photo from a computer's camera. A phone's own camera is opened by the file field beside it.
 
-import { byId, show } from './dom.js';
-import { complain } from './message.js';
-import { t } from './words.js';
+import { byId, show } from '../page/dom.js';
+import { complain } from '../page/message.js';
+import { t } from '../page/words.js';
 
 const WANTED = { video: { facingMode: 'environment', width: { ideal: 1920 }, height: { ideal: 1080 } } };
 const QUALITY = 0.95;

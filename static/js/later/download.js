@@ -4,15 +4,23 @@ const COLUMNS = ['rank', 'class_id', 'wnid', 'label', 'label_zh', 'confidence'];
 // A byte order mark, by which spreadsheets know that this is UTF-8.
 const MARK = '\ufeff';
 
+export function save(kind, cards, shown) {
+  const blob = kind === 'csv' ? asCsv(cards, shown) : asJson(cards, shown);
+  const address = URL.createObjectURL(blob);
+  const link = Object.assign(document.createElement('a'), { href: address, download: `topthree.${kind}` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000); // when it has been read
+}
+
 // Return a Blob of CSV with a row for each answer, in the columns of `topthree predict --csv`.
-export function asCsv(cards, shown) {
+function asCsv(cards, shown) {
   const rows = cards.flatMap((card) => rowsOf(card, shown));
   const lines = [['file', ...COLUMNS, 'error'], ...rows].map((cells) => cells.map(csvCell).join(','));
   return new Blob([MARK, lines.join('\r\n'), '\r\n'], { type: 'text/csv' });
 }
 
 // Return a Blob of JSON with the answers as the service gave them.
-export function asJson(cards, shown) {
+function asJson(cards, shown) {
   const results = cards.map((card) => {
     if (card.state !== 'done') return { file: card.file.name, error: errorOf(card) };
     const { predictions, image } = card.result.answer;
@@ -20,13 +28,6 @@ export function asJson(cards, shown) {
   });
   const model = cards.find(({ state }) => state === 'done')?.result.answer.model ?? null;
   return new Blob([JSON.stringify({ results, model }, null, 1), '\n'], { type: 'application/json' });
-}
-
-export function save(blob, name) {
-  const address = URL.createObjectURL(blob);
-  const link = Object.assign(document.createElement('a'), { href: address, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000); // when it has been read
 }
 
 function rowsOf(card, shown) {

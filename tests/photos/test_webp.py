@@ -1,0 +1,68 @@
+"""What a WebP holds beside its pixels never costs the photo; missing pixels do."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from fakes import encode
+from pictures import MAX_PIXELS, cat
+from PIL import Image
+
+from app.errors import BrokenImage
+from app.photos.decoding import decode
+
+EXIF = Image.Exif()
+EXIF[274] = 6
+OPTIONS: dict[str, dict[str, object]] = {"lossy": {"quality": 80}, "lossless": {"lossless": True}}
+MODES = ["RGB", "RGBA"]
+
+
+def webp(name: str, mode: str, **more: object) -> bytes:
+    picture = cat(40, 30).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.linear_gradient("L").resize((40, 30)))
+    return encode(picture, "WEBP", **OPTIONS[name], **more)
+
+
+def with_size(data: bytes, size: int) -> bytes:
+    return data[:4] + struct.pack("<I", size) + data[8:]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_metadata_that_ends_early_never_costs_the_photo(name: str, mode: str):
+    data = webp(name, mode, exif=EXIF, icc_profile=bytes(200))
+    pixels = np.asarray(decode(data, max_pixels=MAX_PIXELS).pixels)
+    start = data.index(b"EXIF")
+    for end in (start, start + 4, start + 9, len(data) - 3):
+        photo = decode(data[:end], max_pixels=MAX_PIXELS)
+        assert np.array_equal(np.asarray(photo.pixels), pixels)
+        assert photo.orientation == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_wrong_size_of_the_file_never_costs_the_photo(name: str, mode: str):
+    data = webp(name, mode, exif=EXIF)
+    same = decode(data, max_pixels=MAX_PIXELS)
+    for size in (0, 8, len(data) + 100, len(data) - 20):
+        photo = decode(with_size(data, size), max_pixels=MAX_PIXELS)
+        assert np.array_equal(np.asarray(photo.pixels), np.asarray(same.pixels))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_missing_pixels_are_damaged(name: str, mode: str):
+    data = webp(name, mode)
+    for missing in (2, 20, len(data) // 2):
+        for short in (data[:-missing], with_size(data[:-missing], len(data) - missing - 8)):
+            with pytest.raises(BrokenImage):
+                decode(short, max_pixels=MAX_PIXELS)
+
+
+def test_an_animation_cut_short_is_damaged():
+    data = encode(cat(40, 30), "WEBP", save_all=True, append_images=[cat(40, 30).rotate(90)])
+    with pytest.raises(BrokenImage):
+        decode(data[:-10], max_pixels=MAX_PIXELS)
