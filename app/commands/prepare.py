@@ -75,9 +75,14 @@ def command(
         from ..model.quantise import quantise
 
         base = ensure_prepared(dataclasses.replace(settings, precision="fp32"))
-        max_pixels = settings.max_pixels
         fill = functools.partial(
-            quantise, base, calibrate, max_drop=max_drop, max_pixels=max_pixels, keep_last=keep_last
+            quantise,
+            base,
+            calibrate,
+            max_drop=max_drop,
+            max_pixels=settings.max_pixels,
+            report=click.echo,
+            keep_last=keep_last,
         )
     prepared = publish(settings, weights, fill, rebuild=rebuild)
     if not quiet:

@@ -1,4 +1,4 @@
-"""Writing artifacts: whole or not at all, with a manifest of what made them."""
+"""Writing artifacts: whole or not at all, with a manifest that says what made them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 from filelock import AcquireReturnProxy, FileLock
 
 from ..errors import WeightsError
@@ -29,10 +28,10 @@ UNFINISHED = ".unfinished-"
 def publish(
     settings: Settings, weights: Weights, fill: Callable[[Path], Manifest], *, rebuild: bool = False
 ) -> Prepared:
-    """Make the artifact of these weights unless it is there and whole; nobody ever sees half of one.
+    """Make the artifact of these weights, unless an undamaged one exists, and move it into place as a whole.
 
     `fill` writes the files into a folder and returns their manifest. Of two processes that start at once, one
-    makes the artifact and the other waits and takes it. Raises WeightsError where the cache cannot be written.
+    makes the artifact and the other waits for it. Raises WeightsError if the cache cannot be written.
     """
     family = precision_family(settings.precision)
     target = artifact_folder(settings.cache, weights.record, weights.sha256, family)
@@ -40,7 +39,7 @@ def publish(
         prepared = None if rebuild else open_prepared(settings, weights)
         if prepared is not None:
             return prepared
-        for left_behind in target.parent.glob(f"{UNFINISHED}*"):  # by one that was killed: who holds the lock is alone
+        for left_behind in target.parent.glob(f"{UNFINISHED}*"):  # of a killed process: we hold the lock
             shutil.rmtree(left_behind, ignore_errors=True)
         unfinished = _make_unfinished(target.parent)
         try:
@@ -57,7 +56,7 @@ def publish(
             shutil.rmtree(unfinished, ignore_errors=True)
         prepared = open_prepared(settings, weights)
     if prepared is None:
-        raise click.ClickException(f"What was written to {target} cannot be read back; is the disk full?")
+        raise WeightsError(f"The prepared model in {target} cannot be read back; is the disk full?")
     return prepared
 
 
@@ -69,7 +68,7 @@ def _make_unfinished(folder: Path) -> Path:
 
 
 def _alone_in(folder: Path) -> AcquireReturnProxy[FileLock]:
-    """Make the folder where it is missing, and lock it; to be used with `with`."""
+    """Make the folder if it is missing, and lock it; to be used in a `with` statement."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / ".lock").acquire()
@@ -78,7 +77,7 @@ def _alone_in(folder: Path) -> AcquireReturnProxy[FileLock]:
 
 
 def describe(weights: Weights, folder: Path, *, precision: str, classes: int, **more: Any) -> Manifest:
-    """Write down what lies in an artifact's folder and what made it."""
+    """Build the manifest of the files in an artifact's folder; `more` are further fields of it."""
     record = weights.record
     return Manifest(
         name=record.name,

@@ -1,19 +1,19 @@
-"""Quantisation to 8 bits after training, and the gate that its accuracy has to pass."""
+"""Quantisation to 8 bits after training, and the accuracy that its result must reach."""
 
 from __future__ import annotations
 
 import logging
 import math
 import random
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import Problem, TopthreeError
+from ..errors import Problem, TopthreeError, WeightsError
 from ..photos.decoders import Decoders
 from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, true_class
 from ..photos.protocol import Wanted
@@ -23,9 +23,9 @@ from .engines import OpenVINOEngine, Pixels
 from .labels import class_names, imagenet_labels
 from .runtime import import_openvino
 
-MOST_CALIBRATION_PHOTOS = 300
-FEWEST_PHOTOS = 20
-LEAST_AGREEMENT_PERCENT = 93.0
+MAX_CALIBRATION_PHOTOS = 300
+MIN_PHOTOS = 20
+MIN_AGREEMENT_PERCENT = 93.0
 STRONG_EVIDENCE_PHOTOS = 1000
 Z_95 = 1.959964
 # OpenVINO's names of the operations that multiply by weights.
@@ -43,7 +43,7 @@ class QuantisationRefused(TopthreeError):
 class Comparison:
     """How an 8-bit model compares with its float32 original on photos that it was not calibrated with.
 
-    All in percent. `top1_change` is the mean of the paired differences, with its 95% interval, or None where no
+    All in percent. `top1_change` is the mean of the paired differences, with its 95% interval, or None if no
     photo is labelled.
     """
 
@@ -59,13 +59,20 @@ class Comparison:
 
 
 def quantise(
-    base: Prepared, photos: Path, folder: Path, *, max_drop: float, max_pixels: int, keep_last: int = 0
+    base: Prepared,
+    photos: Path,
+    folder: Path,
+    *,
+    max_drop: float,
+    max_pixels: int,
+    report: Callable[[str], object],
+    keep_last: int = 0,
 ) -> Manifest:
-    """Quantise a float32 artifact with half of the photos and judge it on the others.
+    """Quantise a float32 artifact with half of the photos and test it on the others.
 
     The classifier stays in float32, and so do the `keep_last` layers before it. Writes the artifact's files into
-    `folder`. Raises QuantisationRefused where top-1 falls by more than
-    `max_drop` points or fewer than 93% of the answers agree.
+    `folder`, and calls `report` with a few lines about the test. Raises QuantisationRefused if top-1 falls by more
+    than `max_drop` points or fewer than 93% of the answers agree.
     """
     files, truths = _labelled(photos)
     crops = _crops(files, base, max_pixels)
@@ -82,7 +89,7 @@ def quantise(
     }
     truth = np.array([truths[index] for index in evaluation])
     comparison = compare(answers["fp32"], answers["int8"], truth, calibration_photos=len(calibration))
-    _print_report(comparison, max_drop)
+    report(_summary(comparison, max_drop))
     _gate(comparison, max_drop)
     return describe(base.weights, folder, precision="int8", classes=base.manifest.classes, accuracy=asdict(comparison))
 
@@ -109,7 +116,7 @@ def compare(fp32: Classes, int8: Classes, truth: Classes, *, calibration_photos:
     )
 
 
-_WAYS_OUT = "Calibrate with more photos like those that it will see, or leave layers in float32: --keep-last 4."
+_ADVICE = "Calibrate with more photos like those that it will classify, or leave layers in float32: --keep-last 4."
 
 
 def _gate(comparison: Comparison, max_drop: float) -> None:
@@ -117,19 +124,19 @@ def _gate(comparison: Comparison, max_drop: float) -> None:
     if change is not None and -change > max_drop:
         raise QuantisationRefused(
             f"Top-1 falls by {-change:.2f} points, more than the {max_drop:g} of --max-drop; nothing was written. "
-            + _WAYS_OUT
+            + _ADVICE
         )
-    if comparison.agreement < LEAST_AGREEMENT_PERCENT:
+    if comparison.agreement < MIN_AGREEMENT_PERCENT:
         raise QuantisationRefused(
-            f"Only {comparison.agreement:.2f}% of the answers agree with float32, where {LEAST_AGREEMENT_PERCENT:g}% "
-            f"are due; nothing was written. {_WAYS_OUT}"
+            f"Only {comparison.agreement:.2f}% of the answers agree with float32, fewer than "
+            f"{MIN_AGREEMENT_PERCENT:g}%; nothing was written. {_ADVICE}"
         )
 
 
 def _labelled(folder: Path) -> tuple[list[str], list[int]]:
     files = list_photos([str(folder)])
-    if len(files) < FEWEST_PHOTOS:
-        raise FileProblem(f"{folder} holds {len(files)} photos; calibration takes at least {FEWEST_PHOTOS}.")
+    if len(files) < MIN_PHOTOS:
+        raise FileProblem(f"{folder} holds {len(files)} photos; calibration takes at least {MIN_PHOTOS}.")
     classes = class_names(imagenet_labels())
     truths = [true_class(Path(file), folder, classes) for file in files]
     return files, [-1 if truth is None else truth for truth in truths]
@@ -148,10 +155,10 @@ def _crops(files: list[str], base: Prepared, max_pixels: int) -> list[Pixels]:
 
 
 def _split(count: int) -> tuple[list[int], list[int]]:
-    """Divide the photos at random, but always alike, into those to calibrate with and those to judge by."""
+    """Divide the photos at random, the same in every run, into those to calibrate with and those to test on."""
     order = list(range(count))
     random.Random(0).shuffle(order)
-    calibration = min(MOST_CALIBRATION_PHOTOS, count // 2)
+    calibration = min(MAX_CALIBRATION_PHOTOS, count // 2)
     return sorted(order[:calibration]), sorted(order[calibration:])
 
 
@@ -165,8 +172,8 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path, keep_last
     try:
         import nncf
     except ImportError as error:
-        raise click.ClickException("--precision int8 needs nncf: pip install -e '.[optimize]'") from error
-    nncf.set_log_level(logging.ERROR)  # its reports are about graph nodes; ours is about photos
+        raise WeightsError("--precision int8 needs nncf: pip install -e '.[optimize]'") from error
+    nncf.set_log_level(logging.ERROR)  # its reports are about nodes of the graph, which tell a user nothing
 
     model = openvino.Core().read_model(base.content["model.xml"], base.content["model.bin"])
     layers = [node for node in model.get_ordered_ops() if node.get_type_name() in _LAYERS]
@@ -189,16 +196,19 @@ def _answers(artifact: Prepared, precision: str, crops: list[Pixels]) -> Classes
     return np.array([int(engine.infer(crop[None]).logits[0].argmax()) for crop in crops])
 
 
-def _print_report(comparison: Comparison, max_drop: float) -> None:
-    click.echo(f"Calibrated with {comparison.calibration_photos} photos, judged on {comparison.photos} others:")
-    click.echo(f"  same top-1 answer as float32: {comparison.agreement:.2f}%")
+def _summary(comparison: Comparison, max_drop: float) -> str:
+    lines = [
+        f"Calibrated with {comparison.calibration_photos} photos, tested on {comparison.photos} others:",
+        f"  same top-1 answer as float32: {comparison.agreement:.2f}%",
+    ]
     if comparison.top1_change is None:
-        click.echo("  the photos are not labelled, so agreement alone decides")
+        lines.append("  the photos are not labelled, so agreement alone decides")
     else:
-        click.echo(f"  top-1 {comparison.top1_fp32:.2f}% in float32, {comparison.top1_int8:.2f}% in 8 bits")
-        click.echo(
+        lines += [
+            f"  top-1 {comparison.top1_fp32:.2f}% in float32, {comparison.top1_int8:.2f}% in 8 bits",
             f"  paired difference {comparison.top1_change:+.2f} points, 95% interval "
-            f"{comparison.top1_change_low:+.2f} to {comparison.top1_change_high:+.2f}; {-max_drop:+g} is accepted"
-        )
+            f"{comparison.top1_change_low:+.2f} to {comparison.top1_change_high:+.2f}; {-max_drop:+g} is accepted",
+        ]
     if comparison.photos < STRONG_EVIDENCE_PHOTOS:
-        click.echo(f"  weak evidence: fewer than {STRONG_EVIDENCE_PHOTOS} photos judged it")
+        lines.append(f"  weak evidence: fewer than {STRONG_EVIDENCE_PHOTOS} photos tested it")
+    return "\n".join(lines)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,6 +16,7 @@ from fakes import colour_png
 from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
 
 from app.commands import cli
+from app.errors import WeightsError
 from app.model import quantise
 from app.model.quantise import Comparison, QuantisationRefused, compare
 from app.settings import Settings
@@ -60,22 +60,21 @@ def test_the_gate_refuses(found: Comparison, max_drop: float, reason: str) -> No
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(click.ClickException, match=r"^--precision int8 needs nncf: pip install -e '\.\[optimize\]'$"):
+    with pytest.raises(WeightsError, match=r"^--precision int8 needs nncf: pip install -e '\.\[optimize\]'$"):
         quantise._quantise_graph(None, [], tmp_path)
 
 
 @pytest.mark.parametrize("found", [comparison(change=-1.0), comparison(agreement=93.0), comparison(change=None)])
-def test_the_gate_lets_pass(found: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gate_lets_pass(found: Comparison) -> None:
     quantise._gate(found, 1.0)
-    quantise._print_report(found, 1.0)
-    assert "weak evidence: fewer than 1000 photos" in capsys.readouterr().out
+    assert "weak evidence: fewer than 1000 photos" in quantise._summary(found, 1.0)
 
 
 def test_calibration_and_judgement_never_share_a_photo() -> None:
     for count in (20, 101, 5000):
         calibration, evaluation = quantise._split(count)
         assert not set(calibration) & set(evaluation)
-        assert len(calibration) == min(count // 2, quantise.MOST_CALIBRATION_PHOTOS)
+        assert len(calibration) == min(count // 2, quantise.MAX_CALIBRATION_PHOTOS)
         assert sorted(calibration + evaluation) == list(range(count))
         assert quantise._split(count) == (calibration, evaluation)
 
@@ -112,4 +111,4 @@ def test_the_shared_photos_make_an_int8_model_that_serves(packaged_settings: Set
     (manifest,) = (tmp_path / "cache" / "prepared").glob("resnet18-*-int8-*/manifest.json")
     accuracy = json.loads(manifest.read_text())["accuracy"]
     assert accuracy["calibration_photos"] == accuracy["photos"] == 50
-    assert accuracy["agreement"] >= quantise.LEAST_AGREEMENT_PERCENT
+    assert accuracy["agreement"] >= quantise.MIN_AGREEMENT_PERCENT
