@@ -1,4 +1,4 @@
-"""Who is let in: before a body is parsed, what is too much is refused, and told when to come again."""
+"""Admission: before its body is parsed, a request is rejected if too many others are in flight."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ..errors import Overloaded
 from ..telemetry import metrics
 from .scheduling import moving_mean
 
-# The longest that a refused client is told to stay away, however slow the drain.
-LONGEST_RETRY_SECONDS = 60
+# A rejected client is asked to wait at most this long, however slowly requests are answered.
+MAX_RETRY_SECONDS = 60
 
 
 class Admission:
-    """How many requests and how many bytes of theirs may be in the house at once.
+    """Limits on the requests in flight: `max_requests` of them, with bodies of `max_bytes` together.
 
-    Fewer are let in where `expected_seconds()`, the time that one more would take, is over `most_seconds`.
+    A request is also rejected if `expected_seconds()`, the time that its answer would take, is over `max_seconds`.
     """
 
     def __init__(
         self,
-        most_requests: int,
-        most_bytes: int,
+        max_requests: int,
+        max_bytes: int,
         *,
-        most_seconds: float = math.inf,
+        max_seconds: float = math.inf,
         expected_seconds: Callable[[], float] = float,
     ) -> None:
-        self._most_requests = most_requests
-        self._most_bytes = most_bytes
-        self._most_seconds = most_seconds
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
         self._expected_seconds = expected_seconds
         self._lock = threading.Lock()
         self._last_left = time.monotonic()
@@ -40,33 +40,35 @@ class Admission:
         self.bytes = 0
 
     def enter(self, size: int) -> Callable[[], None]:
-        """Admit a request whose body has up to `size` bytes; raises Overloaded at once when there is no room.
+        """Admit a request whose body has up to `size` bytes; raises Overloaded if a limit would be exceeded.
 
-        Returns what the request calls, once, when it leaves.
+        Returns a function to call once, when the request has ended.
         """
         with self._lock:
             if full := self.refusal_if_full():
                 raise full
-            if self.bytes + size > self._most_bytes:
-                raise self._refusal(f"{self.bytes:,} bytes of photos are waiting already.")
+            self._reserve(size)
             if not self.requests:
-                self._last_left = time.monotonic()  # an idle time tells nothing of how fast work is done
+                self._last_left = time.monotonic()  # idle time is no time between two requests that ended
             self.requests += 1
-            self.bytes += size
         metrics.change_upload_bytes(size)
         return lambda: self._leave(size)
 
     def enlarge(self, size: int) -> Callable[[], None]:
-        """Admit so many bytes more of a request that is in; raises Overloaded where there is no room for them.
+        """Admit `size` more bytes of an admitted request; raises Overloaded if `max_bytes` would be exceeded.
 
-        Returns what the request calls, once, when it leaves.
+        Returns a function to call once, when the request has ended.
         """
         with self._lock:
-            if self.bytes + size > self._most_bytes:
-                raise self._refusal(f"{self.bytes:,} bytes of photos are waiting already.")
-            self.bytes += size
+            self._reserve(size)
         metrics.change_upload_bytes(size)
         return lambda: self._release(size)
+
+    def _reserve(self, size: int) -> None:
+        """Count bytes as in flight; called with the lock."""
+        if self.bytes + size > self._max_bytes:
+            raise self._refusal(f"{self.bytes:,} bytes of photos are waiting already.")
+        self.bytes += size
 
     def _release(self, size: int) -> None:
         metrics.change_upload_bytes(-size)
@@ -74,8 +76,8 @@ class Admission:
             self.bytes -= size
 
     def refusal_if_full(self) -> Overloaded | None:
-        """Return what one request more is told, None while there is room for it."""
-        if self.requests < self._most_requests and self._expected_seconds() <= self._most_seconds:
+        """Return the error for one more request, or None while it would be admitted."""
+        if self.requests < self._max_requests and self._expected_seconds() <= self._max_seconds:
             return None
         return self._refusal(f"{self.requests} requests are waiting already.")
 
@@ -88,6 +90,6 @@ class Admission:
             self._seconds_between = moving_mean(self._seconds_between, between)
 
     def _refusal(self, detail: str) -> Overloaded:
-        """Tell how long the present requests take to leave, by the measured time between two departures."""
-        seconds = min(LONGEST_RETRY_SECONDS, max(1, math.ceil(self.requests * self._seconds_between)))
+        """Build the error; it names the time until all present requests have ended, at the measured rate."""
+        seconds = min(MAX_RETRY_SECONDS, max(1, math.ceil(self.requests * self._seconds_between)))
         return Overloaded(f"{detail} Try again in {seconds} s.", seconds)

@@ -104,7 +104,7 @@ def _make_admission(settings: Settings, classifier: Classifier) -> Admission:
     return Admission(
         make_plan(settings).max_requests,
         settings.max_waiting_bytes + uploads.FRAMING_BYTES,  # so that one request of the largest size fits
-        most_seconds=LATEST_SHARE * settings.deadline_ms / 1000,
+        max_seconds=LATEST_SHARE * settings.deadline_ms / 1000,
         expected_seconds=lambda: classifier.slots.expected_seconds,
     )
 

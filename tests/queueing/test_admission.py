@@ -1,4 +1,4 @@
-"""The house takes in so many requests, so many bytes, and no more than can be answered in time."""
+"""Admission limits requests, their bytes, and the time until an answer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from shapes import assert_problem, form
 
 from app import create_app
 from app.errors import Overloaded
-from app.queueing.admission import LONGEST_RETRY_SECONDS, Admission
+from app.queueing.admission import MAX_RETRY_SECONDS, Admission
 from app.settings import Settings
 
 
 def test_a_request_too_many_is_refused_at_once() -> None:
-    admission = Admission(most_requests=2, most_bytes=100)
+    admission = Admission(max_requests=2, max_bytes=100)
     leave = admission.enter(1)
     admission.enter(1)
     with pytest.raises(Overloaded, match="2 requests are waiting already"):
@@ -26,7 +26,7 @@ def test_a_request_too_many_is_refused_at_once() -> None:
 
 
 def test_bytes_too_many_are_refused_at_once() -> None:
-    admission = Admission(most_requests=10, most_bytes=1000)
+    admission = Admission(max_requests=10, max_bytes=1000)
     leave = admission.enter(900)
     with pytest.raises(Overloaded, match="900 bytes of photos are waiting already"):
         admission.enter(101)
@@ -38,13 +38,13 @@ def test_bytes_too_many_are_refused_at_once() -> None:
 def test_a_refusal_says_how_long_those_before_take(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("app.queueing.admission.time.monotonic", lambda: now[0])
-    admission = Admission(most_requests=4, most_bytes=100)
+    admission = Admission(max_requests=4, max_bytes=100)
     for _ in range(3):
         leaves = [admission.enter(1) for _ in range(4)]
         for leave in leaves:
             now[0] += 2.0
             leave()
-        now[0] += 500.0  # nobody was there, so nothing was slow
+        now[0] += 500.0  # idle time
     for _ in range(4):
         admission.enter(1)
     with pytest.raises(Overloaded) as refusal:
@@ -56,19 +56,19 @@ def test_a_refusal_says_how_long_those_before_take(monkeypatch: pytest.MonkeyPat
 def test_retry_after_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("app.queueing.admission.time.monotonic", lambda: now[0])
-    admission = Admission(most_requests=1, most_bytes=1)
+    admission = Admission(max_requests=1, max_bytes=1)
     leave = admission.enter(1)
     now[0] += 1000
     leave()
     admission.enter(1)
     with pytest.raises(Overloaded) as refusal:
         admission.enter(1)
-    assert refusal.value.retry_after_seconds == LONGEST_RETRY_SECONDS
+    assert refusal.value.retry_after_seconds == MAX_RETRY_SECONDS
 
 
 def test_more_than_can_be_answered_in_time_is_refused_at_once() -> None:
     expected = [1.9]
-    admission = Admission(10, 1000, most_seconds=2.0, expected_seconds=lambda: expected[0])
+    admission = Admission(10, 1000, max_seconds=2.0, expected_seconds=lambda: expected[0])
     admission.enter(1)
     expected[0] = 2.1
     with pytest.raises(Overloaded, match="1 requests are waiting already"):
