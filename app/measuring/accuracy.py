@@ -14,7 +14,7 @@ from ..photos.folders import FileProblem, is_unreadable, list_photos, true_class
 from .stream import classify_files
 
 RANKS = (1, 3, 5)
-WORST_CLASSES = 10
+MAX_CONFUSIONS = 10
 
 
 @dataclass(frozen=True)
@@ -105,5 +105,5 @@ def wilson_interval(hits: int, count: int) -> Share:
 def _worst(confused: collections.Counter[tuple[int, int]], labels: tuple[Label, ...]) -> list[Confusion]:
     return [
         Confusion(labels[truth].label, labels[answer].label, photos)
-        for (truth, answer), photos in confused.most_common(WORST_CLASSES)
+        for (truth, answer), photos in confused.most_common(MAX_CONFUSIONS)
     ]

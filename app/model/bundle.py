@@ -35,7 +35,7 @@ MEMBERS = (DESCRIPTION, SUMS, LABELS, *(f"{MODEL}/{name}" for name in (MANIFEST,
 END = bytes(2 * tarfile.BLOCKSIZE)
 # These are kept in memory while a bundle is read; real ones have some kilobytes.
 _TEXTS = (DESCRIPTION, SUMS, f"{MODEL}/{MANIFEST}")
-_LARGEST_TEXT_BYTES = 1024 * 1024
+_MAX_TEXT_BYTES = 1024 * 1024
 COPY_BYTES = 1024 * 1024
 
 
@@ -223,7 +223,7 @@ def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict
             raise BundleError(f"{path} {problem}.")
         offset, kept = reader.offset, bytearray()
         digest = _read_member(reader, size, kept if name in _TEXTS else None, path)
-        if len(kept) > _LARGEST_TEXT_BYTES:
+        if len(kept) > _MAX_TEXT_BYTES:
             raise BundleError(f"{path} is damaged: {name} is far too large.")
         texts[name] = bytes(kept)
         found.append(Member(name, offset, size, digest))
@@ -246,7 +246,7 @@ def _read_member(reader: _Reader, size: int, kept: bytearray | None, path: Path)
         if not chunk:
             raise BundleError(f"{path} is damaged: it is cut short.")
         digest.update(chunk)
-        if kept is not None and len(kept) <= _LARGEST_TEXT_BYTES:
+        if kept is not None and len(kept) <= _MAX_TEXT_BYTES:
             kept += chunk
         size -= len(chunk)
     return digest.hexdigest()

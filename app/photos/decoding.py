@@ -19,7 +19,7 @@ from ..errors import Problem
 from .formats import FORMATS, Format, format_of
 from .guards import examine
 from .jpeg import load_without_end
-from .jpeg_header import DEFAULT_RESIZE, shortest_decoded_side
+from .jpeg_header import DEFAULT_RESIZE, min_decoded_side
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 
 log = logging.getLogger(__name__)
@@ -99,10 +99,10 @@ class Photo:
         view = _resize_to_rgb(self.pixels, (geometry.crop, geometry.crop), resample, box)
         return np.asarray(self._upright(view))
 
-    def thumbnail(self, longest_side: int) -> npt.NDArray[np.uint8]:
-        """Return the upright photo, uint8 RGB of shape (height, width, 3), no side above `longest_side`."""
+    def thumbnail(self, max_side: int) -> npt.NDArray[np.uint8]:
+        """Return the upright photo, uint8 RGB of shape (height, width, 3), no side above `max_side`."""
         stored = self.pixels
-        scale = min(1.0, longest_side / max(stored.size))
+        scale = min(1.0, max_side / max(stored.size))
         size = max(1, round(stored.width * scale)), max(1, round(stored.height * scale))
         return np.asarray(self._upright(_resize_to_rgb(stored, size, Image.Resampling.BICUBIC, (0, 0, *stored.size))))
 
@@ -157,7 +157,7 @@ def _ran_out_of_memory(error: Exception) -> bool:
 
 def _decode(data: bytes, photo_format: Format, max_pixels: int, resize: int) -> Photo:
     kind = photo_format.key
-    draft_size = shortest_decoded_side(resize), shortest_decoded_side(resize)
+    draft_size = min_decoded_side(resize), min_decoded_side(resize)
     image = photo_format.open_image(data, max_pixels)
     width, height = image.size
     check_size(width, height, max_pixels)

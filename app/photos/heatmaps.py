@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-LONGEST_SIDE = 1024
+MAX_SIDE = 1024
 OPACITY = 0.7
 # A heat map is 49 numbers; a thousand of each photo of a batch would be an answer of megabytes.
 MAX_HEATMAPS = 10

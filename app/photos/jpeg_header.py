@@ -66,7 +66,7 @@ class _Frame:
     blocks: dict[int, int]  # of 8x8 samples, of each component
 
 
-def shortest_decoded_side(resize: int) -> int:
+def min_decoded_side(resize: int) -> int:
     """Return how short a JPEG's shorter side may be decoded for a photo that is then resized to `resize`."""
     return int(resize * _DECODED_PER_RESIZED)
 
@@ -76,7 +76,7 @@ def examine_jpeg(data: bytes | memoryview, max_pixels: int, resize: int = DEFAUL
     frame, first_scan, skipped = _header(data)
     check_size(frame.width, frame.height, max_pixels)
     one_scan = frame.marker not in _PROGRESSIVE and data[first_scan + 4] >= len(frame.blocks)
-    seconds, memory = _output_cost(frame, shortest_decoded_side(resize))
+    seconds, memory = _output_cost(frame, min_decoded_side(resize))
     seconds += skipped * _SKIPPED_BYTE_NS * 1e-9
     size = len(data) - first_scan
     if one_scan:
@@ -146,10 +146,10 @@ def _frame(data: bytes | memoryview, place: int) -> _Frame:
     return _Frame(data[place + 1], width, height, dict(zip(listed[::3], counts, strict=True)))
 
 
-def _output_cost(frame: _Frame, shortest_side: int) -> tuple[float, float]:
+def _output_cost(frame: _Frame, min_side: int) -> tuple[float, float]:
     """Estimate the seconds and bytes that do not depend on scans: transform, colours, the smaller picture, crop."""
     samples = 64 * sum(frame.blocks.values())
-    scale = min(8, max(1, min(frame.width, frame.height) // shortest_side))
+    scale = min(8, max(1, min(frame.width, frame.height) // min_side))
     scale = 1 if frame.marker in _LOSSLESS else 1 << (scale.bit_length() - 1)
     decoded = math.ceil(frame.width / scale) * math.ceil(frame.height / scale)
     components = len(frame.blocks)

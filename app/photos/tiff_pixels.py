@@ -97,7 +97,7 @@ class _Pixels:
         for top, numbers in self._blocks():
             colours = self._colours(numbers[..., : layout.colours], black, white)
             if layout.alpha:
-                opacity = _to_8_bits(numbers[..., layout.colours :], 0, self._most())
+                opacity = _to_8_bits(numbers[..., layout.colours :], 0, self._full())
                 colours = np.concatenate([np.broadcast_to(colours, (*colours.shape[:2], 3)), opacity], axis=2)
             rows = np.ascontiguousarray(colours)
             result.paste(Image.frombuffer(mode, (layout.width, len(rows)), rows, "raw", mode, 0, 1), (0, top))
@@ -115,17 +115,17 @@ class _Pixels:
         """Find black and white: the full range of up to 16 bits; of other numbers, which have none, their own."""
         layout = self._layout
         if layout.sample_format == UNSIGNED and layout.bits <= 16:
-            return 0, self._most()
-        least, most = np.inf, -np.inf
+            return 0, self._full()
+        lowest, highest = np.inf, -np.inf
         for _, numbers in self._blocks():
             colours = numbers[..., : layout.colours]
             finite = colours if layout.sample_format != FLOAT else colours[np.isfinite(colours)]
             if finite.size:
-                least, most = min(least, float(finite.min())), max(most, float(finite.max()))
-        return (least, most) if least <= most else (0, 0)
+                lowest, highest = min(lowest, float(finite.min())), max(highest, float(finite.max()))
+        return (lowest, highest) if lowest <= highest else (0, 0)
 
-    def _most(self) -> float:
-        """Return the number of full opacity, and of white where all numbers have one meaning."""
+    def _full(self) -> float:
+        """Return the number for full opacity, and for white if the type fixes it."""
         if self._layout.sample_format == FLOAT:
             return 1
         return (1 << self._layout.bits - (self._layout.sample_format == SIGNED)) - 1

@@ -101,7 +101,7 @@ def heatmap() -> flask.Response:
         raise NoHeatMap(f"The model {model.weights.record.name} has no heat maps.")
     chosen = class_id if class_id >= 0 else None
     answer = answerer.classify(
-        photo, Outputs(top=1, heatmap=True, heatmap_class=chosen, thumbnail_side=heatmaps.LONGEST_SIDE)
+        photo, Outputs(top=1, heatmap=True, heatmap_class=chosen, thumbnail_side=heatmaps.MAX_SIDE)
     )
     picture, mimetype = _draw_heatmap(answer)
     response = flask.Response(picture, mimetype=mimetype)

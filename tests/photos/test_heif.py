@@ -23,7 +23,7 @@ from app.photos.heif import without_metadata
 DATA = Path(__file__).parent.parent / "data"
 PIXELS = b"....cdsc...."
 # What was published of older ones is in docs/dependencies.md.
-LEAST_LIBHEIF, LEAST_LIBDE265 = Version("1.23.6"), Version("1.1.3")
+MIN_LIBHEIF, MIN_LIBDE265 = Version("1.23.6"), Version("1.1.3")
 
 
 def box(kind: bytes, body: bytes) -> bytes:
@@ -121,8 +121,8 @@ def test_a_content_type_that_is_no_text_does_no_harm() -> None:
 def test_the_library_is_one_without_the_published_flaws() -> None:
     named = pillow_heif.libheif_version(), pillow_heif.libheif_info()["decoders"]["libde265"].split(" ")[-1]
     libheif, libde265 = (Version(number) for number in named)
-    assert libheif >= LEAST_LIBHEIF
-    assert libde265 >= LEAST_LIBDE265
+    assert libheif >= MIN_LIBHEIF
+    assert libde265 >= MIN_LIBDE265
 
 
 # Decodes the photo on its standard input where no thread can be started: nobody but root may exceed the limit.
