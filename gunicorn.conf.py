@@ -13,7 +13,7 @@ from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
 from app.processes.readiness import Readiness
-from app.processes.reload import ReloadBoard, Reloader, reload_workers
+from app.processes.reload import Reloader, ReloadState, reload_workers
 from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
@@ -23,7 +23,7 @@ from app.web.service import service_of
 _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
-_reloads = ReloadBoard()
+_reloads = ReloadState()
 _used_slots = set()
 # Each connection is an open file. Shells allow few unless asked, and some are needed for other things.
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -129,7 +129,7 @@ def when_ready(server):
 
 
 def pre_fork(server, worker):
-    """Give the worker a slot of its own on the readiness board, free of what its predecessor left."""
+    """Give the worker a slot of its own among the readiness counters, without the counts of its predecessor."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     _readiness.forget(worker.slot)
@@ -171,7 +171,7 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Take a worker that has left off the readiness board, and forget what it was doing."""
+    """Reset the readiness counters of a worker that has left, and remove its gauges."""
     _readiness.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))

@@ -20,7 +20,7 @@ from app.errors import WeightsError
 from app.model import Model
 from app.model.engines import Inference, Pixels
 from app.model.labels import Label
-from app.processes.reload import ReloadBoard, Reloader, Step, reload_workers
+from app.processes.reload import Reloader, ReloadState, Step, reload_workers
 from app.settings import Settings
 from app.web.keys import KeySet
 from app.web.service import service_of
@@ -85,14 +85,14 @@ class Service:
     """Two workers with an application each, their master, and the files that they all load from."""
 
     def __init__(self, settings: Settings) -> None:
-        self.master, self.board = Master(), ReloadBoard()
+        self.master, self.state = Master(), ReloadState()
         self.files = [Files(named("old")), Files(named("old"))]
         self.apps: list[flask.Flask] = []
         for slot, files in enumerate(self.files):
             self.apps.append(create_app(settings, make_classifier(files.load)))
             service_of(self.apps[slot]).classifier.warm_up()
             self.master.WORKERS[slot] = SimpleNamespace(slot=slot)
-            self.master.reloaders[slot] = Reloader(*self._jobs(self.apps[slot]), self.board, slot)
+            self.master.reloaders[slot] = Reloader(*self._jobs(self.apps[slot]), self.state, slot)
 
     def _jobs(self, app: flask.Flask) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """Return what prepares model and keys, and what puts them to use, as gunicorn.conf.py does."""
@@ -106,7 +106,7 @@ class Service:
 
     def reload(self, **times: float) -> None:
         """Do what SIGHUP does, and wait for the end of all threads."""
-        reload_workers(self.master, self.board, **times)
+        reload_workers(self.master, self.state, **times)
         for thread in self.master.threads:
             thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
@@ -141,7 +141,7 @@ def test_none_changes_where_one_cannot_and_the_next_reload_may(
     service.reload()
     assert service.names == ["old", "old"]
     assert "The file is cut short." in caplog.text
-    assert "Reload 1 is given up, all goes on as before: a worker failed" in caplog.text
+    assert "Reload 1 failed, and nothing has changed: a worker failed" in caplog.text
     service.files[1].content = named("new")
     service.reload()
     assert service.names == ["new", "new"]
@@ -189,11 +189,11 @@ def test_a_worker_that_never_answers_is_one_that_failed(service: Service, caplog
     assert service.names[0] == "old"
 
 
-def test_a_worker_that_dies_meanwhile_ends_the_reload(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_dies_ends_the_reload(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     del service.master.reloaders[1]
     service.master.leaving.append(1)
     service.reload()
-    assert "a worker left meanwhile" in caplog.text
+    assert "a worker left" in caplog.text
 
 
 def test_a_signal_to_stop_ends_the_reload_and_is_obeyed(service: Service, caplog: pytest.LogCaptureFixture) -> None:
@@ -205,14 +205,14 @@ def test_a_signal_to_stop_ends_the_reload_and_is_obeyed(service: Service, caplog
     assert [service.master.SIG_QUEUE.get_nowait() for _ in range(2)] == [signal.SIGHUP, signal.SIGTERM]
 
 
-def test_a_worker_that_starts_meanwhile_takes_part(service: Service) -> None:
+def test_a_worker_that_starts_during_a_reload_takes_part(service: Service) -> None:
     reloader = service.master.reloaders.pop(1)
     for files in service.files:
         files.content = named("new")
     master = threading.Thread(target=service.reload)
     master.start()
     first = service.master.reloaders[0]
-    while service.board.reported(0)[1] is not Step.PREPARED:
+    while service.state.reported(0)[1] is not Step.PREPARED:
         first.follow().join(PATIENCE_SECONDS)
     service.master.reloaders[1] = reloader
     reloader.follow()
