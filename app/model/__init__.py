@@ -1,4 +1,4 @@
-"""`Model`: what computes, with the names of its classes; how it is loaded, and how it shows that it sees."""
+"""`Model`: an engine with the names of its classes; how it is loaded, and how a known photo checks it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Model:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Say which model answered, as every answer does."""
+        """Return the facts that identify the model in answers, log and metrics."""
         return {
             "name": self.weights.record.name,
             "weights_sha256": self.weights.sha256,
@@ -62,12 +62,12 @@ class Model:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Tell models apart whose answers may differ: a digest of the identity and of all names."""
+        """Return a digest of the identity and of all names; models whose answers may differ have different ones."""
         return hashlib.sha256(repr((self.identity, self.labels)).encode()).hexdigest()
 
 
 def load_model(settings: Settings) -> Model:
-    """Find the weights or their prepared model, check them against the labels, and load them into an engine."""
+    """Find the weights or their prepared model, compare them with the labels, and load them into an engine."""
     plan = make_plan(settings)
     cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
@@ -92,22 +92,22 @@ def load_model(settings: Settings) -> Model:
             weights.record.name,
             DEFAULT_NAME,
             weights.reason,
-            _way_out(weights),
+            _advice(weights),
         )
     return model
 
 
-def _way_out(weights: Weights) -> str:
+def _advice(weights: Weights) -> str:
     if weights.source == BUNDLE:
-        return "A bundle of ResNet-18 can be made where its weights can be downloaded."
+        return f"To serve {DEFAULT_NAME}, make the bundle on a machine that can download its weights."
     return "'topthree weights --fetch' tries the download again."
 
 
 def check_model(model: Model, crop: Pixels) -> None:
-    """Have a model classify the crop of the known photo, in every way that it can run; loads nothing.
+    """Check how a model classifies the crop of the known photo, with all processors and with one.
 
-    Of published weights the known class must come among the first five; of any others a finite number for each class
-    is all that can be asked. Raises ModelUnavailable with what came instead.
+    With published weights the known class must be among the first five; with any others there must be a finite number
+    for each class. Raises ModelUnavailable with the wrong result.
     """
     for alone in (True, False):
         _check_logits(model, model.engine.infer(crop[None], alone=alone).logits)

@@ -2,7 +2,7 @@
 
 An artifact is a folder in the cache with the OpenVINO graph (`model.xml`, `model.bin`: uint8 pixels in, logits
 and features out, normalisation folded in), the classifier's weight matrix (`classifier.npy`) and
-`manifest.json`. Its name holds all that it depends on, so that a change of any makes a new one.
+`manifest.json`. Its name includes everything that it depends on, so that any change makes a new one.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ FILES = ("model.xml", "model.bin", "classifier.npy")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact says of itself.
+    """The description of an artifact, in its folder.
 
-    `files` are the SHA-256 of its parts, `accuracy` what was measured. `record` is the row of a model that is not in
-    our table, as `records.as_json` writes it.
+    `files` maps the names of its files to their SHA-256, and `accuracy` holds measurements. `record` is the record of
+    a model that is not in our table, as `records.as_json` writes it.
     """
 
     name: str
@@ -70,8 +70,7 @@ class Manifest:
 class Prepared:
     """A verified artifact, the weights that it was made from, and the names of its classes (None: ImageNet's).
 
-    `content` holds the bytes of `FILES` that were verified: they are what is to be loaded, since the files may be
-    replaced at any time.
+    `content` holds the verified bytes of `FILES`. Load these: the files themselves may be replaced at any time.
     """
 
     folder: Path
@@ -82,7 +81,7 @@ class Prepared:
 
 
 def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
-    """Name the artifact of these weights; `family` is 'fp32' (which bf16 uses too) or 'int8'."""
+    """Return the folder of these weights' artifact; `family` is 'fp32' (which bf16 uses too) or 'int8'."""
     return cache / "prepared" / _folder_name(record.name, weights_sha256[:16], family)
 
 
@@ -92,15 +91,15 @@ def _folder_name(name: str, digest: str, family: str) -> str:
 
 
 def precision_family(precision: str) -> str:
-    """Tell which artifact a precision is computed from."""
+    """Return the family of artifacts that computes in a precision: 'int8' or 'fp32'."""
     return "int8" if precision == "int8" else "fp32"
 
 
 def identify_weights(settings: Settings, *, progress: Progress | None = None) -> Weights:
-    """Find which weights serve, as `find_weights` does, but content with their artifact where they are gone.
+    """Find the weights to serve, as `find_weights` does, or their artifact if only that is left.
 
-    A model of timm is known by its artifact alone, since only timm knows its row, and serving goes without timm; the
-    artifact is made here where there is none.
+    A model of timm is found by its artifact alone, since only timm has its record and serving must not need timm; the
+    artifact is prepared if there is none.
     """
     if settings.model.startswith(TIMM):
         return _identify_timm(settings)
@@ -121,14 +120,14 @@ def _identify_timm(settings: Settings) -> Weights:
         _prepare_in_subprocess(settings, settings.model)
         found = prepared_timm(settings)
     if found is None:
-        raise WeightsError(f"The prepared model of {settings.model} is damaged again right after it was made.")
+        raise WeightsError(f"The prepared model of {settings.model} is damaged, although it was just made.")
     return found
 
 
 def prepared_timm(settings: Settings) -> Weights | None:
-    """Find the artifact of a model of timm, of the file that TOPTHREE_WEIGHTS names if any; None where there is none.
+    """Find the artifact of a model of timm, made of the file of TOPTHREE_WEIGHTS if there is one; None without one.
 
-    Of several, the one that was made last is taken.
+    Of several artifacts, the newest is taken.
     """
     own = file_sha256(settings.weights) if settings.weights and settings.weights.is_file() else None
     for folder in _artifacts(settings, settings.model, own[:16] if own else "*"):
@@ -147,7 +146,7 @@ def prepared_timm(settings: Settings) -> Weights | None:
 
 
 def prepared_weights(settings: Settings, record: ModelRecord, source: str, reason: str = "") -> Weights | None:
-    """Take a published model's artifact in the place of its weights, or return None where it is not prepared."""
+    """Return a published model's artifact in place of its weights, or None if it is not prepared."""
     if len(record.sha256) == _DIGITS:
         folder = artifact_folder(settings.cache, record, record.sha256, precision_family(settings.precision))
         return Weights(folder, record.sha256, record, source, reason) if (folder / MANIFEST).is_file() else None
@@ -159,7 +158,7 @@ def prepared_weights(settings: Settings, record: ModelRecord, source: str, reaso
 
 
 def _artifacts(settings: Settings, name: str, digest: str) -> list[Path]:
-    """List the folders of artifacts whose digest fits a pattern, the one that was made last first."""
+    """List the folders of artifacts whose digest matches a pattern, the newest first."""
     pattern = _folder_name(glob.escape(name), digest, precision_family(settings.precision))
     found = [path for path in (settings.cache / "prepared").glob(pattern) if (path / MANIFEST).is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -174,7 +173,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
 
 
 def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
-    """Open and verify the artifact of these weights; None where there is none or it is damaged."""
+    """Open and verify the artifact of these weights; None if there is none or it is damaged."""
     folder = artifact_folder(settings.cache, weights.record, weights.sha256, precision_family(settings.precision))
     if not (folder / MANIFEST).is_file():
         return None
@@ -201,8 +200,8 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def ensure_prepared(settings: Settings, *, weights: Weights | None = None) -> Prepared:
     """Open the artifact to serve; if there is none, prepare it first in a process of its own.
 
-    `weights` are those that `identify_weights` found, for a caller that has asked already. Raises WeightsError with
-    the reason if that cannot be done.
+    `weights` is the result of `identify_weights`, if the caller has it already. Raises WeightsError with the reason
+    if there can be no artifact.
     """
     weights = weights or identify_weights(settings)
     prepared = open_prepared(settings, weights)
@@ -210,14 +209,14 @@ def ensure_prepared(settings: Settings, *, weights: Weights | None = None) -> Pr
         _prepare_in_subprocess(settings, weights.record.name)
         prepared = open_prepared(settings, weights)
     if prepared is None:
-        raise WeightsError(f"The prepared model of {weights.record.name} is damaged again right after it was made.")
+        raise WeightsError(f"The prepared model of {weights.record.name} is damaged, although it was just made.")
     return prepared
 
 
 def _prepare_in_subprocess(settings: Settings, name: str) -> None:
     if precision_family(settings.precision) == "int8":
         raise WeightsError(
-            f"No int8 model of {name} is prepared. Make one from photos like those it will see: "
+            f"No int8 model of {name} is prepared. Make one from photos like those that it will classify: "
             "topthree prepare --precision int8 --calibrate FOLDER"
         )
     if importlib.util.find_spec("torch") is None:
@@ -228,7 +227,7 @@ def _prepare_in_subprocess(settings: Settings, name: str) -> None:
     command = [sys.executable, "-m", "app", "prepare", "--quiet"]
     environment = os.environ | settings.as_environment()
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        atexit.register(process.terminate)  # a worker that is told to stop takes its child along
+        atexit.register(process.terminate)  # a worker that is stopped stops its child too
         _, errors = process.communicate()
         atexit.unregister(process.terminate)
     if process.returncode != 0:

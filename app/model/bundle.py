@@ -1,10 +1,9 @@
-"""The bundle: one archive that holds all that serves; how it is laid out, and read with suspicion.
+"""The bundle: one archive with everything that is needed to serve a model; its layout, and how it is verified.
 
-A bundle is a tar file (POSIX ustar) with these members in this order, nothing compressed: float32 weights shrink
-by less than a tenth, and what is not compressed cannot swell. Owner, mode and time of each are fixed, so that the
-same model makes the same bytes; and a header that differs from the one we would write by a single bit, as those
-of links, of sparse files and of paths that lead elsewhere all do, is refused. `SHA256SUMS` is what `sha256sum -c`
-reads.
+A bundle is a tar file (POSIX ustar) of `MEMBERS` in that order. Nothing is compressed: float32 weights would shrink by
+less than a tenth, and data that is not compressed cannot expand. Owner, mode and time of each member are fixed, so
+that the same model makes the same bytes. A header is rejected if it differs in any bit from the one that we would
+write, as those of links, of sparse files and of paths out of the folder do. `sha256sum -c` can check `SHA256SUMS`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ COPY_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle says of itself: `model` is the model's record, `openvino` the one version that it serves with."""
+    """The description in a bundle: `model` is the model's record, `openvino` the only version that can serve it."""
 
     format: int
     model: dict[str, Any]
@@ -81,9 +80,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A whole bundle, every checksum of it verified; `sha256` is the whole file's.
+    """A complete bundle, with all checksums verified; `sha256` is that of the whole file.
 
-    All checksums are of the bytes of one reading: what is unpacked later must have those of `members`.
+    The file was read once. The bytes that are unpacked later must match the checksums in `members` again.
     """
 
     path: Path
@@ -93,9 +92,9 @@ class Bundle:
 
     @property
     def record(self) -> ModelRecord | None:
-        """Find the model's record among ours, or read that of a model of timm; None for one that we do not know.
+        """Return the model's record from our table, or the bundle's own for a model of timm; None if it is unknown.
 
-        Preprocessing that differs from that of our record makes another model.
+        A model whose preprocessing differs from that of our record is unknown.
         """
         asked = self.description.model
         if str(asked.get("name", "")).startswith(TIMM):
@@ -105,7 +104,7 @@ class Bundle:
 
     @property
     def obstacle(self) -> str | None:
-        """Tell in one sentence why this installation cannot serve it, None if it can."""
+        """Return in one sentence why this installation cannot serve it, or None if it can."""
         made = self.description
         if made.openvino != openvino_version():
             return (
@@ -121,9 +120,9 @@ class Bundle:
 
 
 def read_bundle(path: Path, sha256: str | None = None) -> Bundle:
-    """Read a bundle from end to end and verify it; `sha256` demands one for the whole file.
+    """Read a bundle from beginning to end and verify it; `sha256` is the digest that the whole file must have.
 
-    Raises BundleError where the file cannot be read, is no bundle, or differs in any way from what was written.
+    Raises BundleError if the file cannot be read, is no bundle, or differs in any way from what was written.
     """
     try:
         with path.open("rb") as file:
@@ -131,7 +130,7 @@ def read_bundle(path: Path, sha256: str | None = None) -> Bundle:
             try:
                 members, texts = _read_members(reader, path)
             except BundleError:
-                _compare(reader.finish(), sha256, path)  # that it is another file says more than what is wrong with it
+                _compare(reader.finish(), sha256, path)  # a wrong digest says more than what is wrong with this file
                 raise
             digest = reader.finish()
         _compare(digest, sha256, path)
@@ -143,19 +142,19 @@ def read_bundle(path: Path, sha256: str | None = None) -> Bundle:
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """Write a member's header, the same on every machine and at any time."""
+    """Build a member's header, the same on every machine and at any time."""
     member = tarfile.TarInfo(name)
     member.size = size
     return member.tobuf(tarfile.USTAR_FORMAT)
 
 
 def padding(size: int) -> int:
-    """Count the zeros that fill a member's last block."""
+    """Return the number of zeros that fill a member's last block."""
     return -size % tarfile.BLOCKSIZE
 
 
 def openvino_version() -> str:
-    """Tell which OpenVINO is installed, without importing it."""
+    """Return the version of the installed OpenVINO, without importing it."""
     return importlib.metadata.version("openvino")
 
 
@@ -164,7 +163,7 @@ def _preprocessing(record: Mapping[str, Any]) -> Any:
 
 
 def _read_record(values: Mapping[str, Any]) -> ModelRecord | None:
-    """Read the record of a model that is not in our table; None where it makes no sense."""
+    """Read the record of a model that is not in our table; None if it is impossible."""
     try:
         record = from_json(values)
         geometry = record.geometry
@@ -182,7 +181,7 @@ def _read_record(values: Mapping[str, Any]) -> ModelRecord | None:
 
 
 class _Reader:
-    """A file that is read once, from its beginning to its end, and hashed meanwhile."""
+    """A file that is read once, from beginning to end, and hashed at the same time."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -190,14 +189,14 @@ class _Reader:
         self.offset = 0
 
     def read(self, size: int) -> bytes:
-        """Read so many bytes, or what is left."""
+        """Read up to `size` bytes."""
         data = self._file.read(size)
         self._digest.update(data)
         self.offset += len(data)
         return data
 
     def finish(self) -> str:
-        """Read what is left, and return the SHA-256 of the whole file."""
+        """Read the rest, and return the SHA-256 of the whole file."""
         while self.read(COPY_BYTES):
             pass
         return self._digest.hexdigest()
@@ -209,14 +208,14 @@ def _compare(digest: str, demanded: str | None, path: Path) -> None:
 
 
 def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict[str, bytes]]:
-    """Find what lies where, and keep the texts; each header must be, to the last bit, the one that we write."""
+    """Find the members and keep the texts; each header must be, to the last bit, the one that we write."""
     found: list[Member] = []
     texts: dict[str, bytes] = {}
     for name in MEMBERS:
         header = reader.read(tarfile.BLOCKSIZE)
         size = _size(header)
         if header != tar_header(name, size):
-            # A later format may have other members, but this one first: it is to be told apart from damage.
+            # A later format may have other members after the description, which is no damage: look at its version.
             if found:
                 _describe(texts[DESCRIPTION], path)
             problem = f"is damaged: {name} is not where it belongs" if found else "is not a bundle of topthree"
@@ -234,12 +233,12 @@ def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict
 
 
 def _size(header: bytes) -> int:
-    field = header[124:135]  # eleven octal digits, as POSIX has it
+    field = header[124:135]  # eleven octal digits, as POSIX defines it
     return int(field, 8) if len(field) == 11 and not field.strip(b"01234567") else 0
 
 
 def _read_member(reader: _Reader, size: int, kept: bytearray | None, path: Path) -> str:
-    """Read a member and return its SHA-256; `kept` gets its bytes, but not many more than a text may have."""
+    """Read a member and return its SHA-256; append its bytes to `kept`, if given, while these are few enough."""
     digest = hashlib.sha256()
     while size > 0:
         chunk = reader.read(min(size, COPY_BYTES))
@@ -276,7 +275,7 @@ def _describe(text: bytes, path: Path) -> Description:
 
 
 def _verify(members: tuple[Member, ...], texts: dict[str, bytes], description: Description, path: Path) -> None:
-    """Compare every member with the sums, and what the artifact says of itself with what the bundle says."""
+    """Compare every member with the sums, and the artifact's manifest with the bundle's description."""
     manifest = f"{MODEL}/{MANIFEST}"
     if texts[SUMS] != write_sums({each.name: each.sha256 for each in members if each.name != SUMS}):
         raise BundleError(f"{path} is damaged: its files are not those of its {SUMS}.")
@@ -290,5 +289,5 @@ def _verify(members: tuple[Member, ...], texts: dict[str, bytes], description: D
 
 
 def write_sums(sums: dict[str, str]) -> bytes:
-    """Write SHA-256 sums as `sha256sum` does, in the order of the archive."""
+    """Return SHA-256 sums as `sha256sum` writes them, in the order of the archive."""
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode("ascii")

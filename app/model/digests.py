@@ -1,4 +1,4 @@
-"""Fingerprints of files."""
+"""SHA-256 digests of files and of bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file's content, as lower-case hexadecimal digits."""
+    """Return the SHA-256 of a file's content in lower-case hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bytes_sha256(data: bytes) -> str:
-    """Hash bytes, as lower-case hexadecimal digits."""
+    """Return the SHA-256 of bytes in lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
