@@ -16,14 +16,14 @@ from .digests import file_sha256
 from .room import is_full, no_room
 
 Progress = Callable[[int, int], None]
-"""Told how many bytes are here, and how many there will be."""
+"""Called with the number of bytes received so far, and the number expected."""
 
 ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the file must be: its SHA-256, or how that begins, and its size, known to `slack` bytes."""
+    """The expected file: its SHA-256 or the beginning of that, and its size, known to within `slack` bytes."""
 
     sha256: str
     size_bytes: int
@@ -55,8 +55,8 @@ _UNREACHABLE = (
 def fetch(url: str, target: Path, expected: Expected, *, progress: Progress | None = None) -> str:
     """Download `url` to `target`, unless another process has just done so, and return its SHA-256.
 
-    What a broken connection or a failing server leaves stays beside the target as `.part` and is resumed, now or
-    by a later call; any other failure leaves nothing. Raises WeightsError with the reason.
+    After a broken connection or a server error, the partial file stays beside the target as `.part`, and is resumed
+    now or by a later call; after any other failure it is deleted. Raises WeightsError with the reason.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def fetch(url: str, target: Path, expected: Expected, *, progress: Progress | No
                 os.replace(part, target)
             return digest
     except httpx.InvalidURL as error:
-        raise WeightsError("The address to download the weights from is not a valid one.") from error
+        raise WeightsError("The download address of the weights is not valid.") from error
     except OSError as error:
         if is_full(target.parent, error, expected.max_bytes):
             raise WeightsError(no_room(target.parent)) from error
@@ -83,15 +83,13 @@ def _download(url: str, part: Path, expected: Expected, progress: Progress) -> s
         if not digest.startswith(expected.sha256) and was_begun:
             part.unlink()  # what an earlier call left may be at fault, not the server
             digest = _receive_with_retries(url, part, expected, progress)
-    except OSError:  # a full disk, say: give back what was taken
+    except OSError:  # a full disk, for example: free the space
         part.unlink(missing_ok=True)
         raise
     if not digest.startswith(expected.sha256):
         part.unlink()
         due = expected.sha256 if len(expected.sha256) == len(digest) else f"one that begins with {expected.sha256}"
-        raise WeightsError(
-            f"{_shown(url)} sent a file with SHA-256 {digest}, where {due} was due; it was thrown away."
-        )
+        raise WeightsError(f"{_shown(url)} sent a file with SHA-256 {digest} instead of {due}; it was deleted.")
     return digest
 
 
@@ -117,7 +115,7 @@ def _client() -> httpx.Client:
 def _receive(client: httpx.Client, url: str, part: Path, expected: Expected, progress: Progress) -> str:
     """Append to the partial file what is missing from it, and return the whole file's SHA-256."""
     have = part.stat().st_size if part.exists() else 0
-    if expected.may_be_complete(have):  # but the process ended before it was moved into place
+    if expected.may_be_complete(have):  # an earlier process may have ended before it moved the file
         digest = file_sha256(part)
         if digest.startswith(expected.sha256) or not expected.slack:
             return digest
@@ -138,7 +136,7 @@ def _append(response: httpx.Response, part: Path, resumed: bool, expected: Expec
             if file.tell() + len(chunk) > expected.max_bytes:
                 part.unlink()
                 raise WeightsError(
-                    f"{_shown(str(response.url))} sent more than {expected.max_bytes} bytes; thrown away."
+                    f"{_shown(str(response.url))} sent more than {expected.max_bytes} bytes; they were deleted."
                 )
             file.write(chunk)
             digest.update(chunk)
@@ -155,10 +153,10 @@ def _is_resumed(response: httpx.Response, have: int) -> bool:
 
 
 def _announces_its_end(response: httpx.Response) -> bool:
-    """Tell whether httpx could notice an answer cut short; one that ends with the connection hides it."""
+    """Return whether httpx notices if the response is incomplete; not if only the end of the connection ends it."""
     return "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
 
 
 def _shown(url: str) -> str:
-    """Leave out what may be secret: the reason for a fallback is shown to every visitor."""
+    """Return an address for messages, without the parts that may be secret."""
     return str(httpx.URL(url).copy_with(username="", password="", query=None))

@@ -1,6 +1,6 @@
-"""What computes: a batch of crops in, logits and the last feature map out.
+"""Engines of inference: a batch of crops in, logits and the last feature map out.
 
-Softmax, top-k and names are the classifier's, so that two engines can be compared on what they compute.
+Softmax, top-k and names are left to the classifier, so that the numbers of two engines can be compared.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GPU_DEVICE = Path("/dev/nvidiactl")
 
 @dataclass(frozen=True)
 class Inference:
-    """What a model computed for n crops: `logits` (n, classes) and `features` (n, C, h, w), float32."""
+    """The result for n crops: `logits` (n, classes) and `features` (n, C, h, w), float32."""
 
     logits: Floats
     features: Floats
@@ -44,8 +44,8 @@ class Inference:
 class Engine(Protocol):
     """A loaded model.
 
-    `name` and `precision` tell how it computes; `head` makes heat maps of the features, None where there are none, and
-    `grid` is the features' height and width. `batches` tells whether many photos at once are faster than one by one.
+    `name` and `precision` are those of answers. `head` turns features into heat maps, and is None for a model without
+    them; `grid` is the features' height and width. `batches` is true if photos are faster together than one by one.
     """
 
     name: str
@@ -61,9 +61,9 @@ class Engine(Protocol):
 class OpenVINOEngine:
     """The fast engine on a CPU, from a prepared model.
 
-    One graph is compiled for a request that is alone and spreads a photo over `threads_alone` processors, all there
-    are; beside it, for load, `cpus` of one thread each, this process's share of them. A graph of one thread computes
-    in the thread that calls it, so that a photo stays on its core and nothing is handed over.
+    For a request that is alone, one graph spreads a photo over `threads_alone` threads, one for each processor there
+    is. For concurrent requests there are `cpus` graphs of one thread each, one for each processor of this process's
+    share. A graph of one thread computes in the thread that calls it, so that a photo stays on its core.
     """
 
     name = "openvino"
@@ -71,7 +71,7 @@ class OpenVINOEngine:
 
     def __init__(self, prepared: Prepared, *, precision: str, cpus: int, threads_alone: int) -> None:
         core = import_openvino().Core()
-        # From memory, where all of it was verified: a file could be another one by now.
+        # From memory: these bytes were verified, and the files may have been replaced since.
         model = core.read_model(prepared.content["model.xml"], prepared.content["model.bin"])
         # Batches do not pay on a CPU, and a graph that knows its size computes int8 a tenth faster.
         model.reshape([1, *model.input().partial_shape[1:]])
@@ -95,10 +95,10 @@ class OpenVINOEngine:
         return Inference(np.stack(logits), np.stack(features))
 
     def _compute_first(self, side: int) -> tuple[int, int]:
-        """Use every graph once, while no other thread can, and return the features' height and width.
+        """Use every graph once, before any other thread can, and return the features' height and width.
 
-        OpenVINO's Python binding initialises itself at its first use without giving up Python's lock: two
-        threads that are first together wait for each other for ever.
+        OpenVINO's Python binding initialises itself at its first use without releasing the GIL: two threads that
+        both use it first at the same time deadlock.
         """
         black = np.zeros((1, side, side, 3), np.uint8)
         for alone, graphs in self.compiled.items():
@@ -130,7 +130,7 @@ def _infer_one(request: openvino.InferRequest, photo: Pixels) -> tuple[Floats, F
 
 def _compile(core: Any, model: Any, hint: str, *, threads: int) -> Any:
     config = {
-        # Left alone, OpenVINO computes in bfloat16 where the processor can, and other answers come out.
+        # By default OpenVINO computes in bfloat16 if the processor can, which changes the answers.
         "INFERENCE_PRECISION_HINT": hint,
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
@@ -141,7 +141,7 @@ def _compile(core: Any, model: Any, hint: str, *, threads: int) -> Any:
 
 
 class TorchEngine:
-    """The reference engine: PyTorch in eval and inference mode; on a GPU where there is one."""
+    """The reference engine: PyTorch in eval and inference mode; on a GPU if there is one."""
 
     name = "torch"
     batches = True
@@ -171,7 +171,7 @@ class TorchEngine:
         torch = self._torch
         half = torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), half:
-            # torch takes no array that may not be written, as Pillow's views are; such a one is copied.
+            # torch accepts no read-only array, such as a view of a decoder's memory; such an array is copied.
             pixels = torch.from_numpy(np.require(batch, requirements="W"))
             logits, features = self._backbone(pixels.to(self.device))
         return Inference(logits.float().cpu().numpy(), features.float().cpu().numpy())
@@ -185,7 +185,7 @@ def choose_engine(asked: str) -> str:
 
 
 def choose_precision(asked: str, cpu_info: Path = CPU_INFO) -> str:
-    """Turn 'auto' into 'bf16' where the processor multiplies bfloat16 matrices in hardware, else into 'fp32'.
+    """Turn 'auto' into 'bf16' if the processor multiplies bfloat16 matrices in hardware, else into 'fp32'.
 
     That is Intel's AMX. AVX512_BF16 alone does not count: measured, it is slower than float32 (docs/performance.md).
     """
@@ -199,7 +199,7 @@ def choose_precision(asked: str, cpu_info: Path = CPU_INFO) -> str:
 
 
 def check_classes(prepared: Prepared, classes: int) -> None:
-    """Refuse labels that name another number of classes than the model has."""
+    """Raise WeightsError for labels that name another number of classes than the model has."""
     if prepared.manifest.classes != classes:
         raise WeightsError(
             f"The model has {prepared.manifest.classes} classes, but the labels name {classes}; "

@@ -1,4 +1,4 @@
-"""What a network does after its last feature map, in NumPy: how a class's heat map comes out of it."""
+"""Heads: the part of a network after its last feature map, in NumPy, as heat maps need it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELU, HARDSWISH = "relu", "hardswish"
 class Head:
     """A classifier that is applied to each cell of a feature map as it is to their mean.
 
-    `weight` (classes, K) is the last layer's matrix. Where a hidden layer comes before it, `hidden_weight` (K, C) and
+    `weight` (classes, K) is the last layer's matrix. If a hidden layer comes before it, `hidden_weight` (K, C) and
     `hidden_bias` (K) are that layer's, and `activation` is `relu` or `hardswish`; else K is C, the map's channels.
     """
 
@@ -27,10 +27,10 @@ class Head:
     activation: str = ""
 
     def cells(self, features: Floats) -> Floats:
-        """Turn a feature map (C, h, w) into what the last layer sees of each cell (K, h, w).
+        """Return the last layer's input for each cell (K, h, w) of a feature map (C, h, w).
 
         Without a hidden layer that is the map itself, and the class activation map is exact: its mean is the class's
-        logit without the bias. With one, each cell is classified as if the whole photo were like it.
+        logit without the bias. With a hidden layer, each cell is classified as if the whole photo were like it.
         """
         if self.hidden_weight is None or self.hidden_bias is None:
             return features
@@ -43,7 +43,7 @@ class Head:
         return np.asarray(self.weight @ self.cells(pooled)[:, 0, 0], np.float32)
 
     def to_bytes(self) -> bytes:
-        """Write a .npy file: the matrix, or a record of matrix, hidden layer and activation."""
+        """Return the bytes of a .npy file: the matrix, or a record of matrix, hidden layer and activation."""
         if self.hidden_weight is None or self.hidden_bias is None:
             return _npy(self.weight)
         parts = {"weight": self.weight, "hidden_weight": self.hidden_weight, "hidden_bias": self.hidden_bias}
@@ -55,17 +55,17 @@ class Head:
         return _npy(record)
 
 
-# In the place of a head that has no heat map: the map is normalised or flattened after pooling, say.
+# Stored for a head without heat maps, for example one that normalises or flattens the map.
 NO_HEAD = np.zeros((0, 0), np.float32)
 
 
 def head_bytes(head: Head | None) -> bytes:
-    """Write a head as `read_head` reads it."""
+    """Return the bytes of a head's .npy file, as `read_head` reads it; None is a network without heat maps."""
     return _npy(NO_HEAD) if head is None else head.to_bytes()
 
 
 def read_head(data: bytes) -> Head | None:
-    """Read the .npy file of a head; None for a network that has no heat map."""
+    """Read the .npy file of a head; None for a network without heat maps."""
     array = np.load(io.BytesIO(data), allow_pickle=False)
     if array.dtype.names:
         return Head(array["weight"], array["hidden_weight"], array["hidden_bias"], str(array["activation"]))

@@ -1,4 +1,4 @@
-"""What the classes are called: ImageNet's 1000 in English and Chinese, or a custom model's own names."""
+"""The names of the classes: ImageNet's 1000 in English and Chinese, or a custom model's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGENET_FILE = Path(__file__).with_name("labels.csv")
 class Label:
     """One class: its index, WordNet id and names; a custom model's classes may have `label` alone.
 
-    `label_gloss` says in a few words what an English name means that is a riddle alone, such as "file".
+    `label_gloss` explains in a few words an English name that is ambiguous alone, such as "file".
     """
 
     class_id: int
@@ -37,7 +37,7 @@ def imagenet_labels() -> tuple[Label, ...]:
 
 
 def load_labels(source: Path | bytes | None) -> tuple[Label, ...]:
-    """Read the names of a custom model's classes, a file or what a bundle holds, or ImageNet's where there are none.
+    """Read the names of a custom model's classes from a file or the bytes of one; without either, ImageNet's.
 
     Raises LabelsError as `read_labels` does.
     """
@@ -49,9 +49,9 @@ def load_labels(source: Path | bytes | None) -> tuple[Label, ...]:
 def read_labels(path: Path) -> tuple[Label, ...]:
     """Read a labels file: one name a line, or CSV with a header that has a column `label`.
 
-    CSV may carry `wnid`, `label_zh` and `label_gloss` too. The line's order is the class index; a column
-    `class_id`, where there is one, must agree with it. Blank lines at the end do not count. Raises LabelsError with
-    the reason and the line.
+    CSV may have columns `wnid`, `label_zh` and `label_gloss` too. The order of the lines is that of the class indices;
+    a column `class_id`, if there is one, must agree. Blank lines at the end are ignored. Raises LabelsError with the
+    reason and the class.
     """
     try:
         return _parse(path.read_bytes(), str(path))
@@ -70,7 +70,7 @@ def _parse(content: bytes, name: str) -> tuple[Label, ...]:
 
 
 def _rows(text: str) -> list[dict[str, str]]:
-    """Read the rows, without blank ones at the end: editors leave blank lines there, and tables rows of commas."""
+    """Read the rows, without blank ones at the end: editors write blank lines, and spreadsheets rows of commas."""
     table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     rows = list(table) if "label" in (table.fieldnames or ()) else [{"label": line} for line in text.splitlines()]
     while rows and not "".join(rows[-1][column] or "" for column in rows[-1] if column).strip():
@@ -84,7 +84,7 @@ def _label(file: str, index: int, row: dict[str, str]) -> Label:
     if not name:
         raise LabelsError(f"The labels file {file} has no name for class {index}.")
     if row.get("class_id", str(index)) != str(index):
-        raise LabelsError(f"The labels file {file} has class_id {row['class_id']} where {index} is due.")
+        raise LabelsError(f"The labels file {file} has class_id {row['class_id']} instead of {index}.")
     return Label(index, wnid or None, name, name_zh or None, gloss or None)
 
 
@@ -113,7 +113,7 @@ def _words(name: str) -> set[str]:
 def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
     """Map WordNet ids and English names, after which folders and files may be named, to class indices.
 
-    Both are written as `name_key` writes them. A name that two classes share, as cardigan does, stands for neither.
+    Both are written as `name_key` writes them. A name that two classes share, such as cardigan, is left out.
     """
     keys = [name_key(label.label) for label in labels]
     count = collections.Counter(keys)

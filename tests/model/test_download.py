@@ -168,7 +168,7 @@ def test_wrong_file_is_thrown_away_and_both_digests_named(server: FileServer, ta
 
 def test_page_instead_of_the_file_is_thrown_away(server: FileServer, target: Path) -> None:
     server.answers = [answer.body(b"<html>Sign in</html>", **{"Content-Length": "20"})]
-    assert "was due; it was thrown away" in failure(server.url, target)
+    assert "it was deleted" in failure(server.url, target)
     assert len(server.starts) == 1
     assert files(target) == set()
 
@@ -240,7 +240,7 @@ def test_connection_that_times_out_is_not_tried_again(target: Path, monkeypatch:
 
 
 def test_malformed_address_is_one_sentence(target: Path) -> None:
-    assert failure("http://[::1/", target) == "The address to download the weights from is not a valid one."
+    assert failure("http://[::1/", target) == "The download address of the weights is not valid."
 
 
 def test_secrets_in_the_address_are_not_repeated(server: FileServer, target: Path) -> None:
