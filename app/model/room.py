@@ -1,4 +1,4 @@
-"""What is said where the cache cannot be written, and how a full disk is told from other reasons."""
+"""The sentences for a cache that cannot be written; a full disk has its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def is_full(folder: Path, error: Exception, needed_bytes: int) -> bool:
     """Return whether a failure to write below a folder, which must exist, comes from a full disk or a spent quota.
 
-    OpenVINO gives no reason and takes away what it has written, so the room that is left is compared with what is
-    needed.
+    OpenVINO gives no reason and removes what it has written, so the free space is compared with what is needed.
     """
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
@@ -24,12 +23,12 @@ def is_full(folder: Path, error: Exception, needed_bytes: int) -> bool:
 
 
 def no_room(folder: Path) -> str:
-    """Say that the disk of a folder of the cache is full."""
+    """Return the sentence for a folder of the cache whose disk is full."""
     return f"There is no room in {folder}: its disk is full. Set TOPTHREE_CACHE to a folder on a disk with more room."
 
 
 def not_writable(folder: Path, error: OSError) -> str:
-    """Say why nothing can be written into a folder of the cache."""
+    """Return the sentence for a folder of the cache that cannot be written."""
     if error.errno in _NO_ROOM:
         return no_room(folder)
     return (

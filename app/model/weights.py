@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 PACKAGED = "packaged fallback"
 BUNDLE = "bundle"
 FALLBACK_MARKER = "fallback-in-use"
-# The reason itself names the host that did not answer or the file that could not be written.
-PUBLIC_FALLBACK_REASON = "ResNet-18 could not be had when the service was set up. Its log has the reason."
+# Answers give this sentence in place of the reason itself, which may name hosts and files.
+PUBLIC_FALLBACK_REASON = "ResNet-18 could not be downloaded when the service was set up. Its log has the reason."
 
 
 @dataclass(frozen=True)
 class Weights:
     """A verified weights file: where it lies, its digest, its model, and how it was found.
 
-    `reason` tells why a fallback serves; it is for the log and for commands, since it may name files and hosts.
-    What is loaded is compared with `sha256` again, so that nothing else can take the file's place meanwhile.
+    `reason` says why a fallback serves; it is for the log and for commands, since it may name files and hosts. The
+    file is compared with `sha256` again when it is loaded, since it may have been replaced.
     """
 
     path: Path
@@ -45,12 +45,12 @@ class Weights:
 
     @property
     def is_fallback(self) -> bool:
-        """Return whether the packaged model stands in for the default one, which could not be had."""
+        """Return whether the packaged model replaces the default one, which could not be downloaded."""
         return self.source == PACKAGED or (self.source == BUNDLE and bool(self.reason))
 
     @property
     def public_reason(self) -> str:
-        """Return what answers say of why a fallback serves, empty where none does."""
+        """Return the reason for a fallback that answers give; empty if no fallback serves."""
         return PUBLIC_FALLBACK_REASON if self.source == PACKAGED else self.reason
 
     @property
@@ -70,10 +70,10 @@ class Candidate:
 
 
 def find_weights(settings: Settings, *, progress: Progress | None = None) -> Weights:
-    """Find the weights to serve, downloading them where no step before that has them.
+    """Find the weights to serve, and download them if no step before that finds them.
 
-    The network is touched only when there is neither a usable file nor a fallback already in use. Raises
-    WeightsError when nothing may serve.
+    The network is used only if there is neither a usable file nor a fallback already in use. Raises WeightsError if
+    no weights can serve.
     """
     if settings.weights is not None:
         return explicit_weights(settings)
@@ -90,27 +90,29 @@ def find_weights(settings: Settings, *, progress: Progress | None = None) -> Wei
         return download_weights(settings, progress=progress)
     except WeightsError as error:
         if not may_fall_back(settings):
-            raise WeightsError(f"{error} TOPTHREE_WEIGHTS names a file, TOPTHREE_WEIGHTS_URL a mirror.") from error
+            raise WeightsError(
+                f"{error} Set TOPTHREE_WEIGHTS to a file, or TOPTHREE_WEIGHTS_URL to a mirror."
+            ) from error
         fallback = packaged_weights(str(error))
         _remember_fallback(settings.cache / FALLBACK_MARKER, str(error))
         return fallback
 
 
 def chosen_record(settings: Settings) -> ModelRecord:
-    """Return the row of the model that TOPTHREE_MODEL names; raises WeightsError where there is none."""
+    """Return the record of TOPTHREE_MODEL, or of the default model; raises WeightsError for an unknown name."""
     return find_record(settings.model or DEFAULT_NAME)
 
 
 def may_fall_back(settings: Settings) -> bool:
-    """Return whether the packaged model may stand in: not for a model that was asked for by its name."""
+    """Return whether the packaged model may replace the chosen one: never one that TOPTHREE_MODEL names."""
     return settings.fallback != "none" and not settings.model
 
 
 def explicit_weights(settings: Settings, record: ModelRecord | None = None) -> Weights:
-    """Take the file that TOPTHREE_WEIGHTS names, or raise WeightsError; nothing else is tried.
+    """Return the file that TOPTHREE_WEIGHTS names, or raise WeightsError; nothing else is tried.
 
-    Its model is `record` where that is given, else the one that TOPTHREE_MODEL names, else the one that publishes this
-    very file, else the default one.
+    Its model is `record` if that is given, else the one that TOPTHREE_MODEL names, else the one whose published file
+    this is, else the default one.
     """
     path, demanded = settings.weights, settings.weights_sha256
     assert path is not None
@@ -135,7 +137,7 @@ def explicit_weights(settings: Settings, record: ModelRecord | None = None) -> W
 
 
 def cached_candidates(settings: Settings) -> Iterator[Candidate]:
-    """Check, one after the other, the places where the chosen model's file may lie already."""
+    """Check, one after the other, the places that may have the chosen model's file already."""
     record = chosen_record(settings)
     places = (("cache", settings.cache / "weights"), ("torch hub cache", settings.torch_hub))
     for source, folder in places:
@@ -147,7 +149,7 @@ def _candidate(source: str, path: Path, record: ModelRecord) -> Candidate:
         if not path.is_file():
             return Candidate(source, path, "not there")
         digest = file_sha256(path)
-    except OSError as error:  # another user's cache, say
+    except OSError as error:  # in another user's cache, for example
         log.warning("%s cannot be read (%s) and is passed over.", path, error.strerror)
         return Candidate(source, path, f"cannot be read: {error.strerror}")
     if not record.has_digest(digest):
@@ -172,7 +174,7 @@ def download_weights(settings: Settings, *, progress: Progress | None = None) ->
 
 
 def packaged_weights(reason: str) -> Weights:
-    """Take the fallback that an installed package carries, and keep the reason why it has to stand in."""
+    """Return the fallback that an installed package carries, with the reason why it has to serve."""
     return _packaged(find_record(FALLBACK_NAME), PACKAGED, reason)
 
 
@@ -191,7 +193,7 @@ def _packaged(record: ModelRecord, source: str, reason: str = "") -> Weights:
 
 
 def fallback_in_use(settings: Settings) -> str | None:
-    """Return why an earlier start chose the fallback, None where none did and the download is still to be tried."""
+    """Return why an earlier start chose the fallback; None if the download is still to be tried."""
     marker = settings.cache / FALLBACK_MARKER
     if not may_fall_back(settings) or not marker.is_file():
         return None
@@ -202,5 +204,5 @@ def _remember_fallback(marker: Path, reason: str) -> None:
     try:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text(reason, encoding="utf-8")
-    except OSError as error:  # a read-only cache costs one more look at the network at the next start
-        log.warning("The choice of the fallback cannot be remembered: %s.", error)
+    except OSError as error:  # with a read-only cache the next start tries the download again
+        log.warning("The choice of the fallback cannot be stored: %s.", error)

@@ -82,6 +82,6 @@ def test_why_a_fallback_serves_is_told_without_the_host(make_settings: Callable[
     reason = "http://mirror.internal:8080/resnet18.pth cannot be reached: /srv/cache is full."
     model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, source=PACKAGED, reason=reason))
     answer = create_app(make_settings(), make_classifier(lambda: model)).test_client().get("/api/v1/model")
-    said = "ResNet-18 could not be had when the service was set up. Its log has the reason."
+    said = "ResNet-18 could not be downloaded when the service was set up. Its log has the reason."
     assert (answer.json["fallback"], answer.json["fallback_reason"]) == (True, said)
     assert "internal" not in answer.text

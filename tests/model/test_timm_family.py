@@ -35,8 +35,8 @@ def test_row_is_what_timm_says() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("timm/hgnetv2_b1.nope", "which timm does not know; the nearest names are timm/hgnetv2_b1.ssld"),
-        ("timm/tf_efficientnet_l2.ns_jft_in1k", "wants other photos than RGB in squares"),
+        ("timm/hgnetv2_b1.nope", "no model named hgnetv2_b1.nope; the nearest names are timm/hgnetv2_b1.ssld"),
+        ("timm/tf_efficientnet_l2.ns_jft_in1k", "needs photos of another shape than RGB squares"),
     ],
 )
 def test_what_cannot_serve_is_refused(name: str, sentence: str) -> None:

@@ -246,7 +246,9 @@ def test_fallback_stays_in_use_where_fetching_fails(settings: Settings, server: 
 def test_without_fallback_the_download_is_tried_every_time(make_settings: MakeSettings, server: FileServer) -> None:
     server.answers = [answer.status(404)]
     settings = make_settings(weights_url=server.url, fallback="none")
-    reason = f"{server.url} answered 404 Not Found. TOPTHREE_WEIGHTS names a file, TOPTHREE_WEIGHTS_URL a mirror."
+    reason = (
+        f"{server.url} answered 404 Not Found. Set TOPTHREE_WEIGHTS to a file, or TOPTHREE_WEIGHTS_URL to a mirror."
+    )
     assert refusal(settings) == refusal(settings) == reason
     assert server.starts == [0, 0]
 
@@ -265,7 +267,7 @@ def test_cache_that_cannot_be_written_still_serves(
     found = find_weights(settings)
     assert found.is_fallback
     assert "cannot be written" in found.reason
-    assert "cannot be remembered" in caplog.text
+    assert "cannot be stored" in caplog.text
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(record.std).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn uint8 RGB of shape (n, side, side, 3) into what the network was trained on, (n, 3, side, side)."""
+        """Turn uint8 RGB of shape (n, side, side, 3) into the network's input (n, 3, side, side)."""
         return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
 
 
 def find_weights_to_load(settings: Settings, *, progress: Progress | None = None) -> Weights:
-    """Find the weights to serve as `find_weights` does, those of timm's models too, which timm alone knows."""
+    """Find the weights to serve as `find_weights` does, and also those of timm's models, which need timm."""
     if not settings.model.startswith(TIMM):
         return find_weights(settings, progress=progress)
     record = timm_record(settings.model)
@@ -78,7 +78,7 @@ def load_backbone(weights: Weights, classes: int) -> Backbone:
 
 
 def any_record(name: str) -> ModelRecord:
-    """Return the row of a model of our table, or the one that timm has for a name of its own."""
+    """Return the record of a model in our table, or of a model of timm if the name begins with `timm/`."""
     return timm_record(name) if name.startswith(TIMM) else find_record(name)
 
 
@@ -92,7 +92,7 @@ def _named_as_today(state: State, family: Family) -> State:
 
 
 def _build(family: Family, architecture: str, classes: int) -> nn.Module:
-    """Build a network without numbers where its builder can, since initialising them takes seconds."""
+    """Build a network, without weights if its builder allows that, since initialising them takes seconds."""
     with torch.device("meta" if family.builds_empty else "cpu"):
         return family.build(architecture, classes)
 
@@ -110,7 +110,7 @@ def _why_it_does_not_fit(weights: Weights, state: State, error: Exception) -> st
 
 
 def _looks_like(state: State, record: ModelRecord) -> bool:
-    """Return whether a state dict has a model's parameters, whatever the number of its classes is."""
+    """Return whether a state dict has a model's parameters, with any number of classes."""
     family = FAMILIES[record.family]
     state = _named_as_today(state, family)
     weight = state.get(f"{family.classifier}.weight")

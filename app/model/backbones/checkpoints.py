@@ -1,4 +1,4 @@
-"""State dicts out of the files that people have: wrapped, prefixed, with a head of their own; or why not."""
+"""Reading state dicts from weights files, also wrapped or prefixed ones, and ones with a custom head."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNREADABLE = (
     safetensors.SafetensorError,
     struct.error,
 )
-# Under one of these training scripts keep the weights beside the optimiser's state.
+# Training scripts keep the weights under one of these keys, beside the optimiser's state.
 _WRAPPINGS = ("state_dict", "model_state_dict", "model")
 # Left by DataParallel, torch.compile, Lightning and classes around a network.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.")
@@ -53,7 +53,7 @@ def read_state(weights: Weights) -> State:
     """Read a weights file once, so that what was hashed is what is loaded, and take the state dict out of it.
 
     Raises WeightsError, in one sentence, for a file that is no longer the one that was verified, is damaged, or is
-    something else than a state dict.
+    no state dict.
     """
     path, content = weights.path, _read_verified(weights)
     _refuse_other_files(weights, content)
@@ -70,11 +70,11 @@ def read_state(weights: Weights) -> State:
     if not state or not all(isinstance(key, str) and isinstance(state[key], torch.Tensor) for key in state):
         raise WeightsError(f"{path} is not a state dict of tensors.")
     _refuse_integers(weights, state)
-    return without_prefixes(state)
+    return _without_prefixes(state)
 
 
-def without_prefixes(state: State) -> State:
-    """Take away what wrappers put before every name, however often; a head beside a backbone keeps its name."""
+def _without_prefixes(state: State) -> State:
+    """Remove all prefixes that wrappers put before every name; a head beside a backbone keeps its name."""
     while True:
         prefix = next((each for each in _PREFIXES if _is_common(each, state)), None)
         if prefix is None:
@@ -90,7 +90,7 @@ def _is_common(prefix: str, names: Iterable[str]) -> bool:
 
 
 def with_own_head(state: State, classifier: str) -> State:
-    """Name the last layer `classifier` where it lies within a head of `Dropout, Linear`, or stands for the whole head.
+    """Rename the last layer to `classifier` if it is part of a head of `Dropout, Linear`, or is the whole head.
 
     `fc.1.weight` becomes `fc.weight`; of a head `classifier.1`, so does `classifier.weight`.
     """
@@ -127,11 +127,11 @@ def _refuse_other_files(weights: Weights, content: bytes) -> None:
     members = _zip_members(content)
     if any(re.search(r"(^|/)code/", name) for name in members):
         raise WeightsError(
-            f"{path} is a TorchScript archive: save the weights of it, torch.jit.load(FILE).state_dict(), instead."
+            f"{path} is a TorchScript archive: save its weights, torch.jit.load(FILE).state_dict(), instead."
         )
     if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in members):
         raise WeightsError(
-            f"{path} is an exported program: save the weights of it, torch.export.load(FILE).state_dict, instead."
+            f"{path} is an exported program: save its weights, torch.export.load(FILE).state_dict, instead."
         )
 
 

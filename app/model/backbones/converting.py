@@ -16,7 +16,7 @@ from .head_reading import read_head_of
 def save_graph(backbone: Backbone, side: int, folder: Path) -> None:
     """Trace a backbone and save it into `folder` as a float32 graph of OpenVINO, with the matrices of its head.
 
-    The graph takes uint8 RGB of shape (n, side, side, 3). Raises WeightsError for a network whose features are no map.
+    The graph takes uint8 RGB of shape (n, side, side, 3). Raises WeightsError for a network without a feature map.
     """
     openvino = import_openvino()
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be taken for a constant
@@ -30,6 +30,6 @@ def save_graph(backbone: Backbone, side: int, folder: Path) -> None:
     model.inputs[0].get_tensor().set_names({"pixels"})
     for output, name in zip(model.outputs, ("logits", "features"), strict=True):
         output.get_tensor().set_names({name})
-    # Left alone, save_model halves the weights to 16 bits and the answers move.
+    # By default save_model rounds the weights to 16 bits, which changes the answers.
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
     (folder / "classifier.npy").write_bytes(head_bytes(read_head_of(backbone.head, features)))

@@ -26,8 +26,8 @@ class Family:
     """One way to build and divide a network.
 
     `build` takes an architecture's name and the number of classes. `classifier` names the last linear layer, and
-    `rename` turns the names of an older state dict into today's. `builds_empty` tells that it can be built on torch's
-    device `meta`, without numbers.
+    `rename` turns the names of an older state dict into today's. `builds_empty` is true if it can be built on
+    torch's device `meta`, without numbers.
     """
 
     build: Callable[[str, int], nn.Module]

@@ -1,4 +1,4 @@
-"""A network's head as matrices, so that heat maps need no torch; only where they prove to compute the same."""
+"""Reading a network's head as matrices, so that heat maps need no torch; the matrices are verified."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ACTIVATIONS: tuple[tuple[type[nn.Module], str], ...] = ((nn.ReLU, RELU), (nn.Ha
 def read_head_of(head: nn.Module, features: torch.Tensor) -> Head | None:
     """Read the layers of a head that pools and then has one linear layer, or one with an activation before it.
 
-    `features` (1, C, h, w) is any feature map. Returns None where the head is of another form: there is no heat map
-    then. The matrices are compared with the head itself on random maps, so that what is returned is right.
+    `features` (1, C, h, w) is any feature map. Returns None for a head of another form, which has no heat maps. The
+    matrices are compared with the head itself on a random map.
     """
     found = _to_head(_layers_in_order(head, features))
     return found[0] if found and _computes_the_same(head, *found, features.shape) else None
@@ -78,7 +78,7 @@ def _with_affine(head: Head, scale: float, shift: float) -> Head:
     assert head.hidden_bias is not None
     weight = np.hstack([scale * head.weight, shift * head.weight.sum(axis=1, keepdims=True)])
     hidden_weight = np.vstack([head.hidden_weight, np.zeros_like(head.hidden_weight[:1])])
-    hidden_bias = np.append(head.hidden_bias, np.float32(3.0))  # of which ReLU and Hardswish alike make 3
+    hidden_bias = np.append(head.hidden_bias, np.float32(3.0))  # which both ReLU and Hardswish leave as it is
     weight[:, -1] /= 3.0
     return Head(weight.astype(np.float32), hidden_weight, hidden_bias, head.activation)
 

@@ -1,4 +1,4 @@
-"""Models of timm by their names there: their row, their weights from the Hugging Face hub, and how they are divided.
+"""Models of timm, by its names: their records, their weights from the Hugging Face hub, and how they are divided.
 
 timm is needed to prepare such a model, never to serve it.
 """
@@ -39,7 +39,7 @@ class _Features(nn.Module):
 
 
 class _Head(nn.Module):
-    """What a network of timm does after its last feature map."""
+    """A network of timm after its last feature map."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -52,18 +52,18 @@ class _Head(nn.Module):
 
 
 def timm_record(name: str) -> ModelRecord:
-    """Build the row of a model of timm from what timm says of it; `name` begins with `timm/`.
+    """Build the record of a model of timm from its configuration there; `name` begins with `timm/`.
 
-    Raises WeightsError, in one sentence, where timm is missing, does not know it, or wants photos in another shape.
+    Raises WeightsError, in one sentence, if timm is missing or does not have it, or if it needs other photos.
     """
     config = _config(name)
     side = config.input_size[1]
     resize = math.floor(side / config.crop_pct)
     if config.input_size != (3, side, side) or config.crop_mode != "center" or resize > MAX_CROP_SIDE:
-        raise WeightsError(f"{name} wants other photos than RGB in squares of at most {MAX_CROP_SIDE} pixels.")
+        raise WeightsError(f"{name} needs photos of another shape than RGB squares of at most {MAX_CROP_SIDE} pixels.")
     if config.interpolation not in INTERPOLATIONS:
         raise WeightsError(
-            f"{name} wants photos resized by {config.interpolation}, not {' or '.join(INTERPOLATIONS)}."
+            f"{name} needs photos resized by {config.interpolation}, not {' or '.join(INTERPOLATIONS)}."
         )
     if not isinstance(config.classifier, str):
         raise WeightsError(f"{name} has more than one classifier.")
@@ -86,7 +86,7 @@ def timm_record(name: str) -> ModelRecord:
 
 
 def timm_weights(record: ModelRecord) -> Weights:
-    """Download the weights of a model of timm into the hub's own cache, unless they are there."""
+    """Download the weights of a model of timm into the hub's own cache, unless they are cached."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -96,7 +96,7 @@ def timm_weights(record: ModelRecord) -> Weights:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"The weights of {record.name} cannot be downloaded: {reason} TOPTHREE_WEIGHTS names a file."
+            f"The weights of {record.name} cannot be downloaded: {reason} Set TOPTHREE_WEIGHTS to a file."
         ) from error
     return Weights(path, file_sha256(path), record, "hub")
 
@@ -135,11 +135,11 @@ def _config(name: str) -> Any:
     except RuntimeError as error:
         near = _nearest(_timm_name(name), timm.list_models(pretrained=True))
         advice = f"; the nearest names are {', '.join(TIMM + each for each in near)}" if near else ""
-        raise WeightsError(f"TOPTHREE_MODEL is {name!r}, which timm does not know{advice}.") from error
+        raise WeightsError(f"timm has no model named {_timm_name(name)}{advice}.") from error
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
-    """Return other weights of the same architecture, else what is written most alike."""
+    """Return the names of other weights of the same architecture, else the most similar names."""
     architecture = name.partition(".")[0]
     others = [each for each in known if each.partition(".")[0] == architecture]
     return others[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)

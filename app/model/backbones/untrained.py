@@ -27,14 +27,12 @@ def untrained_backbone(record: ModelRecord, pixels: torch.Tensor | None = None) 
             pixels = torch.randint(0, 256, (_PHOTOS, side, side, 3), dtype=torch.uint8)
     backbone = Backbone(network, family.split(network), record)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = 1.0
         norm.train()
     with torch.no_grad():
-        network.eval()
-        for norm in norms:
-            norm.train()
         backbone(pixels)
         backbone.eval()
         last = network.get_submodule(family.classifier)
