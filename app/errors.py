@@ -1,4 +1,4 @@
-"""Every failure that a caller can meet, one class each.
+"""All errors of the service and its commands, one class each.
 
 TopthreeError
 ├── SettingsError               a setting has a value that cannot be used
@@ -7,7 +7,7 @@ TopthreeError
 ├── LabelsError                 a labels file cannot be used
 ├── WeightsError                a weights file cannot be used, or none can be downloaded
 ├── BundleError                 a bundle cannot be used
-└── Problem                     what an HTTP answer says, as RFC 9457 describes
+└── Problem                     an error of an HTTP response, as RFC 9457 describes it
     ├── NoPhoto                 400
     ├── TooManyPhotos           400
     ├── BadParameter            400
@@ -42,10 +42,10 @@ from typing import Any, ClassVar
 
 
 class TopthreeError(Exception):
-    """The base of all our failures; its text is a sentence for a person, `exit_status` the status of a command.
+    """The base of all our errors; its text is a sentence for a person, `exit_status` that of a command.
 
-    The text may name files and hosts of this machine. `public` is the text of an HTTP answer, if such a failure keeps
-    the service from answering.
+    The text may name files and hosts of this machine. `public` is the text for clients, if such an error keeps the
+    service from answering.
     """
 
     exit_status: ClassVar[int] = 1
@@ -59,7 +59,7 @@ class SettingsError(TopthreeError):
 
 
 class KeysError(TopthreeError):
-    """A file of API keys is missing, malformed or cannot be written; the message never holds what a line says."""
+    """A file of API keys is missing, malformed or cannot be written; the message never quotes a line."""
 
 
 class PlanError(TopthreeError):
@@ -262,8 +262,8 @@ class Overloaded(Problem):
 class ModelUnavailable(Problem):
     """No model is ready to answer, or none can be loaded; `Retry-After` says when to try again.
 
-    `detail` is for the answer. The text, for the log and for commands, is `reason`, which may name files and hosts;
-    without a reason of its own both are the same.
+    `detail` is for the response. The text of the error is `reason`, for the log and for commands, and may name files
+    and hosts; it is `detail` if no reason is given.
     """
 
     status, slug, title = 503, "model-unavailable", "No model is ready"

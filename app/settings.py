@@ -1,4 +1,4 @@
-"""Settings: each declared once, with type, default, parser and help; read once from `TOPTHREE_*`, frozen."""
+"""The settings: each is declared once, with type, default, parser and help, and read once from `TOPTHREE_*`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 _PACKAGE = Path(__file__).resolve().parent
 # The folder that holds the package. Child processes start there, so that they import this package and no other `app`.
 ROOT = _PACKAGE.parent
-# The folder of templates, static files and gunicorn.conf.py: in an installed wheel the package, else that beside it.
+# The folder of templates, static files and gunicorn.conf.py: in an installed wheel the package, else its parent.
 RESOURCES = _PACKAGE if (_PACKAGE / "templates").is_dir() else ROOT
 
 
@@ -33,9 +33,9 @@ def setting(default: str | int, parse: Callable[[str], Any], help: str) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings of one process, as `from_environment` reads them. The variable of a field is its name in capitals
-    behind `TOPTHREE_`.
+    """All settings of one process, as `from_environment` reads them.
 
+    The variable of a field is `TOPTHREE_` with its name in capitals.
     `torch_hub` has no variable of its own: PyTorch's `TORCH_HOME` moves it. An empty `precision` is the bundle's own.
     """
 
@@ -61,7 +61,8 @@ class Settings:
     fallback: str = setting(
         "efficientnet_lite0",
         parsers.one_of("efficientnet_lite0", "none"),
-        "model to use if the default model cannot be downloaded; with none the service does not become ready",
+        "model to use if TOPTHREE_MODEL is not set and the default model cannot be downloaded;"
+        " with none the service does not become ready",
     )
     cache: Path = setting(
         "", parsers.path, "folder for weights and prepared models; the default is topthree in the user's cache folder"
