@@ -34,7 +34,7 @@ _UNIX = 3
 _UNICODE_PATH = 0x7075
 # MS-DOS's attribute of a folder.
 _DOS_FOLDER = 0x10
-# The others decompress a whole block however little is asked for, so a few kilobytes could become very many.
+# Other methods decompress whole blocks even if less is wanted, so that a few kilobytes could become very many.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _UNREADABLE_DIRECTORY = (
     zipfile.BadZipFile,
@@ -132,7 +132,7 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 
 
 def _unicode_path(extra: bytes, raw: bytes) -> str | None:
-    """Return the Unicode path of an extra field, None where there is none that belongs to this very name."""
+    """Return the Unicode path of an extra field, None if none belongs to this very name."""
     while len(extra) >= _LENGTHS.size:
         kind, size = _LENGTHS.unpack_from(extra)
         field = extra[_LENGTHS.size : _LENGTHS.size + size]
@@ -172,7 +172,7 @@ def _read(data: memoryview, entry: zipfile.ZipInfo, max_bytes: int) -> bytes | P
 
 
 def _unpack(data: memoryview, entry: zipfile.ZipInfo) -> bytes | None:
-    """Return at most one byte more than the entry declares, or None where it cannot be read."""
+    """Return at most one byte more than the entry declares, or None if it cannot be read."""
     start = entry.header_offset
     header = data[start : start + _LOCAL_HEADER_BYTES] if start >= 0 else b""
     if len(header) < _LOCAL_HEADER_BYTES or header[: len(_LOCAL_HEADER)] != _LOCAL_HEADER:

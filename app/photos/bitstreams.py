@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FrameSize:
-    """What a stream says of its frames; `deep` is for more than 8 bits a sample."""
+    """The facts about a stream's frames; `deep` is for more than 8 bits a sample."""
 
     width: int
     height: int

@@ -49,7 +49,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class _Header:
-    """What the header says; `alpha` is the mask of transparency, 0 for none."""
+    """The facts in the header; `alpha` is the mask of transparency, 0 for none."""
 
     width: int
     height: int
@@ -225,7 +225,7 @@ def _unpack_runs(data: bytes, header: _Header) -> bytearray:
 
 
 def _repeated(data: bytes, place: int, count: int, compression: int) -> tuple[bytes, int]:
-    """Unpack a colour that is repeated, whose first byte is before `place`; returns where the next run begins."""
+    """Unpack a colour that is repeated, whose first byte is before `place`; return where the next run begins."""
     if compression == _RLE8:
         return data[place - 1 : place] * count, place
     if compression == _RLE4:
@@ -234,7 +234,7 @@ def _repeated(data: bytes, place: int, count: int, compression: int) -> tuple[by
 
 
 def _literal(data: bytes, place: int, count: int, compression: int) -> tuple[bytes, int]:
-    """Unpack colours that are written out, filled up to an even number of bytes; returns where the next run begins."""
+    """Unpack colours that are written out, filled up to an even number of bytes; return where the next run begins."""
     size = count if compression == _RLE8 else (count + 1) // 2 if compression == _RLE4 else 3 * count
     stored, after = data[place : place + size], place + size + size % 2
     if len(stored) < size:

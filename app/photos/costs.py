@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What the smallest photo takes: tables of decoders, Pillow's blocks of 16 MiB that are touched in part, one tile of
-# the crop as it is converted.
+# The memory and time of the smallest photo: tables of decoders, Pillow's partly used blocks of 16 MiB, one tile of the
+# crop as it is converted.
 BASE_BYTES = 12 << 20
 BASE_SECONDS = 0.0007
 
@@ -20,7 +20,7 @@ BASE_SECONDS = 0.0007
 class Estimate:
     """A photo's format, stored size in pixels, and what decoding and cropping it will take.
 
-    `width` and `height` are those of the header, or of the frame itself where that is larger. `memory_bytes` comes on
+    `width` and `height` are those of the header, or of the frame itself if that is larger. `memory_bytes` comes on
     top of the file's own bytes and is an upper estimate, `seconds` of processor time is a fair one.
     """
 
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a decoder takes for each pixel, and for each byte of the file, with the crop's share."""
+    """The cost of each pixel, and of each byte of the file, with the crop's share."""
 
     pixel_ns: float
     pixel_bytes: float

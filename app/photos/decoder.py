@@ -1,8 +1,8 @@
 """The decoder: a process that turns hostile bytes into a crop, one photo after another, and may do nothing else.
 
-The kernel ends it where a photo takes more processor time than its limit (`setitimer(2)`, `ITIMER_PROF`, which counts
+The kernel ends it if a photo takes more processor time than its limit (`setitimer(2)`, `ITIMER_PROF`, which counts
 all threads), also inside native code; the worker sets the limit of its memory. A problem that is raised here becomes
-the reply. Where the process itself ends, the worker decides whether its photo is at fault (`decoder_process`).
+the reply. If the process itself ends, the worker decides whether its photo is at fault (`decoder_process`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .refusals import out_of_memory
 
 # At most what a decoder has mapped before its first photo; measured: 55 MiB of data, 156 MiB in all.
 _MAX_INITIAL_DATA_BYTES, _MAX_INITIAL_MAPPED_BYTES = 80 << 20, 224 << 20
-# Inside the sandbox nothing can be imported any more, so what Pillow imports late is imported before it.
+# Nothing can be imported inside the sandbox, so modules that Pillow would import late are imported here.
 Image.preinit()
 _IMPORTED = (ImageCms, ImagePalette)
 

@@ -52,7 +52,7 @@ class Waiter(Protocol):
         """The seconds that are left, at least 0; None without an end."""
 
     def check(self) -> None:
-        """Raise if the answer is of no use any more."""
+        """Raise if the answer is no longer of use."""
 
 
 class DecoderProcess:
@@ -76,7 +76,7 @@ class DecoderProcess:
     def run(self, photo: bytes, request: Request, waiter: Waiter | None, step_aside: Callable[[], None]) -> Reply:
         """Have a photo decoded and wait for the reply.
 
-        Raises Disconnected where the decoder ends, ValueError for a reply that makes no sense, TooCostly for a photo
+        Raises Disconnected if the decoder ends, ValueError for a reply that makes no sense, TooCostly for a photo
         that takes too much time or too many threads, and what the waiter and `step_aside` raise. After any of these
         the caller must end the decoder. `step_aside` is called when the photo takes much longer than promised or
         stands still; it must set `is_aside`, and so is called once.
@@ -139,7 +139,7 @@ class DecoderProcess:
     def max_tries(self, decoders: int) -> int:
         """Return in how many decoders a photo is tried after the end of this one; waits for its status.
 
-        A photo is tried again where something else may have ended the decoder: it was killed from outside, perhaps
+        A photo is tried again if something else may have ended the decoder: it was killed from outside, perhaps
         with all `decoders`, or it crashed so soon that an earlier photo may have damaged it.
         """
         is_early = time.monotonic() - self._begun < _MAX_EARLY_SECONDS

@@ -2,8 +2,8 @@
 
 Each decoder is a child of the fork server (`processes.forkserver`) and shares one block of memory with this process
 (`processes.channel`). A thread that has a photo takes an idle decoder, writes the photo into its block and waits for
-the reply; every 50 ms it checks whether there is still a reason to wait (`decoder_process`). The
-supervisor keeps the number of decoders (`supervisor`).
+the reply; every 50 ms it checks whether there is still a reason to wait (`decoder_process`). The supervisor replaces
+decoders that have ended (`supervisor`).
 
 A decoder ends when a photo has taken its processor time (the kernel sees to that), when the request's deadline has
 passed or the client has disconnected, when it neither computes nor waits for a processor for a second, and after a
@@ -91,7 +91,7 @@ class Decoders:
         return self.measures
 
     def log_measures(self) -> None:
-        """Log what the sandbox enforces, as a warning where that is not all."""
+        """Log what the sandbox enforces, as a warning if that is not everything."""
         level = logging.INFO if self.measures == sandbox.ALL_MEASURES else logging.WARNING
         log.log(level, "Sandbox of the processes that decode photos: %s.", sandbox.describe(self.measures))
 
@@ -114,7 +114,7 @@ class Decoders:
         """Decode a photo if its header promises no more than the allowance, else return the estimate.
 
         A photo that takes much longer than promised goes on at the lowest priority, after `step_aside` was called.
-        Raises UnsupportedImage, BrokenImage, TooManyPixels or TooCostly for the photo, Overloaded where no decoder
+        Raises UnsupportedImage, BrokenImage, TooManyPixels or TooCostly for the photo, Overloaded if no decoder
         can be started or too many photos go on at the lowest priority, and what the waiter raises.
         """
         if len(photo) > self.max_bytes:
@@ -131,7 +131,7 @@ class Decoders:
                     raise decoder.problem_of_end(self.max_seconds) from None
 
     def too_costly(self, estimate: Estimate) -> TooCostly:
-        """Build the refusal that names the limit of one photo which an estimate is over."""
+        """Build the error that names the limit of one photo that an estimate exceeds."""
         needed, allowed = estimate.memory_bytes / MEBI, self.memory_bytes / MEBI
         if needed > allowed:
             return TooCostly(f"Decoding takes about {needed:,.0f} MiB of memory; {allowed:,.0f} MiB are allowed.")

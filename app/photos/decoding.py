@@ -1,6 +1,6 @@
 """From uploaded bytes to a checked, upright RGB crop, the same for every model, in the service and in commands.
 
-The format is determined from the content alone. Names, declared types and embedded metadata are never believed, and
+The format is determined from the content alone. Names, declared types and embedded metadata are never trusted, and
 of the metadata only the EXIF orientation is used.
 """
 
@@ -24,8 +24,8 @@ from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 
 log = logging.getLogger(__name__)
 
-# Pillow's own guard is one for the whole process, so it stands at the most that a setting allows. `decode` holds
-# each photo to its limit itself, after the header and before a pixel is decoded.
+# Pillow's own limit is one for the whole process, so it is the largest that a setting allows. `decode` enforces the
+# limit of each photo, after the header is read and before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = 1_000_000_000
 for _plugin in filter(None, (row.plugin for row in FORMATS)):
     importlib.import_module(_plugin)
@@ -131,7 +131,7 @@ def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None, 
     """Decode a photo from its bytes.
 
     `photo_format` is what `format_of` returned, if the caller has examined the photo with it already. A large JPEG
-    is decoded no larger than a model needs that has the shorter side resized to `resize` pixels. Raises what
+    is decoded only as large as a model needs it that resizes the shorter side to `resize` pixels. Raises what
     `examine` raises, before anything is decoded, BrokenImage for a file that is damaged or cut short, and TooCostly
     if memory runs out.
     """
@@ -151,7 +151,7 @@ def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None, 
 
 
 def _ran_out_of_memory(error: Exception) -> bool:
-    """Return whether a decoder met the limit of its memory; libtiff and libheif say so in their text alone."""
+    """Return whether a decoder reached its memory limit; libtiff and libheif report that only in their messages."""
     return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 

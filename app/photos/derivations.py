@@ -15,7 +15,7 @@ from .isobmff import Item, Items, number_at, read_items
 from .refusals import check_size, damaged, too_costly, too_many_pixels
 
 _MAX_DEPTH = 16
-# Together, for all pictures: units of a stream that are looked at, and pictures that are decoded.
+# Together, for all pictures: units of a stream that are examined, and pictures that are decoded.
 _MAX_UNITS = 3000
 _MAX_PICTURES = 4000
 # Of a photo's largest size: colours, transparency, and twice that for tiles which reach over the edge.
@@ -41,11 +41,11 @@ class _Work:
 
 
 class _Tree:
-    """The derivation of one photo, each item looked at once."""
+    """The derivation of one photo, in which each item is examined once."""
 
     def __init__(self, items: Items, max_pixels: int) -> None:
         self._items, self._max_pixels = items, max_pixels
-        self._known: dict[int, _Work | None] = {}  # None while it is being looked at
+        self._known: dict[int, _Work | None] = {}  # None while it is being examined
         self._units = 0
 
     def work(self, number: int, depth: int = 0) -> _Work:

@@ -1,7 +1,7 @@
 """The cost of a photo, estimated from its bytes in microseconds, before any library opens it.
 
 Nothing is decoded here, and every loop has a limit, so that the longest file of any content is examined in
-milliseconds. Decoders differ in which size they believe: where a header and the coded frame differ, the larger counts.
+milliseconds. Decoders differ in which size they use: if a header and the coded frame differ, the larger counts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def examine(
 ) -> Estimate:
     """Return a photo's format and size, and what decoding and cropping it will take.
 
-    `photo_format` is what `format_of` returned, if the caller knows it, and `resize` what the model has the shorter
-    side resized to, on which it depends how small a JPEG is decoded. Raises UnsupportedImage for other formats and
-    for kinds of a format that are not supported, BrokenImage if a header is cut short or impossible, TooManyPixels if
-    any picture, frame, tile or strip has more than `max_pixels`, and TooCostly for a shape that no photo has: scans,
-    tiles, chunks or references between items by the thousand, or in a circle.
+    `photo_format` is what `format_of` returned, if the caller knows it. `resize` is the shorter side, in pixels, to
+    which the model resizes photos; it decides how small a JPEG is decoded.
+    Raises UnsupportedImage for other formats and for kinds of a format that are not supported, BrokenImage if a header
+    is incomplete or impossible, TooManyPixels if any picture, frame, tile or strip has more than `max_pixels`, and
+    TooCostly for a structure that no photo has: thousands of scans, tiles, chunks or references between items, or
+    references in a circle.
     """
     photo_format = photo_format or format_of(data)
     try:

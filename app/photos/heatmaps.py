@@ -1,4 +1,4 @@
-"""What the model looked at: class activation maps, as numbers and drawn over their photo."""
+"""Heat maps: class activation maps, as numbers and drawn over their photo."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 
 MAX_SIDE = 1024
 OPACITY = 0.7
-# A heat map is 49 numbers; a thousand of each photo of a batch would be an answer of megabytes.
+# A heat map is 49 numbers; a thousand for each photo of a batch would be megabytes.
 MAX_HEATMAPS = 10
-# How much of a colour is laid on where the model saw nothing, and how much darker the photo is outside the crop.
+# The share of the overlay's opacity where the map is 0, and how much darker the photo is outside the crop.
 _FLOOR = 0.35
 _OUTSIDE = 0.62
 
@@ -27,10 +27,10 @@ Grid = list[list[float]]
 
 
 def class_activation_map(features: Floats, class_weights: Floats) -> Floats:
-    """Show where a class was seen: features (C, h, w) weighted by the class's row (C), from 0 to 1.
+    """Return where a class was seen: features (C, h, w) weighted by the class's row (C), from 0 to 1.
 
     That is max(0, Σ_k w_k · features_k) divided by its maximum, without the bias (Zhou et al., "Learning Deep
-    Features for Discriminative Localization", CVPR 2016); all zeros where nothing speaks for the class.
+    Features for Discriminative Localization", CVPR 2016); all zeros if no feature supports the class.
     """
     activation = np.maximum(np.tensordot(class_weights, features, axes=1), 0)
     return np.asarray(activation / (activation.max() or 1), dtype=np.float32)
@@ -73,7 +73,7 @@ def _span(start: float, stop: float, length: int) -> tuple[int, int]:
 
 
 def colours(values: Floats) -> Floats:
-    """Give each value from 0 to 1 its colour, red, green and blue from 0 to 255."""
+    """Return the colour of each value from 0 to 1: red, green and blue from 0 to 255."""
     places = np.linspace(0, 1, len(STOPS))
     return np.stack([np.interp(values, places, channel) for channel in STOPS.T], axis=-1).astype(np.float32)
 

@@ -55,9 +55,9 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _top_level_boxes(data: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Yield the file in pieces, and of each whether it is media data, in which the same bytes may stand by chance.
+    """Yield the file in pieces, each with whether it is media data, which may contain the same bytes by chance.
 
-    What cannot be a box is no media data, nor is anything behind it.
+    A piece that cannot be a box is not media data, nor is anything behind it.
     """
     start = 0
     while start < len(data):
@@ -68,7 +68,7 @@ def _top_level_boxes(data: bytes) -> Iterator[tuple[bytes, bool]]:
 
 
 def _end_of_box(data: bytes, start: int) -> int | None:
-    """Find where a box ends (ISO/IEC 14496-12, section 4.2); None where its size makes no sense."""
+    """Find where a box ends (ISO/IEC 14496-12, section 4.2); None if its size is impossible."""
     size, header = int.from_bytes(data[start : start + 4], "big"), 8
     if size == 0:
         return len(data)

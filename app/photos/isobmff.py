@@ -78,12 +78,12 @@ class Items:
 
 
 def number_at(data: Data, start: int, size: int) -> int:
-    """Read an unsigned number; of what is cut short, as much as there is."""
+    """Read an unsigned number, from fewer bytes if the data ends before."""
     return int.from_bytes(data[start : start + size], "big")
 
 
 def read_items(data: Data, kind: str) -> Items:
-    """Read the file's items; raise BrokenImage for boxes that are there twice, TooCostly for absurdly many."""
+    """Read the file's items; raises BrokenImage for single boxes that occur twice, TooCostly for far too many."""
     found = Items(data, kind)
     for box, start, end in found.walk(0, len(data)):
         if box == b"meta":

@@ -43,7 +43,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a photo: the model's crop, and an upright RGB thumbnail where `thumbnail_side` is not 0.
+    """The wanted results: the model's crop, and an upright RGB thumbnail if `thumbnail_side` is not 0.
 
     `max_pixels` bounds width times height. A crop has at most 640 pixels a side, a thumbnail 1024.
     """
@@ -97,7 +97,7 @@ class Request:
 class Reply:
     """How a photo ended.
 
-    `width` and `height` are the upright photo's, or the header's where more is needed. `memory_bytes` and `seconds`
+    `width` and `height` are the upright photo's, or the header's if more is needed. `memory_bytes` and `seconds`
     are the estimate from the header; `resident_bytes` is what the decoder occupies now, and `data_bytes` what it has
     mapped for its own data. `detail_bytes` is the length of a problem's sentence.
     """
@@ -121,7 +121,7 @@ class Reply:
 
     @classmethod
     def unpack(cls, fields: tuple[Any, ...]) -> Reply:
-        """Read the frame; raises ValueError for what no decoder of ours says."""
+        """Read the frame; raises ValueError for values that no decoder of ours sends."""
         reply = cls(*fields)
         if (
             reply.status > Status.PROBLEM

@@ -1,4 +1,4 @@
-"""What files look like that are no photos of a supported format."""
+"""Names for files that are not photos of a supported format, by their beginning."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def is_camera_raw(data: bytes | memoryview) -> bool:
 
 
 def resemblance(data: bytes | memoryview) -> str:
-    """Say in a few words what a file looks like."""
+    """Describe in a few words what a file looks like."""
     head = bytes(data[:1024])
     return next((name for name, signature in _STRANGERS if signature.match(head)), "a file of another kind")

@@ -1,6 +1,6 @@
 """`Supervisor`: the decoders of a worker, their number kept, each lent to one thread at a time.
 
-Its thread is told of each decoder that ends, and asks the fork server for another at once.
+Its thread receives an event for each decoder that ends, and asks the fork server for another at once.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Supervisor:
             thread.join()
 
     def check_out(self, waiter: Waiter | None) -> DecoderProcess:
-        """Take an idle decoder; waits for one that is being started."""
+        """Take an idle decoder, or wait for one; raises Overloaded if none can be started, and what the waiter raises."""
         give_up = time.monotonic() + MAX_WAIT_SECONDS
         self.begin()
         with self._changed:
@@ -163,7 +163,7 @@ class Supervisor:
             self._forget_all("The process that starts the decoders has ended or hung; it is started again.")
 
     def _is_silent(self) -> bool:
-        """Return whether the fork server has long been asked for something that it has not done, as if it hung."""
+        """Return whether the fork server has long failed to do something that it was asked for, as if it hung."""
         with self._changed:
             oldest = min(self._owed.values(), default=math.inf)
         return time.monotonic() - oldest > MAX_SILENT_SECONDS
@@ -195,7 +195,7 @@ class Supervisor:
         self._owed[channel] = time.monotonic()
 
     def _note(self, server: ForkServer, event: Event, first: int, second: int) -> None:
-        """Take note of what the fork server reports."""
+        """Handle an event of the fork server."""
         if event is Event.EXITED:
             self._bury(first, second)
             return

@@ -1,4 +1,4 @@
-"""How a TIFF stores its pixels, who decodes them, and which kinds are not supported.
+"""How a TIFF stores its pixels, which code decodes them, and which kinds are not supported.
 
 Pillow decodes what usual programs write. Some other kinds it decodes wrongly without an error, so `tiff_pixels`
 decodes everything that Pillow is not known to decode rightly. tests/photos/test_tiff_kinds.py compares both with
@@ -40,7 +40,7 @@ from .tiff_directory import (
     read_directories,
 )
 
-# More pixels in all tiles than this many times a photo's largest are no photo's.
+# All tiles together may have at most this many times `max_pixels`.
 _MAX_TILED = 2
 _MAX_SAMPLES = 64
 
@@ -109,7 +109,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the first directory says of the pixels; `planes` is 1 if a pixel's samples lie side by side."""
+    """The facts in the first directory about the pixels; `planes` is 1 if a pixel's samples lie side by side."""
 
     width: int
     height: int
@@ -267,7 +267,7 @@ def _is_camera_raw(first: Directory) -> bool:
 
 
 def _parts(directory: Directory, max_pixels: int) -> Parts:
-    """Find how tiles or strips cover the picture, and refuse what covers more than a photo may have."""
+    """Find how tiles or strips cover the picture, and reject parts that are too large or cover far more than it."""
     width, height = directory.number(WIDTH, 0), directory.number(LENGTH, 0)
     if TILE_WIDTH in directory.tags or TILE_OFFSETS in directory.tags:
         part_width, part_height = directory.number(TILE_WIDTH, width), directory.number(TILE_LENGTH, height)

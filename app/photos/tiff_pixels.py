@@ -226,7 +226,7 @@ def _read_unsigned(parts: Bytes, bits: int, order: str) -> Unsigned:
 
 
 def _with_type(numbers: Unsigned, bits: int, sample_format: int) -> Numbers:
-    """Take unsigned numbers of some bits as what they are."""
+    """Return unsigned numbers of some bits as numbers of their own type."""
     if sample_format == FLOAT:
         return numbers.view(f"f{bits // 8}")
     if sample_format == SIGNED:
@@ -246,7 +246,7 @@ def _undo_floating_predictor(parts: Bytes, shape: tuple[int, ...], size: int) ->
 
 
 def _to_8_bits(numbers: Numbers, black: float, white: float) -> Bytes:
-    """Scale numbers so that black is 0 and white 255; what is no number is black."""
+    """Scale numbers so that black is 0 and white 255; NaN is black."""
     if numbers.dtype in (np.uint8, np.uint16):
         levels = np.arange(1 << 8 * numbers.dtype.itemsize, dtype=np.float32)
         return _scaled(levels, black, white)[numbers.astype(np.intp)]
