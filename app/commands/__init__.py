@@ -120,7 +120,7 @@ class OutputFailed(TopthreeError):
 
 
 class _Output(io.FileIO):
-    """Standard output, with failures that can be told from those of other files; a closed pipe is left to click."""
+    """Standard output, with failures that differ from those of other files; a closed pipe is left to click."""
 
     has_failed = False
 
@@ -138,7 +138,7 @@ class _Output(io.FileIO):
 
 def _prepare_output() -> None:
     if sys.stdout is None:  # closed
-        # A file that is open only for reading takes its number, and fails as it does.
+        # A file that is open only for reading takes its descriptor, and fails in the same way.
         _replace_output(os.open(os.devnull, os.O_RDONLY), "utf-8")
     elif sys.__stdout__ is not None and sys.stdout is sys.__stdout__:  # tests have one of their own
         _replace_output(sys.stdout.fileno(), sys.stdout.encoding)

@@ -1,8 +1,8 @@
-"""List the models that TOPTHREE_MODEL can name: size, accuracy, licence, and how fast they are here.
+"""List the models that TOPTHREE_MODEL can name: size, accuracy, licence, and speed on this machine.
 
-NAME… limits the list. With --measure the speed of each is measured with random weights, which takes some seconds a
-model the first time. With --try each model classifies the photos of a folder, and those are listed on which the models
-do not agree; models whose weights are not there are downloaded.
+NAME… limits the list. --measure measures the speed of each model with random weights, which takes some seconds a model
+the first time. --try classifies the photos of a folder with each model and lists those on which the models disagree;
+missing weights are downloaded.
 
 \b
 Examples:
@@ -36,7 +36,7 @@ _HEAD = f"{'name':22} {'MB':>6} {'million':>8} {'side':>5} {'top-1':>6} {'top-5'
 
 @click.command(help=__doc__)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
-@click.option("--measure", is_flag=True, help="Measure how many photos a second each computes here.")
+@click.option("--measure", is_flag=True, help="Measure the photos per second of each model on this machine.")
 @click.option(
     "--try",
     "folder",
@@ -50,7 +50,7 @@ def command(names: tuple[str, ...], *, measure: bool, folder: Path | None, as_js
     settings = read_settings()
     if folder is not None:
         if len(names) < 2 or measure:
-            raise click.UsageError("--try compares at least two models, which are named, and nothing is measured.")
+            raise click.UsageError("--try compares at least two models: name them, and leave out --measure.")
         _compare(settings, records, folder, as_json=as_json)
         return
     speeds = {record.name: _speed(record, settings) for record in records} if measure else {}

@@ -35,7 +35,9 @@ from .weights import find_with_progress
 @click.command(help=__doc__)
 @click.argument("sources", nargs=-1, required=True, metavar="FILE… | FOLDER | -")
 @click.option("--layers", required=True, help="Names of layers, separated by commas.")
-@click.option("--side", type=click.IntRange(32, MAX_CROP_SIDE), help="Side of the crop, in pixels; the model's own.")
+@click.option(
+    "--side", type=click.IntRange(32, MAX_CROP_SIDE), help="Side of the crop, in pixels (default: the model's own)."
+)
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write, .npz."
 )
@@ -86,6 +88,6 @@ def _write(output: Path, arrays: dict[str, Any]) -> None:
                 out.close()
                 os.replace(out.name, output)
             finally:
-                Path(out.name).unlink(missing_ok=True)  # only what could not be finished is still there
+                Path(out.name).unlink(missing_ok=True)  # it still exists only if writing failed
     except OSError as error:
         raise FileProblem(f"{output} cannot be written: {error.strerror or error}.") from error

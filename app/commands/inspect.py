@@ -22,8 +22,12 @@ from . import read_settings
 
 @click.command(help=__doc__)
 @click.argument("model", required=False)
-@click.option("--side", type=click.IntRange(32, MAX_CROP_SIDE), help="Side of the photo, in pixels; the model's own.")
-@click.option("--depth", type=click.IntRange(1), default=1, show_default=True, help="How deep layers are looked into.")
+@click.option(
+    "--side", type=click.IntRange(32, MAX_CROP_SIDE), help="Side of the photo, in pixels (default: the model's own)."
+)
+@click.option(
+    "--depth", type=click.IntRange(1), default=1, show_default=True, help="How many levels of nested layers to list."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 def command(model: str | None, *, side: int | None, depth: int, as_json: bool) -> None:
     """Print the layers in the order in which they compute."""

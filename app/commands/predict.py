@@ -29,7 +29,7 @@ from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, find_photos
 from . import read_settings
 
-# Columns without a terminal: so many that no line is folded in a file or a pipe.
+# The width of the table without a terminal, so that no line is folded in a file or a pipe.
 WIDE = 10_000
 
 

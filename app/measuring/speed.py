@@ -1,4 +1,4 @@
-"""How many photos a second each backbone computes on this machine, measured once and kept."""
+"""How many photos a second each backbone computes on this machine, measured once and cached."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SECONDS = 2.0
 def photos_per_second(record: ModelRecord, cache: Path, cpus: int, *, note: Callable[[str], None]) -> float:
     """Return how many crops a second a backbone computes in float32 with one thread on each of `cpus` processors.
 
-    Random weights take as long as trained ones. What was measured before on this processor, with this version of
-    OpenVINO, is read from the cache; `note` is called with the model's name before a measurement.
+    Random weights take as long as trained ones. Earlier measurements on this processor with this OpenVINO are read
+    from the cache; `note` is called with the model's name before a measurement.
     """
     file = cache / "speeds.json"
     key = f"{record.name} {_machine(cpus)}"

@@ -1,4 +1,4 @@
-"""Photos from files and folders, classified side by side and returned in order, for the jobs that look at many."""
+"""Photos from files and folders, classified side by side and returned in order, for commands that process many."""
 
 from __future__ import annotations
 

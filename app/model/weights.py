@@ -31,7 +31,7 @@ PUBLIC_FALLBACK_REASON = "ResNet-18 could not be downloaded when the service was
 
 @dataclass(frozen=True)
 class Weights:
-    """A verified weights file: where it lies, its digest, its model, and how it was found.
+    """A verified weights file: its path, its digest, its model, and how it was found.
 
     `reason` says why a fallback serves; it is for the log and for commands, since it may name files and hosts. The
     file is compared with `sha256` again when it is loaded, since it may have been replaced.

@@ -220,7 +220,7 @@ def _cut(
     x_scale, y_scale = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
     x_start, x_end = box[0] + tile[0] * x_scale, min(box[0] + tile[2] * x_scale, box[2])
     y_start, y_end = box[1] + tile[1] * y_scale, min(box[1] + tile[3] * y_scale, box[3])
-    # The widest filter, bicubic, reads two pixels beyond: of the result where that is smaller, else of the image.
+    # The widest filter, bicubic, reads two pixels beyond: of the result if that is smaller, else of the image.
     x_margin, y_margin = 2 * max(1.0, x_scale) + 1, 2 * max(1.0, y_scale) + 1
     left, top = max(0, int(x_start - x_margin)), max(0, int(y_start - y_margin))
     right, bottom = min(image.width, int(x_end + x_margin) + 1), min(image.height, int(y_end + y_margin) + 1)

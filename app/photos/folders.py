@@ -49,7 +49,7 @@ def list_photos(sources: Iterable[str]) -> list[str]:
 
 
 def read_file(name: str) -> bytes:
-    """Read a file, or standard input where its name is a dash; raises FileProblem with the reason."""
+    """Read a file, or standard input if its name is a dash; raises FileProblem with the reason."""
     if name == STANDARD_INPUT and sys.stdin is None:
         raise FileProblem("Standard input is closed.")
     try:
@@ -86,7 +86,7 @@ def name_key(name: str) -> str:
 
 
 def _wnid(name: str) -> str:
-    """Return the WordNet id that a name begins with, empty where it begins with none."""
+    """Return the WordNet id that a name begins with, or an empty text."""
     found = _WNID.match(name.casefold())
     return found[0] if found else ""
 

@@ -1,6 +1,6 @@
 """The cost of a JPEG, which is that of its scans: a progressive one may pass over all of its blocks hundreds of times.
 
-A JPEG of one scan is decoded row by row, and at 1/2, 1/4 or 1/8 of its size where it is large. One of several scans is
+A JPEG of one scan is decoded row by row, and at 1/2, 1/4 or 1/8 of its size if it is large. One of several scans is
 decoded at full size first, into 2 bytes per coefficient, even if the result is small.
 """
 

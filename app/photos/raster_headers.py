@@ -10,7 +10,7 @@ _MAX_BLOCKS = 20_000  # of GIF, 255 bytes each: 5 MB before the first frame
 
 
 def examine_gif(data: bytes | memoryview, max_pixels: int) -> Estimate:
-    """Estimate a GIF's cost from its screen and its first frame, which makes the screen larger where it is larger."""
+    """Estimate a GIF's cost from its screen and its first frame, which may enlarge the screen."""
     width, height = _little(data, 6, 2), _little(data, 8, 2)
     frame = _first_gif_frame(data)
     right = _little(data, frame, 2) + _little(data, frame + 4, 2)

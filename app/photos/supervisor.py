@@ -81,7 +81,7 @@ class Supervisor:
             thread.join()
 
     def check_out(self, waiter: Waiter | None) -> DecoderProcess:
-        """Take an idle decoder, or wait for one; raises Overloaded if none can be started, and what the waiter raises."""
+        """Take an idle decoder, or wait for one; raises Overloaded if none comes, and what the waiter raises."""
         give_up = time.monotonic() + MAX_WAIT_SECONDS
         self.begin()
         with self._changed:
@@ -97,7 +97,7 @@ class Supervisor:
             return decoder
 
     def _next_idle(self) -> DecoderProcess | None:
-        """Take an idle decoder that is alive; one that was killed a moment ago may not be buried yet."""
+        """Take an idle decoder that is alive; one that was just killed may still be in the list."""
         while self._idle:
             decoder = self._idle.pop()
             if decoder.channel.is_quiet():

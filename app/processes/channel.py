@@ -93,7 +93,7 @@ def shared_block(size: int) -> int:
     """Make a block of memory that is a file without a name; returns its descriptor.
 
     On Linux it can neither shrink nor grow: a shorter block would end the process that reads beyond its end. It takes
-    memory only where it was written, and needs no /dev/shm.
+    memory only for pages that were written, and needs no /dev/shm.
     """
     if not hasattr(os, "memfd_create"):
         with tempfile.TemporaryFile() as file:

@@ -154,7 +154,7 @@ def _memory_file() -> BinaryIO:
 
 
 def main(control: int, input_bytes: int, module: str, *extra_modules: str) -> None:
-    """Be the fork server until the control socket closes."""
+    """Run the fork server until the control socket closes."""
     limit_heaps()
     service: Service = importlib.import_module(module)
     for name in extra_modules:

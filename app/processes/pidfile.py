@@ -1,4 +1,4 @@
-"""The file by which `topthree drain` finds the running service, and tells it to serve or to drain.
+"""The file by which `topthree drain` finds the running service and has it serve or drain.
 
 gunicorn's own file would prevent a start if an old one names a living process, even of another program. This file is
 locked while the master lives (a POSIX lock: workers do not inherit it, and the system releases it when the master

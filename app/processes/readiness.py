@@ -25,7 +25,7 @@ class Readiness:
         self._words[1 + slot] = int(warm)
 
     def forget(self, slot: int) -> None:
-        """Record that the worker in this slot has left, and what it had in flight with it."""
+        """Reset the counters of a slot whose worker has left."""
         self._words[1 + slot] = self._words[1 + self._slots + slot] = 0
 
     def count(self, change: int) -> None:

@@ -119,7 +119,7 @@ def enter() -> Measures:
 
 
 def describe(measures: Measures) -> str:
-    """Say in one line what a decoder cannot do, and what could not be enforced."""
+    """Describe in one line what a decoder cannot do, and what could not be enforced."""
     texts = {
         Measures.SYSTEM_CALLS: "no files, sockets or processes (seccomp)",
         Measures.NO_NEW_RIGHTS: "no new rights",

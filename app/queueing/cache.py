@@ -87,7 +87,7 @@ class ResultCache:
         return outcome
 
     def _land(self, key: Hashable, answer: bytes | Problem | None) -> None:
-        """End a computation and cache its response, if it fits, in one step, so that none is computed in between."""
+        """End a computation and cache its response, if it fits; in one step, so that no request computes it again."""
         with self._lock:
             del self._flights[key]
             if not isinstance(answer, bytes) or len(answer) + ENTRY_BYTES > self._max_bytes:

@@ -8,9 +8,9 @@ Three parts, in the order that a photo meets them, once `Admission` has admitted
   which keeps the slowest answer near the median; only long photos let short ones pass (`lanes`). A request that is
   alone may use the whole machine, which `Turn.is_exclusive` says.
 - `Batcher`, on a GPU. One thread feeds the device; whatever waits when the device becomes free is the next
-  batch. There is no waiting window: a lone photo is never delayed, and load itself makes the batches.
+  batch. There is no waiting window: a lone photo is never delayed, and batches form under load.
 
-A `Deadline` goes along: work that would be done too late, or whose client has disconnected, is not begun.
+Each has a `Deadline`: work that would be done too late, or whose client has disconnected, is not begun.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Turn:
         return self._slots.in_flight == 1 and not self._slots.elsewhere()
 
     def give_up(self) -> None:
-        """Give the slot to the next request; only the thread that holds it may call this, and more than once."""
+        """Give the slot to the next request; only the thread that holds it may call this, once or more often."""
         if self.is_held:
             self.is_held = False
             self._slots.release(is_long=self._is_long)
@@ -234,7 +234,7 @@ class MemoryBudget:
     def reserve(self, size: int, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
         """Hold `size` bytes; waits while others hold them, and raises what the deadline does.
 
-        `size` must not be above the total, for which this would wait without end.
+        `size` must not be above the total, or this waits without end.
         """
         ticket = object()
         with self._changed:
