@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 MAX_ASIDE = 4
 # How long a new decoder may take to say hello.
 MAX_HELLO_SECONDS = 10.0
-# How long the fork server may take to do what it was asked for.
+# How long the fork server may take to do what it was asked for; the first time it has to start, which took 6 s beside
+# 20 processes that compute, and would never end if it were started again each time.
 MAX_SILENT_SECONDS = 5.0
+MAX_START_SECONDS = 30.0
 # How long a photo waits for a decoder.
 MAX_WAIT_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -153,20 +155,22 @@ class Supervisor:
                 continue
             with self._changed:
                 self._server = server
+            has_started = False
             with suppress(Disconnected):
-                while not self._is_closed and not self._is_silent():
+                while not self._is_closed and not self._is_silent(has_started):
                     with self._changed:
                         self._fill()
                     with suppress(TimeoutError):
                         self._note(server, *server.events(_RETRY_SECONDS))
+                        has_started = True
             server.close()
             self._forget_all("The process that starts the decoders has ended or hung; it is started again.")
 
-    def _is_silent(self) -> bool:
+    def _is_silent(self, has_started: bool) -> bool:
         """Return whether the fork server has long failed to do something that it was asked for, as if it hung."""
         with self._changed:
             oldest = min(self._owed.values(), default=math.inf)
-        return time.monotonic() - oldest > MAX_SILENT_SECONDS
+        return time.monotonic() - oldest > (MAX_SILENT_SECONDS if has_started else MAX_START_SECONDS)
 
     def _fill(self) -> None:
         """Ask for as many decoders as are missing; called with the lock."""
