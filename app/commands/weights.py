@@ -33,7 +33,6 @@ from ..model.opening import open_bundle
 from ..model.records import DEFAULT_NAME, RECORDS, TIMM
 from ..model.weights import (
     PACKAGED,
-    Candidate,
     Weights,
     cached_candidates,
     chosen_record,
@@ -127,16 +126,12 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
     record = chosen_record(settings)
     artifact = prepared_weights(settings, record, "prepared model")
     if artifact is not None and choose_engine(settings.engine) == "openvino":
-        yield (
-            "prepared model",
-            str(artifact.path),
-            partial(_take, Candidate("prepared model", artifact.path, None, artifact)),
-        )
+        yield "prepared model", str(artifact.path), partial(_take, artifact, None)
     if record.package:
         yield "package", record.package, partial(find_weights, settings)
         return
     for candidate in cached_candidates(settings):
-        yield candidate.source, str(candidate.path), partial(_take, candidate)
+        yield candidate.source, str(candidate.path), partial(_take, candidate.weights, candidate.problem)
     yield "download", settings.weights_url or record.source, partial(_raise, _download_state(settings))
     if not may_fall_back(settings):
         by = "TOPTHREE_FALLBACK" if settings.fallback == "none" else "TOPTHREE_MODEL"
@@ -152,8 +147,8 @@ def _download_state(settings: Settings) -> str:
     return f"not tried again before --fetch: {reason}"
 
 
-def _take(candidate: Candidate) -> Weights:
-    return candidate.weights or _raise(candidate.problem or "")
+def _take(weights: Weights | None, problem: str | None) -> Weights:
+    return weights or _raise(problem or "")
 
 
 def _raise(reason: str) -> Weights:

@@ -64,7 +64,7 @@ class Memory:
 
 
 class Decoder:
-    """Answers requests on a channel; must be made before the sandbox is entered, since it opens a file."""
+    """Answer requests on a channel; must be created before the sandbox is entered, since it opens a file."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

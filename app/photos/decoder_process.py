@@ -49,7 +49,7 @@ class Waiter(Protocol):
 
     @property
     def remaining_seconds(self) -> float | None:
-        """The seconds that are left, at least 0; None without an end."""
+        """Return the remaining seconds, at least 0; None if there is no limit."""
 
     def check(self) -> None:
         """Raise if the answer is no longer of use."""

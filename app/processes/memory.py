@@ -37,7 +37,7 @@ def limit_heaps() -> None:
 
 
 class IdleHeap:
-    """Returns the free pages of this process's heap to the system, once, after a pause."""
+    """Return the free pages of this process's heap to the system, once, after a pause."""
 
     def __init__(self) -> None:
         self._malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

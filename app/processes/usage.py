@@ -48,7 +48,7 @@ class Usage:
 
 
 class Progress:
-    """Notices a process that stands still: for some time it has neither run nor waited for a processor."""
+    """Notice when a process stands still: it has neither run nor waited for a processor for some time."""
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage

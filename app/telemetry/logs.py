@@ -40,7 +40,7 @@ def as_urn(request: str) -> str:
 
 
 class RequestFilter(logging.Filter):
-    """Adds the request's id to each record, and removes addresses of clients unless `addresses` is true."""
+    """Add the request's id to each record, and remove addresses of clients unless `addresses` is true."""
 
     def __init__(self, *, addresses: bool) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class RequestFilter(logging.Filter):
 
 
 class RateFilter(logging.Filter):
-    """Let a limited number of records pass in some seconds, for what strangers can cause at will."""
+    """Pass a limited number of records in some seconds, for messages that any client can cause at will."""
 
     def __init__(self, *, max_records: int, seconds: float) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class RateFilter(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """Writes one line per message, with control characters escaped, so that no client can forge a line."""
+    """Write one line per message, with control characters escaped, so that no client can forge a line."""
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")

@@ -37,19 +37,19 @@ class Stages(Protocol):
 
     @property
     def decode_seconds(self) -> float:
-        """The time to decode and crop it."""
+        """Return the time to decode and crop it."""
 
     @property
     def queue_seconds(self) -> float:
-        """The time in the queue."""
+        """Return the time in the queue."""
 
     @property
     def infer_seconds(self) -> float:
-        """The time of inference."""
+        """Return the time of inference."""
 
     @property
     def batch_size(self) -> int:
-        """The number of photos in its batch."""
+        """Return the number of photos in its batch."""
 
 
 class _Collectors:

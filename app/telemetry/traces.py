@@ -38,7 +38,7 @@ class Trace:
 
     @property
     def trace_id(self) -> str:
-        """The id of the trace, as the header `traceparent` writes it."""
+        """Return the id of the trace, as the header `traceparent` writes it."""
         return format(self.span.get_span_context().trace_id, "032x")
 
     def end(self, status: int, bytes_out: int) -> None:
