@@ -58,7 +58,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What to compute of a photo besides the `top` most likely classes.
+    """The results to compute for a photo: its `top` most likely classes, and more.
 
     `heatmap` asks for a heat map of each of the first `MAX_HEATMAPS` of them, or only of `heatmap_class` if that is
     given. `thumbnail_side` is the longest side of a small copy in pixels, 0 for none.
@@ -165,7 +165,7 @@ class Classifier:
             raise ModelUnavailable(TopthreeError.public, str(error)) from error
 
     def _note_failure(self, error: ModelUnavailable) -> None:
-        """Store what a failure says, without the frames that its traceback would keep in memory."""
+        """Store the text of a failure, without the frames that its traceback would keep in memory."""
         self.failure = ModelUnavailable(error.detail, error.reason)
 
     def _put(self, model: Model) -> None:

@@ -113,7 +113,7 @@ def _client() -> httpx.Client:
 
 
 def _receive(client: httpx.Client, url: str, part: Path, expected: Expected, progress: Progress) -> str:
-    """Append to the partial file what is missing from it, and return the whole file's SHA-256."""
+    """Append the missing bytes to the partial file, and return the SHA-256 of the whole."""
     have = part.stat().st_size if part.exists() else 0
     if expected.may_be_complete(have):  # an earlier process may have ended before it moved the file
         digest = file_sha256(part)
@@ -131,7 +131,7 @@ def _receive(client: httpx.Client, url: str, part: Path, expected: Expected, pro
 
 def _append(response: httpx.Response, part: Path, resumed: bool, expected: Expected, progress: Progress) -> str:
     with part.open("r+b" if resumed else "w+b") as file:
-        digest = hashlib.file_digest(file, "sha256")  # of what is there; it leaves the file at its end
+        digest = hashlib.file_digest(file, "sha256")  # of the existing bytes; leaves the file at its end
         for chunk in response.iter_raw():  # no fixed size: a piece not yet full would be lost with the connection
             if file.tell() + len(chunk) > expected.max_bytes:
                 part.unlink()

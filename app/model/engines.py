@@ -108,7 +108,7 @@ class OpenVINOEngine:
 
 
 def _precision_of(graph: Any, asked: str) -> str:
-    """Return what a graph really computes in: a processor without the instructions for bf16 computes in float32."""
+    """Return the precision in which a graph really computes: float32 on a processor without instructions for bf16."""
     if asked == "bf16" and "bfloat16" not in str(graph.get_property("INFERENCE_PRECISION_HINT")):
         log.warning("This processor cannot compute in bf16; the model computes in fp32 instead.")
         return "fp32"

@@ -1,6 +1,6 @@
 """The photos of a ZIP archive, read in memory, within limits that do not rely on the archive's own figures.
 
-`zipfile` reads the directory. The files are unpacked here, by what the directory says of them: `zipfile` refuses a
+`zipfile` reads the directory. The files are unpacked here, as the directory describes them: `zipfile` refuses a
 file whose name is written in two ways, and programs do that (a backslash in one place, a slash in the other).
 """
 
@@ -119,7 +119,7 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
     """Return an entry's name with slashes between its folders.
 
     Without the flag for UTF-8 a name is CP437 by the standard; but many programs write UTF-8 without it, and some
-    the Unicode path beside it. Hardly any other name is valid UTF-8.
+    the Unicode path beside it. Names in other encodings are hardly ever valid UTF-8.
     """
     name = entry.filename
     if not entry.flag_bits & _UTF8_NAME:

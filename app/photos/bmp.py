@@ -30,7 +30,7 @@ _BITS = {
 }
 _UNSUPPORTED = {_JPEG: "JPEG compression", _PNG: "PNG compression", _FAX: "fax compression"}
 _DEFAULT_MASKS = {16: (0x7C00, 0x3E0, 0x1F), 32: (0xFF0000, 0xFF00, 0xFF)}
-# What Pillow's raw decoders call rows of pixels, by bits and masks.
+# The names of rows of pixels in Pillow's raw decoders, by bits and masks.
 _RAW_MODES: dict[tuple[int, tuple[int, ...]], str] = {
     (1, ()): "P;1",
     (2, ()): "P;2",

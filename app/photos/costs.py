@@ -18,7 +18,7 @@ BASE_SECONDS = 0.0007
 
 @dataclass(frozen=True)
 class Estimate:
-    """A photo's format, stored size in pixels, and what decoding and cropping it will take.
+    """A photo's format, stored size in pixels, and the expected cost of decoding and cropping it.
 
     `width` and `height` are those of the header, or of the frame itself if that is larger. `memory_bytes` comes on
     top of the file's own bytes and is an upper estimate, `seconds` of processor time is a fair one.
@@ -72,7 +72,7 @@ COSTS: dict[str, Cost] = {
     "HEVC 4:4:4": Cost(26.0, 10.4, 100.0, 1.2),
     "HEVC alpha": Cost(15.0, 2.5),
     "HEVC deep": Cost(10.0, 6.0),
-    # What a grid, an overlay or an identity adds to the pixels that it is made of. libheif frees a tile once it is in
+    # The additional cost of a grid, an overlay or an identity. libheif frees a tile once it is in
     # its place: a grid of 22 megapixels took 7.3 bytes a pixel in all.
     "composed": Cost(6.0, 2.0),
 }

@@ -35,7 +35,7 @@ from .protocol import (
 )
 from .refusals import out_of_memory
 
-# At most what a decoder has mapped before its first photo; measured: 55 MiB of data, 156 MiB in all.
+# The most that a decoder has mapped before its first photo; measured: 55 MiB of data, 156 MiB in all.
 _MAX_INITIAL_DATA_BYTES, _MAX_INITIAL_MAPPED_BYTES = 80 << 20, 224 << 20
 # Nothing can be imported inside the sandbox, so modules that Pillow would import late are imported here.
 Image.preinit()
@@ -43,7 +43,7 @@ _IMPORTED = (ImageCms, ImagePalette)
 
 
 def serve(channel: Channel) -> None:
-    """Enter the sandbox, say what it enforces, and decode until the worker closes the channel."""
+    """Enter the sandbox, report its measures, and decode until the worker closes the channel."""
     decoder = Decoder(channel)
     measures, memory = sandbox.enter(), decoder.memory()
     channel.send(HELLO.pack(measures, memory.data_bytes, memory.mapped_bytes))

@@ -31,7 +31,7 @@ _KERNEL_DELAY_SECONDS = 0.1
 MAX_THREADS = 64
 # A decoder that occupies more between photos is replaced.
 MAX_RESIDENT_BYTES = 96 * MEBI
-# What the interpreter takes while it decodes, beyond the file and the pixels.
+# The memory of the interpreter while it decodes, beyond the file and the pixels.
 _SLACK_BYTES = 24 * MEBI
 # Of the slack, what earlier photos may have left behind. A thread's stack of 8 MiB and the heap's free blocks came to
 # 15 MiB.

@@ -31,7 +31,7 @@ from .supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 MAX_SECONDS = 2.0
-# What most photos need: a JPEG of 12 megapixels is decoded at a quarter of its size, within both.
+# Enough for most photos: a JPEG of 12 megapixels is decoded at a quarter of its size, within both.
 FAST = Allowance(memory_bytes=32 * MEBI, seconds=0.05)
 
 
@@ -73,7 +73,7 @@ class Decoders:
 
     @property
     def measures(self) -> sandbox.Measures:
-        """Return what the sandbox of the newest decoder enforces."""
+        """Return the measures that the sandbox of the newest decoder enforces."""
         return self._supervisor.measures
 
     @property
@@ -174,7 +174,7 @@ class Decoders:
 
 
 def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimate | Problem:
-    """Copy what a decoder has written; its sizes follow from the request or are bounded."""
+    """Copy the output of a decoder; its sizes follow from the request or are bounded."""
     if reply.status == Status.PROBLEM:
         detail = channel.output(THUMBNAIL_START, reply.detail_bytes).decode("utf-8", "replace")
         return PROBLEMS[reply.problem](detail)

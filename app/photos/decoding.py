@@ -166,7 +166,7 @@ def _decode(data: bytes, photo_format: Format, max_pixels: int, resize: int) -> 
     image = _loaded(image, data, kind, draft_size)
     if kind != "JPEG":
         width, height = image.size  # Pillow turns a TIFF upright while it loads
-    _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # what cannot become RGB fails here, not in the crop
+    _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # a mode that cannot become RGB fails here, not in the crop
     orientation = _orientation(image)
     if orientation >= 5:
         width, height = height, width
@@ -195,10 +195,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _resize_to_rgb(image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: Box) -> Image.Image:
-    """Resize what lies in `box`, as RGB.
+    """Resize the part of an image in `box`, to RGB.
 
-    What is not plain RGB or grey is converted and resized tile by tile, since a converted copy of a large photo
-    would take several times its memory.
+    An image that is not plain RGB or grey is converted and resized tile by tile, since a converted copy of a large
+    photo would take several times its memory.
     """
     if image.mode in ("RGB", "L") and not image.has_transparency_data:
         return image.resize(size, resample, box=box).convert("RGB")
@@ -216,7 +216,7 @@ def _resize_to_rgb(image: Image.Image, size: tuple[int, int], resample: Image.Re
 def _cut(
     image: Image.Image, size: tuple[int, int], box: Box, tile: tuple[int, int, int, int]
 ) -> tuple[Image.Image, Box]:
-    """Cut out what a resize of `box` to `size` reads for one tile of the result, and find the tile's box in it."""
+    """Cut out the pixels that one tile of a resize of `box` to `size` needs, and return them with its box in them."""
     x_scale, y_scale = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
     x_start, x_end = box[0] + tile[0] * x_scale, min(box[0] + tile[2] * x_scale, box[2])
     y_start, y_end = box[1] + tile[1] * y_scale, min(box[1] + tile[3] * y_scale, box[3])

@@ -27,7 +27,7 @@ _AV1, _HEVC = b"av01", (b"hvc1", b"hev1")
 
 @dataclass(frozen=True)
 class _Work:
-    """An item's own size, and what decoding it takes with all its parts: pictures, pixels and bytes of the file."""
+    """An item's own size, and the work of decoding it with all its parts: pictures, pixels and bytes of the file."""
 
     width: int
     height: int
@@ -49,7 +49,7 @@ class _Tree:
         self._units = 0
 
     def work(self, number: int, depth: int = 0) -> _Work:
-        """Return what an item takes, its parts and its transparency included."""
+        """Return the work of an item, including its parts and its transparency."""
         if depth > _MAX_DEPTH:
             raise too_costly(self._items.kind, f"its items refer to each other over more than {_MAX_DEPTH} levels")
         if number in self._known:
@@ -66,7 +66,7 @@ class _Tree:
         return work
 
     def track(self, start: int, end: int) -> _Work:
-        """Return what the first sample of a track takes."""
+        """Return the work of the first sample of a track."""
         boxes = {box: (begins, ends) for box, begins, ends in self._items.walk(start, end)}
         data = self._items.data
         item = Item()
@@ -112,7 +112,7 @@ class _Tree:
         return total
 
     def _derived(self, item: Item, parts: list[_Work]) -> _Work:
-        """Return what an item adds to its parts."""
+        """Return the work that an item adds to its parts'."""
         head = self._items.content(item, 64)
         width, height = _described_size(self._items, item)
         if item.kind == b"grid" and len(head) >= 8:
@@ -136,7 +136,7 @@ class _Tree:
             raise too_many_pixels(self._max_pixels)
 
     def _coded(self, item: Item) -> _Work:
-        """Return what a coded picture takes, by the larger of its described size and the frames in its stream."""
+        """Return the work of a coded picture, by the larger of its described size and the frames in its stream."""
         sizes = [FrameSize(*_described_size(self._items, item))]
         frames, file_bytes = 1, sum(size for _, size in item.extents)
         if any(start + size > len(self._items.data) for start, size in item.extents):

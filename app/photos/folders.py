@@ -15,7 +15,7 @@ from .clutter import is_clutter, is_clutter_folder
 from .formats import SUFFIXES
 
 STANDARD_INPUT = "-"
-# No photo is larger; memory is taken only for what a photo has.
+# No photo is larger; a smaller one takes only the memory for its own bytes.
 MAX_FILE_BYTES = 2**30
 _WNID = re.compile(r"n[0-9]{8}(?![0-9])")
 # Blanks, underscores, and the hyphens and dashes of Unicode.

@@ -1,8 +1,8 @@
 """The formats of photos: one row each, from which everything else about formats follows.
 
 A format that Pillow or a plugin of it reads is added by a row here. The sentence of supported formats in all
-languages, the file suffixes, what the page's file chooser accepts, what its script recognises, and the checks before
-decoding come from this table.
+languages, the file suffixes, the types that the page's file chooser accepts and its script recognises, and the checks
+before decoding come from this table.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Format:
     """One format.
 
     `signature` is a regular expression that Python and JavaScript read alike; each character stands for a byte.
-    `examine` estimates the cost from the header; without it Pillow reads the size, and `cost` says what a pixel takes.
+    `examine` estimates the cost from the header; without it Pillow reads the size, and `cost` is that of a pixel.
     `open` returns the file as a Pillow image; without it Pillow opens the file by the plugin of the name `pillow`, or
     of `key`, which the module `plugin` registers if Pillow does not do so itself. Both get the file's bytes and the
     largest number of pixels. `is_new` is for formats whose suffixes some systems do not know as those of images.

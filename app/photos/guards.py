@@ -15,9 +15,9 @@ from .refusals import check_size, damaged
 
 __all__ = ["Estimate", "examine"]
 
-# What a pixel takes in a format whose row does not say: 4 bytes in Pillow, the decoder's own copy and a second one.
+# For a format without a cost in its row: 4 bytes a pixel in Pillow, the decoder's own copy and a second one.
 _UNKNOWN_COST = Cost(50.0, 16.0, 50.0, 2.0)
-# What plugins of Pillow raise for a broken header.
+# Plugins of Pillow raise these for a broken header.
 _HEADER_ERRORS = (ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 
 
@@ -28,7 +28,7 @@ def examine(
     photo_format: Format | None = None,
     resize: int = DEFAULT_RESIZE,
 ) -> Estimate:
-    """Return a photo's format and size, and what decoding and cropping it will take.
+    """Return a photo's format and size, and the expected cost of decoding and cropping it.
 
     `photo_format` is what `format_of` returned, if the caller knows it. `resize` is the shorter side, in pixels, to
     which the model resizes photos; it decides how small a JPEG is decoded.

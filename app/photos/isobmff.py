@@ -27,8 +27,8 @@ class Item:
     kind: bytes = b""
     extents: list[tuple[int, int]] = field(default_factory=list)
     properties: list[tuple[bytes, int, int]] = field(default_factory=list)
-    parts: list[int] = field(default_factory=list)  # what it is derived from
-    alphas: list[int] = field(default_factory=list)  # what describes its transparency
+    parts: list[int] = field(default_factory=list)  # the items that it is derived from
+    alphas: list[int] = field(default_factory=list)  # the items that hold its transparency
 
 
 @dataclass

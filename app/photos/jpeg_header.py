@@ -164,7 +164,7 @@ def _output_cost(frame: _Frame, min_side: int) -> tuple[float, float]:
 
 
 def _scans_ns(data: bytes | memoryview, first_scan: int, frame: _Frame) -> float:
-    """Add up what the scans take, in nanoseconds."""
+    """Add up the time of the scans, in nanoseconds."""
     starts = _scan_starts(data, first_scan)
     total = (len(data) - first_scan) * _PROGRESSIVE_BYTE_NS
     for start in starts:

@@ -112,7 +112,7 @@ def _orientation(kind: bytes, content: bytes) -> int:
 
 
 def _text(kind: bytes, stored: bytes) -> bytes:
-    """Return what follows the keyword of a text, unpacked up to a limit; empty if it cannot be."""
+    """Return the text behind its keyword, unpacked up to a limit; empty if it cannot be unpacked."""
     is_packed = kind == b"zTXt" or (kind == b"iTXt" and stored[:1] == b"\x01")
     if kind == b"iTXt":
         stored = stored[2:].partition(b"\0")[2].partition(b"\0")[2]

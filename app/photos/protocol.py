@@ -18,7 +18,7 @@ from ..errors import BrokenImage, Problem, TooCostly, TooManyPixels, Unsupported
 from .decoding import Geometry
 from .formats import KEYS
 
-# What the sandbox enforces, and how many bytes are mapped before the first photo: for data, and in all.
+# The measures of the sandbox, and the bytes that are mapped before the first photo: for data, and in all.
 HELLO = struct.Struct("=BQQ")
 REQUEST = struct.Struct("=IHHBHQQdd")
 REPLY = struct.Struct("=BBBIIHHHQQQd")
@@ -63,7 +63,7 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Request:
-    """One photo: its size in bytes, what is wanted, what its header may promise, and its limit of processor time."""
+    """One photo: its size in bytes, the wanted results, the cost that its header may promise, and its time limit."""
 
     size: int
     wanted: Wanted
@@ -98,8 +98,8 @@ class Reply:
     """How a photo ended.
 
     `width` and `height` are the upright photo's, or the header's if more is needed. `memory_bytes` and `seconds`
-    are the estimate from the header; `resident_bytes` is what the decoder occupies now, and `data_bytes` what it has
-    mapped for its own data. `detail_bytes` is the length of a problem's sentence.
+    are the estimate from the header; `resident_bytes` is the decoder's memory now, and `data_bytes` the
+    memory that it has mapped for its own data. `detail_bytes` is the length of a problem's sentence.
     """
 
     status: int

@@ -70,7 +70,7 @@ def _pillow_bytes(layout: Layout) -> float:
 
 
 def _converted_bytes(layout: Layout) -> int:
-    """Return what a kind takes that is converted here: the bytes of all planes that are read, and the result."""
+    """Return the memory of a kind that is converted here: the bytes of all planes that are read, and the result."""
     planes = layout.used_samples if layout.planes > 1 else 1
     kept = planes * layout.parts.across * layout.row_bytes * layout.height
     return kept + layout.width * layout.height * (5 if layout.used_samples > 1 else 2) + _BLOCK_BYTES

@@ -211,7 +211,7 @@ def layout_of(directory: Directory, max_pixels: int) -> Layout:
 
 
 def _unsupported(layout: Layout, directory: Directory) -> str:
-    """Name what is not supported of a layout; empty if all is."""
+    """Return the unsupported feature of a layout; empty if there is none."""
     compression, photometric = layout.compression, layout.photometric
     if compression not in _BYTEWISE and compression not in _BY_PILLOW_ONLY:
         return f"{_UNSUPPORTED_COMPRESSIONS.get(compression, f'number {compression}')} compression"
@@ -242,7 +242,7 @@ def _unsupported(layout: Layout, directory: Directory) -> str:
 
 
 def _unsupported_by_pillow(layout: Layout, directory: Directory) -> str:
-    """Name what Pillow does not read of a kind that is its own; empty if it reads all."""
+    """Return the feature that Pillow does not support, of a kind that it decodes; empty if there is none."""
     subsampling = directory.numbers(SUBSAMPLING, 2) or (2, 2)
     if layout.photometric == YCBCR and layout.compression in _BYTEWISE and subsampling != (1, 1):
         return "YCbCr colours of reduced size without JPEG"
@@ -252,7 +252,7 @@ def _unsupported_by_pillow(layout: Layout, directory: Directory) -> str:
 
 
 def _is_camera_raw(first: Directory) -> bool:
-    """Return whether a directory holds what a camera's sensor saw, or the file says that it is a raw file.
+    """Return whether a directory holds the data of a camera's sensor, or the file says that it is a raw file.
 
     The first directory of most raw files is a small preview, which must not be taken for the photo.
     """

@@ -71,7 +71,7 @@ def open_tiff(data: bytes, max_pixels: int) -> Image.Image:
 
 
 class _Pixels:
-    """The decoded bytes of all planes, and what they mean."""
+    """The decoded bytes of all planes, and their meaning."""
 
     def __init__(self, data: bytes, directory: Directory, layout: Layout) -> None:
         self._layout = layout
@@ -254,7 +254,7 @@ def _to_8_bits(numbers: Numbers, black: float, white: float) -> Bytes:
 
 
 def _scaled(numbers: npt.NDArray[np.floating], black: float, white: float) -> Bytes:
-    with np.errstate(over="ignore", invalid="ignore"):  # the largest numbers are farther apart than numbers reach
+    with np.errstate(over="ignore", invalid="ignore"):  # the difference of the largest numbers overflows
         numbers = (numbers - black) * (255.0 / (white - black or 1.0))
     np.rint(np.nan_to_num(numbers, copy=False, nan=0.0, posinf=255.0, neginf=0.0), out=numbers)
     return numbers.clip(0, 255, out=numbers).astype(np.uint8)

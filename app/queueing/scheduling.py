@@ -1,4 +1,4 @@
-"""Which photo runs when.
+"""The order in which photos are decoded and computed.
 
 Three parts, in the order that a photo meets them, once `Admission` has admitted its request:
 
@@ -232,7 +232,7 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, size: int, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
-        """Hold `size` bytes; waits while others hold them, and raises what the deadline does.
+        """Hold `size` bytes; waits while others hold them, and raises what `Deadline.check` raises.
 
         `size` must not be above the total, or this waits without end.
         """

@@ -53,8 +53,8 @@ def find_weights_to_load(settings: Settings, *, progress: Progress | None = None
 def load_backbone(weights: Weights, classes: int) -> Backbone:
     """Build the weights' model in eval mode and load them.
 
-    The file is read once, so that what was hashed is what is loaded. Raises WeightsError, in one sentence, for a file
-    that is no longer the one that was verified, is damaged, of another architecture, or of another number of classes
+    The file is read once, so that the bytes that were hashed are loaded. Raises WeightsError, in one sentence, for a
+    file that was replaced after it was verified, is damaged, of another architecture, or of another number of classes
     than the labels name.
     """
     record = weights.record

@@ -19,7 +19,7 @@ from ..weights import Weights
 
 State = dict[str, torch.Tensor]
 
-# What reading damaged or hostile bytes raises: a pickle can fail at any of its instructions.
+# Reading damaged or hostile bytes raises any of these: a pickle can fail at any of its instructions.
 _UNREADABLE = (
     ArithmeticError,
     AssertionError,
@@ -50,10 +50,10 @@ _MODULE = re.compile(rb"ctorch\.nn\.modules\.\w+\n\w+\n")
 
 
 def read_state(weights: Weights) -> State:
-    """Read a weights file once, so that what was hashed is what is loaded, and take the state dict out of it.
+    """Read a weights file once, so that the bytes that were hashed are loaded, and take the state dict out of it.
 
-    Raises WeightsError, in one sentence, for a file that is no longer the one that was verified, is damaged, or is
-    no state dict.
+    Raises WeightsError, in one sentence, for a file that was replaced after it was verified, is damaged, or is no
+    state dict.
     """
     path, content = weights.path, _read_verified(weights)
     _refuse_other_files(weights, content)

@@ -19,9 +19,9 @@ from . import Backbone, family_of
 
 @dataclass(frozen=True)
 class Layer:
-    """One module of a network: its name and kind, the shape of what it computes for one photo, and its parameters.
+    """One module of a network: its name and kind, the shape of its output for one photo, and its parameters.
 
-    `depth` is the number of modules that it lies in.
+    `depth` is the number of modules that contain it.
     """
 
     name: str
