@@ -50,7 +50,9 @@ console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highli
 
 
 @click.command(help=__doc__)
-@click.option("--fetch", is_flag=True, help="Download the model's weights; they replace the built-in model.")
+@click.option(
+    "--fetch", is_flag=True, help="Download the model's weights; those of the default model replace the built-in one."
+)
 def command(*, fetch: bool) -> None:
     """Print the steps of the search; the exit status is 1 if no weights serve."""
     settings = read_settings()

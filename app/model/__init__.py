@@ -51,7 +51,7 @@ class Model:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the facts that identify the model in answers, log and metrics."""
+        """Return the facts that identify the model in answers and metrics."""
         return {
             "name": self.weights.record.name,
             "weights_sha256": self.weights.sha256,

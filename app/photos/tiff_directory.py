@@ -12,7 +12,7 @@ from .refusals import too_costly
 
 # Real photos have less than a hundred.
 _MAX_ENTRIES = 1000
-# Directories that are looked at: each one's next, and those below each. A camera's raw file has about five.
+# Directories that are read: each one's next, and those below each. A camera's raw file has about five.
 _MAX_DIRECTORIES = 16
 
 # Integer types of TIFF 6.0, its supplement and BigTIFF, signed ones as libtiff reads them: type -> struct's letter.

@@ -26,7 +26,7 @@ _FILE_NAME = "model.safetensors"
 
 
 class _Features(nn.Module):
-    """A network of timm up to its last feature map."""
+    """The part of a network of timm up to its last feature map."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class _Features(nn.Module):
 
 
 class _Head(nn.Module):
-    """A network of timm after its last feature map."""
+    """The part of a network of timm after its last feature map."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
