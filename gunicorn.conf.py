@@ -129,7 +129,7 @@ def when_ready(server):
 
 
 def pre_fork(server, worker):
-    """Give the worker a slot of its own among the readiness counters, without the counts of its predecessor."""
+    """Give the worker a slot of its own on the readiness board, free of what its predecessor left."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     _readiness.forget(worker.slot)
@@ -171,7 +171,7 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Reset the readiness counters of a worker that has left, and remove its gauges."""
+    """Take a worker that has left off the readiness board, and forget what it was doing."""
     _readiness.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))
