@@ -1,4 +1,4 @@
-"""Slow clients hold no thread, each is let go when it has had its time, and a worker at rest keeps little."""
+"""Slow clients hold no thread, their connections end when their time is over, and an idle worker keeps little."""
 
 from __future__ import annotations
 
@@ -128,10 +128,10 @@ def test_stop_tells_those_who_are_too_late(run_worker: Callable[..., Running]) -
 
 
 SMALL = 1 << 20
-SMALL_HOUSE = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting_bytes": 4 * SMALL // 3 + 4}
+SMALL_LIMITS = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting_bytes": 4 * SMALL // 3 + 4}
 
 
-def test_an_event_of_a_connection_that_has_just_been_let_go_does_no_harm(run_worker: Callable[..., Running]) -> None:
+def test_event_of_a_closed_connection_does_no_harm(run_worker: Callable[..., Running]) -> None:
     server = run_worker({"worker_connections": 2})
     with server.connect() as oldest, server.connect() as other:
         for connection in (oldest, other):
@@ -148,7 +148,7 @@ def test_an_event_of_a_connection_that_has_just_been_let_go_does_no_harm(run_wor
 def test_uploads_that_are_refused_as_they_move_do_no_harm(
     run_worker: Callable[..., Running],
 ) -> None:
-    server = run_worker(**SMALL_HOUSE)
+    server = run_worker(**SMALL_LIMITS)
     with ExitStack() as stack:
         uploads = [stack.enter_context(server.connect()) for _ in range(6)]
         for connection in uploads:
@@ -175,7 +175,7 @@ def test_where_nobody_is_idle_the_slowest_makes_room_for_the_newest(run_worker: 
 
 
 def test_a_fast_upload_is_not_taken_for_the_slowest(run_worker: Callable[..., Running]) -> None:
-    server = run_worker(**SMALL_HOUSE, stall_seconds=1, min_bytes_per_second=1)
+    server = run_worker(**SMALL_LIMITS, stall_seconds=1, min_bytes_per_second=1)
     with server.connect() as slow:
         slow.sendall(POST % (SMALL, b"") + bytes(900_000))
         wait_until(lambda: server.worker.connections.held_bytes > 900_000)
@@ -202,7 +202,23 @@ def test_requests_in_a_row_wait_for_their_turn(run_worker: Callable[..., Running
         assert server.worker.connections.held_bytes < 3 * size + 5000 * len(labels)
 
 
-def test_a_reader_that_never_reads_is_let_go(run_worker: Callable[..., Running]) -> None:
+def test_client_that_closes_its_side_still_gets_all(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    labels = b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n"
+    expected = ask(server, labels + b"\r\n")[2]
+    server.worker.sockets[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with server.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(labels + b"Connection: close\r\n\r\n")
+        wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == ["reader"])
+        (conn,) = server.worker.connections.channels
+        connection.shutdown(socket.SHUT_WR)
+        wait_until(lambda: conn.has_left)
+        with connection.makefile("rb") as answer:
+            assert answer.read().endswith(expected)
+
+
+def test_reader_that_never_reads_is_ended(run_worker: Callable[..., Running]) -> None:
     server = run_worker(stall_seconds=1)
     with server.connect() as connection:
         connection.sendall(b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n" * 100)

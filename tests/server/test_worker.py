@@ -61,6 +61,8 @@ def test_client_that_asks_first_with_too_much_is_refused_unread(run_worker: Call
     [
         (POST % (9, b"Content-Length: 10\r\n"), 400),
         (POST % (9, b"Transfer-Encoding: chunked\r\n"), 400),
+        (POST % (9, b"Transfer-Encoding:\r\n"), 400),
+        (POST.replace(b"%d", b"%s") % (b"9" * 19, b""), 413),
         (POST.replace(b"%d", b"%s") % (b"9" * 5000, b""), 400),
         (POST.replace(b"/api", b"http://[/api") % (9, b""), 400),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n", 400),
