@@ -57,7 +57,7 @@ def test_a_photo_waits_for_a_key_and_goes_on_by_itself(cards: Cards) -> None:
     ("key", "said"),
     [("tt_wrong", "not valid"), ("密钥", "not valid"), ("", "not valid"), (MALLORY, "disabled")],
 )
-def test_a_key_that_does_not_serve_is_explained_and_can_be_replaced(cards: Cards, key: str, said: str) -> None:
+def test_invalid_key_is_explained_and_can_be_replaced(cards: Cards, key: str, said: str) -> None:
     enter(cards, key)
     expect(cards.page.locator("#access-error")).to_contain_text(said)
     expect(cards.page.locator("#access-key")).to_be_focused()

@@ -32,7 +32,7 @@ def visit(browser: Browser) -> Iterator[Callable[[Server], Cards]]:
         context.close()
 
 
-def test_while_the_model_loads_the_page_says_so_and_goes_on_by_itself(
+def test_page_says_that_the_model_loads_and_goes_on_by_itself(
     gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
 ) -> None:
     cards = visit(gated())
@@ -114,7 +114,7 @@ def test_what_is_left_of_a_rate_limit_counts_down(cards: Cards) -> None:
     expect_state(card, "done")
 
 
-def test_a_proxy_that_answers_with_its_own_page_is_not_taken_for_an_answer(cards: Cards) -> None:
+def test_page_of_a_proxy_is_not_taken_for_an_answer(cards: Cards) -> None:
     cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=500, body="<h1>Oops</h1>"))
     card = cards.choose("cat")
     expect(card.locator("h3")).to_have_text("Something went wrong on our side.")
@@ -190,7 +190,7 @@ def test_a_photo_that_was_cut_short_is_explained(cards: Cards, share: float) -> 
     expect(card.locator("h3")).to_have_text("The photo is damaged.")
 
 
-def test_a_photo_that_was_cut_short_in_its_first_bytes_is_explained(cards: Cards) -> None:
+def test_photo_cut_short_in_its_first_bytes_is_explained(cards: Cards) -> None:
     card = cards.choose_files(payload("cut.jpg", cards.photos["coffee"][:12]))
     expect(card.locator("h3")).to_have_text("The photo is damaged.")
 

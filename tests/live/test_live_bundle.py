@@ -94,7 +94,7 @@ def test_the_namespace_would_notice_who_tries_to_leave(without_network: list[str
     assert int(done.stdout) > 0
 
 
-def test_a_bundle_that_cannot_serve_stops_the_service_with_its_reason(tmp_path: Path) -> None:
+def test_bundle_that_cannot_serve_stops_the_service_with_reason(tmp_path: Path) -> None:
     (tmp_path / "model.tar").write_text("no bundle")
     environment = os.environ | {"TOPTHREE_BUNDLE": str(tmp_path / "model.tar"), "TOPTHREE_PORT": str(free_port())}
     done = subprocess.run(GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

@@ -121,7 +121,7 @@ def test_workers_get_free_slots_and_leave_the_board(conf: dict[str, Any]) -> Non
     assert third.slot == 0
 
 
-def test_workers_leave_what_they_share_with_the_master_out_of_collections() -> None:
+def test_workers_do_not_collect_what_the_master_shares() -> None:
     code = (
         "import gc, runpy; runpy.run_path('gunicorn.conf.py')['post_fork'](None, None); print(gc.get_freeze_count())"
     )

@@ -44,7 +44,7 @@ def test_silent_connection_is_closed_without_a_word(run_worker: Callable[..., Ru
         assert connection.recv(1) == b""
 
 
-def test_body_that_moves_fast_enough_may_take_longer_than_a_stall(run_worker: Callable[..., Running]) -> None:
+def test_body_that_moves_fast_enough_may_outlast_a_stall(run_worker: Callable[..., Running]) -> None:
     server = run_worker(stall_seconds=1, min_bytes_per_second=20)
     body = PHOTO.ljust(1000, b"\0")
     with server.connect() as connection:
@@ -162,7 +162,7 @@ def test_uploads_that_are_refused_as_they_move_do_no_harm(
         assert server.thread.is_alive()
 
 
-def test_where_nobody_is_idle_the_slowest_makes_room_for_the_newest(run_worker: Callable[..., Running]) -> None:
+def test_without_idle_connections_the_slowest_makes_room(run_worker: Callable[..., Running]) -> None:
     server = run_worker({"worker_connections": 2})
     with server.connect() as first, server.connect() as second:
         for connection in (first, second):
@@ -226,7 +226,7 @@ def test_reader_that_never_reads_is_ended(run_worker: Callable[..., Running]) ->
         wait_until(lambda: not server.worker.connections.channels)
 
 
-def test_refusals_of_the_loop_are_counted_logged_and_named_as_all_answers_are(
+def test_refusals_of_the_loop_are_counted_logged_and_named(
     run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture
 ) -> None:
     def counted() -> list[float]:
@@ -258,7 +258,7 @@ def test_of_a_request_that_was_answered_nothing_stays_in_memory(run_worker: Call
             tracemalloc.stop()
 
 
-def test_who_is_refused_early_and_sends_on_slowly_reads_the_answer(
+def test_client_refused_early_that_sends_on_reads_the_answer(
     run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = run_worker(min_bytes_per_second=1)
