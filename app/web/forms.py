@@ -50,7 +50,7 @@ class Part:
         """Return the file's bytes, where `Content-Transfer-Encoding` says base64 without it.
 
         HTTP needs no such encoding (RFC 7578, section 4.7), but some mail libraries and curl's `encoder=` write it.
-        Raises BadRequest for base64 that is none, and UnsupportedContentType for another encoding.
+        Raises BadRequest for text that is not base64, and UnsupportedContentType for another encoding.
         """
         if self.transfer_encoding in _PLAIN_ENCODINGS:
             return self.data
@@ -73,7 +73,7 @@ class _Unfinished:
 
 
 def boundary_of(content_type: str) -> bytes:
-    """Return the boundary that a Content-Type names; raises BadRequest where it names none."""
+    """Return the boundary that a Content-Type names; raises BadRequest if it names no boundary."""
     boundary = parse_options_header(content_type)[1].get("boundary")
     if not boundary:
         raise BadRequest("The Content-Type has no boundary. Let your HTTP library write that header itself.")

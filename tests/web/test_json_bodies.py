@@ -85,7 +85,7 @@ def test_hostile_body_takes_neither_memory_nor_long(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "most_bytes"),
+    ("body", "max_bytes"),
     [
         (b"{" + b'"image":"AAAA",' * (SIZE // 15) + b'"image":""}', 0),
         (b'{"image":"' + b"AAAA" * (SIZE // 4) + b'"}', SIZE * 3 // 4),
@@ -94,13 +94,13 @@ def test_hostile_body_takes_neither_memory_nor_long(name: str) -> None:
     ],
     ids=["a photo given many times", "the largest photo", "text that is not base64", "escaped base64"],
 )
-def test_no_more_is_built_than_one_photo(body: bytes, most_bytes: int) -> None:
+def test_no_more_is_built_than_one_photo(body: bytes, max_bytes: int) -> None:
     tracemalloc.start()
     with suppress(BadRequest):
         parse_photo(body)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < most_bytes + 100_000
+    assert peak < max_bytes + 100_000
 
 
 def test_bodies_are_decoded_one_at_a_time() -> None:

@@ -28,8 +28,8 @@ const MAY_PASS = [
   'request-timeout',
 ];
 const SLOW_AFTER_MS = 6000;
-const MOST_ATTEMPTS = 6;
-const MOST_PATIENCE_SECONDS = 600;
+const MAX_ATTEMPTS = 6;
+const MAX_PATIENCE_SECONDS = 600;
 
 export class Card {
   #abort = new AbortController();
@@ -203,13 +203,13 @@ export class Card {
     if (!(error instanceof Failure)) console.error(error);
     const slug = error instanceof Failure ? error.slug : 'internal-error';
     const seconds = error.retryAfterSeconds;
-    if (slug === 'gone' && this.#attempts < MOST_ATTEMPTS) this.#pause('js.paused', whenBack(), signal);
+    if (slug === 'gone' && this.#attempts < MAX_ATTEMPTS) this.#pause('js.paused', whenBack(), signal);
     else if (slug === 'model-unavailable') this.#pause('js.loading', after(seconds ?? 5), signal);
     else if (slug === 'unauthorized' || slug === 'forbidden') {
       this.#pause('js.needs_key', whenKey(slug, error.key), signal);
-    } else if (slug === 'rate-limited' && (seconds ?? 60) <= MOST_PATIENCE_SECONDS) {
+    } else if (slug === 'rate-limited' && (seconds ?? 60) <= MAX_PATIENCE_SECONDS) {
       this.#pauseFor(seconds ?? 60, signal);
-    } else if (slug === 'overloaded' && this.#attempts < MOST_ATTEMPTS) {
+    } else if (slug === 'overloaded' && this.#attempts < MAX_ATTEMPTS) {
       this.#pause('js.overloaded', after((seconds ?? 1) * this.#attempts), signal);
     } else this.#giveUp(slug === 'gone' ? 'internal-error' : slug);
   }

@@ -11,7 +11,7 @@ import { Thumbnails } from './thumbnails.js';
 const IN_FLIGHT = 3;
 const SHOWN = 3; // answers of a photo
 const MANY = 20; // so many photos at once are shown as a table
-const MOST_VERDICTS_READ = 3; // of photos at work; of more their number is read out
+const MAX_VERDICTS_READ = 3; // of photos at work; of more their number is read out
 const PROGRESS_EVERY_MS = 5000;
 
 export class Visit {
@@ -83,7 +83,7 @@ export class Visit {
   // Read out what a card says, unless so many are at work that nobody could follow.
   announceOf(card, text) {
     const atWork = this.#cards.filter(({ isSettled, state }) => !isSettled && state !== 'asking').length;
-    if (atWork < MOST_VERDICTS_READ && !this.#progressDue) announce(text);
+    if (atWork < MAX_VERDICTS_READ && !this.#progressDue) announce(text);
     else this.#announceProgress(atWork);
   }
 

@@ -5,7 +5,7 @@ import { announce, byId, say } from './dom.js';
 import { startsReady, t } from './words.js';
 
 const FIRST_PAUSE_MS = 1000;
-const LONGEST_PAUSE_MS = 10_000;
+const MAX_PAUSE_MS = 10_000;
 const PROBE_TIMEOUT_MS = 5000;
 // What a proxy says while the server behind it is away.
 const NOBODY_BEHIND = [502, 503, 504];
@@ -83,7 +83,7 @@ export function readinessKnown() {
 }
 
 async function untilAnswered(path, beforeEach) {
-  for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.5, LONGEST_PAUSE_MS)) {
+  for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.5, MAX_PAUSE_MS)) {
     if (await answers(path)) return;
     beforeEach();
     await pause(wait);
