@@ -19,11 +19,11 @@
   if (theme === 'dark' || theme === 'light') root.dataset.theme = theme;
 
   document.addEventListener('DOMContentLoaded', () => {
-    // The modules have run by now. Where they could not, the plain form works as well.
+    // The modules have run by now. If they could not, the plain form is shown again.
     if (document.querySelector('script[type=module]') && !root.dataset.alive) root.classList.remove('script');
 
     const button = document.getElementById('theme');
-    // From the system's theme to the other one, then to the same one whatever the system does, then back.
+    // From the system's theme to its opposite, then to the system's present theme as a fixed one, then back.
     const next = () => {
       const opposite = systemDark.matches ? 'light' : 'dark';
       if (!root.dataset.theme) return opposite;
@@ -42,7 +42,7 @@
       relabel();
     });
     systemDark.addEventListener('change', relabel);
-    addEventListener('languagechange', relabel); // also told by the switch
+    addEventListener('languagechange', relabel); // dispatched by the page's language switch too
     relabel();
   });
 })();

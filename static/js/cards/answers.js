@@ -35,7 +35,7 @@ export class Answers {
     this.#fillRows();
   }
 
-  // The photo can be drawn on from now on.
+  // Show heat maps from now on, since there is a picture to draw them on.
   showOnPhoto() {
     this.#filled.hasPhoto = true;
     this.#fillRows();
@@ -90,7 +90,7 @@ export class Answers {
   }
 }
 
-// Of the shorter side, what the model sees.
+// Return the share of the photo's shorter side that the model sees.
 function shareSeen({ width, height }, crop) {
   return width > height ? crop.bottom - crop.top : crop.right - crop.left;
 }

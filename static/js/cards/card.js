@@ -3,7 +3,7 @@
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
 import { build, say, show, write } from '../page/dom.js';
-import { limitBytes, percent, sentences, size, t } from '../page/words.js';
+import { hasWord, limitBytes, percent, sentences, size, t } from '../page/words.js';
 import { cutOut } from '../photos/cut.js';
 import { Failure } from '../photos/failure.js';
 import { prepare } from '../photos/prepare.js';
@@ -40,7 +40,7 @@ export class Card {
   #attempts = 0;
   #slowTimer = 0;
 
-  // `visit` has the queue, the lane, `mayBeSentWhole`, and is told by `changed`, `remove` and `announceOf`.
+  // `visit` has the queue, the lane and `mayBeSentWhole`; the card calls its `changed`, `remove` and `announceOf`.
   constructor(file, visit) {
     Object.assign(this, build('card'), { file, visit, previewUrl: null, result: null, slug: '' });
     const { parts } = this;
@@ -64,7 +64,7 @@ export class Card {
     return SETTLED.includes(this.state);
   }
 
-  // What the card says now, in a line.
+  // The card's present heading.
   get title() {
     return this.parts.title.textContent;
   }
@@ -187,7 +187,7 @@ export class Card {
     if (!this.#preview) this.visit.queue.add(() => this.#fetchPreview(signal), signal);
   }
 
-  // What the browser cannot show, the server draws; the answer is there without it.
+  // Have the server draw a photo that the browser cannot show; without the picture the answer stays.
   async #fetchPreview(signal) {
     try {
       const picture = await fetchThumbnail(this.#prepared.blob, { key: currentKey(), signal });
@@ -228,12 +228,13 @@ export class Card {
 
   #giveUp(slug) {
     this.slug = slug;
-    this.#set('failed', () => t(`problem.${slug}`), () => t(`advice.${slug}`));
-    show(this.parts.retry, MAY_PASS.includes(slug));
-    this.visit.announceOf(this, `${this.file.name}: ${sentences(`problem.${slug}`, `advice.${slug}`)}`);
+    const known = hasWord(`problem.${slug}`) ? slug : 'internal-error';
+    this.#set('failed', () => t(`problem.${known}`), () => t(`advice.${known}`));
+    show(this.parts.retry, MAY_PASS.includes(known));
+    this.visit.announceOf(this, `${this.file.name}: ${sentences(`problem.${known}`, `advice.${known}`)}`);
   }
 
-  // `title()` and `advice()` say it in the language of the moment.
+  // `title()` and `advice()` return texts in the page's present language.
   #set(state, title, advice) {
     const { parts, element } = this;
     const hadFocus = element.contains(document.activeElement);

@@ -1,4 +1,4 @@
-// What the model looked at, drawn over the photo from the grid of numbers in the answer.
+// The heat map, drawn over the photo from the grid of numbers in the answer.
 
 import { colour } from './colours.js';
 

@@ -26,7 +26,7 @@ const UPRIGHT = {
 
 const isWorker = typeof WorkerGlobalScope !== 'undefined';
 
-// Tell whether a photo is no larger than what is sent; `resized` is the short side to which the server resizes.
+// Return whether a photo is no larger than what is sent; `resized` is the short side to which the server resizes.
 export function isSmall({ width, height }, resized) {
   return Math.min(width, height) <= FACTOR * resized;
 }
@@ -72,7 +72,7 @@ export function canBeScaled(bitmap) {
   return Math.max(bitmap.width, bitmap.height) <= MAX_CANVAS_SIDE && canvasIsHonest();
 }
 
-// Tell whether what is drawn can be read again: against fingerprinting some browsers hand out noise or white instead.
+// Return whether a drawing can be read back; against fingerprinting some browsers return noise or white instead.
 function canvasIsHonest() {
   const colour = [200, 60, 20];
   const context = makeCanvas(1, 1).getContext('2d');
