@@ -22,7 +22,7 @@ STORED = "() => [localStorage, sessionStorage].flatMap((storage) => Object.value
 
 @pytest.fixture
 def server(gated: Callable[..., Server], gate: Path, tmp_path: Path) -> Server:
-    """A server that lets Alice in, and Mallory no more; its model is fake."""
+    """A server with Alice's key enabled and Mallory's disabled; its model is fake."""
     gate.touch()
     keys = [Key("alice", True, digest_of(ALICE)), Key("mallory", False, digest_of(MALLORY))]
     (tmp_path / "keys.txt").write_text("".join(f"{key.as_line()}\n" for key in keys), encoding="utf-8")

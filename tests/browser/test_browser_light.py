@@ -193,7 +193,7 @@ def test_the_short_side_is_what_the_model_needs(
 
 
 def test_colours_are_not_converted(sent: Callable[..., bytes]) -> None:
-    # A profile that swaps red and blue: who honours it sends other numbers than the server would have read.
+    # A profile that swaps red and blue: a page that applies it sends other numbers than the server would read.
     swapping = rgb_profile(primaries=[(0.15, 0.06), (0.30, 0.60), (0.64, 0.33)])
     image = Image.new("RGB", (1400, 1000), (200, 60, 20))
     data = sent(saved("PNG", image, icc_profile=swapping), "photo.png")

@@ -80,12 +80,12 @@ def test_a_bundle_serves_without_any_route(
     found = json.loads(done.stdout)
     assert found["answer"]["predictions"][0]["class_id"] in range(281, 286)
     assert (found["ready"]["workers"], found["model"]["source"], torch) == (2, "bundle", [])
-    # The kernel counts what finds no route, and each datagram of a look-up by name: nobody tried to leave.
+    # The kernel counts what finds no route, and each datagram of a look-up by name: nothing tried to leave.
     assert (found["routes"], found["no_routes"], found["datagrams"]) == ([], 0, 0)
     assert [path.name for path in cache.iterdir() if path.name != "bundles"] == []
 
 
-def test_the_namespace_would_notice_who_tries_to_leave(without_network: list[str]) -> None:
+def test_the_namespace_counts_attempts_to_leave(without_network: list[str]) -> None:
     code = (
         "import socket, contextlib\nwith contextlib.suppress(OSError): socket.create_connection(('192.0.2.1', 80))\n"
     )

@@ -35,7 +35,7 @@ class Files:
         self.write("old", "always", "before")
 
     def write(self, name: str, *keys: str) -> None:
-        """Give all classes names that begin with one, and let these keys in."""
+        """Give all classes names that begin with `name`, and write a file of these keys."""
         self.labels.write_text("".join(f"{name} {number}\n" for number in range(1000)))
         self.keys.write_text("".join(Key(key, True, digest_of(self.tokens[key])).as_line() + "\n" for key in keys))
 

@@ -179,7 +179,7 @@ def test_only_monitoring_reaches_metrics_and_nothing_goes_out() -> None:
     assert COMPOSE["networks"]["inside"]["internal"] is True
 
 
-def test_the_example_of_keys_is_a_keys_file_that_lets_nobody_in() -> None:
+def test_the_example_of_keys_enables_no_key() -> None:
     secret = MANIFESTS[EXAMPLE]
     (volume,) = [volume["secret"] for volume in POD["volumes"] if "secret" in volume]
     assert (volume["secretName"], volume["optional"]) == (secret["metadata"]["name"], True)

@@ -106,7 +106,7 @@ def test_open_address_is_warned_of(
     assert ("anyone who can reach" in caplog.text) == warned
 
 
-def test_workers_get_free_slots_and_leave_the_board(conf: dict[str, Any]) -> None:
+def test_workers_get_free_slots_and_give_them_back(conf: dict[str, Any]) -> None:
     first, second, third = (SimpleNamespace(slot=None, SIGNALS=[signal.SIGHUP, signal.SIGTERM]) for _ in range(3))
     server = SimpleNamespace(WORKERS={})
     for pid, worker in ((1, first), (2, second)):

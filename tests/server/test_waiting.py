@@ -28,7 +28,7 @@ def test_many_more_slow_clients_than_threads_delay_nobody(run_worker: Callable[.
 
 
 @pytest.mark.parametrize("sent", [b"POST /api", POST % (9999, b"") + PHOTO[:50], POST % (9999, b"")])
-def test_slow_request_is_told_so(run_worker: Callable[..., Running], sent: bytes) -> None:
+def test_slow_request_is_answered_with_a_problem(run_worker: Callable[..., Running], sent: bytes) -> None:
     with run_worker(stall_seconds=1).connect() as connection:
         connection.sendall(sent)
         status, headers, body = read_answer(connection)
@@ -39,7 +39,7 @@ def test_slow_request_is_told_so(run_worker: Callable[..., Running], sent: bytes
         assert connection.recv(1) == b""
 
 
-def test_silent_connection_is_closed_without_a_word(run_worker: Callable[..., Running]) -> None:
+def test_silent_connection_is_closed_without_an_answer(run_worker: Callable[..., Running]) -> None:
     with run_worker(stall_seconds=1).connect() as connection:
         assert connection.recv(1) == b""
 
@@ -118,7 +118,7 @@ def test_one_connection_too_many_ends_the_longest_idle(run_worker: Callable[...,
         assert oldest.recv(1) == b""
 
 
-def test_stop_tells_those_who_are_too_late(run_worker: Callable[..., Running]) -> None:
+def test_stop_answers_late_requests_with_a_problem(run_worker: Callable[..., Running]) -> None:
     server = run_worker({"graceful_timeout": 1})
     with server.connect() as connection:
         connection.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))

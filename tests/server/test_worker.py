@@ -1,4 +1,4 @@
-"""The worker over real sockets: however a request arrives, it gets the answer that it is due."""
+"""The worker over real sockets: a request gets the same answer in whatever pieces it arrives."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_unusual_framing_holds_no_thread(run_worker: Callable[..., Running], sen
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "header-too-large", "more fields"),
     ],
 )
-def test_what_is_no_proper_http_is_a_problem_like_any_other(
+def test_malformed_http_is_a_problem_like_any_other(
     run_worker: Callable[..., Running], sent: bytes, status: int, slug: str, text: str
 ) -> None:
     found, headers, body = ask(run_worker(), sent)

@@ -1,4 +1,4 @@
-"""Who may call: everyone by default; holders of keys, where there is a file of them."""
+"""Which clients may call: all by default, and those with a key if there is a file of keys."""
 
 from __future__ import annotations
 

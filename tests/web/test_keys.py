@@ -1,4 +1,4 @@
-"""Keys files: digests only, one key a line, and an error that names the line and never what it says."""
+"""Keys files: digests only, one key a line, and an error that names the line and never quotes it."""
 
 from __future__ import annotations
 

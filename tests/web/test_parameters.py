@@ -1,4 +1,4 @@
-"""The query parameters: strict, so that a misspelled one is told."""
+"""The query parameters: strict, so that a misspelled one is reported."""
 
 from __future__ import annotations
 
