@@ -19,11 +19,11 @@
   if (theme === 'dark' || theme === 'light') root.dataset.theme = theme;
 
   document.addEventListener('DOMContentLoaded', () => {
-    // The modules have run by now. If they could not, the plain form is shown again.
+    // The modules have run by now, unless they cannot; then the plain form stays.
     if (document.querySelector('script[type=module]') && !root.dataset.alive) root.classList.remove('script');
 
     const button = document.getElementById('theme');
-    // From the system's theme to its opposite, then to the system's present theme as a fixed one, then back.
+    // From the system's theme to its opposite, then to the same theme but fixed, then back.
     const next = () => {
       const opposite = systemDark.matches ? 'light' : 'dark';
       if (!root.dataset.theme) return opposite;
@@ -42,7 +42,7 @@
       relabel();
     });
     systemDark.addEventListener('change', relabel);
-    addEventListener('languagechange', relabel); // dispatched by the page's language switch too
+    addEventListener('languagechange', relabel); // the language switch dispatches it too
     relabel();
   });
 })();

@@ -31,7 +31,7 @@ _LONG_GAP = re.compile(rb"[ \t]{200}")
 # size lines may take an eighth of a body beyond what is free.
 _CHUNKED_SLICE = 8192
 _FREE_FRAMING_BYTES = 32 * 1024
-_TOO_MANY_FIELDS = "The header has more fields, or longer ones, than are read."
+_TOO_MANY_FIELDS = "The header has more fields, or longer ones, than this server takes."
 
 
 class Request(HTTPRequestParser):  # type: ignore[misc]
@@ -59,7 +59,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         elif is_head and self.body_rcv is not None:
             self._ask_gate()
         elif not self.headers_finished and self._is_no_head(len(data)):
-            self.reject(BadRequest("This is not proper HTTP: a method, an address, and lines that end in CR LF."))
+            self.reject(
+                BadRequest("This is not proper HTTP: its lines end in CR LF, and the first one begins with a method.")
+            )
         if self.refusal is not None:
             consumed += self._skip(self.refusal, len(data) - consumed)
         if self.completed:

@@ -144,7 +144,7 @@ def parse_keys(text: str, path: Path) -> KeySet:
             if key.name in by_name:
                 raise ValueError(f"the name {key.name} is there already")
             if key.digest in by_digest:
-                raise ValueError(f"this is the key of {by_digest[key.digest].name} once more")
+                raise ValueError(f"this is the key of {by_digest[key.digest].name} again")
         except ValueError as error:
             raise KeysError(f"The keys file {path}, line {number}: {error}.") from error
         by_name[key.name] = by_digest[key.digest] = key

@@ -81,7 +81,7 @@ def test_answers_and_failures_are_read_out(cards: Cards) -> None:
         cards.page.get_by_role("status").filter(has_text=re.compile(r"coffee\.jpg: This looks like: espresso, \d"))
     ).to_have_count(1)
     expect_state(cards.choose_files(payload("notes.txt", b"words")), "failed")
-    expect(cards.page.get_by_role("status").filter(has_text="not a photo topthree can read")).to_have_count(1)
+    expect(cards.page.get_by_role("status").filter(has_text="not a photo that topthree can read")).to_have_count(1)
 
 
 def test_history_is_a_strip_of_thumbnails_that_one_button_clears(cards: Cards) -> None:

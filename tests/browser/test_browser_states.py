@@ -162,8 +162,8 @@ def test_the_servers_413_is_explained(gated: Callable[..., Server], browser: Bro
 @pytest.mark.parametrize(
     ("name", "data", "title"),
     [
-        ("notes.jpg", b"These are words, not a photo.", "This file is not a photo topthree can read."),
-        ("paper.pdf", b"%PDF-1.7 and so on", "This file is not a photo topthree can read."),
+        ("notes.jpg", b"These are words, not a photo.", "This file is not a photo that topthree can read."),
+        ("paper.pdf", b"%PDF-1.7 and so on", "This file is not a photo that topthree can read."),
         ("empty.jpg", b"", "No photo found there."),
     ],
 )
@@ -180,7 +180,7 @@ def test_what_is_no_photo_is_not_even_sent(cards: Cards, name: str, data: bytes,
 def test_the_servers_415_is_explained(cards: Cards) -> None:
     refuse_as_unknown(cards)
     card = cards.choose("cat")
-    expect(card.locator("h3")).to_have_text("This file is not a photo topthree can read.")
+    expect(card.locator("h3")).to_have_text("This file is not a photo that topthree can read.")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -1,4 +1,4 @@
-// One photo from the moment it is given to its answers. A card is always in one of the states of `BUTTONS`.
+// One photo, from its file to its answers. A card is always in one of the states of `BUTTONS`.
 
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
@@ -40,7 +40,7 @@ export class Card {
   #attempts = 0;
   #slowTimer = 0;
 
-  // `visit` has the queue, the lane and `mayBeSentWhole`; the card calls its `changed`, `remove` and `announceOf`.
+  // The card uses the queue, the lane and `mayBeSentWhole` of `visit`, and calls its `changed`, `remove` and `announceOf`.
   constructor(file, visit) {
     Object.assign(this, build('card'), { file, visit, previewUrl: null, result: null, slug: '' });
     const { parts } = this;
@@ -187,7 +187,7 @@ export class Card {
     if (!this.#preview) this.visit.queue.add(() => this.#fetchPreview(signal), signal);
   }
 
-  // Have the server draw a photo that the browser cannot show; without the picture the answer stays.
+  // Have the server draw a photo that the browser cannot show.
   async #fetchPreview(signal) {
     try {
       const picture = await fetchThumbnail(this.#prepared.blob, { key: currentKey(), signal });
@@ -252,7 +252,7 @@ export class Card {
   }
 }
 
-// A button's name for screen readers: what it says, and of which photo.
+// Name a button for screen readers: its word and its photo.
 function nameAfter(button, file) {
   write(button, () => t('js.button_of', { button: button.textContent.trim() || button.title, file }), 'aria-label');
 }

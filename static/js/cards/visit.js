@@ -10,8 +10,8 @@ import { Thumbnails } from './thumbnails.js';
 
 const IN_FLIGHT = 3;
 const SHOWN = 3; // answers of a photo
-const MANY = 20; // from this number on, photos that are added at once are shown as a table
-const MAX_VERDICTS_READ = 3; // for this many photos in progress; for more their number is read out
+const MANY = 20; // photos at once open the table
+const MAX_VERDICTS_READ = 3; // at once; beyond it only the progress is read out
 const PROGRESS_EVERY_MS = 5000;
 
 export class Visit {

@@ -15,7 +15,7 @@ export function currentKey() {
   return key;
 }
 
-// Return whether a photo would be refused for lack of a key, and so need not be sent.
+// Return whether a photo would be refused for lack of a key.
 export function keyIsMissing() {
   return needsKey && !key;
 }
@@ -38,7 +38,7 @@ export function listenForKey() {
   });
 }
 
-// Return whether a key is being typed, or a complaint about the last one is shown: neither is overwritten.
+// Return whether a key is being typed or a complaint is shown, which must stay.
 function isBeingEntered() {
   const isStarted = byId('access-key').value || byId('access-error').textContent;
   return !byId('access').hidden && Boolean(isStarted);
@@ -70,8 +70,7 @@ function check(typed) {
   });
 }
 
-// Ask the server about a key before a photo is sent with it. Resolves with a function that returns the complaint, or
-// with null if the key is valid.
+// Ask the server about a key. Resolves with a function that returns the complaint, or with null if the key is valid.
 async function refusal(typed) {
   if (!TOKEN.test(typed)) return reason('unauthorized');
   try {

@@ -1,4 +1,4 @@
-// Whether the server can be reached and its model is loaded: notices of both, and promises that wait for them.
+// Whether the server can be reached and its model is loaded: notices, and promises that wait.
 
 import { url } from '../server/address.js';
 import { announce, byId, say } from './dom.js';

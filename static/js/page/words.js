@@ -1,4 +1,4 @@
-// The page's words, in its language, and the facts that the server gives its script.
+// The page's words, in its language, and facts from the server.
 
 const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
@@ -24,7 +24,7 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
-// Return whether there is such a word; a newer server may name a problem that this page does not know.
+// Return whether a word is known; a newer server may name a new problem.
 export function hasWord(key) {
   return key in language.words;
 }

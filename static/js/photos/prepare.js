@@ -87,8 +87,8 @@ async function decode(file) {
   }
 }
 
-// Browsers show a WebP as it is stored, and ignore the orientation in its metadata; the server turns it upright. So it
-// is decoded here without metadata, and turned afterwards.
+// Browsers ignore the orientation in a WebP's metadata; the server does not. So it is decoded without metadata, and
+// turned afterwards.
 async function decodeWebp(file, bytes) {
   const orientation = bytes ? webpOrientation(bytes) : 1;
   if (orientation === 1) return { bitmap: await decode(file), orientation };
