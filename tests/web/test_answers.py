@@ -221,8 +221,6 @@ def test_a_batch_without_any_answer_is_one_problem(make_settings) -> None:
 
 
 def test_a_class_without_a_chinese_name_keeps_its_own(make_settings) -> None:
-    import dataclasses
-
     labels = tuple(Label(number, None, f"bird {number}", None) for number in range(1000))
     model = dataclasses.replace(fake_model(), labels=labels)
     client = create_app(make_settings(), make_classifier(lambda: model)).test_client()
