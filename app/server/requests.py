@@ -25,6 +25,7 @@ MAX_SKIPPED_BYTES = 256 * 2**20
 # Another protocol's first bytes, such as those of TLS.
 _NO_HEAD = re.compile(rb"(?:\r\n)?[^\r!#$%&'*+\-.^_`|~0-9A-Za-z]")
 _LONE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
 # waitress's pattern of a field takes quadratic time for very many spaces.
 _LONG_GAP = re.compile(rb"[ \t]{200}")
 # waitress copies what follows a chunk once for each chunk; so that tiny chunks cost little, it gets few at a time, and
@@ -66,7 +67,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             consumed += self._skip(self.refusal, len(data) - consumed)
         if self.completed:
             self.expect_continue = False
-            self._channel.rest = data[consumed:]
+            rest = data[consumed:]
+            # waitress takes two blank lines for an empty request; many in a row would each take a round of the loop.
+            self._channel.rest = _BLANK_LINES.sub(b"", rest, count=1) if self.empty else rest
             return len(data)
         return consumed
 

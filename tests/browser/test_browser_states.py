@@ -123,6 +123,14 @@ def test_page_of_a_proxy_is_not_taken_for_an_answer(cards: Cards) -> None:
     expect_state(card, "done")
 
 
+def test_problem_that_is_new_to_the_page_is_a_failure_too(cards: Cards) -> None:
+    problem = {"type": "/problems/of-a-newer-server", "title": "New", "status": 422, "detail": "…"}
+    cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=422, json=problem))
+    card = cards.choose("cat")
+    expect(card.locator("h3")).to_have_text("Something went wrong on our side.")
+    expect_state(card, "failed")
+
+
 def test_a_photo_that_arrived_too_slowly_can_be_sent_again(cards: Cards) -> None:
     problem = {"type": "/problems/request-timeout", "title": "Request timeout", "status": 408, "detail": "…"}
     cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=408, json=problem))

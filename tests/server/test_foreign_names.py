@@ -90,8 +90,8 @@ ATTRIBUTES: Mapping[str, tuple[object, tuple[str, ...]]] = {
     "waitress's task": (task.ErrorTask, ("close_on_finish", "content_length", "status")),
     "waitress's parser": (
         parser.HTTPRequestParser,
-        ("body_bytes_received", "body_rcv", "chunked", "completed", "content_length", "error", "expect_continue")
-        + ("header_bytes_received", "header_plus", "headers_finished", "version"),
+        ("body_bytes_received", "body_rcv", "chunked", "completed", "content_length", "empty", "error")
+        + ("expect_continue", "header_bytes_received", "header_plus", "headers_finished", "version"),
     ),
     "waitress's error": (utilities.BadRequest("text"), ("body", "code")),
     "waitress's server": (server.TcpWSGIServer, ("channel_class",)),

@@ -43,6 +43,10 @@ def test_pipelined_requests_are_answered_in_order(run_worker: Callable[..., Runn
     ]
 
 
+def test_blank_lines_before_a_request_are_skipped(run_worker: Callable[..., Running]) -> None:
+    assert ask(run_worker(), b"\r\n" * 50_001 + ALIVE)[0] == 200
+
+
 def test_client_that_asks_first_is_told_to_go_on_once(run_worker: Callable[..., Running]) -> None:
     with run_worker().connect() as connection:
         connection.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
