@@ -18,7 +18,7 @@ from werkzeug.http import parse_options_header as parse_extended_header
 from ..errors import BadRequest, TooLarge, UnsupportedContentType
 
 MAX_PARTS = 1024
-# gunicorn's limit for a line of a request's header.
+# The usual limit of a header's line, as Apache and gunicorn have it.
 MAX_HEADER_LINE_BYTES = 8190
 # A file's name of 255 characters takes up to 765 bytes, and the rest of its part's header about 100.
 MAX_HEADER_BYTES = MAX_PARTS * 1024

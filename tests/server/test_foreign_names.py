@@ -1,6 +1,6 @@
-"""What is overridden and used of gunicorn, waitress and prometheus_client is there as it was read.
+"""All that is overridden or used of gunicorn, waitress and prometheus_client is there as it was read.
 
-An override whose name is gone upstream would be called no more, without any error. Each name is listed here with the
+An override whose name is gone upstream would no longer be called, without any error. Each name is listed here with the
 signature with which it was read; a bound in pyproject.toml holds back the minor versions that were not.
 """
 

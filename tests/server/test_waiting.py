@@ -208,7 +208,7 @@ def test_client_that_closes_its_side_still_gets_all(run_worker: Callable[..., Ru
     expected = ask(server, labels + b"\r\n")[2]
     server.worker.sockets[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with server.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         connection.sendall(labels + b"Connection: close\r\n\r\n")
         wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == ["reader"])
         (conn,) = server.worker.connections.channels
