@@ -125,7 +125,7 @@ def when_ready(server):
 
 
 def pre_fork(server, worker):
-    """Give the worker a slot of its own in the shared readiness, without what its predecessor left there."""
+    """Give the worker a slot of its own among the readiness counters, without the counts of its predecessor."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     _readiness.forget(worker.slot)
@@ -168,7 +168,7 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Clear the readiness, the requests in flight and the metrics of a worker that has ended."""
+    """Reset the readiness counters of a worker that has left, and remove its gauges."""
     _readiness.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))
