@@ -32,9 +32,9 @@ _files = max(_limits[0], min(_limits[1], 16_384))
 # Each worker builds its own application, named so that ps shows whose processes these are.
 wsgi_app = "app:create_app()"
 proc_name = "topthree"
-# Loopback by default: a service without keys is open to whoever can reach it.
+# Loopback by default: a service without keys is open to anyone who can reach it.
 bind = [f"{_settings.host}:{_settings.port}"]
-# What operators see can have an address of its own, which app/web/observing.py tells from the first.
+# Metrics can have an address of their own, which app/web/observing.py recognises by its port.
 bind += [_settings.metrics_address] if _settings.metrics_address else []
 
 # Threads, since inference releases the GIL and photos are decoded in processes of their own, while one process keeps
@@ -56,14 +56,10 @@ keepalive = 75
 # The heartbeat file belongs in memory: on a container's disk it can block, and the root may be read-only.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
-# Nobody uses gunicorn's control socket, and it would leave a file in the home folder.
+# Nothing here uses gunicorn's control socket, and it would leave a file in the home folder.
 control_socket_disable = True
 
-# Whether a proxy is believed is TOPTHREE_TRUSTED_PROXIES alone; gunicorn would believe any that runs on this machine.
-forwarded_allow_ips = ""
-# A file sent by the system would wait for its reader in a thread; as bytes it waits in the worker's loop.
-sendfile = False
-# Connections cost a worker little while they wait; beyond so many, the idle and the slowest go first.
+# A connection that waits costs a worker little; beyond this number, idle and slow connections are ended first.
 worker_connections = max(64, min(8_192, _files - 256))
 
 # Request lines carry at most a few query parameters.
@@ -79,7 +75,7 @@ loglevel = _settings.log_level
 
 
 def on_starting(server):
-    """Make room for the numbers of all workers, say the plan and who may call; SIGHUP replaces models, not workers."""
+    """Log the plan and which clients may call, prepare shared metrics, and have SIGHUP replace models, not workers."""
     logs.capture_stray_messages()
     if links := service_links(os.environ):
         server.log.warning(
@@ -92,7 +88,7 @@ def on_starting(server):
     server.handle_usr1 = lambda: _look_whether_to_drain(server)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _limits[1]))
     if _settings.metrics_address:
-        server.log.info("Metrics: http://%s/metrics, for whoever can reach it.", _settings.metrics_address)
+        server.log.info("Metrics: http://%s/metrics, for anyone who can reach it.", _settings.metrics_address)
         _share_metrics()
     for line in describe_plan(_plan).splitlines():
         server.log.info("Plan: %s", line)
@@ -104,7 +100,7 @@ def on_starting(server):
 
 
 def _share_metrics():
-    """Keep what all processes count in a private folder in memory, which ends with the master."""
+    """Keep the counts of all processes in a private folder in memory, which is removed when the master ends."""
     folder = tempfile.mkdtemp(prefix="topthree-metrics-", dir=worker_tmp_dir)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     metrics.share("master")
@@ -114,13 +110,13 @@ def _share_metrics():
 
 
 def _look_whether_to_drain(server):
-    """Take readiness away, or give it back, as `topthree drain` has written down."""
+    """Set whether the service is draining, as `topthree drain` has recorded."""
     _readiness.is_draining = draining = server.found_by is not None and server.found_by.is_draining
     server.log.info("Draining: not ready any more." if draining else "Ready, unless a model is missing.")
 
 
 def when_ready(server):
-    """Say where we run."""
+    """Write the file by which `topthree drain` finds this service."""
     try:
         server.found_by = publish(os.environ, _settings.host, _settings.port)
     except OSError as error:
@@ -129,11 +125,12 @@ def when_ready(server):
 
 
 def pre_fork(server, worker):
-    """Give the worker a slot of its own on the readiness board, free of what its predecessor left."""
+    """Give the worker a slot of its own among the readiness counters, without the counts of its predecessor."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     _readiness.forget(worker.slot)
-    # gunicorn would give SIGHUP its default while the worker starts, which is to end it; so it keeps the master's.
+    # While the worker starts, gunicorn would reset SIGHUP to its default, which ends the process; this keeps the
+    # master's handler.
     worker.SIGNALS = [each for each in worker.SIGNALS if each != signal.SIGHUP]
     if worker.slot in _used_slots:
         metrics.count_restart()
@@ -143,8 +140,8 @@ def pre_fork(server, worker):
 def post_fork(server, worker):
     """Count under the worker's own name, and keep its memory small.
 
-    What was there before the fork is left out of garbage collection, which writes into every object that it looks at
-    and so takes a copy of all that master and workers share.
+    Objects that were made before the fork are left out of garbage collection: it writes into every object that it
+    inspects, and so would copy the memory that master and workers share.
     """
     if _settings.metrics_address:
         metrics.share(str(worker.slot))
@@ -162,7 +159,7 @@ def post_worker_init(worker):
         found.keys.use(keys)
 
     reloader = Reloader(lambda: (found.classifier.build(), found.keys.read()), use, _reloads, worker.slot)
-    # A signal may come in the middle of anything; what it asks for is begun in the worker's loop.
+    # A signal may interrupt any code, so the reload begins in the worker's loop.
     signal.signal(signal.SIGHUP, lambda *_: worker.calls.append(reloader.follow))
     signal.siginterrupt(signal.SIGHUP, False)
     worker.calls.append(reloader.follow)  # a reload may have begun before
@@ -171,13 +168,13 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Take a worker that has left off the readiness board, and forget what it was doing."""
+    """Reset the readiness counters of a worker that has left, and remove its gauges."""
     _readiness.forget(worker.slot)
     if _settings.metrics_address:
         metrics.forget_process(str(worker.slot))
 
 
 def on_exit(server):
-    """Take away what says that we run."""
+    """Remove the file by which `topthree drain` finds this service."""
     if server.found_by is not None:
         server.found_by.remove()

@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 from chaos_bombs import attack_decoders
 from chaos_load import Fates, load, until
 from overload import photo_requests
+from promises import broken_of, verdict
 
 from app.measuring.own_server import OwnServer, own_server
 from app.settings import Settings
@@ -95,7 +96,7 @@ async def kill_workers(server: OwnServer, seconds: float) -> list[str]:
             foreign += len([port for port in fates.lost[lost_before:] if port not in own])
     print(f"kill:   {len(recoveries)} workers killed: {fates}; of the lost, {foreign} on connections of other workers")
     print(f"        both workers ready again after {min(recoveries):.1f} to {max(recoveries):.1f} s")
-    return broken(
+    return broken_of(
         {
             "a request was lost that a killed worker did not hold": foreign > 0,
             "a response was not 200": bool(fates.statuses),
@@ -120,7 +121,7 @@ async def reload(server: OwnServer, seconds: float) -> list[str]:
             took.append(await until(partial(has_logged, server, f"Reload {len(took) + 1} is ")))
     done = server.log.count(" is done: 2 workers")
     print(f"reload: {len(took)} reloads, {done} done, in {min(took):.1f} to {max(took):.1f} s: {fates}")
-    return broken({"a request was lost": bool(fates.lost or fates.statuses), "a reload failed": done != len(took)})
+    return broken_of({"a request was lost": bool(fates.lost or fates.statuses), "a reload failed": done != len(took)})
 
 
 async def attack(url: str, start: bytes, rest: bytes) -> None:
@@ -152,7 +153,7 @@ async def slow_clients(server: OwnServer, seconds: float) -> list[str]:
     await asyncio.gather(*tasks, return_exceptions=True)
     print(f"slow:   without: {without}; p99 {without.p99_ms:.0f} ms")
     print(f"        beside {ATTACKERS} slow heads and {ATTACKERS} half bodies: {beside}; p99 {beside.p99_ms:.0f} ms")
-    return broken(
+    return broken_of(
         {
             "a request was lost": bool(beside.lost or beside.statuses or without.lost or without.statuses),
             "good requests became slower": beside.p99_ms > 2 * without.p99_ms + NOISE_MS,
@@ -176,12 +177,7 @@ async def stop(settings: Settings, seconds: float) -> list[str]:
         f"stop:   {len(took)} servers stopped, in {min(took):.1f} to {max(took):.1f} s: {all_fates}; "
         f"{all_fates.refused} came later and were not accepted"
     )
-    return broken({"an accepted request was lost": bool(all_fates.lost or all_fates.statuses)})
-
-
-def broken(promises: dict[str, bool]) -> list[str]:
-    """List the broken promises."""
-    return [promise for promise, is_broken in promises.items() if is_broken]
+    return broken_of({"an accepted request was lost": bool(all_fates.lost or all_fates.statuses)})
 
 
 async def run(settings: Settings, seconds: float) -> list[str]:
@@ -203,9 +199,7 @@ def main() -> int:
     settings = Settings.from_environment(os.environ)
     settings = dataclasses.replace(settings, workers=2, result_cache_bytes=0)
     found = asyncio.run(run(settings, options.seconds))
-    for promise in found:
-        print(f"broken: {promise}")
-    return int(bool(found))
+    return verdict(found)
 
 
 if __name__ == "__main__":

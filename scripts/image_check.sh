@@ -9,7 +9,7 @@
 #   IMAGE_BUILD_OPTIONS=    more options for `buildah build`, such as --volume or --build-arg
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=$PWD/.venv/bin suite=${SUITE:-bookworm} most_megabytes=450 build_arguments=()
+bin=$PWD/.venv/bin suite=${SUITE:-bookworm} max_megabytes=450 build_arguments=()
 container=topthree-check-$$
 image=localhost/$container
 
@@ -90,7 +90,7 @@ check_contents() {
   [ -z "$unwanted" ] || fail "the image holds what it should not:"$'\n'"$unwanted"
   megabytes=$(du --summarize --one-file-system --block-size=1000000 "$root" | cut -f1)
   say "$megabytes MB unpacked, of which $(du -sx --block-size=1000000 "$root/opt/topthree" | cut -f1) MB are ours"
-  [ "$megabytes" -le "$most_megabytes" ] || fail "that is more than $most_megabytes MB."
+  [ "$megabytes" -le "$max_megabytes" ] || fail "that is more than $max_megabytes MB."
 }
 
 # Run the image as its configuration says: read-only root, tmpfs on /tmp, no capability, no network but loopback.

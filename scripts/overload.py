@@ -37,6 +37,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
+from promises import broken_of, verdict
 
 from app.measuring.own_server import own_server
 from app.settings import Settings
@@ -289,10 +290,7 @@ def report(found: Found, options: argparse.Namespace) -> int:
         "a 503 had no Retry-After": outcome.without_retry_after > 0,
         "a response was not 200, 503 or 504": bool(set(outcome.statuses) - {200, 503, 504}),
     }
-    for promise, is_broken in broken.items():
-        if is_broken:
-            print(f"broken: {promise}")
-    return int(any(broken.values()))
+    return verdict(broken_of(broken))
 
 
 if __name__ == "__main__":

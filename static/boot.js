@@ -19,11 +19,11 @@
   if (theme === 'dark' || theme === 'light') root.dataset.theme = theme;
 
   document.addEventListener('DOMContentLoaded', () => {
-    // The modules have run by now. Where they could not, the plain form works as well.
+    // The modules have run by now, unless they cannot; then the plain form stays.
     if (document.querySelector('script[type=module]') && !root.dataset.alive) root.classList.remove('script');
 
     const button = document.getElementById('theme');
-    // From the system's theme to the other one, then to the same one whatever the system does, then back.
+    // From the system's theme to its opposite, then to the same theme but fixed, then back.
     const next = () => {
       const opposite = systemDark.matches ? 'light' : 'dark';
       if (!root.dataset.theme) return opposite;
@@ -42,7 +42,7 @@
       relabel();
     });
     systemDark.addEventListener('change', relabel);
-    addEventListener('languagechange', relabel); // also told by the switch
+    addEventListener('languagechange', relabel); // the language switch dispatches it too
     relabel();
   });
 })();

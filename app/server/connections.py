@@ -1,4 +1,4 @@
-"""A worker's connections: what each waits for and for how long, how it ends, and which ends if they hold too much.
+"""A worker's connections: what each waits for, for how long, how it ends, and which one ends if they hold too much.
 
 waitress's channel reads and parses in the loop, has a thread answer from memory, and sends in the loop what the client
 does not take at once; so no client holds a thread. This one adds limits:
@@ -55,9 +55,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.parser_class = partial(Request, self)
         self.rest = b""  # what came behind a request, until that has been answered
         self.skips = 0  # how many bytes to drop
-        self.ends = self.has_left = (
-            False  # whether to end when the answer has been read; whether the client sends no more
-        )
+        self.ends = False  # whether to end when the answer has been read
+        self.has_left = False  # whether the client sends no more
         self.moved_bytes = self.held_bytes = 0
         self.wait, self.since, self.last_pace = "request", time.monotonic(), 0.0
         self.deadline = self.since + connections.settings.stall_seconds
@@ -65,7 +64,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         connections.add(self)
 
     def handle_read(self) -> None:
-        """Take what has come; a client that closes its side early is told so, unless it waits for its answer."""
+        """Read; a client that closes its side before its request is complete gets a problem."""
         try:
             data = self.socket.recv(_READ_BYTES)
         except OSError as error:
@@ -74,13 +73,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return
         if data:
             self.received(data)
-        elif self.requests:
+        elif self.requests or self.total_outbufs_len:  # the client may still read its answer
             self.has_left = True
         else:
             self.refuse(BadRequest("The request ended before it was complete."))
 
     def received(self, data: bytes) -> bool:
-        """Drop what belongs to a body that is not taken, and parse the rest; one request at a time."""
+        """Drop the bytes of a body that is not taken, and parse the others, one request at a time."""
         self.moved_bytes += len(data)
         if self.skips:
             skipped = min(self.skips, len(data))
@@ -91,7 +90,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return not (self.ends or self.rest) and bool(super().received(data))
 
     def readable(self) -> bool:
-        """Return whether to read."""
+        """Return whether the loop should read from the client."""
         return not (self.has_left or self.rest) and bool(super().readable() or self.ends)
 
     def send(self, data: bytes, do_close: bool = True) -> int:
@@ -101,7 +100,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return sent
 
     def del_channel(self, map: Any = None) -> None:
-        """Forget a connection that is being closed, and the request that has not arrived whole."""
+        """Forget a connection that is being closed, and its request if that has not arrived whole."""
         super().del_channel(map)
         self.connections.channels.pop(self, None)
         self.connections.hold(-self.held_bytes)
@@ -110,7 +109,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.request.close()
 
     def look(self) -> None:
-        """See, after anything has happened, what is held and what is waited for now."""
+        """Update, after any event, what the connection holds and what it waits for."""
         requests = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
         arrived = [each.header_bytes_received + each.body_bytes_received for each in requests]
         before, self.held_bytes = self.held_bytes, sum(arrived) + self.total_outbufs_len + len(self.rest)
@@ -151,7 +150,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.since, self.deadline, self.moved_bytes = now, now + seconds, 0
 
     def expire(self, now: float) -> None:
-        """Begin a new window if enough bytes moved in this one, and end the connection otherwise."""
+        """Begin a new window if enough bytes have moved in this one; otherwise end the connection."""
         min_bytes = self.connections.settings.min_bytes_per_second * (self.deadline - self.since)
         if self.wait in ("body", "reader", "end") and self.moved_bytes >= min_bytes:
             self._begin_window(now)
@@ -159,7 +158,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.refuse(RequestTimeout(f"The {self.wait} of the request came too slowly."))
 
     def refuse(self, problem: Problem) -> None:
-        """Answer a request that is still arriving with a problem, and end the connection; one in a thread goes on."""
+        """Answer a request that is still arriving with a problem, and end the connection.
+
+        A connection without a request is closed; a request that has a thread already goes on.
+        """
         if self.request is None and not self.requests:
             self.handle_close()
         elif not self.requests:
@@ -170,13 +172,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.service()
 
     def service(self) -> None:
-        """Answer the request that has arrived, in a thread or the loop, and have the loop look at what follows."""
+        """Answer the request that has arrived, in a thread or in the loop, and wake the loop for what follows."""
         super().service()
         self.connections.changed.append(self.file)
         self.server.pull_trigger()
 
     def end(self) -> None:
-        """End the connection when the client has read its answer; no request is taken any more."""
+        """End the connection when the client has read its answer; take no further request."""
         self.ends, self.skips, self.rest = True, self.skips or MAX_SKIPPED_BYTES, b""
 
     def check_client_disconnected(self) -> bool:
@@ -185,9 +187,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
 
 class Connections:
-    """The connections of a worker, in the order in which they began to wait for what they wait for now.
+    """The connections of a worker, ordered by when each began its present wait, the oldest first.
 
-    `changed` are the files of those that the loop must look at, `at_once` those whose answer needs no thread.
+    `changed` holds the file descriptors of those that the loop must look at, `at_once` those whose answer needs no
+    thread.
     """
 
     def __init__(self, cfg: Config, settings: Settings, gate: Gate, changed: deque[int]) -> None:
@@ -199,32 +202,32 @@ class Connections:
         self._max_held_bytes = settings.max_waiting_bytes + 2 * FRAMING_BYTES
 
     def add(self, channel: Channel) -> None:
-        """Note a connection that was accepted, and end another one if there are too many."""
+        """Add a connection that was accepted, and end another one if there are too many."""
         self.channels[channel] = None
         if len(self.channels) > self.cfg.worker_connections:
             self._make_room(channel)
 
     def hold(self, change: int) -> None:
-        """Note a change of the bytes that are held, and refuse the slowest client if they are too many."""
+        """Count a change of the bytes that are held, and refuse the slowest client if there are too many."""
         self.held_bytes += change
         if change > 0 and self.held_bytes > self._max_held_bytes and (slowest := _slowest(self.channels)):
             slowest.refuse(Overloaded("Too much is being received at once. Try again in a moment.", 1))
 
     def stop(self) -> None:
-        """Announce the end of each connection in its next answer, and keep idle ones for a moment only."""
+        """Have each connection end with its next answer, and keep idle ones only for a moment."""
         self.is_stopping = True
         for channel in self.channels:
             if channel.wait in _IDLE:
                 channel.deadline = min(channel.deadline, time.monotonic() + _STOP_SECONDS)
 
     def end(self) -> None:
-        """End all connections; clients that are still sending are told so."""
+        """End all connections; clients that are still sending get a problem."""
         for channel in list(self.channels):
             channel.refuse(Overloaded("This process is stopping. Try again in a moment.", 1))
             channel.handle_close()
 
     def _make_room(self, newest: Channel) -> None:
-        """End the connection that is idle for longest, or the slowest; never the newest, nor one in a thread."""
+        """End the connection that is idle longest, or else the slowest; never the newest, nor one in a thread."""
         others = [each for each in self.channels if not (each is newest or each.requests)]
         idle = (each for each in others if each.wait in _IDLE and each.since <= time.monotonic() - _IDLE_SECONDS)
         if victim := next(idle, None) or _slowest(others) or next(iter(others), None):
@@ -233,7 +236,7 @@ class Connections:
 
 
 def _slowest(channels: Iterable[Channel]) -> Channel | None:
-    """Return the channel with the fewest bytes per second, in this window or the one before, if any moves."""
+    """Return the channel with the fewest bytes per second, in this window or the one before; None if none moves."""
     now = time.monotonic()
     moving = {each: each.moved_bytes / (now - each.since + 1) for each in channels if each.wait in _MOVING}
     return min(moving, key=lambda each: max(each.last_pace, moving[each]), default=None)

@@ -12,7 +12,7 @@ from typing import Any
 from waitress import task
 from waitress.parser import HTTPRequestParser, ParsingError
 
-from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, InternalError, Overloaded, Problem
+from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, InternalError, Overloaded, Problem, TooLarge
 from ..telemetry.logs import RateFilter
 from ..web.gate import Head, Refusal
 from ..web.uploads import REFUSAL, RELEASE
@@ -22,19 +22,21 @@ log.addFilter(RateFilter(max_records=10, seconds=10))
 
 # How much of a body that is not taken is read and dropped, so that its sender can read the answer.
 MAX_SKIPPED_BYTES = 256 * 2**20
-# Another protocol's first bytes, as of TLS, or a line that ends in LF alone.
-_NO_HEAD = re.compile(rb"(?:\r\n)?[^\r!#$%&'*+\-.^_`|~0-9A-Za-z]|(?s:.*)(?<!\r)\n")
+# Another protocol's first bytes, such as those of TLS.
+_NO_HEAD = re.compile(rb"(?:\r\n)?[^\r!#$%&'*+\-.^_`|~0-9A-Za-z]")
+_LONE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
 # waitress's pattern of a field takes quadratic time for very many spaces.
 _LONG_GAP = re.compile(rb"[ \t]{200}")
 # waitress copies what follows a chunk once for each chunk; so that tiny chunks cost little, it gets few at a time, and
 # size lines may take an eighth of a body beyond what is free.
 _CHUNKED_SLICE = 8192
 _FREE_FRAMING_BYTES = 32 * 1024
-_TOO_MANY_FIELDS = "The header has more fields, or longer ones, than are read."
+_TOO_MANY_FIELDS = "The header has more fields, or longer ones, than this server takes."
 
 
 class Request(HTTPRequestParser):  # type: ignore[misc]
-    """waitress's parser, which asks the gate when the head has ended."""
+    """waitress's parser, which asks the gate when the head has arrived."""
 
     body_rcv: Any = None
     error: Any = None
@@ -50,20 +52,24 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         self._gate = channel.connections.gate
 
     def received(self, data: bytes) -> int:
-        """Take bytes, of which those behind this request are left to the channel; return how many they are."""
+        """Take bytes, leave those behind this request to the channel, and return how many were taken."""
         is_head = not self.headers_finished
         consumed = self._take_chunks(data) if self.chunked else int(super().received(data))
         if self.error is not None and self.refusal is None:
             self.reject(_problem_of(self.error))
         elif is_head and self.body_rcv is not None:
             self._ask_gate()
-        elif not self.headers_finished and _NO_HEAD.match(self.header_plus):
-            self.reject(BadRequest("This is not proper HTTP: a method, an address, and lines that end in CR LF."))
+        elif not self.headers_finished and self._is_no_head(len(data)):
+            self.reject(
+                BadRequest("This is not proper HTTP: its lines end in CR LF, and the first one begins with a method.")
+            )
         if self.refusal is not None:
             consumed += self._skip(self.refusal, len(data) - consumed)
         if self.completed:
             self.expect_continue = False
-            self._channel.rest = data[consumed:]
+            rest = data[consumed:]
+            # waitress takes two blank lines for an empty request; many in a row would each take a round of the loop.
+            self._channel.rest = _BLANK_LINES.sub(b"", rest, count=1) if self.empty else rest
             return len(data)
         return consumed
 
@@ -84,13 +90,15 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError("A number or the address is invalid") from None
         if self.version not in ("1.0", "1.1"):
             raise ParsingError("The version of HTTP is not 1.0 or 1.1")
-        if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
-            raise ParsingError("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0")
+        # waitress takes this field out of the headers, and takes an empty one for none.
+        has_coding = b"\r\ntransfer-encoding:" in header_plus.lower()
+        if has_coding and (not self.chunked or "CONTENT_LENGTH" in self.headers):
+            raise ParsingError("Transfer-Encoding is empty, or comes with Content-Length or HTTP/1.0")
         path = "/" + self.path.lstrip("/")
         self.head = Head(self.command, path, self.headers, None if self.chunked else self.content_length)
 
     def reject(self, problem: Problem) -> None:
-        """Have a problem answer this request, whatever has arrived of it, and end the connection."""
+        """Answer this request with a problem, although it may not have arrived whole, and end the connection."""
         if isinstance(problem, BadRequest):
             # The address is taken out of the log unless it is asked for (app/telemetry/logs.py).
             log.warning("Invalid request from ip=%s: %s", self._channel.addr[0], problem.detail)
@@ -101,6 +109,11 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         """Free what the request holds."""
         super().close()
         self.release()
+
+    def _is_no_head(self, new_bytes: int) -> bool:
+        """Return whether what has arrived cannot be the beginning of a head; only the new bytes are searched."""
+        start = len(self.header_plus) - new_bytes
+        return bool(_NO_HEAD.match(self.header_plus) or _LONE_LINE_FEED.search(self.header_plus, start))
 
     def _take_chunks(self, data: bytes) -> int:
         consumed = 0
@@ -126,7 +139,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         """Take no more of the body; return how many of the bytes that were received belong to it.
 
         Many clients send all of it before they read the answer. The connection goes on after it unless its end is far
-        away or not known, or the client waits for leave to send it.
+        away or not known, or the client waits for `100 Continue`.
         """
         self.ends |= self.chunked or self.expect_continue or self.content_length > MAX_SKIPPED_BYTES
         rest = MAX_SKIPPED_BYTES if self.ends else self.content_length
@@ -138,7 +151,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
 
 
 class _Answer(task.Task):  # type: ignore[misc]
-    """What both kinds of tasks do: count the answer, and end the connection as our channel does."""
+    """Common base of both kinds of tasks: it counts the answer, and ends the connection as our channel does."""
 
     close_on_finish = False
 
@@ -173,7 +186,7 @@ class Rejection(_Answer, task.ErrorTask):  # type: ignore[misc]
     """The answer to a request that Flask does not get."""
 
     def execute(self) -> None:
-        """Write a problem; waitress asks for that of an exception that Flask has raised without any refusal."""
+        """Write a problem: that of the refusal or, if Flask has raised an exception, that of waitress's error."""
         gate, request = self.channel.connections.gate, self.request
         answer = request.refusal.answer if request.refusal else gate.answer(_problem_of(request.error), None)
         self.status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
@@ -186,6 +199,8 @@ def _problem_of(error: Any) -> Problem:
     """Return the problem for one of waitress's errors."""
     if isinstance(error.body, Problem):
         return error.body
+    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return TooLarge("The request is larger than this address takes.")
     if error.code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
         return HeaderTooLarge(_TOO_MANY_FIELDS)
     if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -29,17 +29,17 @@ from .connections import Channel, Connections
 
 _SWEEP_SECONDS = 0.25
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-# Of waitress's limits only that of a head is used: above the overflows it would write to disk.
+# Of waitress's limits only that of a head is used; beyond an `overflow` it would write to disk.
 _UNLIMITED = (
     "channel_timeout connection_limit inbuf_overflow max_request_body_size outbuf_high_watermark outbuf_overflow"
 )
 
 
 class Threads(ThreadPoolExecutor):
-    """What waitress hands requests to; unlike with its own threads, the one that was busy last is the next."""
+    """The threads to which waitress hands requests; unlike in its own pool, the one that was busy last is the next."""
 
     def add_task(self, channel: Channel) -> None:
-        """Have the next request of a channel answered; an answer that is ready is left to the loop."""
+        """Have a thread answer the next request of a channel; the loop sends an answer that is ready."""
         if channel.requests[0].error:
             channel.connections.at_once.append(channel)
         else:
@@ -47,10 +47,10 @@ class Threads(ThreadPoolExecutor):
 
 
 class Loop(dict[int, Any]):
-    """The map of waitress's dispatchers by file descriptor, and a round over those to which something happened.
+    """The map of waitress's dispatchers by file descriptor, and a round over those that had an event.
 
     waitress's own loop asks each dispatcher in each round, which takes longer than a photo if thousands wait; this one
-    asks those in `changed`. Any thread may append to `changed`; all else is for the loop's thread.
+    asks only those in `changed`. Any thread may append to `changed`; all else is for the loop's thread.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Loop(dict[int, Any]):
         self._register(file, 0)
 
     def turn(self, seconds: float) -> None:
-        """Wait up to so many seconds for something to happen, and handle it."""
+        """Wait up to `seconds` for events, and handle them."""
         for _ in range(len(self.changed)):
             file = self.changed.popleft()
             if isinstance(self.get(file), Channel):
@@ -95,19 +95,18 @@ class Worker(base.Worker):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.heap, self.loop = IdleHeap(), Loop()
-        self.calls: deque[Callable[[], object]] = (
-            deque()
-        )  # for the loop, from signal handlers, which interrupt anything
+        # For the loop, from signal handlers, which interrupt anything.
+        self.calls: deque[Callable[[], object]] = deque()
         self._next_sweep = 0.0
 
     @classmethod
     def check_config(cls, cfg: Config, log: Any) -> None:
-        """Refuse what this worker cannot do."""
+        """Raise ConfigError for TLS, which this worker does not speak."""
         if cfg.is_ssl:
-            raise ConfigError("This worker speaks no TLS; put a proxy in front.")
+            raise ConfigError("This worker does not speak TLS; put a proxy in front.")
 
     def run(self) -> None:
-        """Serve until told to stop, then answer what is in flight."""
+        """Serve until a signal says to stop, then answer the requests in flight."""
         self.connections = Connections(self.cfg, service_of(self.wsgi).settings, Gate(self.wsgi), self.loop.changed)
         threads = Threads(self.cfg.threads)
         servers = [self._open(listener, threads) for listener in self.sockets]
@@ -144,7 +143,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         return server
 
     def _close(self, server: Any) -> None:
-        """Take what the system has accepted for this worker, and no more."""
+        """Take the connections that the system has accepted for this worker already, and no others."""
         count = -1
         while count != len(self.loop):
             count = len(self.loop)

@@ -51,7 +51,7 @@ def require_form_key() -> None:
 
 
 def announce(settings: Settings) -> None:
-    """Log, once for all processes, who may use the service; raises KeysError if the file of keys cannot be used."""
+    """Log once, for all processes, which clients may use the service; raises KeysError for an unusable file."""
     path = settings.api_keys_file
     if path is not None:
         keys = read_keys(path).keys

@@ -50,7 +50,7 @@ class Assets:
         self.digest = digest.hexdigest()[:16]
 
     def path(self, name: str) -> str:
-        """Return a file's path below the mount point; KeyError for a file that does not exist."""
+        """Return a file's path below the mount point; raises KeyError for a file that does not exist."""
         if name not in self._assets:
             raise KeyError(name)
         return f"static/{self.digest}/{name}"

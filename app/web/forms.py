@@ -18,7 +18,7 @@ from werkzeug.http import parse_options_header as parse_extended_header
 from ..errors import BadRequest, TooLarge, UnsupportedContentType
 
 MAX_PARTS = 1024
-# gunicorn's limit for a line of a request's header.
+# The usual limit of a header's line, as Apache and gunicorn have it.
 MAX_HEADER_LINE_BYTES = 8190
 # A file's name of 255 characters takes up to 765 bytes, and the rest of its part's header about 100.
 MAX_HEADER_BYTES = MAX_PARTS * 1024
@@ -50,7 +50,7 @@ class Part:
         """Return the file's bytes, where `Content-Transfer-Encoding` says base64 without it.
 
         HTTP needs no such encoding (RFC 7578, section 4.7), but some mail libraries and curl's `encoder=` write it.
-        Raises BadRequest for base64 that is none, and UnsupportedContentType for another encoding.
+        Raises BadRequest for text that is not base64, and UnsupportedContentType for another encoding.
         """
         if self.transfer_encoding in _PLAIN_ENCODINGS:
             return self.data
@@ -73,7 +73,7 @@ class _Unfinished:
 
 
 def boundary_of(content_type: str) -> bytes:
-    """Return the boundary that a Content-Type names; raises BadRequest where it names none."""
+    """Return the boundary that a Content-Type names; raises BadRequest if it names no boundary."""
     boundary = parse_options_header(content_type)[1].get("boundary")
     if not boundary:
         raise BadRequest("The Content-Type has no boundary. Let your HTTP library write that header itself.")

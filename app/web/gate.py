@@ -117,7 +117,10 @@ class Gate:
         return limit.problem(self._settings) if (size or 0) > limit.body_bytes(self._settings) else None
 
     def _without_key(self, head: Head) -> Problem | None:
-        """Ask for the key of a large body; that of a form may be a field, except in chunks: no browser sends them."""
+        """Require the key of a large body in its header; a form may hold it as a field, unless it comes in chunks.
+
+        No browser sends a form in chunks.
+        """
         is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
         may_have_it_inside = not head.path.startswith(API_PREFIX) and head.body_bytes is not None
         if not (is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:

@@ -94,7 +94,7 @@ class KeyRing:
         return KeySet() if self._path is None else read_keys(self._path)
 
     def use(self, keys: KeySet) -> None:
-        """Accept these keys, and no others, from the next request on."""
+        """Use these keys, and no others, from the next request on."""
         self._keys = keys
 
 
@@ -104,7 +104,7 @@ def new_token() -> str:
 
 
 def digest_of(token: str) -> bytes:
-    """Return a key's SHA-256, the only thing that is stored of it."""
+    """Return a key's SHA-256; nothing else of a key is stored."""
     return hashlib.sha256(token.encode("ascii")).digest()
 
 
@@ -144,7 +144,7 @@ def parse_keys(text: str, path: Path) -> KeySet:
             if key.name in by_name:
                 raise ValueError(f"the name {key.name} is there already")
             if key.digest in by_digest:
-                raise ValueError(f"this is the key of {by_digest[key.digest].name} once more")
+                raise ValueError(f"this is the key of {by_digest[key.digest].name} again")
         except ValueError as error:
             raise KeysError(f"The keys file {path}, line {number}: {error}.") from error
         by_name[key.name] = by_digest[key.digest] = key

@@ -26,8 +26,8 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One language: what its file says.
 
     `label` is the language's name in the switch, and `tag` its tag for browsers (RFC 5646). `names` are the members
-    that name a class, in the order in which a reader wants them. `space` stands between two sentences, and
-    `alternatives` are what separates all but the last of several names, and the last.
+    that name a class, the reader's first. `space` stands between two sentences. `alternatives` stand between several
+    names, the second of them before the last name.
     """
 
     label: str

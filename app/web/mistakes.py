@@ -22,8 +22,8 @@ _GZIP = b"\x1f\x8b"
 _REPLACED = "\ufffd".encode()
 _MIN_REPLACED = 3
 _MAX_NAME_BYTES = 300
-# So many random bytes hold neither line feed nor carriage return with a probability of (254 / 256) ** 2048, one in ten
-# million.
+# This many random bytes hold neither line feed nor carriage return with a probability of (254 / 256) ** 2048, one in
+# ten million.
 _MIN_PHOTO_BYTES = 2048
 # A PNG without its line ends, or with other ones, against which its signature is made; and a JPEG without the zero
 # bytes in its first segment. No whole photo begins so.

@@ -68,7 +68,7 @@ def _clear_context() -> None:
 
 
 def _route() -> str:
-    """Return the rule that matched the current request; never its path, of which there are endlessly many."""
+    """Return the rule that matched the current request, not its path, since metrics must have few names."""
     return flask.request.url_rule.rule if flask.request.url_rule else UNMATCHED
 
 

@@ -14,9 +14,11 @@ from msgspec import Struct
 
 from .. import errors
 from ..errors import PROBLEMS, Problem
+from ..photos.protocol import MAX_THUMBNAIL_SIDE
 from ..settings import Settings
 from ..version import __version__
 from . import schemas
+from .api import MIN_THUMBNAIL_SIDE, THUMBNAIL_SIDE
 from .operations import BINARY, Operation, operation, operations_of
 from .parameters import NAMES
 from .rendering import remember_language, render_page
@@ -54,7 +56,12 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         "The class to draw; by default the most likely one. The largest is the model's last class.",
     ),
     "side": (
-        {"type": "integer", "minimum": 16, "maximum": 1024, "default": 640},
+        {
+            "type": "integer",
+            "minimum": MIN_THUMBNAIL_SIDE,
+            "maximum": MAX_THUMBNAIL_SIDE,
+            "default": THUMBNAIL_SIDE,
+        },
         "The longest side in pixels; a photo is never enlarged.",
     ),
 }

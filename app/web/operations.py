@@ -35,7 +35,7 @@ class Operation:
     needs_key: bool = True
 
     def __call__(self, view: View) -> View:
-        """Declare this of a view."""
+        """Declare this operation for a view."""
         setattr(view, _ATTRIBUTE, self)
         return view
 
@@ -44,7 +44,7 @@ operation = Operation
 
 
 def operation_of(view: Callable[..., Any] | None) -> Operation | None:
-    """Return what is declared of a view, or None."""
+    """Return the operation that is declared for a view, or None."""
     found: Operation | None = getattr(view, _ATTRIBUTE, None)
     return found
 

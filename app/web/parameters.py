@@ -71,7 +71,7 @@ def flag_parameter(name: str) -> bool:
 
 
 def _list(known: tuple[str, ...]) -> str:
-    return f"There are: {', '.join(known)}." if known else "This address takes none."
+    return f"The parameters are: {', '.join(known)}." if known else "This address takes none."
 
 
 def _fraction_parameter(name: str) -> float:

@@ -83,7 +83,7 @@ def _as_problem(error: HTTPException) -> Problem:
     if error.code == 413:
         return TooLarge("The request is larger than this address takes.")
     if isinstance(error, ClientDisconnected):
-        return BadRequest("The body broke off, or its chunks are malformed or very many and tiny.")
+        return BadRequest("The body ended early, or its chunks are malformed or too small.")
     if error.code is not None and error.code < 500:
         return BadRequest((error.description or "The request is malformed").rstrip(".") + ".")
     log.error("%s %s failed.", method, path, exc_info=getattr(error, "original_exception", None) or error)

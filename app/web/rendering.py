@@ -62,7 +62,7 @@ def reader_language() -> str:
 
 
 def remember_language() -> flask.Response | None:
-    """Store the language of `?lang=` in a cookie and redirect back to the page; return None if none is asked for."""
+    """Store the language of `?lang=` in a cookie and redirect back; return None if it names no language."""
     code = flask.request.args.get("lang")
     if code is None or code not in service().languages:
         return None

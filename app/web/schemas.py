@@ -1,6 +1,6 @@
 """The JSON documents of `/api/v1` and the probes, one struct each: it is what is encoded and what OpenAPI shows.
 
-Members come in the order of the fields, those that are UNSET are left out. Within v1 fields are only ever added.
+Members come in the order of the fields; those that are UNSET are left out. Within v1 fields are only ever added.
 """
 
 from __future__ import annotations

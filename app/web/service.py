@@ -54,8 +54,8 @@ class RequestState:
     """What is known of one request.
 
     `caller` is the name of its API key, if it has a valid one. `form` is a form that was read for its key, and not yet
-    for its photo. `admitted_bytes` is None until the request is admitted. What `at_end` holds is called when the
-    request ends, its last byte included.
+    for its photo. `admitted_bytes` is None until the request is admitted. The functions in `at_end` are called when
+    the request has ended, its last byte included.
     """
 
     id: str

@@ -36,8 +36,8 @@ JSON = "application/json"
 FORM = "multipart/form-data"
 # Browsers on Windows send the second.
 ZIP = ("application/zip", "application/x-zip-compressed")
-# The server's words in a request's WSGI environment: why it has not taken the body, how to free the body's place, and,
-# of waitress, whether the client has disconnected.
+# Names in a request's WSGI environment: why the server has not taken the body, a function that frees the body's place,
+# and waitress's function that returns whether the client has disconnected.
 REFUSAL = "topthree.refusal"
 RELEASE = "topthree.release"
 DISCONNECTED = "waitress.client_disconnected"
@@ -45,7 +45,7 @@ DISCONNECTED = "waitress.client_disconnected"
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """How large a body a route takes: the setting that says it, whether it may be base64, and what to do beyond it."""
+    """How large a body a route takes: the name of its setting, whether it may be base64, and advice beyond it."""
 
     setting: str
     may_be_base64: bool
@@ -65,7 +65,7 @@ class BodyLimit:
         return size
 
 
-# By what an operation takes, and of the page's form.
+# The limits by what an operation takes, and the limit of the page's form.
 BODY_LIMITS = {
     "photo": BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER),
     "photos": BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER),

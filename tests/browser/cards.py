@@ -107,16 +107,16 @@ class Held(list[Route]):
         self._page = page
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many are held."""
+        """Wait until `count` requests are held."""
         deadline = time.monotonic() + 10
         while len(self) < count and time.monotonic() < deadline:
-            self._page.wait_for_timeout(20)  # lets the driver tell of more
+            self._page.wait_for_timeout(20)  # in which the driver reports more
         assert len(self) == count
 
 
 @contextmanager
 def held_requests(page: Page, address: str | re.Pattern[str] = "**/api/v1/predict*") -> Iterator[Held]:
-    """Keep all predictions, or other requests, on their way until the block ends or the test lets one go on."""
+    """Keep all predictions, or other requests, on their way until the block ends or the test continues one."""
     held = Held(page)
     is_open = False
 

@@ -23,7 +23,7 @@ from app.web.keys import Key, digest_of
 
 FOLDER = ROOT / "docs" / "screens"
 SIZES = {"phone": (360, 740), "desktop": (1280, 800)}
-LARGEST_BYTES = 150 * 1024
+MAX_BYTES = 150 * 1024
 SCROLL_TO = """(element) => {
   scrollTo({ top: element.getBoundingClientRect().top + scrollY - 12, behavior: 'instant' });
 }"""
@@ -131,8 +131,8 @@ def save(page: Page, name: str) -> None:
     with Image.open(io.BytesIO(page.screenshot(animations="disabled"))) as image:
         image.convert("RGB").save(FOLDER / f"{name}.webp", quality=86, method=6)
     size = (FOLDER / f"{name}.webp").stat().st_size
-    if size > LARGEST_BYTES:
-        raise SystemExit(f"{name}.webp has {size} bytes; the most is {LARGEST_BYTES}.")
+    if size > MAX_BYTES:
+        raise SystemExit(f"{name}.webp has {size} bytes; the most is {MAX_BYTES}.")
 
 
 def take(browser: Browser, server: Server, state: Callable[[Cards], None], options: dict[str, str]) -> None:

@@ -81,7 +81,7 @@ def test_answers_and_failures_are_read_out(cards: Cards) -> None:
         cards.page.get_by_role("status").filter(has_text=re.compile(r"coffee\.jpg: This looks like: espresso, \d"))
     ).to_have_count(1)
     expect_state(cards.choose_files(payload("notes.txt", b"words")), "failed")
-    expect(cards.page.get_by_role("status").filter(has_text="not a photo topthree can read")).to_have_count(1)
+    expect(cards.page.get_by_role("status").filter(has_text="not a photo that topthree can read")).to_have_count(1)
 
 
 def test_history_is_a_strip_of_thumbnails_that_one_button_clears(cards: Cards) -> None:
@@ -94,7 +94,7 @@ def test_history_is_a_strip_of_thumbnails_that_one_button_clears(cards: Cards) -
     assert cards.page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
 
 
-def test_who_goes_back_from_another_page_finds_the_visit_as_it_was(
+def test_going_back_from_another_page_restores_the_visit(
     playwright: Playwright, server: Server, real_photos: dict[str, bytes]
 ) -> None:
     # Browsers keep a page that is left, unless it forbids that; Playwright turns it off.
@@ -127,7 +127,7 @@ COUNT_ADDRESSES = """() => {
 }"""
 
 
-def test_cleared_photos_leave_no_memory_behind_not_even_those_just_made_ready(cards: Cards) -> None:
+def test_cleared_photos_leave_no_memory_even_if_just_prepared(cards: Cards) -> None:
     page = cards.page
     page.evaluate(COUNT_ADDRESSES)
     expect_state(cards.choose("cat"), "done")
@@ -190,7 +190,7 @@ def test_a_thumbnail_without_a_picture_says_why(cards: Cards) -> None:
     expect(cards.page.get_by_role("button", name="notes.txt: Failed")).to_be_visible()
 
 
-def test_with_colours_of_the_systems_choosing_a_pressed_eye_looks_pressed(page: Page, cards: Cards) -> None:
+def test_in_forced_colours_a_pressed_eye_looks_pressed(page: Page, cards: Cards) -> None:
     page.emulate_media(forced_colors="active")
     expect_state(cards.choose("coffee"), "done")
     cards.all.first.locator(".eye").first.click()

@@ -56,7 +56,7 @@ def test_text_that_is_dragged_raises_no_veil(cards: Cards) -> None:
     ("address", "said"),
     [("https://example.com/", "No photo found there"), ("file:///home/me/cat.jpg", "Use the button “Choose a photo”")],
 )
-def test_what_is_dropped_without_a_file_is_answered_with_a_sentence(cards: Cards, address: str, said: str) -> None:
+def test_drop_without_a_file_is_answered_with_a_sentence(cards: Cards, address: str, said: str) -> None:
     cards.page.evaluate("scrollTo({ top: 9999, behavior: 'instant' })")
     cards.drop(texts={"text/uri-list": address})
     expect(cards.page.locator("#message")).to_contain_text(said)
@@ -148,7 +148,7 @@ def test_a_sample_is_one_tap_away(cards: Cards, name: str, answer: str) -> None:
     expect(cards.all.first.locator(".name").first).to_contain_text(answer)
 
 
-def test_a_sample_that_is_not_to_be_had_says_so_and_can_be_tried_again(page: Page, cards: Cards) -> None:
+def test_sample_that_cannot_be_fetched_can_be_tried_again(page: Page, cards: Cards) -> None:
     page.route("**/coffee.webp", lambda route: route.fulfill(status=404))
     page.locator("[data-name='coffee.webp']").click()
     expect(page.locator("#message")).to_contain_text("Something went wrong on our side.")
@@ -162,7 +162,7 @@ def test_the_samples_are_credited(page: Page) -> None:
     expect(page.locator("footer")).to_contain_text("Stéfan van der Walt")
 
 
-def test_several_photos_become_cards_in_their_order_the_newest_on_top(cards: Cards) -> None:
+def test_several_photos_become_cards_in_order_newest_on_top(cards: Cards) -> None:
     cards.choose("rocket")
     cards.choose("cat", "coffee")
     assert cards.names() == ["cat.jpg", "coffee.jpg", "rocket.jpg"]

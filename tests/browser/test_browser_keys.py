@@ -22,7 +22,7 @@ STORED = "() => [localStorage, sessionStorage].flatMap((storage) => Object.value
 
 @pytest.fixture
 def server(gated: Callable[..., Server], gate: Path, tmp_path: Path) -> Server:
-    """A server that lets Alice in, and Mallory no more; its model is fake."""
+    """A server with Alice's key enabled and Mallory's disabled; its model is fake."""
     gate.touch()
     keys = [Key("alice", True, digest_of(ALICE)), Key("mallory", False, digest_of(MALLORY))]
     (tmp_path / "keys.txt").write_text("".join(f"{key.as_line()}\n" for key in keys), encoding="utf-8")
@@ -57,7 +57,7 @@ def test_a_photo_waits_for_a_key_and_goes_on_by_itself(cards: Cards) -> None:
     ("key", "said"),
     [("tt_wrong", "not valid"), ("密钥", "not valid"), ("", "not valid"), (MALLORY, "disabled")],
 )
-def test_a_key_that_does_not_serve_is_explained_and_can_be_replaced(cards: Cards, key: str, said: str) -> None:
+def test_invalid_key_is_explained_and_can_be_replaced(cards: Cards, key: str, said: str) -> None:
     enter(cards, key)
     expect(cards.page.locator("#access-error")).to_contain_text(said)
     expect(cards.page.locator("#access-key")).to_be_focused()

@@ -46,7 +46,7 @@ def visit(browser: Browser, server: Server, real_photos: dict[str, bytes]) -> It
 
 
 @pytest.mark.parametrize("show", [state for state in STATES if state is not show_offline])
-def test_a_page_that_was_switched_is_one_that_was_opened_in_that_language(
+def test_switched_page_equals_one_opened_in_that_language(
     visit: Callable[[str], Cards], show: Callable[[Cards], None]
 ) -> None:
     switched, opened = visit("en-GB"), visit("zh-CN")
@@ -133,7 +133,7 @@ def test_what_is_focused_unfolded_and_in_view_stays_so(cards: Cards) -> None:
     assert page.evaluate(TOP_OF_CARD) == pytest.approx(top, abs=2)
 
 
-def test_a_button_that_says_something_for_a_moment_returns_to_its_word(cards: Cards) -> None:
+def test_button_with_a_passing_message_returns_to_its_word(cards: Cards) -> None:
     show_answers(cards)
     button = cards.all.first.locator("[data-part=copyJson]")
     button.click()

@@ -168,9 +168,7 @@ READ_WHITE = """() => {
 }"""
 
 
-def test_where_a_canvas_cannot_be_read_a_large_photo_is_sent_in_its_size(
-    cards: Cards, sent: Callable[..., bytes]
-) -> None:
+def test_without_readable_canvas_a_large_photo_keeps_its_size(cards: Cards, sent: Callable[..., bytes]) -> None:
     cards.page.evaluate(READ_WHITE)
     original = saved("JPEG", two_halves(1600, 1200), exif=exif())
     data = sent(original)
@@ -179,7 +177,7 @@ def test_where_a_canvas_cannot_be_read_a_large_photo_is_sent_in_its_size(
     expect(cards.all.first.get_by_role("img", name="Your photo photo.jpg")).to_be_visible()
 
 
-def test_where_a_canvas_cannot_be_read_other_kinds_are_asked_about(cards: Cards) -> None:
+def test_without_readable_canvas_other_kinds_need_consent(cards: Cards) -> None:
     cards.page.evaluate(READ_WHITE)
     expect_state(cards.choose_files(payload("photo.bmp", saved("BMP"), "image/bmp")), "asking")
 
@@ -195,7 +193,7 @@ def test_the_short_side_is_what_the_model_needs(
 
 
 def test_colours_are_not_converted(sent: Callable[..., bytes]) -> None:
-    # A profile that swaps red and blue: who honours it sends other numbers than the server would have read.
+    # A profile that swaps red and blue: a page that applies it sends other numbers than the server would read.
     swapping = rgb_profile(primaries=[(0.15, 0.06), (0.30, 0.60), (0.64, 0.33)])
     image = Image.new("RGB", (1400, 1000), (200, 60, 20))
     data = sent(saved("PNG", image, icc_profile=swapping), "photo.png")
@@ -208,7 +206,7 @@ def test_what_is_transparent_becomes_white_as_on_the_server(sent: Callable[..., 
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "AVIF"])
-def test_other_kinds_that_the_browser_can_read_are_sent_as_pixels_alone(sent: Callable[..., bytes], kind: str) -> None:
+def test_other_kinds_the_browser_reads_are_sent_as_pixels(sent: Callable[..., bytes], kind: str) -> None:
     original = saved(kind)
     data = sent(original, f"photo.{kind.lower()}")
     assert data[8:12] == b"WEBP"
@@ -223,7 +221,7 @@ def test_details_name_the_original_and_what_was_sent(cards: Cards) -> None:
     expect(card.locator("[data-part=sent]")).to_contain_text("682 × 512 pixels")
 
 
-def test_details_of_a_photo_that_only_the_server_can_read_name_its_size(cards: Cards) -> None:
+def test_details_of_a_photo_only_the_server_reads_name_its_size(cards: Cards) -> None:
     cards.page.evaluate("() => { window.createImageBitmap = () => Promise.reject(new DOMException('No')); }")
     card = cards.choose_files(payload("photo.jpg", saved("JPEG")))
     expect_state(card, "done")
@@ -236,7 +234,7 @@ def tiff() -> bytes:
     return saved("TIFF", compression="tiff_lzw")
 
 
-def test_what_the_browser_cannot_read_is_asked_about_before_it_is_sent(cards: Cards, tiff: bytes) -> None:
+def test_photo_the_browser_cannot_read_needs_consent(cards: Cards, tiff: bytes) -> None:
     requests: list[str] = []
     cards.page.on("request", lambda request: requests.append(request.url))
     card = cards.choose_files(payload("scan.tiff", tiff, "image/tiff"))

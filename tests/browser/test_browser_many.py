@@ -92,7 +92,7 @@ def test_one_consent_covers_all_that_the_browser_cannot_shrink(cards: Cards) -> 
     expect(cards.page.locator("[data-state=done]")).to_have_count(3)
 
 
-def test_what_only_the_server_can_read_has_a_picture_and_a_heat_map(cards: Cards) -> None:
+def test_photo_only_the_server_reads_has_picture_and_heat_map(cards: Cards) -> None:
     card = cards.choose_files(payload("a.heic", HEIC, "image/heic"))
     expect(card.get_by_text("This browser cannot show this photo.")).to_be_hidden()
     card.get_by_role("button", name="Send the original file").click()
@@ -107,7 +107,7 @@ def test_of_many_photos_their_number_is_read_out(cards: Cards) -> None:
     expect(cards.page.locator("#live")).to_have_text("6 of 6 done.")
 
 
-def test_a_small_photo_and_its_answers_are_seen_together_on_a_phone_on_its_side(cards: Cards) -> None:
+def test_small_photo_and_answers_fit_a_phone_in_landscape(cards: Cards) -> None:
     cards.page.set_viewport_size({"width": 667, "height": 375})
     card = cards.choose("cat")
     expect_state(card, "done")

@@ -31,7 +31,7 @@ def test_the_form_works_where_the_script_does_not_arrive(browser: Browser, serve
         page.goto("./")
         page.locator("#file").set_input_files([payload("notes.jpg", b"These are words.")])
         page.get_by_role("button", name="Classify").click()
-        expect(page.get_by_role("heading", level=1)).to_have_text("This file is not a photo topthree can read.")
+        expect(page.get_by_role("heading", level=1)).to_have_text("This file is not a photo that topthree can read.")
 
 
 def test_the_form_works(plain: Page, real_photos: dict[str, bytes]) -> None:
@@ -54,5 +54,5 @@ def test_the_language_switch_works(plain: Page) -> None:
 def test_a_bad_file_is_explained(plain: Page) -> None:
     plain.locator("#file").set_input_files([payload("notes.jpg", b"These are words.")])
     plain.get_by_role("button", name="Classify").click()
-    expect(plain.get_by_role("heading", level=1)).to_have_text("This file is not a photo topthree can read.")
+    expect(plain.get_by_role("heading", level=1)).to_have_text("This file is not a photo that topthree can read.")
     expect(plain.locator("#file")).to_be_visible()

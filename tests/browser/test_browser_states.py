@@ -32,7 +32,7 @@ def visit(browser: Browser) -> Iterator[Callable[[Server], Cards]]:
         context.close()
 
 
-def test_while_the_model_loads_the_page_says_so_and_goes_on_by_itself(
+def test_page_says_that_the_model_loads_and_goes_on_by_itself(
     gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
 ) -> None:
     cards = visit(gated())
@@ -114,13 +114,21 @@ def test_what_is_left_of_a_rate_limit_counts_down(cards: Cards) -> None:
     expect_state(card, "done")
 
 
-def test_a_proxy_that_answers_with_its_own_page_is_not_taken_for_an_answer(cards: Cards) -> None:
+def test_page_of_a_proxy_is_not_taken_for_an_answer(cards: Cards) -> None:
     cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=500, body="<h1>Oops</h1>"))
     card = cards.choose("cat")
     expect(card.locator("h3")).to_have_text("Something went wrong on our side.")
     cards.page.unroute("**/api/v1/predict*")
     card.get_by_role("button", name="Try again").click()
     expect_state(card, "done")
+
+
+def test_problem_that_is_new_to_the_page_is_a_failure_too(cards: Cards) -> None:
+    problem = {"type": "/problems/of-a-newer-server", "title": "New", "status": 422, "detail": "…"}
+    cards.page.route("**/api/v1/predict*", lambda route: route.fulfill(status=422, json=problem))
+    card = cards.choose("cat")
+    expect(card.locator("h3")).to_have_text("Something went wrong on our side.")
+    expect_state(card, "failed")
 
 
 def test_a_photo_that_arrived_too_slowly_can_be_sent_again(cards: Cards) -> None:
@@ -162,8 +170,8 @@ def test_the_servers_413_is_explained(gated: Callable[..., Server], browser: Bro
 @pytest.mark.parametrize(
     ("name", "data", "title"),
     [
-        ("notes.jpg", b"These are words, not a photo.", "This file is not a photo topthree can read."),
-        ("paper.pdf", b"%PDF-1.7 and so on", "This file is not a photo topthree can read."),
+        ("notes.jpg", b"These are words, not a photo.", "This file is not a photo that topthree can read."),
+        ("paper.pdf", b"%PDF-1.7 and so on", "This file is not a photo that topthree can read."),
         ("empty.jpg", b"", "No photo found there."),
     ],
 )
@@ -180,7 +188,7 @@ def test_what_is_no_photo_is_not_even_sent(cards: Cards, name: str, data: bytes,
 def test_the_servers_415_is_explained(cards: Cards) -> None:
     refuse_as_unknown(cards)
     card = cards.choose("cat")
-    expect(card.locator("h3")).to_have_text("This file is not a photo topthree can read.")
+    expect(card.locator("h3")).to_have_text("This file is not a photo that topthree can read.")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -190,7 +198,7 @@ def test_a_photo_that_was_cut_short_is_explained(cards: Cards, share: float) -> 
     expect(card.locator("h3")).to_have_text("The photo is damaged.")
 
 
-def test_a_photo_that_was_cut_short_in_its_first_bytes_is_explained(cards: Cards) -> None:
+def test_photo_cut_short_in_its_first_bytes_is_explained(cards: Cards) -> None:
     card = cards.choose_files(payload("cut.jpg", cards.photos["coffee"][:12]))
     expect(card.locator("h3")).to_have_text("The photo is damaged.")
 

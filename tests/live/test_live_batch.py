@@ -1,4 +1,4 @@
-"""Batches line by line, over the real server: each answer as soon as it is there, and none for who has left."""
+"""Batches line by line, over the real server: each answer when it is ready, and no work for a client that has left."""
 
 from __future__ import annotations
 

@@ -80,12 +80,12 @@ def test_a_bundle_serves_without_any_route(
     found = json.loads(done.stdout)
     assert found["answer"]["predictions"][0]["class_id"] in range(281, 286)
     assert (found["ready"]["workers"], found["model"]["source"], torch) == (2, "bundle", [])
-    # The kernel counts what finds no route, and each datagram of a look-up by name: nobody tried to leave.
+    # The kernel counts what finds no route, and each datagram of a look-up by name: nothing tried to leave.
     assert (found["routes"], found["no_routes"], found["datagrams"]) == ([], 0, 0)
     assert [path.name for path in cache.iterdir() if path.name != "bundles"] == []
 
 
-def test_the_namespace_would_notice_who_tries_to_leave(without_network: list[str]) -> None:
+def test_the_namespace_counts_attempts_to_leave(without_network: list[str]) -> None:
     code = (
         "import socket, contextlib\nwith contextlib.suppress(OSError): socket.create_connection(('192.0.2.1', 80))\n"
     )
@@ -94,7 +94,7 @@ def test_the_namespace_would_notice_who_tries_to_leave(without_network: list[str
     assert int(done.stdout) > 0
 
 
-def test_a_bundle_that_cannot_serve_stops_the_service_with_its_reason(tmp_path: Path) -> None:
+def test_bundle_that_cannot_serve_stops_the_service_with_reason(tmp_path: Path) -> None:
     (tmp_path / "model.tar").write_text("no bundle")
     environment = os.environ | {"TOPTHREE_BUNDLE": str(tmp_path / "model.tar"), "TOPTHREE_PORT": str(free_port())}
     done = subprocess.run(GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

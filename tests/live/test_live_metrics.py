@@ -46,7 +46,7 @@ def value(url: str, name: str, **labels: str) -> float:
 
 
 def send(server: Server, count: int) -> None:
-    """Send a photo so many times over connections of their own, so that both workers get some."""
+    """Send `count` photos, each over a connection of its own, so that both workers get some."""
 
     def once(number: int) -> int:
         photo = colour_png(number) if number % 10 else b"not a photo"
@@ -61,7 +61,7 @@ def test_two_workers_count_every_request_once(watched: tuple[Server, str]) -> No
     send(server, 200)
     pids = {record["process"] for record in requests_logged(server)}
     assert len(pids) == 2, "one worker had all requests, so nothing was added up"
-    for _ in range(6):  # whoever answers
+    for _ in range(6):  # whichever worker answers
         assert value(metrics, "requests_total", **ALL, status="200") == 180
     assert value(metrics, "requests_total", **ALL, status="415") == 20
     assert value(metrics, "request_seconds_count", route=PREDICT) == 200

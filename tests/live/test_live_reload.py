@@ -35,7 +35,7 @@ class Files:
         self.write("old", "always", "before")
 
     def write(self, name: str, *keys: str) -> None:
-        """Give all classes names that begin with one, and let these keys in."""
+        """Give all classes names that begin with `name`, and write a file of these keys."""
         self.labels.write_text("".join(f"{name} {number}\n" for number in range(1000)))
         self.keys.write_text("".join(Key(key, True, digest_of(self.tokens[key])).as_line() + "\n" for key in keys))
 
@@ -91,9 +91,7 @@ def names_of_both(server: Server, token: str) -> set[object]:
     return found
 
 
-def test_reload_under_load_loses_nothing_and_a_bad_one_changes_nothing(
-    packaged_settings: Settings, tmp_path: Path
-) -> None:
+def test_reload_under_load_loses_nothing(packaged_settings: Settings, tmp_path: Path) -> None:
     files = Files(tmp_path)
     options = {"weights": files.weights, "labels": files.labels, "api_keys_file": files.keys, "workers": 2}
     with serving(packaged_settings.cache, tmp_path / "log", **options) as server:

@@ -55,13 +55,13 @@ LAST_SETTINGS = dict(LAST)
 
 
 @pytest.mark.parametrize("name", sorted(DEPENDENCIES.keys() - lock.BUILD_ONLY))
-def test_every_dependency_is_locked_to_a_version_that_pyproject_allows(name: str) -> None:
+def test_every_dependency_is_locked_within_pyproject_s_bounds(name: str) -> None:
     versions = [version for locked, version, _ in PINS if locked == name]
     assert versions, f"{name} is missing from requirements-serve.txt; run make lock"
     assert [v for v in versions if not DEPENDENCIES[name].specifier.contains(Version(v))] == []
 
 
-def test_what_only_the_build_needs_is_a_dependency_and_not_in_the_lock() -> None:
+def test_build_only_packages_are_dependencies_but_not_locked() -> None:
     assert DEPENDENCIES.keys() >= lock.BUILD_ONLY
     assert LOCKED_NAMES.isdisjoint(lock.BUILD_ONLY | lock.UNWANTED)
     assert [name for name in LOCKED_NAMES if name.startswith(("torch", "nvidia", "triton", "cuda"))] == []
@@ -137,7 +137,7 @@ def test_gunicorn_itself_gets_the_signal_to_stop() -> None:
     assert LAST_SETTINGS["STOPSIGNAL"] == "SIGTERM"
 
 
-def test_the_image_listens_to_all_and_never_substitutes_a_model_unasked() -> None:
+def test_image_listens_to_all_and_substitutes_no_model_unasked() -> None:
     values = dict(re.findall(r"(\w+)=(\S*)", LAST_SETTINGS["ENV"].replace("${FALLBACK}", "none")))
     environment = {name: "" if "$" in value else value for name, value in values.items()}
     settings = Settings.from_environment(environment)

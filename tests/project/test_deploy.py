@@ -144,7 +144,7 @@ def test_ports_are_those_of_the_image() -> None:
     assert f"listen {published};" in NGINX
 
 
-def test_the_pod_runs_as_the_image_s_user_and_writes_only_to_memory() -> None:
+def test_pod_runs_as_the_image_s_user_and_writes_only_to_memory() -> None:
     user = re.search(r"^USER (\d+):(\d+)", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
     assert (POD["securityContext"]["runAsUser"], POD["securityContext"]["runAsGroup"]) == tuple(
         map(int, user.groups())
@@ -167,7 +167,7 @@ def test_prometheus_asks_where_the_metrics_are() -> None:
     assert annotations["prometheus.io/port"] == str(PORTS["metrics"])
 
 
-def test_nobody_but_monitoring_reaches_the_metrics_and_nothing_goes_out() -> None:
+def test_only_monitoring_reaches_metrics_and_nothing_goes_out() -> None:
     policy = MANIFESTS["network.yaml"]["spec"]
     callers = {
         rule["ports"][0]["port"]: rule["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
@@ -179,7 +179,7 @@ def test_nobody_but_monitoring_reaches_the_metrics_and_nothing_goes_out() -> Non
     assert COMPOSE["networks"]["inside"]["internal"] is True
 
 
-def test_the_example_of_keys_is_a_keys_file_that_lets_nobody_in() -> None:
+def test_the_example_of_keys_enables_no_key() -> None:
     secret = MANIFESTS[EXAMPLE]
     (volume,) = [volume["secret"] for volume in POD["volumes"] if "secret" in volume]
     assert (volume["secretName"], volume["optional"]) == (secret["metadata"]["name"], True)
@@ -220,7 +220,7 @@ def test_images_are_named_by_a_version(name: str) -> None:
     assert re.search(r":v?\d+\.\d+\.\d+", COMPOSE["services"][name]["image"])
 
 
-def test_ports_are_published_to_this_machine_only_unless_told_otherwise() -> None:
+def test_ports_are_published_to_this_machine_only_by_default() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert ports
     assert [port for port in ports if not re.match(r"\$\{ADDRESS:-127\.0\.0\.1\}:|127\.0\.0\.1:", port)] == []
@@ -237,7 +237,7 @@ def test_nginx_takes_whole_batches_and_holds_them_in_memory() -> None:
     assert as_bytes(re.search(r"size=(\w+)", memory)[1]) < as_bytes(COMPOSE["services"]["nginx"]["mem_limit"])
 
 
-def test_nginx_waits_longer_than_the_service_and_closes_idle_connections_first(gunicorn) -> None:
+def test_nginx_waits_longer_and_closes_idle_connections_first(gunicorn) -> None:
     assert seconds(nginx_value("proxy_read_timeout")) > DEFAULTS.deadline_ms / 1000
     upstream = re.search(r"upstream topthree \{(.*?)\}", NGINX, re.DOTALL)[1]
     assert int(re.search(r"keepalive_timeout (\d+)s;", upstream)[1]) < gunicorn["keepalive"]

@@ -81,13 +81,13 @@ def test_what_is_too_large_is_a_problem_and_no_reset(recorder: Recorder, recordi
     assert recorder.seen == []
 
 
-def test_a_photo_over_the_service_s_own_limit_keeps_the_service_s_words(service: Server, proxy: Proxy) -> None:
+def test_nginx_passes_on_the_refusal_of_a_too_large_photo(service: Server, proxy: Proxy) -> None:
     answer = httpx.post(f"{proxy(service.port)}/api/v1/predict", files={"file": bytes(11 * MEBI)}, timeout=60)
     assert answer.status_code == 413
     assert "10 MiB" in answer.json()["detail"]
 
 
-def test_a_slow_body_waits_in_nginx_and_costs_the_service_nothing(recorder: Recorder, recording: str) -> None:
+def test_slow_body_waits_in_nginx_and_not_in_the_service(recorder: Recorder, recording: str) -> None:
     address = httpx.URL(recording)
     with socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS) as slow:
         slow.sendall(HEAD % 100 + bytes(50))
@@ -152,7 +152,7 @@ def test_too_many_connections_from_one_address_are_refused(recorder: Recorder, r
     assert answer.headers["Retry-After"] == "1"
 
 
-def test_a_service_that_is_away_is_a_problem_with_a_time_to_come_back(proxy: Proxy) -> None:
+def test_unreachable_service_is_a_problem_with_retry_after(proxy: Proxy) -> None:
     answer = httpx.get(f"{proxy(free_port())}/api/v1/model", headers={"X-Request-ID": "mine"})
     assert answer.status_code == 503
     assert answer.headers["Content-Type"] == "application/problem+json"

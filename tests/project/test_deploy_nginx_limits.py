@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("nginx"), reason="needs nginx, for example Debian's package nginx"),
 ]
 LARGE = 10_000_000
-MOST_LARGE = 3
+MAX_LARGE = 3
 PREDICT = "/api/v1/predict"
 SECRET = "/api/v1/secret-path?secret-query"
 PERSON = "203.0.113.77"
@@ -48,7 +48,7 @@ def send(nginx: Nginx, address: str, size: int = LARGE) -> httpx.Response:
 
 def hold_most(stack: ExitStack, nginx: Nginx, address: str, length: str = f"Content-Length: {LARGE}") -> None:
     """Have one client send as many large bodies as it may, and none to its end."""
-    for _ in range(MOST_LARGE):
+    for _ in range(MAX_LARGE):
         begin(stack, nginx, address, length)
     assert wait_for_refusal(lambda: send(nginx, address)).status_code == 429
 

@@ -106,7 +106,7 @@ def test_open_address_is_warned_of(
     assert ("anyone who can reach" in caplog.text) == warned
 
 
-def test_workers_get_free_slots_and_leave_the_board(conf: dict[str, Any]) -> None:
+def test_workers_get_free_slots_and_give_them_back(conf: dict[str, Any]) -> None:
     first, second, third = (SimpleNamespace(slot=None, SIGNALS=[signal.SIGHUP, signal.SIGTERM]) for _ in range(3))
     server = SimpleNamespace(WORKERS={})
     for pid, worker in ((1, first), (2, second)):
@@ -121,7 +121,7 @@ def test_workers_get_free_slots_and_leave_the_board(conf: dict[str, Any]) -> Non
     assert third.slot == 0
 
 
-def test_workers_leave_what_they_share_with_the_master_out_of_collections() -> None:
+def test_workers_do_not_collect_what_the_master_shares() -> None:
     code = (
         "import gc, runpy; runpy.run_path('gunicorn.conf.py')['post_fork'](None, None); print(gc.get_freeze_count())"
     )

@@ -109,7 +109,7 @@ def test_an_environment_without_pip_is_made_anew(make, tmp_path: Path) -> None:
     assert log(tmp_path)[0] == "venv"
 
 
-def test_changed_dependencies_are_installed_into_the_same_environment(make, tmp_path: Path) -> None:
+def test_changed_dependencies_go_into_the_same_environment(make, tmp_path: Path) -> None:
     make("serve")
     later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
     os.utime(tmp_path / "pyproject.toml", (later, later))

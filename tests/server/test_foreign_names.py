@@ -1,6 +1,6 @@
-"""What is overridden and used of gunicorn, waitress and prometheus_client is there as it was read.
+"""All that is overridden or used of gunicorn, waitress and prometheus_client is there as it was read.
 
-An override whose name is gone upstream would be called no more, without any error. Each name is listed here with the
+An override whose name is gone upstream would no longer be called, without any error. Each name is listed here with the
 signature with which it was read; a bound in pyproject.toml holds back the minor versions that were not.
 """
 
@@ -90,8 +90,8 @@ ATTRIBUTES: Mapping[str, tuple[object, tuple[str, ...]]] = {
     "waitress's task": (task.ErrorTask, ("close_on_finish", "content_length", "status")),
     "waitress's parser": (
         parser.HTTPRequestParser,
-        ("body_bytes_received", "body_rcv", "chunked", "completed", "content_length", "error", "expect_continue")
-        + ("header_bytes_received", "header_plus", "headers_finished", "version"),
+        ("body_bytes_received", "body_rcv", "chunked", "completed", "content_length", "empty", "error")
+        + ("expect_continue", "header_bytes_received", "header_plus", "headers_finished", "version"),
     ),
     "waitress's error": (utilities.BadRequest("text"), ("body", "code")),
     "waitress's server": (server.TcpWSGIServer, ("channel_class",)),

@@ -1,4 +1,4 @@
-"""Slow clients hold no thread, each is let go when it has had its time, and a worker at rest keeps little."""
+"""Slow clients hold no thread, their connections end when their time is over, and an idle worker keeps little."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_many_more_slow_clients_than_threads_delay_nobody(run_worker: Callable[.
 
 
 @pytest.mark.parametrize("sent", [b"POST /api", POST % (9999, b"") + PHOTO[:50], POST % (9999, b"")])
-def test_slow_request_is_told_so(run_worker: Callable[..., Running], sent: bytes) -> None:
+def test_slow_request_is_answered_with_a_problem(run_worker: Callable[..., Running], sent: bytes) -> None:
     with run_worker(stall_seconds=1).connect() as connection:
         connection.sendall(sent)
         status, headers, body = read_answer(connection)
@@ -39,12 +39,12 @@ def test_slow_request_is_told_so(run_worker: Callable[..., Running], sent: bytes
         assert connection.recv(1) == b""
 
 
-def test_silent_connection_is_closed_without_a_word(run_worker: Callable[..., Running]) -> None:
+def test_silent_connection_is_closed_without_an_answer(run_worker: Callable[..., Running]) -> None:
     with run_worker(stall_seconds=1).connect() as connection:
         assert connection.recv(1) == b""
 
 
-def test_body_that_moves_fast_enough_may_take_longer_than_a_stall(run_worker: Callable[..., Running]) -> None:
+def test_body_that_moves_fast_enough_may_outlast_a_stall(run_worker: Callable[..., Running]) -> None:
     server = run_worker(stall_seconds=1, min_bytes_per_second=20)
     body = PHOTO.ljust(1000, b"\0")
     with server.connect() as connection:
@@ -118,7 +118,7 @@ def test_one_connection_too_many_ends_the_longest_idle(run_worker: Callable[...,
         assert oldest.recv(1) == b""
 
 
-def test_stop_tells_those_who_are_too_late(run_worker: Callable[..., Running]) -> None:
+def test_stop_answers_late_requests_with_a_problem(run_worker: Callable[..., Running]) -> None:
     server = run_worker({"graceful_timeout": 1})
     with server.connect() as connection:
         connection.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
@@ -128,10 +128,10 @@ def test_stop_tells_those_who_are_too_late(run_worker: Callable[..., Running]) -
 
 
 SMALL = 1 << 20
-SMALL_HOUSE = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting_bytes": 4 * SMALL // 3 + 4}
+SMALL_LIMITS = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting_bytes": 4 * SMALL // 3 + 4}
 
 
-def test_an_event_of_a_connection_that_has_just_been_let_go_does_no_harm(run_worker: Callable[..., Running]) -> None:
+def test_event_of_a_closed_connection_does_no_harm(run_worker: Callable[..., Running]) -> None:
     server = run_worker({"worker_connections": 2})
     with server.connect() as oldest, server.connect() as other:
         for connection in (oldest, other):
@@ -148,7 +148,7 @@ def test_an_event_of_a_connection_that_has_just_been_let_go_does_no_harm(run_wor
 def test_uploads_that_are_refused_as_they_move_do_no_harm(
     run_worker: Callable[..., Running],
 ) -> None:
-    server = run_worker(**SMALL_HOUSE)
+    server = run_worker(**SMALL_LIMITS)
     with ExitStack() as stack:
         uploads = [stack.enter_context(server.connect()) for _ in range(6)]
         for connection in uploads:
@@ -162,7 +162,7 @@ def test_uploads_that_are_refused_as_they_move_do_no_harm(
         assert server.thread.is_alive()
 
 
-def test_where_nobody_is_idle_the_slowest_makes_room_for_the_newest(run_worker: Callable[..., Running]) -> None:
+def test_without_idle_connections_the_slowest_makes_room(run_worker: Callable[..., Running]) -> None:
     server = run_worker({"worker_connections": 2})
     with server.connect() as first, server.connect() as second:
         for connection in (first, second):
@@ -175,7 +175,7 @@ def test_where_nobody_is_idle_the_slowest_makes_room_for_the_newest(run_worker: 
 
 
 def test_a_fast_upload_is_not_taken_for_the_slowest(run_worker: Callable[..., Running]) -> None:
-    server = run_worker(**SMALL_HOUSE, stall_seconds=1, min_bytes_per_second=1)
+    server = run_worker(**SMALL_LIMITS, stall_seconds=1, min_bytes_per_second=1)
     with server.connect() as slow:
         slow.sendall(POST % (SMALL, b"") + bytes(900_000))
         wait_until(lambda: server.worker.connections.held_bytes > 900_000)
@@ -202,7 +202,23 @@ def test_requests_in_a_row_wait_for_their_turn(run_worker: Callable[..., Running
         assert server.worker.connections.held_bytes < 3 * size + 5000 * len(labels)
 
 
-def test_a_reader_that_never_reads_is_let_go(run_worker: Callable[..., Running]) -> None:
+def test_client_that_closes_its_side_still_gets_all(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    labels = b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n"
+    expected = ask(server, labels + b"\r\n")[2]
+    server.worker.sockets[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with server.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        connection.sendall(labels + b"Connection: close\r\n\r\n")
+        wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == ["reader"])
+        (conn,) = server.worker.connections.channels
+        connection.shutdown(socket.SHUT_WR)
+        wait_until(lambda: conn.has_left)
+        with connection.makefile("rb") as answer:
+            assert answer.read().endswith(expected)
+
+
+def test_reader_that_never_reads_is_ended(run_worker: Callable[..., Running]) -> None:
     server = run_worker(stall_seconds=1)
     with server.connect() as connection:
         connection.sendall(b"GET /api/v1/labels HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
@@ -210,7 +226,7 @@ def test_a_reader_that_never_reads_is_let_go(run_worker: Callable[..., Running])
         wait_until(lambda: not server.worker.connections.channels)
 
 
-def test_refusals_of_the_loop_are_counted_logged_and_named_as_all_answers_are(
+def test_refusals_of_the_loop_are_counted_logged_and_named(
     run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture
 ) -> None:
     def counted() -> list[float]:
@@ -242,7 +258,7 @@ def test_of_a_request_that_was_answered_nothing_stays_in_memory(run_worker: Call
             tracemalloc.stop()
 
 
-def test_who_is_refused_early_and_sends_on_slowly_reads_the_answer(
+def test_client_refused_early_that_sends_on_reads_the_answer(
     run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = run_worker(min_bytes_per_second=1)

@@ -1,4 +1,4 @@
-"""The worker over real sockets: however a request arrives, it gets the answer that it is due."""
+"""The worker over real sockets: a request gets the same answer in whatever pieces it arrives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_photo_in_one_piece_and_byte_by_byte_get_the_same(run_worker: Callable[.
         assert read_answer(connection)[::2] == (200, whole)
 
 
-def test_requests_in_a_row_on_one_connection_are_answered_in_order(run_worker: Callable[..., Running]) -> None:
+def test_pipelined_requests_are_answered_in_order(run_worker: Callable[..., Running]) -> None:
     server = run_worker()
     chunked = CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PHOTO), PHOTO)
     with server.connect() as connection, connection.makefile("rb") as answers:
@@ -41,6 +41,10 @@ def test_requests_in_a_row_on_one_connection_are_answered_in_order(run_worker: C
         b"200",
         b"404",
     ]
+
+
+def test_blank_lines_before_a_request_are_skipped(run_worker: Callable[..., Running]) -> None:
+    assert ask(run_worker(), b"\r\n" * 50_001 + ALIVE)[0] == 200
 
 
 def test_client_that_asks_first_is_told_to_go_on_once(run_worker: Callable[..., Running]) -> None:
@@ -61,6 +65,8 @@ def test_client_that_asks_first_with_too_much_is_refused_unread(run_worker: Call
     [
         (POST % (9, b"Content-Length: 10\r\n"), 400),
         (POST % (9, b"Transfer-Encoding: chunked\r\n"), 400),
+        (POST % (9, b"Transfer-Encoding:\r\n"), 400),
+        (POST.replace(b"%d", b"%s") % (b"9" * 19, b""), 413),
         (POST.replace(b"%d", b"%s") % (b"9" * 5000, b""), 400),
         (POST.replace(b"/api", b"http://[/api") % (9, b""), 400),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n", 400),
@@ -95,7 +101,7 @@ def test_unusual_framing_holds_no_thread(run_worker: Callable[..., Running], sen
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "header-too-large", "more fields"),
     ],
 )
-def test_what_is_no_proper_http_is_a_problem_like_any_other(
+def test_malformed_http_is_a_problem_like_any_other(
     run_worker: Callable[..., Running], sent: bytes, status: int, slug: str, text: str
 ) -> None:
     found, headers, body = ask(run_worker(), sent)
@@ -106,7 +112,7 @@ def test_what_is_no_proper_http_is_a_problem_like_any_other(
     assert text in document["detail"]
 
 
-def test_full_house_refuses_without_a_thread_and_keeps_the_connection(run_worker: Callable[..., Running]) -> None:
+def test_refusal_at_capacity_needs_no_thread_and_keeps_alive(run_worker: Callable[..., Running]) -> None:
     server = run_worker()
     admission = service_of(server.worker.wsgi).admission
     leaves = []
@@ -147,7 +153,7 @@ def test_encryption_is_refused_and_not_ignored() -> None:
         Worker.check_config(SimpleNamespace(is_ssl=True), None)
 
 
-def test_a_connection_whose_chunks_are_malformed_is_not_said_to_stay(run_worker: Callable[..., Running]) -> None:
+def test_malformed_chunks_end_the_connection_and_say_so(run_worker: Callable[..., Running]) -> None:
     with run_worker().connect() as connection:
         connection.sendall(CHUNKED + b"5\r\nphotoXX0\r\n\r\n" + ALIVE)
         status, headers, _ = read_answer(connection)
@@ -162,7 +168,7 @@ def test_a_connection_stays_after_a_body_that_nobody_read(run_worker: Callable[.
             assert (status, headers.get("connection")) == (200, None)
 
 
-def test_a_worker_that_stops_closes_its_door_once(run_worker: Callable[..., Running]) -> None:
+def test_worker_that_stops_closes_its_listener(run_worker: Callable[..., Running]) -> None:
     server = run_worker()
     server.stop()
     server.thread.join(PATIENCE_SECONDS)
@@ -185,7 +191,7 @@ def test_without_a_key_nothing_of_a_large_body_is_taken_in(run_worker: Callable[
     assert server.worker.connections.held_bytes < 1000
 
 
-def test_malformed_chunks_that_nobody_reads_end_the_connection_alone(
+def test_malformed_chunks_nobody_reads_only_end_the_connection(
     run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture
 ) -> None:
     with run_worker().connect() as connection:

@@ -34,7 +34,7 @@ def noise(width: int = 320, height: int = 240, mode: str = "RGB") -> Image.Image
 
 
 def png(width: int, height: int, bits: int, rows: bytes) -> bytes:
-    """Write a grey PNG by hand, whatever its rows hold."""
+    """Write a grey PNG by hand, from any bytes as its rows."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -83,7 +83,7 @@ def whole_or_rest(exchange: Exchange, start: int, *, sent: int | None = None) ->
 
 
 def whole(exchange: Exchange, start: int) -> None:
-    """Serve the whole file whatever was asked, as a server without ranges does."""
+    """Serve the whole file even if a range was asked for, as a server without ranges does."""
     whole_or_rest(exchange, 0)
 
 

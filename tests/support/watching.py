@@ -31,7 +31,7 @@ class WatchedDeadline(Deadline):
 
 
 class WatchedCache(ResultCache):
-    """A result cache that tells when a request waits for another one's computation."""
+    """A result cache that records when a request waits for another one's computation."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)

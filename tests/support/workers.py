@@ -1,4 +1,4 @@
-"""A worker over real sockets, in a thread of the test's own process, and how to speak to it."""
+"""A worker over real sockets, in a thread of the test's own process, and functions that send requests to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Running:
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Hold the event loop, so that what is sent meanwhile becomes ready in one round of it."""
+        """Hold the event loop, so that all that is sent within the block becomes ready in one round of it."""
         inside, go_on = threading.Event(), threading.Event()
         self.worker.calls.append(lambda: (inside.set(), go_on.wait(PATIENCE_SECONDS)))
         assert inside.wait(PATIENCE_SECONDS)
@@ -99,7 +99,7 @@ def ask(server: Running, sent: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait, by looking again and again, until something holds."""
+    """Poll until a condition holds; raises AssertionError if it never does."""
     pause = threading.Event()
     for _ in range(PATIENCE_SECONDS * 100):
         if holds():

@@ -1,7 +1,8 @@
-"""Who may call: everyone by default; holders of keys, where there is a file of them."""
+"""Which clients may call: all by default, and those with a key if there is a file of keys."""
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -87,13 +88,13 @@ def test_public_routes_need_no_key(guarded: FlaskClient, path: str) -> None:
 def test_the_form_takes_its_key_as_a_field(guarded: FlaskClient) -> None:
     page = guarded.get("/").text
     assert '<input id="key" type="password" name="key" required' in page
-    fields = {"file": (__import__("io").BytesIO(colour_png(251)), "a.png")}
+    fields = {"file": (io.BytesIO(colour_png(251)), "a.png")}
     assert guarded.post("/", data={"key": ALICE, **fields}).status_code == 200
 
 
 @pytest.mark.parametrize(("token", "status"), [("tt_unknown", 401), (MALLORY, 403), ("", 401)])
 def test_the_form_turns_others_away(guarded: FlaskClient, token: str, status: int) -> None:
-    fields = {"file": (__import__("io").BytesIO(colour_png(251)), "a.png"), "key": token}
+    fields = {"file": (io.BytesIO(colour_png(251)), "a.png"), "key": token}
     answer = guarded.post("/", data=fields)
     assert answer.status_code == status
     assert answer.mimetype == "text/html"

@@ -32,7 +32,7 @@ LINES = {"Accept": "application/x-ndjson"}
 
 
 class GatedEngine(FakeEngine):
-    """Let crops whose red is 99 wait for a gate, and count all."""
+    """Hold crops whose red is 99 until a gate opens, and count all crops."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -40,7 +40,7 @@ class GatedEngine(FakeEngine):
         self.calls = 0
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
-        """Wait if told so."""
+        """Wait for the gate if the crop's red is 99."""
         self.calls += 1
         if batch[0, 0, 0, 0] == 99:
             self.entered()
@@ -52,7 +52,7 @@ class FailingEngine(FakeEngine):
     """Fail unexpectedly for crops whose red is 99."""
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
-        """Fail if told so."""
+        """Raise KeyError if the crop's red is 99."""
         if batch[0, 0, 0, 0] == 99:
             raise KeyError("an unexpected failure")
         return super().infer(batch, alone=alone)
@@ -221,8 +221,6 @@ def test_a_batch_without_any_answer_is_one_problem(make_settings) -> None:
 
 
 def test_a_class_without_a_chinese_name_keeps_its_own(make_settings) -> None:
-    import dataclasses
-
     labels = tuple(Label(number, None, f"bird {number}", None) for number in range(1000))
     model = dataclasses.replace(fake_model(), labels=labels)
     client = create_app(make_settings(), make_classifier(lambda: model)).test_client()

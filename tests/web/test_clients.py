@@ -1,4 +1,4 @@
-"""Requests as real clients write them, byte by byte, over real sockets: each is answered, or refused truly."""
+"""Requests as real clients write them, byte by byte, over real sockets: each is answered, or refused truthfully."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ALLOW = "Access-Control-Allow-Origin"
 
 @pytest.fixture
 def client(make_settings: Callable[..., Settings]) -> FlaskClient:
-    """A client of an application that lets two origins in."""
+    """A client of an application that allows two origins."""
     settings = make_settings(cors_origins=f"{FRIEND}, https://other.example")
     return create_app(settings, fake_classifier()).test_client()
 

@@ -1,4 +1,4 @@
-"""With keys in use: of large forms whose key is in their body two are taken at once, over real sockets."""
+"""With keys in use, two large forms at most whose key is in their body are taken at once, over real sockets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BEARER = f"Authorization: Bearer {TOKEN}\r\n"
 
 
 def hold(server: Running, stack: ExitStack, count: int = 2) -> list[socket.socket]:
-    """Send the first half of so many large forms, and wait until the worker has them."""
+    """Send the first halves of `count` large forms, and wait until the worker has them."""
     wait_until(lambda: server.worker.connections.held_bytes == 0)  # what came before has ended for the worker too
     held = [stack.enter_context(server.connect()) for _ in range(count)]
     half = request()[: len(request()) // 2]
@@ -104,12 +104,12 @@ def test_form_that_comes_in_one_piece_needs_a_place_too(run_worker: Callable[...
 
 
 def leave(connection: socket.socket) -> None:
-    """End a connection without a word."""
+    """Close a connection without sending more."""
     connection.close()
 
 
 def reset(connection: socket.socket) -> None:
-    """End a connection as one does whose process is killed with bytes unread."""
+    """Reset a connection, as the system does for a process that is killed with bytes unread."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
 

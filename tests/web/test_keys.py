@@ -1,4 +1,4 @@
-"""Keys files: digests only, one key a line, and an error that names the line and never what it says."""
+"""Keys files: digests only, one key a line, and an error that names the line and never quotes it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_key_reads_as_it_is_written() -> None:
         (f"-alice enabled {DIGEST}", "begins with a letter or digit"),
         (f"alice enabled {DIGEST[:-1]}", "64 hexadecimal digits"),
         (f"bob enabled {OTHER}", "the name bob is there already"),
-        (f"carol enabled {DIGEST}", "this is the key of bob once more"),
+        (f"carol enabled {DIGEST}", "this is the key of bob again"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_reason(line: str, reason: str) -> None:

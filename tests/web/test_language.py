@@ -1,4 +1,4 @@
-"""The page's languages: complete, in use, found as files, and chosen as the reader's browser asks."""
+"""The page's languages: complete, in use, found as files, and chosen by the preference of the reader's browser."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_third_language_shows_both_names_of_a_class(with_third_language: Flask
 
 
 @pytest.mark.parametrize("address", ["/", "/docs", "/problems/too-large"])
-def test_nothing_parts_a_chinese_sentence_from_the_next(client: FlaskClient, address: str) -> None:
+def test_no_space_stands_between_chinese_sentences(client: FlaskClient, address: str) -> None:
     page = client.get(address, headers={"Accept-Language": "zh"}).text
     assert re.findall(rf"[。，：；？]{INLINE}\s+{INLINE}[^\s<·]", page) == []
     assert not re.search(r"[\u4e00-\u9fff](?:</span>)?[,:;?]", page)

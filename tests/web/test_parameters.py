@@ -1,4 +1,4 @@
-"""The query parameters: strict, so that a misspelled one is told."""
+"""The query parameters: strict, so that a misspelled one is reported."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_bad_labels_are_refused_with_the_choices(client: FlaskClient, text: str)
     [
         ("tpo=5", "There is no parameter 'tpo'. Perhaps 'top' is meant."),
         ("min-confidence=0.5", "Perhaps 'min_confidence' is meant."),
-        ("debug=1", "There are: top, min_confidence, labels, heatmap."),
+        ("debug=1", "The parameters are: top, min_confidence, labels, heatmap."),
         ("top=1&top=2", "The parameter 'top' is given 2 times."),
     ],
 )

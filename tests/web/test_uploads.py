@@ -55,10 +55,10 @@ def test_chunked_body_is_limited_as_it_arrives(make_settings: Callable[..., Sett
 
 def test_the_shorter_deadline_of_setting_and_client_counts(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(deadline_ms=5000), fake_classifier())
-    for asked, most in ((None, 5), ("2000", 2), ("60000", 5), ("9" * 12, 5)):
+    for asked, seconds in ((None, 5), ("2000", 2), ("60000", 5), ("9" * 12, 5)):
         with app.test_request_context("/", headers={"X-Request-Timeout-Ms": asked} if asked else {}):
             begin_request("an-id")
-            assert request_deadline().remaining_seconds == pytest.approx(most, abs=0.5)
+            assert request_deadline().remaining_seconds == pytest.approx(seconds, abs=0.5)
 
 
 @pytest.mark.parametrize("asked", ["0", "-5", "1.5", "soon", "", "٣"])

@@ -35,7 +35,7 @@ export class Answers {
     this.#fillRows();
   }
 
-  // The photo can be drawn on from now on.
+  // Offer heat maps, since there is a picture now.
   showOnPhoto() {
     this.#filled.hasPhoto = true;
     this.#fillRows();
@@ -55,7 +55,7 @@ export class Answers {
     this.#part.clear();
   }
 
-  // The card's heading: what it is, or how far the model is from knowing.
+  // Return the card's heading: a name, or that the model is not sure.
   verdict() {
     const [best, next] = this.#filled.answer.predictions;
     const name = fullName(best);
@@ -90,7 +90,7 @@ export class Answers {
   }
 }
 
-// Of the shorter side, what the model sees.
+// Return the share of the shorter side that the model sees.
 function shareSeen({ width, height }, crop) {
   return width > height ? crop.bottom - crop.top : crop.right - crop.left;
 }

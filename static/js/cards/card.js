@@ -1,9 +1,9 @@
-// One photo from the moment it is given to its answers. A card is always in one of the states of `BUTTONS`.
+// One photo, from its file to its answers. A card is always in one of the states of `BUTTONS`.
 
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
 import { build, say, show, write } from '../page/dom.js';
-import { limitBytes, percent, sentences, size, t } from '../page/words.js';
+import { hasWord, limitBytes, percent, sentences, size, t } from '../page/words.js';
 import { cutOut } from '../photos/cut.js';
 import { Failure } from '../photos/failure.js';
 import { prepare } from '../photos/prepare.js';
@@ -28,8 +28,8 @@ const MAY_PASS = [
   'request-timeout',
 ];
 const SLOW_AFTER_MS = 6000;
-const MOST_ATTEMPTS = 6;
-const MOST_PATIENCE_SECONDS = 600;
+const MAX_ATTEMPTS = 6;
+const MAX_PATIENCE_SECONDS = 600;
 
 export class Card {
   #abort = new AbortController();
@@ -40,7 +40,7 @@ export class Card {
   #attempts = 0;
   #slowTimer = 0;
 
-  // `visit` has the queue, the lane, `mayBeSentWhole`, and is told by `changed`, `remove` and `announceOf`.
+  // The card uses the queue, the lane and `mayBeSentWhole` of `visit`, and calls its `changed`, `remove` and `announceOf`.
   constructor(file, visit) {
     Object.assign(this, build('card'), { file, visit, previewUrl: null, result: null, slug: '' });
     const { parts } = this;
@@ -64,7 +64,7 @@ export class Card {
     return SETTLED.includes(this.state);
   }
 
-  // What the card says now, in a line.
+  // The card's present heading.
   get title() {
     return this.parts.title.textContent;
   }
@@ -187,7 +187,7 @@ export class Card {
     if (!this.#preview) this.visit.queue.add(() => this.#fetchPreview(signal), signal);
   }
 
-  // What the browser cannot show, the server draws; the answer is there without it.
+  // Have the server draw a photo that the browser cannot show.
   async #fetchPreview(signal) {
     try {
       const picture = await fetchThumbnail(this.#prepared.blob, { key: currentKey(), signal });
@@ -203,13 +203,13 @@ export class Card {
     if (!(error instanceof Failure)) console.error(error);
     const slug = error instanceof Failure ? error.slug : 'internal-error';
     const seconds = error.retryAfterSeconds;
-    if (slug === 'gone' && this.#attempts < MOST_ATTEMPTS) this.#pause('js.paused', whenBack(), signal);
+    if (slug === 'gone' && this.#attempts < MAX_ATTEMPTS) this.#pause('js.paused', whenBack(), signal);
     else if (slug === 'model-unavailable') this.#pause('js.loading', after(seconds ?? 5), signal);
     else if (slug === 'unauthorized' || slug === 'forbidden') {
       this.#pause('js.needs_key', whenKey(slug, error.key), signal);
-    } else if (slug === 'rate-limited' && (seconds ?? 60) <= MOST_PATIENCE_SECONDS) {
+    } else if (slug === 'rate-limited' && (seconds ?? 60) <= MAX_PATIENCE_SECONDS) {
       this.#pauseFor(seconds ?? 60, signal);
-    } else if (slug === 'overloaded' && this.#attempts < MOST_ATTEMPTS) {
+    } else if (slug === 'overloaded' && this.#attempts < MAX_ATTEMPTS) {
       this.#pause('js.overloaded', after((seconds ?? 1) * this.#attempts), signal);
     } else this.#giveUp(slug === 'gone' ? 'internal-error' : slug);
   }
@@ -228,12 +228,13 @@ export class Card {
 
   #giveUp(slug) {
     this.slug = slug;
-    this.#set('failed', () => t(`problem.${slug}`), () => t(`advice.${slug}`));
-    show(this.parts.retry, MAY_PASS.includes(slug));
-    this.visit.announceOf(this, `${this.file.name}: ${sentences(`problem.${slug}`, `advice.${slug}`)}`);
+    const known = hasWord(`problem.${slug}`) ? slug : 'internal-error';
+    this.#set('failed', () => t(`problem.${known}`), () => t(`advice.${known}`));
+    show(this.parts.retry, MAY_PASS.includes(known));
+    this.visit.announceOf(this, `${this.file.name}: ${sentences(`problem.${known}`, `advice.${known}`)}`);
   }
 
-  // `title()` and `advice()` say it in the language of the moment.
+  // `title()` and `advice()` return texts in the page's present language.
   #set(state, title, advice) {
     const { parts, element } = this;
     const hadFocus = element.contains(document.activeElement);
@@ -251,7 +252,7 @@ export class Card {
   }
 }
 
-// A button's name for screen readers: what it says, and of which photo.
+// Name a button for screen readers: its word and its photo.
 function nameAfter(button, file) {
   write(button, () => t('js.button_of', { button: button.textContent.trim() || button.title, file }), 'aria-label');
 }

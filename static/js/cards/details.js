@@ -1,4 +1,4 @@
-// What is folded away in a card: the photo, what was sent of it, the model, the time, and copies for scripts.
+// The details of a card: the photo, what was sent of it, the model, the time, and copies for scripts.
 
 import { copy } from '../page/clipboard.js';
 import { write } from '../page/dom.js';

@@ -1,4 +1,4 @@
-// What the model looked at, laid over one card's photo for one answer at a time.
+// The heat map over one card's photo, for one answer at a time.
 
 import { announce, byId, show, write } from '../page/dom.js';
 import { names, t } from '../page/words.js';
@@ -28,8 +28,8 @@ export class Look {
     parts.photo.addEventListener('click', () => this.#toggleFirst());
   }
 
-  // Take the predictions that are shown, with their eyes; `crop` is what the model was given of the photo, whose size is
-  // `frame`. Without a photo to draw on there is nothing to show.
+  // Take the predictions that are shown, with their eye buttons; `crop` is the part of the photo that the model saw,
+  // and `frame` the photo's size. Without a picture to draw on, no heat map is offered.
   use({ predictions, eyes, frame, crop, hasPhoto }) {
     this.close();
     this.#eyes = eyes;

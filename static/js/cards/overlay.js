@@ -1,9 +1,9 @@
-// What the model looked at, drawn over the photo from the grid of numbers in the answer.
+// The heat map, drawn over the photo from the grid of numbers in the answer.
 
 import { colour } from './colours.js';
 
 const TILE = 112;
-const LONGEST_SIDE = 640;
+const MAX_SIDE = 640;
 const OUTSIDE = 'rgba(0, 0, 0, 0.62)';
 
 // Draw a heat map on a canvas of the photo's proportions; `crop` is the part that the model was given.
@@ -15,7 +15,7 @@ export function drawOverlay(canvas, frame, grid, crop, opacity) {
 
 // Darken all of the photo but `crop`.
 export function darken(canvas, { width, height }, crop) {
-  const scale = LONGEST_SIDE / Math.max(width, height);
+  const scale = MAX_SIDE / Math.max(width, height);
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
   const context = canvas.getContext('2d');

@@ -1,4 +1,4 @@
-// Waiting for one's turn: tasks that run a few at a time, and a lane that one at a time may use.
+// Waiting for a turn: tasks that run a few at a time, and a lane that only one may use at a time.
 
 export class Queue {
   #waiting = [];

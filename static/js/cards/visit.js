@@ -10,8 +10,8 @@ import { Thumbnails } from './thumbnails.js';
 
 const IN_FLIGHT = 3;
 const SHOWN = 3; // answers of a photo
-const MANY = 20; // so many photos at once are shown as a table
-const MOST_VERDICTS_READ = 3; // of photos at work; of more their number is read out
+const MANY = 20; // photos at once open the table
+const MAX_VERDICTS_READ = 3; // at once; beyond it only the progress is read out
 const PROGRESS_EVERY_MS = 5000;
 
 export class Visit {
@@ -80,10 +80,10 @@ export class Visit {
     this.#refresh();
   }
 
-  // Read out what a card says, unless so many are at work that nobody could follow.
+  // Read out what a card says, unless too many are in progress for a listener to follow.
   announceOf(card, text) {
     const atWork = this.#cards.filter(({ isSettled, state }) => !isSettled && state !== 'asking').length;
-    if (atWork < MOST_VERDICTS_READ && !this.#progressDue) announce(text);
+    if (atWork < MAX_VERDICTS_READ && !this.#progressDue) announce(text);
     else this.#announceProgress(atWork);
   }
 

@@ -17,7 +17,7 @@ export async function listenToCamera(give) {
   show(byId('webcam-choice'), await hasCamera());
 }
 
-// Browsers give cameras to pages on this machine and over HTTPS only.
+// Browsers offer cameras only to pages of this machine and to pages over HTTPS.
 async function hasCamera() {
   const isForFinger = matchMedia('(any-pointer: coarse)').matches;
   if (isForFinger || !navigator.mediaDevices?.enumerateDevices || !byId('camera-view').showModal) return false;

@@ -20,7 +20,7 @@ export async function openClasses() {
     classes = answer.labels;
     show();
   } catch (error) {
-    console.warn('The classes are not to be had.', error);
+    console.warn('The classes could not be fetched.', error);
     write(byId('class-said'), () => t('problem.internal-error'));
   }
 }

@@ -15,7 +15,7 @@ export function currentKey() {
   return key;
 }
 
-// Tell whether a photo need not even be sent.
+// Return whether a photo would be refused for lack of a key.
 export function keyIsMissing() {
   return needsKey && !key;
 }
@@ -38,7 +38,7 @@ export function listenForKey() {
   });
 }
 
-// A key half typed stays as it is, and so does what was said of the one before.
+// Return whether a key is being typed or a complaint is shown, which must stay.
 function isBeingEntered() {
   const isStarted = byId('access-key').value || byId('access-error').textContent;
   return !byId('access').hidden && Boolean(isStarted);
@@ -70,7 +70,7 @@ function check(typed) {
   });
 }
 
-// Ask the server about a key, so that a wrong one is noticed before a photo travels; nothing is said where it is right.
+// Ask the server about a key. Resolves with a function that returns the complaint, or with null if the key is valid.
 async function refusal(typed) {
   if (!TOKEN.test(typed)) return reason('unauthorized');
   try {

@@ -14,7 +14,7 @@ export function copy(button, text) {
   });
 }
 
-// The clipboard is closed to pages that came over plain HTTP from another machine; there the old way serves.
+// Browsers close the clipboard to pages from another machine over plain HTTP; there the older command still works.
 async function copied(text) {
   if (navigator.clipboard) {
     try {

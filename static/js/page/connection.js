@@ -1,14 +1,14 @@
-// Whether the server can be reached and its model is loaded; notices of both, and waiting for better times.
+// Whether the server can be reached and its model is loaded: notices, and promises that wait.
 
 import { url } from '../server/address.js';
 import { announce, byId, say } from './dom.js';
 import { startsReady, t } from './words.js';
 
 const FIRST_PAUSE_MS = 1000;
-const LONGEST_PAUSE_MS = 10_000;
+const MAX_PAUSE_MS = 10_000;
 const PROBE_TIMEOUT_MS = 5000;
-// What a proxy says while the server behind it is away.
-const NOBODY_BEHIND = [502, 503, 504];
+// A proxy answers with these while it cannot reach the server.
+const GATEWAY_ERRORS = [502, 503, 504];
 
 let isLost = false;
 let isReady = startsReady;
@@ -25,13 +25,13 @@ export function whenBack() {
   return back;
 }
 
-// Fetch, and again while nobody answers; `read(response)` reads the answer. Throws where the answer is another one.
+// Fetch, again and again until there is an answer, which `read(response)` reads. Throws if its status is not 2xx.
 export async function fetchInTime(address, read, options = {}) {
   for (;;) {
     try {
       const response = await fetch(address, options);
       if (response.ok) return await read(response);
-      if (!NOBODY_BEHIND.includes(response.status)) throw new RangeError(`${address} answers ${response.status}.`);
+      if (!GATEWAY_ERRORS.includes(response.status)) throw new RangeError(`${address} answers ${response.status}.`);
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
       console.info(`${address} could not be fetched.`, error); // the connection failed
@@ -46,7 +46,7 @@ export function watch() {
   if (!isReady) pollReadiness();
 }
 
-// A server on this very machine, or in its network, answers whatever the browser thinks of the internet.
+// A server on this machine, or in its network, may answer although the browser says that it is offline.
 async function loseIfSilent() {
   if (!(await answers('healthz'))) lose();
 }
@@ -83,7 +83,7 @@ export function readinessKnown() {
 }
 
 async function untilAnswered(path, beforeEach) {
-  for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.5, LONGEST_PAUSE_MS)) {
+  for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.5, MAX_PAUSE_MS)) {
     if (await answers(path)) return;
     beforeEach();
     await pause(wait);

@@ -44,7 +44,7 @@ export function say(element, text = () => '') {
   show(element, Boolean(element.textContent));
 }
 
-// Have a button do one thing at a time: `work(tell)` may tell something in place of the button's own word meanwhile.
+// Have a button do one thing at a time; until `work(tell)` ends, `tell` may replace the button's own word.
 export async function whileBusy(button, work) {
   if (button.getAttribute('aria-disabled') === 'true') return;
   button.setAttribute('aria-disabled', 'true'); // `disabled` would lose the focus

@@ -27,12 +27,12 @@ async function collect(folder, found, suffixes) {
   }
 }
 
-// Hidden files, such as those that macOS puts beside each photo, are none.
+// Hidden files, such as those that macOS puts beside each photo, do not count as photos.
 function isPhoto(name, suffixes) {
   return !name.startsWith('.') && suffixes.some((suffix) => name.toLowerCase().endsWith(suffix));
 }
 
-// What cannot be read is left out.
+// A folder that cannot be read is left out.
 function read(reader) {
   return new Promise((resolve) => {
     reader.readEntries(resolve, (error) => {

@@ -46,7 +46,7 @@ async function giveSample({ sample, name }, give) {
     const blob = await fetchInTime(sample, (response) => response.blob());
     give([new File([blob], name, { type: 'image/webp' })]);
   } catch (error) {
-    console.warn('The sample is not to be had.', error);
+    console.warn('The sample could not be fetched.', error);
     complain(() => sentences('problem.internal-error', 'advice.internal-error'));
   }
 }

@@ -33,14 +33,14 @@ async function change(link) {
     speak(page);
     announce(t('js.language'));
   } catch (error) {
-    console.warn('What answers is not this page.', error);
+    console.warn('The answer is not this page.', error);
     location.assign(link.href); // perhaps a proxy that wants the visitor to log in again
   }
 }
 
 async function readPage(response) {
   const page = new DOMParser().parseFromString(await response.text(), 'text/html');
-  if (!page.getElementById('page')) throw new RangeError('This is a page of somebody else, such as a proxy.');
+  if (!page.getElementById('page')) throw new RangeError('This is another page, such as a proxy\'s.');
   return page;
 }
 

@@ -1,4 +1,4 @@
-// The page's words, in its language, and what the server tells its script.
+// The page's words, in its language, and facts from the server.
 
 const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
@@ -22,6 +22,11 @@ export function t(key, values = {}) {
   const word = language.words[key];
   const text = typeof word === 'string' ? word : (word[pluralForm(values.count)] ?? word.other);
   return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+// Return whether a word is known; a newer server may name a new problem.
+export function hasWord(key) {
+  return key in language.words;
 }
 
 function pluralForm(count) {
@@ -52,7 +57,7 @@ export function nameTags(prediction) {
   return language.names.filter(({ member }) => prediction[member]).map(({ tag }) => tag);
 }
 
-// What an English name that is a riddle alone means; empty where the reader's first name is another one.
+// Return the meaning of an ambiguous English name; empty if the reader's first name is not the English one.
 export function gloss(prediction) {
   return (language.names[0].member === 'label' && prediction.label_gloss) || '';
 }

@@ -1,4 +1,4 @@
-// What the server tells of photos: their formats, and what the model does with them.
+// The server's facts about photos: their formats, and the size to which the model has them resized.
 
 const page = document.getElementById('page').dataset;
 

@@ -31,8 +31,8 @@ export async function prepare(file, limitBytes) {
   return checked({ original, way: 'stripped', blob, preview: bitmap && blob }, limitBytes);
 }
 
-// A browser would paint a part of the photo without a word. The server reads some files that only seem to be cut, such
-// as a JPEG that lacks its end marker alone; of other kinds nothing is left to ask about.
+// A browser would paint a part of the photo without a warning. The server still reads some files that seem cut short,
+// such as a JPEG that lacks only its end marker; files of other kinds are refused here.
 function prepareCut(kind, file, bytes, limitBytes) {
   const original = { kind, bytes: file.size };
   if (kind === 'TIFF') return checked({ original, way: 'original', blob: file, preview: null }, limitBytes);
@@ -57,7 +57,7 @@ async function kindOf(file) {
   return found[0];
 }
 
-// Return the file's bytes, or null for more than the browser gives out at once.
+// Return the file's bytes, or null if the browser cannot read so large a file at once.
 async function readAll(file) {
   try {
     return new Uint8Array(await file.arrayBuffer());
@@ -67,7 +67,7 @@ async function readAll(file) {
   }
 }
 
-// A folder, or a file that has gone since it was chosen, cannot be read: it is as good as empty.
+// A folder, or a file that was deleted since it was chosen, cannot be read; it counts as empty.
 async function readHead(file) {
   try {
     return new Uint8Array(await file.slice(0, headBytes).arrayBuffer());
@@ -87,8 +87,8 @@ async function decode(file) {
   }
 }
 
-// Browsers show a WebP as it is stored, whatever its metadata says, the server shows it upright: here it is decoded
-// without them, to be turned.
+// Browsers ignore the orientation in a WebP's metadata; the server does not. So it is decoded without metadata, and
+// turned afterwards.
 async function decodeWebp(file, bytes) {
   const orientation = bytes ? webpOrientation(bytes) : 1;
   if (orientation === 1) return { bitmap: await decode(file), orientation };
@@ -99,7 +99,7 @@ let worker = null;
 let latestId = 0;
 const waiting = new Map();
 
-// In the worker where there is one that can draw, else here.
+// Scale in the worker if the browser has one that can draw, else in the page.
 function scale(bitmap, orientation) {
   if (typeof OffscreenCanvas === 'undefined') return encodeScaled(bitmap, orientation, resized);
   worker ??= startWorker();

@@ -9,9 +9,9 @@ const FACTOR = 2;
 // would move answers by up to 0.1.
 const ENCODING = ['image/webp', 1];
 // A longer WebP does not exist: Chromium would cut it off, Firefox fails.
-const LONGEST_WEBP_SIDE = 16_383;
+const MAX_WEBP_SIDE = 16_383;
 // No browser promises a longer canvas; the scaler draws through one as wide as the photo.
-const LONGEST_CANVAS_SIDE = 32_767;
+const MAX_CANVAS_SIDE = 32_767;
 // What turns a picture upright that is stored in one of EXIF's orientations: the first four numbers of the transformation,
 // and where its origin goes, in the new width and height.
 const UPRIGHT = {
@@ -26,7 +26,7 @@ const UPRIGHT = {
 
 const isWorker = typeof WorkerGlobalScope !== 'undefined';
 
-// Tell whether a photo is no larger than what is sent; `resized` is the short side to which the server resizes.
+// Return whether a photo is no larger than what is sent; `resized` is the short side to which the server resizes.
 export function isSmall({ width, height }, resized) {
   return Math.min(width, height) <= FACTOR * resized;
 }
@@ -47,7 +47,7 @@ export async function encodeScaled(bitmap, orientation, resized) {
   const stored = makeCanvas(width, height);
   stored.getContext('2d', { alpha: false }).putImageData(pixels, 0, 0);
   const canvas = upright(stored, orientation);
-  const [type, quality] = Math.max(width, height) > LONGEST_WEBP_SIDE ? ['image/png'] : ENCODING;
+  const [type, quality] = Math.max(width, height) > MAX_WEBP_SIDE ? ['image/png'] : ENCODING;
   if (isWorker) return canvas.convertToBlob({ type, quality });
   return new Promise((resolve) => canvas.toBlob(resolve, type, quality));
 }
@@ -69,10 +69,10 @@ function upright(stored, orientation) {
 }
 
 export function canBeScaled(bitmap) {
-  return Math.max(bitmap.width, bitmap.height) <= LONGEST_CANVAS_SIDE && canvasIsHonest();
+  return Math.max(bitmap.width, bitmap.height) <= MAX_CANVAS_SIDE && canvasIsHonest();
 }
 
-// Tell whether what is drawn can be read again: against fingerprinting some browsers hand out noise or white instead.
+// Return whether a drawing can be read back; against fingerprinting some browsers return noise or white instead.
 function canvasIsHonest() {
   const colour = [200, 60, 20];
   const context = makeCanvas(1, 1).getContext('2d');

@@ -1,10 +1,10 @@
-// TIFF's directory, which EXIF uses too: of a photo's metadata only which way up it is is needed.
+// TIFF's directory, which EXIF uses too: of a photo's metadata only its orientation is needed.
 
 const ORIENTATION = 0x0112;
 const SHORT = 3;
 const LONG = 4;
 
-// Return the entries of the first directory of a classic TIFF, or null for what is none. Throws RangeError where the
+// Return the entries of the first directory of a classic TIFF, or null for other data. Throws RangeError if the
 // directory lies beyond the end.
 export function directoryEntries(view) {
   const isLittle = view.getUint16(0) === 0x4949;

@@ -1,5 +1,5 @@
-// Whether a photo file has its end. Firefox and WebKit paint what a cut file holds and leave the rest blank, and the
-// model would answer that; only the file itself shows that something is missing.
+// Whether a photo file is complete. Firefox and WebKit paint what an incomplete file holds and leave the rest blank,
+// and the model would classify that; only the file itself shows that something is missing.
 
 import { directoryEntries, readValues } from './tiff.js';
 
@@ -11,7 +11,7 @@ const BMP_OS2_HEADER = 12;
 const BMP_PADDING = 3;
 const BOXES = ['ftyp', 'meta', 'mdat', 'moov', 'free', 'skip'];
 
-// Return whether nothing of the photo is missing, by the rules of its kind; of an unknown kind nothing is found missing.
+// Return whether the photo is complete by the rules of its kind; true for an unknown kind.
 export function isWhole(kind, bytes) {
   if (!(kind in CHECKS)) return true;
   try {

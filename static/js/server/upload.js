@@ -5,7 +5,7 @@ import { url } from './address.js';
 
 const TIMEOUT_MS = 120_000;
 // Three are shown and the others on request; a heat map comes with each.
-const MOST_ANSWERS = 10;
+const MAX_ANSWERS = 10;
 const PROBLEM_TYPE = /\/problems\/([a-z-]+)$/;
 
 // XMLHttpRequest, since fetch does not tell how much has been sent.
@@ -13,7 +13,7 @@ export function predict(blob, { key, signal, onProgress }) {
   const started = performance.now();
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open('POST', url(`api/v1/predict?heatmap=1&top=${MOST_ANSWERS}`));
+    request.open('POST', url(`api/v1/predict?heatmap=1&top=${MAX_ANSWERS}`));
     request.setRequestHeader('Content-Type', blob.type || 'application/octet-stream');
     if (key) request.setRequestHeader('Authorization', `Bearer ${key}`);
     request.timeout = TIMEOUT_MS;
