@@ -46,7 +46,7 @@ def test_python_m_app_is_the_same_command() -> None:
 def test_help_lists_every_command() -> None:
     for flag in ("-h", "--help"):
         output = invoke(flag).output
-        assert all(f"\n  {command} " in output for command in COMMANDS)
+        assert [command for command in COMMANDS if f"\n  {command} " not in output] == [], output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -96,7 +96,8 @@ def test_no_summary_is_cut_off() -> None:
 def test_the_list_of_commands_imports_none_of_them() -> None:
     code = "import atexit, sys; from app.commands import cli; "
     code += "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); cli(['--help'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=unmeasured)
     assert [name for name in done.stderr.split() if name.startswith("app.commands.")] == []
     assert {"rich", "numpy", "json", "PIL"}.isdisjoint(done.stderr.split())
 

@@ -249,5 +249,5 @@ def test_no_file_of_ten_megabytes_takes_long(filling: bytes):
         began = time.thread_time()
         with contextlib.suppress(Problem):
             examine(data, max_pixels=MAX_PIXELS)
-        # A few milliseconds on an idle processor; what is not bounded takes seconds.
-        assert time.thread_time() - began < 0.1
+        # A few milliseconds on an idle processor, more where coverage is measured; unbounded work takes seconds.
+        assert time.thread_time() - began < 0.5

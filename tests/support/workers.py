@@ -63,8 +63,10 @@ def running(settings: Settings, configuration: dict[str, object]) -> Iterator[Ru
     worker = Worker(1, os.getppid(), [listener], SimpleNamespace(), 30, cfg, log)
     worker.wsgi = create_app(settings, fake_classifier())
     address = listener.getsockname()
-    thread = threading.Thread(target=worker.run)
+    thread, serves = threading.Thread(target=worker.run), threading.Event()
+    worker.calls.append(serves.set)
     thread.start()
+    assert serves.wait(PATIENCE_SECONDS)
     server = Running(worker, address, thread)
     try:
         yield server
