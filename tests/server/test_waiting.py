@@ -162,12 +162,18 @@ def test_uploads_that_are_refused_as_they_move_do_no_harm(
         assert server.thread.is_alive()
 
 
+def waits_of(server: Running) -> list[str]:
+    """List what the connections wait for."""
+    return [channel.wait for channel in server.worker.connections.channels]
+
+
 def test_without_idle_connections_the_slowest_makes_room(run_worker: Callable[..., Running]) -> None:
     server = run_worker({"worker_connections": 2})
     with server.connect() as first, server.connect() as second:
-        for connection in (first, second):
-            connection.sendall(POST % (999, b"X-Request-ID: mine\r\n"))
-        wait_until(lambda: [conn.wait for conn in server.worker.connections.channels] == ["body"] * 2)
+        first.sendall(POST % (999, b"X-Request-ID: mine\r\n"))
+        wait_until(lambda: "body" in waits_of(server))
+        second.sendall(POST % (999, b""))
+        wait_until(lambda: waits_of(server) == ["body", "body"])
         assert ask(server, WHOLE)[0] == 200
         status, headers, _ = read_answer(first)
         assert (status, headers["x-request-id"]) == (503, "mine")
