@@ -172,7 +172,7 @@ def test_without_idle_connections_the_slowest_makes_room(run_worker: Callable[..
     with server.connect() as first, server.connect() as second:
         first.sendall(POST % (999, b"X-Request-ID: mine\r\n"))
         wait_until(lambda: "body" in waits_of(server))
-        second.sendall(POST % (999, b"X-Request-ID: other\r\n"))
+        second.sendall(POST % (999, b"") + bytes(500))
         wait_until(lambda: waits_of(server) == ["body", "body"])
         assert ask(server, WHOLE)[0] == 200
         status, headers, _ = read_answer(first)
