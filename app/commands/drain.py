@@ -59,15 +59,16 @@ def command(seconds: float, at_most: float, *, undo: bool) -> None:
         )
     file.want(draining=not undo)
     os.kill(file.pid, signal.SIGUSR1)
-    if not _wait_until(lambda: _is_draining(settings) is not undo, began + NOTICE_SECONDS):
+    if not _wait_until(lambda: _is_draining(settings) == (not undo), began + NOTICE_SECONDS):
         raise DrainFailed("The service did not react; see its log.")
     if undo:
         click.echo("The service is ready again.", err=True)
         return
     time.sleep(seconds)
-    if not _wait_until(lambda: _ask(settings).get("in_flight") == 0, began + max(at_most, seconds)):
+    longest = max(at_most, seconds)
+    if not _wait_until(lambda: _ask(settings).get("in_flight") == 0, began + longest):
         raise DrainFailed(
-            f"After {at_most:g} seconds, requests are still in flight: {_ask(settings).get('in_flight')}."
+            f"After {longest:g} seconds, requests are still in flight: {_ask(settings).get('in_flight')}."
         )
     click.echo(f"Drained: not ready for {time.monotonic() - began:.1f} s, and nothing is in flight.", err=True)
 

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ..errors import Problem
+from ..errors import TopthreeError
 from ..model.labels import load_labels
 from ..photos.decoders import Decoders
 from ..photos.decoding import Geometry
@@ -74,7 +74,7 @@ def _crops(files: list[str], geometry: Geometry, settings: Settings) -> list[np.
         for file in files:
             try:
                 crops.append(decoders.decode(read_file(file), wanted).crop)
-            except Problem as problem:
+            except TopthreeError as problem:
                 raise FileProblem(f"{file} cannot be used: {problem}") from problem
     return crops
 

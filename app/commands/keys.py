@@ -143,7 +143,10 @@ def _named(keys: KeySet, name: str, path: Path) -> Key:
 
 
 def _append(path: Path, key: Key) -> None:
-    text = path.read_text(encoding="utf-8-sig") if path.exists() else HEADING
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.exists() else HEADING
+    except (OSError, ValueError) as error:
+        raise KeysError(f"The keys file {path} cannot be read: {error}.") from error
     if text and not text.endswith("\n"):
         text += "\n"
     text += key.as_line() + "\n"
@@ -156,9 +159,12 @@ def _write(path: Path, text: str) -> None:
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     try:
         descriptor, unfinished = tempfile.mkstemp(dir=path.absolute().parent, prefix=".keys-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(unfinished, mode)
-        os.replace(unfinished, path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(unfinished, mode)
+            os.replace(unfinished, path)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)  # it still exists only if writing failed
     except OSError as error:
         raise KeysError(f"The keys file {path} cannot be written: {error.strerror}.") from error

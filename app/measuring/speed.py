@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ def photos_per_second(record: ModelRecord, cache: Path, cpus: int, *, note: Call
     if key not in known:
         note(record.name)
         known = _read(file) | {key: round(_measure(record, cpus), 1)}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        with suppress(OSError):  # without a cache it is measured each time
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return known[key]
 
 
@@ -49,10 +51,9 @@ def _cpu_lines() -> list[str]:
 
 def _read(file: Path) -> dict[str, float]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {str(key): float(value) for key, value in json.loads(file.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # not there, or not what we write
         return {}
-    return {str(key): float(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _measure(record: ModelRecord, cpus: int) -> float:

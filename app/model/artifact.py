@@ -129,7 +129,9 @@ def prepared_timm(settings: Settings) -> Weights | None:
 
     Of several artifacts, the newest is taken.
     """
-    own = file_sha256(settings.weights) if settings.weights and settings.weights.is_file() else None
+    if settings.weights is not None and not settings.weights.is_file():
+        return None  # preparing it says what is wrong
+    own = file_sha256(settings.weights) if settings.weights else None
     for folder in _artifacts(settings, settings.model, own[:16] if own else "*"):
         manifest = _read_manifest(folder)
         if manifest is None or manifest.record is None:

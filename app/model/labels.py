@@ -98,7 +98,7 @@ def search_labels(labels: tuple[Label, ...], query: str) -> list[Label]:
     if found:
         return sorted(found, key=lambda label: wanted not in _words(label.label))
     words = _words(wanted)
-    shares = {label: len(words & _words(label.label)) / len(_words(label.label)) for label in labels}
+    shares = {label: len(words & _words(label.label)) / max(1, len(_words(label.label))) for label in labels}
     return sorted((label for label in labels if shares[label]), key=lambda label: -shares[label])
 
 

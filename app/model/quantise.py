@@ -177,7 +177,8 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path, keep_last
 
     model = openvino.Core().read_model(base.content["model.xml"], base.content["model.bin"])
     layers = [node for node in model.get_ordered_ops() if node.get_type_name() in _LAYERS]
-    classifier = max(index for index, node in enumerate(layers) if node.get_type_name() == "MatMul")
+    products = (index for index, node in enumerate(layers) if node.get_type_name() == "MatMul")
+    classifier = max(products, default=len(layers) - 1)
     kept = [node.get_friendly_name() for node in layers[max(0, classifier - keep_last) :]]
     views = [view[None] for crop in crops for view in (crop, np.ascontiguousarray(crop[:, ::-1]))]
     quantised = nncf.quantize(

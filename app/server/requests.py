@@ -120,7 +120,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         while consumed < len(data) and not (self.completed or self.refusal):
             consumed += super().received(data[consumed : consumed + _CHUNKED_SLICE])
             size = len(self.body_rcv)
-            if self.body_bytes_received - size > _FREE_FRAMING_BYTES + size // 8:
+            unfinished = len(self.body_rcv.control_line) + len(self.body_rcv.trailer)
+            if self.body_bytes_received - size > _FREE_FRAMING_BYTES + size // 8 or unfinished > _FREE_FRAMING_BYTES:
                 self.reject(BadRequest("The body's chunks are malformed, or very many and tiny."))
             elif self.head is not None:
                 self.refusal = self._gate.refuse_size(replace(self.head, body_bytes=size))

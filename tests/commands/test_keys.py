@@ -69,3 +69,13 @@ def test_a_command_that_needs_a_file_says_how_to_name_it(runner: CliRunner) -> N
     result = runner.invoke(cli, ["keys", "list"])
     assert result.exit_code == 2
     assert "TOPTHREE_API_KEYS_FILE" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["new", "alice"], ["disable", "alice"]])
+def test_a_file_that_is_not_text_is_one_sentence(runner: CliRunner, tmp_path: Path, arguments: list[str]) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_bytes(b"\xff\xfe\xff")
+    result = runner.invoke(cli, ["keys", *arguments, "--file", str(path)])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert str(path) in result.output
+    assert [each.name for each in tmp_path.iterdir()] == ["keys.txt"]

@@ -58,6 +58,10 @@ MEANINGS = [
 ]
 
 
+def test_a_name_without_letters_is_not_found_by_words() -> None:
+    assert search_labels((Label(0, None, "♥", None, None),), "tabby cat") == []
+
+
 def test_there_are_a_thousand_classes_in_order():
     assert [label.class_id for label in imagenet_labels()] == list(range(1000))
 

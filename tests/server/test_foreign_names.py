@@ -93,6 +93,7 @@ ATTRIBUTES: Mapping[str, tuple[object, tuple[str, ...]]] = {
         ("body_bytes_received", "body_rcv", "chunked", "completed", "content_length", "empty", "error")
         + ("expect_continue", "header_bytes_received", "header_plus", "headers_finished", "version"),
     ),
+    "waitress's chunks": (receiver.ChunkedReceiver, ("control_line", "trailer")),
     "waitress's error": (utilities.BadRequest("text"), ("body", "code")),
     "waitress's server": (server.TcpWSGIServer, ("channel_class",)),
     "gunicorn's configuration": (

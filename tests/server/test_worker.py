@@ -72,6 +72,7 @@ def test_client_that_asks_first_with_too_much_is_refused_unread(run_worker: Call
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n", 400),
         (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"5\r\nab", 400),
         (CHUNKED + b"0000000000000005;" + b"x" * 40_000, 400),
+        (CHUNKED + b"80000\r\n" + bytes(0x80000) + b"\r\n5;" + b"x" * 60_000, 400),
         (CHUNKED + b"0x5\r\nphoto\r\n", 400),
         (CHUNKED + b"1\r\nx\r\n" * 10_000, 400),
         (CHUNKED + b"5;bad ext\r\nphoto\r\n0\r\n\r\n", 400),
