@@ -18,6 +18,7 @@ from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
 from app.commands import cli
 from app.errors import WeightsError
 from app.model import quantise
+from app.model.artifact import ensure_prepared
 from app.model.quantise import Comparison, QuantisationRefused, compare
 from app.settings import Settings
 
@@ -97,6 +98,17 @@ def test_too_few_photos_are_refused(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(colour_png(1))
     with pytest.raises(quantise.FileProblem, match="holds 1 photos; calibration takes at least 20"):
         quantise._labelled(tmp_path)
+
+
+def test_the_last_layers_can_stay_in_float32(packaged_settings: Settings, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf", reason="needs the extra 'optimize'")
+    crops = list(np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), np.uint8))
+    quantise._quantise_graph(ensure_prepared(packaged_settings), crops, tmp_path, keep_last=3)
+    graph = openvino.Core().read_model(tmp_path / "model.xml")
+    layers = [node for node in graph.get_ordered_ops() if node.get_type_name() in quantise._LAYERS]
+    quantised = [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in layers]
+    assert quantised[-8:] == [True] * 4 + [False] * 4
 
 
 @needs_test_weights
