@@ -18,8 +18,8 @@ from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
 from app.commands import cli
 from app.errors import WeightsError
 from app.model import quantise
-from app.model.artifact import ensure_prepared
 from app.model.quantise import Comparison, QuantisationRefused, compare
+from app.model.runtime import import_openvino
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,22 +100,12 @@ def test_too_few_photos_are_refused(tmp_path: Path) -> None:
         quantise._labelled(tmp_path)
 
 
-def test_the_last_layers_can_stay_in_float32(packaged_settings: Settings, tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
-    pytest.importorskip("nncf", reason="needs the extra 'optimize'")
-    crops = list(np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), np.uint8))
-    quantise._quantise_graph(ensure_prepared(packaged_settings), crops, tmp_path, keep_last=3)
-    graph = openvino.Core().read_model(tmp_path / "model.xml")
-    layers = [node for node in graph.get_ordered_ops() if node.get_type_name() in quantise._LAYERS]
-    quantised = [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in layers]
-    assert quantised[-8:] == [True] * 4 + [False] * 4
-
-
 @needs_test_weights
 def test_the_shared_photos_make_an_int8_model_that_serves(packaged_settings: Settings, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="needs the extra 'optimize'")
     settings = dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), cache=tmp_path / "cache")
     command = [sys.executable, "-m", "app", "prepare", "--precision", "int8", "--calibrate", str(SHARED_PHOTOS)]
+    command += ["--keep-last", "3"]
     environment = os.environ | settings.as_environment()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -124,3 +114,7 @@ def test_the_shared_photos_make_an_int8_model_that_serves(packaged_settings: Set
     accuracy = json.loads(manifest.read_text())["accuracy"]
     assert accuracy["calibration_photos"] == accuracy["photos"] == 50
     assert accuracy["agreement"] >= quantise.MIN_AGREEMENT_PERCENT
+    graph = import_openvino().Core().read_model(manifest.with_name("model.xml"))
+    layers = [node for node in graph.get_ordered_ops() if node.get_type_name() in quantise._LAYERS]
+    quantised = [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in layers]
+    assert quantised[-8:] == [True] * 4 + [False] * 4  # the classifier and the three layers before it
