@@ -42,7 +42,7 @@ _IDLE_SECONDS = 1.0
 _STOP_SECONDS = 2.0
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]
+class Channel(HTTPChannel):
     """waitress's channel, with limits."""
 
     request: Any = None

@@ -35,7 +35,7 @@ _FREE_FRAMING_BYTES = 32 * 1024
 _TOO_MANY_FIELDS = "The header has more fields, or longer ones, than this server takes."
 
 
-class Request(HTTPRequestParser):  # type: ignore[misc]
+class Request(HTTPRequestParser):
     """waitress's parser, which asks the gate when the head has arrived."""
 
     body_rcv: Any = None
@@ -151,7 +151,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         return skipped
 
 
-class _Answer(task.Task):  # type: ignore[misc]
+class _Answer(task.Task):
     """Common base of both kinds of tasks: it counts the answer, and ends the connection as our channel does."""
 
     close_on_finish = False
@@ -171,7 +171,7 @@ class _Answer(task.Task):  # type: ignore[misc]
         return bytes(super().build_response_header())
 
 
-class Task(_Answer, task.WSGITask):  # type: ignore[misc]
+class Task(_Answer, task.WSGITask):
     """Flask's answer."""
 
     def get_environment(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Task(_Answer, task.WSGITask):  # type: ignore[misc]
         return environ
 
 
-class Rejection(_Answer, task.ErrorTask):  # type: ignore[misc]
+class Rejection(_Answer, task.ErrorTask):
     """The answer to a request that Flask does not get."""
 
     def execute(self) -> None:

@@ -89,7 +89,7 @@ class Loop(dict[int, Any]):
             self._selector.register(file, events)
 
 
-class Worker(base.Worker):  # type: ignore[misc]
+class Worker(base.Worker):
     """Serve with threads, and wait for clients without them."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
