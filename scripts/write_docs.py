@@ -111,7 +111,9 @@ def default_of(schema: dict[str, Any]) -> str:
 def command_line() -> click.Context:
     """Return the command `topthree`, which pyproject.toml names, in a context of its own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return click.Context(pkgutil.resolve_name(project["scripts"]["topthree"]), info_name="topthree")
+    cli = pkgutil.resolve_name(project["scripts"]["topthree"])
+    # With its settings: a command keeps the help option that it was first asked for.
+    return click.Context(cli, info_name="topthree", **cli.context_settings)
 
 
 def inner_commands(context: click.Context) -> Iterator[click.Context]:
