@@ -17,7 +17,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,6 +48,7 @@ from ..model.records import as_json
 from ..settings import Settings
 from ..version import __version__
 from . import read_settings
+from ._files import replacing
 from .weights import make_ready
 
 
@@ -134,13 +134,8 @@ def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path) ->
     digests |= {name: file_sha256(path) for name, path in files.items()}
     texts[SUMS] = write_sums(digests)
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as out:
-            try:
-                _write_members(out.file, texts, files)
-                os.fchmod(out.fileno(), 0o644)
-                os.replace(out.name, target)
-            finally:
-                Path(out.name).unlink(missing_ok=True)  # if writing failed, it still exists
+        with replacing(target, 0o644) as out:
+            _write_members(out, texts, files)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}.") from error
     return read_bundle(target)

@@ -11,8 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import os
-import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from ..photos.protocol import MAX_CROP_SIDE, Wanted
 from ..processes.plan import make_plan
 from ..settings import Settings
 from . import plural, read_settings
+from ._files import replacing
 from .weights import find_with_progress
 
 
@@ -82,12 +81,7 @@ def _crops(files: list[str], geometry: Geometry, settings: Settings) -> list[np.
 def _write(output: Path, arrays: dict[str, Any]) -> None:
     """Write the file, whole or not at all."""
     try:
-        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-", delete=False) as out:
-            try:
-                np.savez(out, **arrays)
-                out.close()
-                os.replace(out.name, output)
-            finally:
-                Path(out.name).unlink(missing_ok=True)  # it still exists only if writing failed
+        with replacing(output, 0o600) as out:
+            np.savez(out, **arrays)
     except OSError as error:
         raise FileProblem(f"{output} cannot be written: {error.strerror or error}.") from error

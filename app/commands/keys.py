@@ -10,16 +10,15 @@ Examples:
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from ..errors import KeysError
-from ..web.keys import Key, KeySet, check_name, digest_of, new_token, parse_keys, read_keys
+from ..web.keys import Key, KeySet, check_name, digest_of, new_token, parse_keys, read_keys, read_text
+from ._files import replacing
 
 HEADING = "# API keys of topthree: name, enabled or disabled, SHA-256 of the key.\n"
 
@@ -123,10 +122,11 @@ def enable(name: str, path: Path) -> None:
 
 def _set_state(name: str, path: Path, *, enabled: bool) -> None:
     """Enable or disable a key in the file, and leave every other line as it is."""
-    keys = read_keys(path)
+    text = read_text(path)
+    keys = parse_keys(text, path)
     old = _named(keys, name, path)
     new_line = Key(old.name, enabled, old.digest).as_line()
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    lines = text.split("\n")
     number = keys.lines[keys.keys.index(old)] - 1
     _, hash_sign, comment = lines[number].partition("#")
     lines[number] = f"{new_line}  #{comment}" if hash_sign else new_line
@@ -143,10 +143,7 @@ def _named(keys: KeySet, name: str, path: Path) -> Key:
 
 
 def _append(path: Path, key: Key) -> None:
-    try:
-        text = path.read_text(encoding="utf-8-sig") if path.exists() else HEADING
-    except (OSError, ValueError) as error:
-        raise KeysError(f"The keys file {path} cannot be read: {error}.") from error
+    text = read_text(path) if path.exists() else HEADING
     if text and not text.endswith("\n"):
         text += "\n"
     text += key.as_line() + "\n"
@@ -158,13 +155,7 @@ def _write(path: Path, text: str) -> None:
     """Replace the file in one step; a new one is readable and writable only by its owner."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     try:
-        descriptor, unfinished = tempfile.mkstemp(dir=path.absolute().parent, prefix=".keys-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(unfinished, mode)
-            os.replace(unfinished, path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)  # it still exists only if writing failed
+        with replacing(path, mode) as file:
+            file.write(text.encode())
     except OSError as error:
         raise KeysError(f"The keys file {path} cannot be written: {error.strerror}.") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..classifier import Answer, Classifier
 from ..model.labels import Label, class_names
+from ..model.quantise import Z_95
 from ..photos.folders import FileProblem, is_unreadable, list_photos, true_class
 from .stream import classify_files
 
@@ -95,7 +96,7 @@ def wilson_interval(hits: int, count: int) -> Share:
     """Return hits / count in percent with its 95% interval (Wilson, JASA 22, 1927)."""
     if count == 0:
         return Share(0.0, 0.0, 100.0)
-    z = 1.959964
+    z = Z_95
     share = hits / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))

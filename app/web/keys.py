@@ -121,13 +121,17 @@ def read_keys(path: Path) -> KeySet:
     Raises KeysError, naming the file and the line, for one that is missing or malformed. The text of a line is
     never repeated, since a key may have been put there by mistake.
     """
+    return parse_keys(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a keys file, its lines ended by LF; raises KeysError, naming it, if it cannot be read."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise KeysError(f"The keys file {path} is not UTF-8 text.") from error
     except OSError as error:
         raise KeysError(f"The keys file {path} cannot be read: {error.strerror}.") from error
-    return parse_keys(text, path)
 
 
 def parse_keys(text: str, path: Path) -> KeySet:

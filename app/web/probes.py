@@ -40,7 +40,7 @@ def count_in_flight() -> None:
 @blueprint.get("/healthz")
 @operation({JSON: schemas.Alive})
 def healthz() -> flask.Response:
-    """Return whether the process runs, whatever the state of the model."""
+    """Return that the process runs, with or without a model."""
     return json_response(schemas.Alive())
 
 
