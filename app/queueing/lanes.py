@@ -56,7 +56,9 @@ class Lanes:
             raise self.decoders.too_costly(estimate)
         with ExitStack() as reserved:
             try:
-                reserved.enter_context(self.memory.reserve(estimate.memory_bytes, deadline))
+                # The file itself is in its decoder twice, in the shared block and as a copy.
+                needed = min(self.memory.total_bytes, estimate.memory_bytes + 2 * len(photo))
+                reserved.enter_context(self.memory.reserve(needed, deadline))
                 turn = held.enter_context(self.slots.take(deadline, is_long=True))
             except DeadlineExceeded as error:
                 raise Overloaded("Other large photos are waiting already. Try again later.") from error
