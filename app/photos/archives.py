@@ -67,9 +67,9 @@ def read_archive(
     """Read all files of an archive, in its own order, without folders and what file managers add.
 
     An entry that is encrypted, damaged or over `max_entry_bytes` carries its problem. Raises UnreadableArchive if the
-    data is no ZIP archive, NoPhoto if it has no files, and TooLarge for more than `max_entries` files or more than
-    `max_bytes` in all. `admit` is called with the number of bytes to be unpacked, and may raise. No more bytes are
-    read from an entry than it declares.
+    data is no ZIP archive, or its files overlap, NoPhoto if it has no files, and TooLarge for more than `max_entries`
+    files or more than `max_bytes` in all. `admit` is called with the number of bytes to be unpacked, and may raise. No
+    more bytes are read from an entry than it declares.
     """
     files = [
         (name, entry)
@@ -83,6 +83,8 @@ def read_archive(
     size = sum(entry.file_size for _, entry in files if entry.file_size <= max_entry_bytes)
     if size > max_bytes:
         raise TooLarge(f"The files in the archive have more than {max_bytes:,} bytes. Send fewer at a time.")
+    if sum(entry.compress_size for _, entry in files) > len(data):
+        raise UnreadableArchive("Files of the archive overlap. Pack it again.")
     admit(size)
     view = memoryview(data)
     return [Entry(name, _read(view, entry, max_entry_bytes)) for name, entry in files]

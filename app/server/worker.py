@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from gunicorn.config import Config
@@ -70,8 +71,9 @@ class Loop(dict[int, Any]):
         """Wait up to `seconds` for events, and handle them."""
         for _ in range(len(self.changed)):
             file = self.changed.popleft()
-            if isinstance(self.get(file), Channel):
-                self[file].look()
+            if isinstance(channel := self.get(file), Channel):
+                # An exception ends its connection, as those of other events do, and not the loop.
+                wasyncore.read(SimpleNamespace(handle_read_event=channel.look, handle_error=channel.handle_error))
             if (found := self.get(file)) is not None:
                 self._register(file, _READ * bool(found.readable()) + _WRITE * bool(found.writable()))
         for key, events in self._selector.select(0 if self.changed else seconds):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import flask
 
-from ..errors import Overloaded, Problem, TooLarge
+from ..errors import Forbidden, Overloaded, Problem, TooLarge, Unauthorized
 from ..telemetry import logs
 from .access import check_key, token_in
 from .cors import allowing
@@ -31,13 +31,14 @@ class Head:
     """What a request says before its body.
 
     The path is decoded and begins with one slash. Headers have their WSGI names, without `HTTP_`. The body's length is
-    None if it comes in chunks.
+    None if it comes in chunks. `port` is the one that the request arrived at.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body_bytes: int | None
+    port: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Gate:
         self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
         self._limits = body_limits(app)
         self._places: set[object] = set()
+        self._metrics_port = int(self._settings.metrics_address.rpartition(":")[2] or -1)
+        self._counts_requests = found.limits is not None
         # Only Flask knows the address for the log, behind proxies, and makes traces.
         self._may_answer = self._settings.log_addresses == "off" and not self._settings.traces
 
@@ -98,12 +101,16 @@ class Gate:
         return ProblemAnswer(status, fields, body)
 
     def _refusal(self, problem: Problem, head: Head) -> Refusal:
-        if head.path.startswith(API_PREFIX) and self._limit(head) is not None and self._may_answer:
+        # Only Flask counts requests for their address, and so limits how many keys can be guessed.
+        is_counted = self._counts_requests and isinstance(problem, (Unauthorized, Forbidden))
+        is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None
+        if is_photo and self._may_answer and not is_counted:
             return Refusal(problem, self.answer(problem, head, bytes_in=head.body_bytes or 0))
         return Refusal(problem, None)
 
     def _limit(self, head: Head) -> BodyLimit | None:
-        return self._limits.get(head.path) if head.method == "POST" else None
+        takes_photos = head.method == "POST" and head.port != self._metrics_port
+        return self._limits.get(head.path) if takes_photos else None
 
     def _full(self, head: Head) -> Problem | None:
         is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None

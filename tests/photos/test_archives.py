@@ -126,6 +126,14 @@ def test_what_is_no_whole_archive_is_refused_by_its_kind(data: bytes, text: str)
         read(data)
 
 
+def test_files_that_overlap_are_refused_before_they_are_unpacked() -> None:
+    data = bytearray(pack(("a", os.urandom(1000)), ("b", b"1"), method=zipfile.ZIP_STORED))
+    entry = data.rindex(b"PK\x01\x02")  # of b, which claims all bytes (APPNOTE 4.3.12)
+    data[entry + 20 : entry + 28] = struct.pack("<II", len(data), 1)
+    with pytest.raises(UnreadableArchive, match="overlap"):
+        read(bytes(data))
+
+
 def test_a_file_without_a_name_is_read() -> None:
     (entry,) = read(pack(("abc", COCK)).replace(b"abc", b"\0bc"))  # names end at their first zero
     assert entry == Entry("", COCK)

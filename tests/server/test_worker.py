@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.errors import ConfigError
-from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
+from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
 
 from app.server.worker import Worker
 from app.web.service import service_of
@@ -94,6 +94,8 @@ def test_unusual_framing_holds_no_thread(run_worker: Callable[..., Running], sen
     ("sent", "status", "slug", "text"),
     [
         (b"GET / HTTP/9.9\r\n\r\n", 400, "bad-request", "HTTP"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad-request", "Host is missing"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400, "bad-request", "several"),
         (b"GET /\r\n\r\n", 400, "bad-request", "HTTP"),
         (b"\x16\x03\x01\x02\x00\x01\x00", 400, "bad-request", "CR LF"),
         (b"GET / HTTP/1.1\nHost: a\n\n", 400, "bad-request", "CR LF"),
@@ -111,6 +113,26 @@ def test_malformed_http_is_a_problem_like_any_other(
     assert (document["status"], document["type"]) == (status, f"/problems/{slug}")
     assert document["instance"].endswith(headers["x-request-id"])
     assert text in document["detail"]
+
+
+def test_an_exception_in_a_look_ends_only_its_connection(
+    run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = run_worker()
+    with server.connect() as connection:
+        connection.sendall(ALIVE)
+        assert read_answer(connection)[0] == 200
+        (channel,) = server.worker.connections.channels
+        monkeypatch.setattr(channel, "look", lambda: 1 // 0)
+        connection.sendall(ALIVE)
+        with suppress(ConnectionError):  # the reset may come first
+            assert connection.recv(1) in (b"", b"H")
+        assert ask(server, WHOLE)[0] == 200
+        wait_until(lambda: channel not in server.worker.connections.channels)
+
+
+def test_http_1_0_needs_no_host(run_worker: Callable[..., Running]) -> None:
+    assert ask(run_worker(), b"GET /healthz HTTP/1.0\r\n\r\n")[0] == 200
 
 
 def test_refusal_at_capacity_needs_no_thread_and_keeps_alive(run_worker: Callable[..., Running]) -> None:

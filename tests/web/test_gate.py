@@ -18,7 +18,7 @@ from app.telemetry import metrics
 from app.web.gate import MAX_LARGE_FORMS, Gate, Head, body_limits
 from app.web.keys import Key, digest_of, new_token
 from app.web.service import service_of
-from app.web.uploads import FRAMING_BYTES
+from app.web.uploads import FRAMING_BYTES, REFUSAL
 
 PHOTO = colour_png(9)
 TOKEN = new_token()
@@ -175,6 +175,25 @@ def test_large_bodies_need_a_key(guarded: flask.Flask, request_head: Head, is_re
     if refusal is not None:
         assert isinstance(refusal.problem, Unauthorized)
         assert refusal.problem.challenge
+
+
+def test_guesses_of_keys_with_large_bodies_are_counted(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(Key("alice", True, digest_of(TOKEN)).as_line())
+    app = create_app(make_settings(api_keys_file=keys, rate_limit_per_address="2/minute"), fake_classifier())
+    refusal = Gate(app).refuse(head(body_bytes=LARGE, AUTHORIZATION="Bearer wrong"))
+    assert refusal is not None
+    assert refusal.answer is None  # Flask answers, and gets no body
+    environ = {REFUSAL: refusal.problem}
+    statuses = [app.test_client().post(PREDICT, environ_overrides=environ).status_code for _ in range(3)]
+    assert statuses == [401, 401, 429]
+
+
+def test_no_body_is_taken_at_the_address_of_metrics(make_settings: Callable[..., Settings]) -> None:
+    app = create_app(make_settings(metrics_address="127.0.0.1:9100"), fake_classifier())
+    gate = Gate(app)
+    assert gate.refuse(Head("POST", PREDICT, {}, LARGE, 8000)) is None
+    assert gate.refuse(Head("POST", PREDICT, {}, LARGE, 9100)) is not None
 
 
 def test_few_large_forms_are_taken_without_a_key(guarded: flask.Flask) -> None:
