@@ -25,6 +25,9 @@ from .labels import Label, parse_labels, write_labels
 FORMAT = 1
 HEAD, LABELS, DESCRIPTION = "head.safetensors", "labels.csv", "model.json"
 FILES = (HEAD, LABELS, DESCRIPTION)
+# A head of 10,000 classes on 1,280 channels has 51 MB.
+MAX_BYTES = {HEAD: 64 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -103,6 +106,15 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "calibration": (dict, type(None)),
     "created": str,
 }
+
+
+def name_and_version(content: Mapping[str, bytes]) -> tuple[str, int]:
+    """Return the name and the version that the files of a version say they have; raises ValueError if they do not."""
+    described = json.loads(content[DESCRIPTION])
+    name, version = described.get("name"), described.get("version")
+    if not (isinstance(name, str) and NAME.fullmatch(name) and isinstance(version, int) and version > 0):
+        raise ValueError(f"{DESCRIPTION} has no valid name and version")
+    return name, version
 
 
 def _describe(text: bytes, where: str) -> dict[str, Any]:
