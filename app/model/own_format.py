@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import LabelsError, OwnModelError
+from .calibration import Calibration
 from .digests import bytes_sha256
 from .heads import Floats
 from .labels import Label, parse_labels, write_labels
@@ -61,7 +62,7 @@ class OwnModel:
     data_sha256: str
     photos: int
     accuracy: Accuracy | None
-    calibration: Mapping[str, Any] | None
+    calibration: Calibration | None
     created: str
     name: str = ""
     version: int = 0
@@ -133,14 +134,15 @@ def _describe(text: bytes, where: str) -> dict[str, Any]:
     wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
     if wrong:
         raise ValueError(f"{DESCRIPTION} has no valid {wrong[0]}")
-    backbone, accuracy = values.pop("backbone"), values.pop("accuracy")
+    backbone, accuracy, calibration = (values.pop(name) for name in ("backbone", "accuracy", "calibration"))
     if not (isinstance(backbone.get("name"), str) and _SHA256.fullmatch(str(backbone.get("weights_sha256")))):
         raise ValueError(f"{DESCRIPTION} has no valid backbone")
-    kept = {name: values[name] for name in _KINDS.keys() - {"format", "name", "version", "backbone", "accuracy"}}
+    kept = {name: values[name] for name in ("recipe", "seed", "data_sha256", "photos", "created")}
     return kept | {
         "backbone": backbone["name"],
         "weights_sha256": backbone["weights_sha256"],
-        "accuracy": accuracy and _accuracy(accuracy),
+        "accuracy": None if accuracy is None else _accuracy(accuracy),
+        "calibration": None if calibration is None else Calibration.from_json(calibration),
     }
 
 
@@ -175,7 +177,7 @@ def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
         "data_sha256": model.data_sha256,
         "photos": model.photos,
         "accuracy": model.accuracy and vars(model.accuracy),
-        "calibration": model.calibration and dict(model.calibration),
+        "calibration": model.calibration and model.calibration.as_json(),
         "created": model.created,
     }
     tensors = {

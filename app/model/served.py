@@ -81,9 +81,7 @@ class Served:
 
     @property
     def default_model(self) -> Model:
-        """Return the model that answers where none is asked for; raises OwnModelError if it was never usable."""
-        if not self.has_default:
-            raise OwnModelError(f"There is no model named {self.default} in {self.root}.")
+        """Return the model that answers where none is asked for; `refreshed` ensures that there is one."""
         return self.models[self.default or self.backbone.name]
 
     def find(self, name: str) -> Model:
@@ -167,6 +165,8 @@ def refreshed(served: Served, known: Callable[[], Inference]) -> Served:
     if trouble and trouble != served.trouble:
         log.error("Models of one's own: %s", trouble)
     found = dataclasses.replace(served, slots=slots, trouble=trouble)
+    if not found.has_default:
+        raise OwnModelError(f"There is no model named {served.default} in {served.root or 'any folder'}.")
     return served if trouble == served.trouble and _is_same(slots, served.slots) else found
 
 
