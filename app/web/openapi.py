@@ -51,7 +51,7 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
     "labels": ({"type": "string", "enum": list(NAMES), "default": "both"}, "The language of class names."),
     "heatmap": (_FLAG, "1 adds a heat map to the first ten answers."),
     "model": (
-        {"type": "string", "minLength": 1},
+        {"type": "string", "minLength": 1, "examples": ["pets", "pets,resnet18"]},
         "The model that answers, or up to 4 of them, separated by commas; `GET /api/v1/models` lists their names.",
     ),
     "normalize": (_FLAG, "1 scales the embedding to the length (L2) 1."),
