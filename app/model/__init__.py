@@ -54,6 +54,7 @@ class Model:
         """Return the facts that identify the model in answers and metrics."""
         return {
             "name": self.weights.record.name,
+            "display_name": self.weights.record.display_name,
             "weights_sha256": self.weights.sha256,
             "engine": self.engine.name,
             "precision": self.engine.precision,

@@ -15,7 +15,8 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
   const sent = { width: image.width, height: image.height, size: size(blob.size) };
   write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
-  write(parts.model, () => t('js.model', model));
+  // An older server of the same service, while it is replaced, knows no other name.
+  write(parts.model, () => t('js.model', { ...model, name: model.display_name ?? model.name }));
   write(parts.time, () => describeTime(elapsedMs, timing));
   parts.curl.textContent = curlLine(fileName);
   offer(parts.copyJson, () => JSON.stringify(answer, null, 2));
