@@ -97,7 +97,7 @@ def test_too_much_received_at_once_costs_the_slowest(run_worker: Callable[..., R
         first, *_ = [stack.enter_context(server.connect()) for _ in range(3)]
         first.sendall(POST % (limit, b"") + bytes(1000))
         for connection in (stack.enter_context(server.connect()) for _ in range(2)):
-            connection.sendall(POST % (limit, b"") + bytes(limit * 3 // 4))
+            connection.sendall(POST % (limit, b"") + bytes(limit * 7 // 8))
         status, headers, _ = read_answer(first)
         assert (status, headers["retry-after"]) == (503, "1")
         assert ask(server, ALIVE)[0] == 200

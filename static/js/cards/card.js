@@ -52,7 +52,10 @@ export class Card {
     parts.remove.addEventListener('click', () => visit.remove(this));
     parts.retry.addEventListener('click', () => this.start());
     parts.send.addEventListener('click', () => this.sendWhole());
-    for (const name of ['cancel', 'remove', 'retry', 'send', 'otherPart']) nameAfter(parts[name], file.name);
+    const { cancel, remove, retry, send, otherPart, usePart, opacity, place, details } = parts;
+    for (const each of [cancel, remove, retry, send, otherPart, usePart, opacity, place, details.firstElementChild]) {
+      nameAfter(each, file.name);
+    }
     write(parts.progress, () => t('js.progress_of', { file: file.name }), 'aria-label');
   }
 
@@ -252,7 +255,8 @@ export class Card {
   }
 }
 
-// Name a button for screen readers: its word and its photo.
-function nameAfter(button, file) {
-  write(button, () => t('js.button_of', { button: button.textContent.trim() || button.title, file }), 'aria-label');
+// Name a control for screen readers: its word, which may be its label's, and its photo.
+function nameAfter(control, file) {
+  const word = () => control.textContent.trim() || control.title || control.parentElement.textContent.trim();
+  write(control, () => t('js.button_of', { button: word(), file }), 'aria-label');
 }
