@@ -7,6 +7,7 @@ TopthreeError
 ├── LabelsError                 a labels file cannot be used
 ├── WeightsError                a weights file cannot be used, or none can be downloaded
 ├── BundleError                 a bundle cannot be used
+├── OwnModelError               a model of one's own cannot be read, written or served
 └── Problem                     an error of an HTTP response, as RFC 9457 describes it
     ├── NoPhoto                 400
     ├── TooManyPhotos           400
@@ -82,6 +83,12 @@ class BundleError(TopthreeError):
     """A bundle is missing, damaged, not for this installation, or cannot be unpacked."""
 
     public = "The bundle that holds the model cannot be used. The service's log has the reason."
+
+
+class OwnModelError(TopthreeError):
+    """A model of one's own is missing, damaged, of another backbone or of a newer format, or cannot be written."""
+
+    public = "The model that should answer cannot be used. The service's log has the reason."
 
 
 class Problem(TopthreeError):

@@ -11,7 +11,6 @@ Examples:
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
@@ -43,7 +42,7 @@ from ..model.bundle import (
 )
 from ..model.digests import bytes_sha256, file_sha256
 from ..model.engines import check_classes
-from ..model.labels import Label, load_labels
+from ..model.labels import Label, load_labels, write_labels
 from ..model.records import as_json
 from ..settings import Settings
 from ..version import __version__
@@ -128,7 +127,7 @@ def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path) ->
     """Write a bundle, whole or not at all, and read it back; the same model and labels make the same bytes."""
     check_classes(prepared, len(labels))
     described = (json.dumps(dataclasses.asdict(_describe(prepared)), indent=1, ensure_ascii=False) + "\n").encode()
-    texts = {DESCRIPTION: described, LABELS: _write_labels(labels)}
+    texts = {DESCRIPTION: described, LABELS: write_labels(labels)}
     files = {f"{MODEL}/{name}": prepared.folder / name for name in (MANIFEST, *FILES)}
     digests = {name: bytes_sha256(text) for name, text in texts.items()}
     digests |= {name: file_sha256(path) for name, path in files.items()}
@@ -173,11 +172,3 @@ def _write_member(out: Any, name: str, content: BinaryIO, size: int) -> None:
     out.write(tar_header(name, size))
     shutil.copyfileobj(content, out, COPY_BYTES)
     out.write(bytes(padding(size)))
-
-
-def _write_labels(labels: tuple[Label, ...]) -> bytes:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["class_id", "wnid", "label", "label_zh", "label_gloss"])
-    table.writerows(["" if cell is None else cell for cell in vars(label).values()] for label in labels)
-    return text.getvalue().encode()

@@ -42,7 +42,7 @@ def load_labels(source: Path | bytes | None) -> tuple[Label, ...]:
     Raises LabelsError as `read_labels` does.
     """
     if isinstance(source, bytes):
-        return _parse(source, "of the bundle")
+        return parse_labels(source, "of the bundle")
     return read_labels(source) if source else imagenet_labels()
 
 
@@ -54,12 +54,13 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     reason and the class.
     """
     try:
-        return _parse(path.read_bytes(), str(path))
+        return parse_labels(path.read_bytes(), str(path))
     except OSError as error:
         raise LabelsError(f"The labels file {path} cannot be read: {error.strerror}.") from error
 
 
-def _parse(content: bytes, name: str) -> tuple[Label, ...]:
+def parse_labels(content: bytes, name: str) -> tuple[Label, ...]:
+    """Read the bytes of a labels file, which messages call `name`; raises LabelsError as `read_labels` does."""
     try:
         rows = _rows(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read())
     except (UnicodeDecodeError, csv.Error) as error:
@@ -67,6 +68,15 @@ def _parse(content: bytes, name: str) -> tuple[Label, ...]:
     if not rows:
         raise LabelsError(f"The labels file {name} is empty.")
     return tuple(_label(name, index, row) for index, row in enumerate(rows))
+
+
+def write_labels(labels: tuple[Label, ...]) -> bytes:
+    """Return the bytes of a labels file, as `parse_labels` reads it."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["class_id", "wnid", "label", "label_zh", "label_gloss"])
+    table.writerows(["" if cell is None else cell for cell in vars(label).values()] for label in labels)
+    return text.getvalue().encode()
 
 
 def _rows(text: str) -> list[dict[str, str]]:

@@ -1,0 +1,177 @@
+"""The content of a model of one's own: a head on a backbone, read from and written to the bytes of three files.
+
+`head.safetensors` holds the tensors `weight` and `bias`, `labels.csv` the classes as `labels` reads them, and
+`model.json` the rest, with the number of its format. There is never a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..errors import LabelsError, OwnModelError
+from .digests import bytes_sha256
+from .heads import Floats
+from .labels import Label, parse_labels, write_labels
+
+FORMAT = 1
+HEAD, LABELS, DESCRIPTION = "head.safetensors", "labels.csv", "model.json"
+FILES = (HEAD, LABELS, DESCRIPTION)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of photos whose class came first, in percent, and its 95% interval."""
+
+    top1: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnModel:
+    """A head on a backbone, and how it was made.
+
+    logits = `weight` @ (e / ||e||) + `bias`, with e the spatial mean (channels) of the backbone's features;
+    `weight` is float32 (classes, channels) and `bias` float32 (classes). `weights_sha256` is the digest of the
+    backbone's weights file, `data_sha256` that of the photos and their labels, `photos` their number. `created` is a
+    time in UTC, as ISO 8601 writes it. `accuracy` and `calibration` are None if they were not measured. `name`,
+    `version` and `sha256`, the digest of the head's file, are set by reading.
+    """
+
+    weight: Floats = field(repr=False)
+    bias: Floats = field(repr=False)
+    labels: tuple[Label, ...] = field(repr=False)
+    backbone: str
+    weights_sha256: str
+    recipe: Mapping[str, Any]
+    seed: int
+    data_sha256: str
+    photos: int
+    accuracy: Accuracy | None
+    calibration: Mapping[str, Any] | None
+    created: str
+    name: str = ""
+    version: int = 0
+    sha256: str = ""
+
+
+def parse_version(content: Mapping[str, bytes], where: str, *, name: str, version: int) -> OwnModel:
+    """Read the bytes of a version's three files, by their names; messages call the place `where`.
+
+    Raises OwnModelError, in one sentence, if one is damaged or of a newer format.
+    """
+    try:
+        described = _describe(content[DESCRIPTION], where)
+        tensors = load(content[HEAD])
+        labels = parse_labels(content[LABELS], f"{where}/{LABELS}")
+    except LabelsError as error:
+        raise OwnModelError(str(error)) from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise OwnModelError(f"{where} is damaged: {error or type(error).__name__}.") from error
+    _check_tensors(tensors, len(labels), where)
+    return OwnModel(
+        weight=tensors["weight"],
+        bias=tensors["bias"],
+        labels=labels,
+        name=name,
+        version=version,
+        sha256=bytes_sha256(content[HEAD]),
+        **described,
+    )
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "name": str,
+    "version": int,
+    "backbone": dict,
+    "recipe": dict,
+    "seed": int,
+    "data_sha256": str,
+    "photos": int,
+    "accuracy": (dict, type(None)),
+    "calibration": (dict, type(None)),
+    "created": str,
+}
+
+
+def _describe(text: bytes, where: str) -> dict[str, Any]:
+    """Read `model.json` into the fields of `OwnModel` that it holds; unknown members are left out."""
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{DESCRIPTION} is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{DESCRIPTION} holds no object")
+    made = values.get("format")
+    if isinstance(made, int) and made > FORMAT:
+        raise OwnModelError(
+            f"{where} has format {made}, and this version of topthree reads format {FORMAT}: install a newer one."
+        )
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
+    if wrong:
+        raise ValueError(f"{DESCRIPTION} has no valid {wrong[0]}")
+    backbone, accuracy = values.pop("backbone"), values.pop("accuracy")
+    if not (isinstance(backbone.get("name"), str) and _SHA256.fullmatch(str(backbone.get("weights_sha256")))):
+        raise ValueError(f"{DESCRIPTION} has no valid backbone")
+    kept = {name: values[name] for name in _KINDS.keys() - {"format", "name", "version", "backbone", "accuracy"}}
+    return kept | {
+        "backbone": backbone["name"],
+        "weights_sha256": backbone["weights_sha256"],
+        "accuracy": accuracy and _accuracy(accuracy),
+    }
+
+
+def _accuracy(values: Mapping[str, Any]) -> Accuracy:
+    numbers = [values.get(name) for name in ("top1", "low", "high")]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"{DESCRIPTION} has no valid accuracy")
+    return Accuracy(*(float(number) for number in numbers))  # type: ignore[arg-type]
+
+
+def _check_tensors(tensors: Mapping[str, Any], classes: int, where: str) -> None:
+    if tensors.keys() != {"weight", "bias"} or any(tensor.dtype != np.float32 for tensor in tensors.values()):
+        raise OwnModelError(f"{where} is damaged: {HEAD} must hold weight and bias as float32.")
+    weight, bias = tensors["weight"], tensors["bias"]
+    if weight.ndim != 2 or not weight.size or bias.shape != (len(weight),):
+        raise OwnModelError(f"{where} is damaged: weight and bias of {HEAD} do not fit.")
+    if len(weight) != classes:
+        raise OwnModelError(f"{where} is damaged: its head has {len(weight)} classes, and {LABELS} names {classes}.")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise OwnModelError(f"{where} is damaged: {HEAD} holds numbers that are not finite.")
+
+
+def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
+    """Return the bytes of a version's files by their names; the same model makes the same bytes."""
+    described = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "backbone": {"name": model.backbone, "weights_sha256": model.weights_sha256},
+        "recipe": dict(model.recipe),
+        "seed": model.seed,
+        "data_sha256": model.data_sha256,
+        "photos": model.photos,
+        "accuracy": model.accuracy and vars(model.accuracy),
+        "calibration": model.calibration and dict(model.calibration),
+        "created": model.created,
+    }
+    tensors = {
+        "weight": np.ascontiguousarray(model.weight, np.float32),
+        "bias": np.ascontiguousarray(model.bias, np.float32),
+    }
+    return {
+        HEAD: save(tensors),
+        LABELS: write_labels(model.labels),
+        DESCRIPTION: (json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+    }

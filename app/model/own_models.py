@@ -1,0 +1,272 @@
+"""Models of one's own on disk: how their versions are written, chosen, read and removed.
+
+A version is a folder `NAME/VERSION/` with the files of `own_format`; versions are numbered 1, 2, 3 and so on. It
+appears as a whole, by one rename, and never changes. The newest one is in use, unless a file `pinned` beside it names
+another.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+
+from filelock import AcquireReturnProxy, FileLock
+
+from ..errors import OwnModelError
+from .own_format import DESCRIPTION, FILES, HEAD, LABELS, OwnModel, files_of, parse_version
+from .records import RECORDS
+
+PINNED = "pinned"
+MAX_VERSIONS = 5
+# A head of 10,000 classes on 1,280 channels has 51 MB.
+MAX_BYTES = {HEAD: 64 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20, PINNED: 20}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+# Their owners are gone if the lock is free: a killed process leaves them.
+_UNFINISHED, _REMOVED = ".unfinished-", ".removed-"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model of a folder of models: its versions, the one in use, and its content or why that cannot be used."""
+
+    name: str
+    versions: tuple[int, ...]
+    version: int | None
+    found: OwnModel | OwnModelError
+
+
+def check_name(name: str) -> str:
+    """Return a name that a model of one's own may have; raises OwnModelError for any other."""
+    if not _NAME.fullmatch(name):
+        raise OwnModelError(
+            f"A model cannot be named {name[:64]!r}: a name has up to 64 of the letters a to z and A to Z, digits, "
+            "_ and -, and begins with a letter or digit."
+        )
+    if name in RECORDS:
+        raise OwnModelError(f"A model cannot be named {name}: a published model has that name.")
+    return name
+
+
+def list_names(root: Path) -> list[str]:
+    """Return the names of all models that have a version; an absent folder has none.
+
+    Raises OwnModelError if the folder cannot be read.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(root) if _NAME.fullmatch(entry.name) and entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OwnModelError(f"The folder of models {root} cannot be read: {error.strerror}.") from error
+    return [name for name in names if name not in RECORDS and _has_version(root / name)]
+
+
+def _has_version(folder: Path) -> bool:
+    try:
+        return bool(_versions(folder))
+    except PermissionError:  # reading it says what is wrong
+        return True
+    except OSError:  # it was removed
+        return False
+
+
+def list_versions(root: Path, name: str) -> list[int]:
+    """Return a model's versions, the oldest first; raises OwnModelError if it cannot be read or has none."""
+    try:
+        found = _versions(root / check_name(name))
+    except FileNotFoundError:
+        found = []
+    except OSError as error:
+        raise OwnModelError(f"The model {name} in {root} cannot be read: {error.strerror}.") from error
+    if not found:
+        raise OwnModelError(f"There is no model named {name} in {root}.")
+    return found
+
+
+def _versions(folder: Path) -> list[int]:
+    return sorted(int(entry.name) for entry in os.scandir(folder) if _VERSION.fullmatch(entry.name) and entry.is_dir())
+
+
+def version_in_use(root: Path, name: str) -> int:
+    """Return the version that serves: the newest, or the one that `use_version` chose."""
+    versions = list_versions(root, name)
+    try:
+        text = _read(root / name, PINNED).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return versions[-1]
+    except OSError as error:
+        raise OwnModelError(f"{root / name / PINNED} cannot be read: {error.strerror}.") from error
+    if not (_VERSION.fullmatch(text) and int(text) in versions):
+        raise OwnModelError(
+            f"{root / name / PINNED} names a version of {name} that does not exist: "
+            f"choose one with 'topthree models use {name} VERSION'."
+        )
+    return int(text)
+
+
+def list_models(root: Path) -> list[Listed]:
+    """Read every model in the version that is in use, in the order of their names."""
+    return [_list_one(root, name) for name in list_names(root)]
+
+
+def _list_one(root: Path, name: str) -> Listed:
+    versions: tuple[int, ...] = ()
+    version = None
+    try:
+        versions = tuple(list_versions(root, name))
+        version = version_in_use(root, name)
+        return Listed(name, versions, version, read_version(root, name, version))
+    except OwnModelError as error:
+        return Listed(name, versions, version, error)
+
+
+def read_version(root: Path, name: str, version: int | None = None) -> OwnModel:
+    """Read a version of a model, by default the one in use.
+
+    The folder's name and number count, not those in `model.json`, so that a folder may be renamed. Raises
+    OwnModelError, in one sentence, if it is missing, damaged or of a newer format.
+    """
+    number = version_in_use(root, name) if version is None else version
+    folder = root / check_name(name) / str(number)
+    try:
+        content = {file: _read(folder, file) for file in FILES}
+    except OSError as error:
+        if number in list_versions(root, name):
+            raise OwnModelError(f"{folder} cannot be read: {error.filename}: {error.strerror}.") from error
+        raise OwnModelError(f"The model {name} in {root} has no version {number}.") from error
+    return parse_version(content, str(folder), name=name, version=number)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """Read a file that is no larger than it may be; raises OSError, and OwnModelError for one that is."""
+    # Opening a named pipe would otherwise wait for a writer.
+    with open(os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not S_ISREG(found.st_mode):
+            raise OwnModelError(f"{folder / name} is not a file.")
+        data = file.read(MAX_BYTES[name] + 1)
+    if len(data) > MAX_BYTES[name]:
+        raise OwnModelError(f"{folder / name} is larger than {MAX_BYTES[name]:,} bytes.")
+    return data
+
+
+def write_version(root: Path, name: str, model: OwnModel) -> int:
+    """Write a model as the next version of a name, which is in use from then on, and return its number.
+
+    The version appears as a whole or not at all, and the oldest versions beyond `MAX_VERSIONS` are removed. Processes
+    that write at the same time take turns. Raises OwnModelError if the name cannot be used, if the model could not be
+    read back, or if the folder cannot be written.
+    """
+    check_name(name)
+    with _alone_in(root):
+        _refuse_twin(root, name)
+        folder = root / name
+        _sweep(root, folder)
+        version = max(_versions(folder), default=0) + 1 if folder.is_dir() else 1
+        content = files_of(model, name, version)
+        parse_version(content, str(folder / str(version)), name=name, version=version)
+        try:
+            _publish(folder, version, content)
+            (folder / PINNED).unlink(missing_ok=True)
+        except OSError as error:
+            with suppress(OSError):  # if it is not empty, it holds other versions
+                folder.rmdir()
+            raise OwnModelError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        for old in _versions(folder)[:-MAX_VERSIONS]:
+            _discard(folder / str(old))
+    return version
+
+
+def _refuse_twin(root: Path, name: str) -> None:
+    """Refuse a name that differs from another only in case: some file systems take both for one."""
+    twin = next((other for other in list_names(root) if other != name and other.casefold() == name.casefold()), None)
+    if twin is not None:
+        raise OwnModelError(f"A model cannot be named {name}: there is one named {twin} in {root}.")
+
+
+def _publish(folder: Path, version: int, content: Mapping[str, bytes]) -> None:
+    folder.mkdir(exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
+    try:
+        unfinished.chmod(0o755)
+        for name, data in content.items():
+            _write(unfinished / name, data)
+        os.rename(unfinished, folder / str(version))
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # a full disk may show only here
+
+
+def use_version(root: Path, name: str, version: int) -> OwnModel:
+    """Have a version serve until another is chosen or written, and return it.
+
+    Raises OwnModelError if it cannot be read, or if the choice cannot be written.
+    """
+    found = read_version(root, name, version)
+    with _alone_in(root):
+        unfinished = root / name / f"{_UNFINISHED}{PINNED}"
+        try:
+            _write(unfinished, f"{version}\n".encode())
+            os.replace(unfinished, root / name / PINNED)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OwnModelError(f"{root / name} cannot be written: {error.strerror}.") from error
+    return found
+
+
+def remove(root: Path, name: str, version: int | None = None) -> None:
+    """Remove a version of a model, or the whole model; the last version that is removed takes the model with it.
+
+    Raises OwnModelError if there is no such version or if it cannot be removed.
+    """
+    with _alone_in(root):
+        versions = list_versions(root, name)
+        if version is not None and version not in versions:
+            raise OwnModelError(f"The model {name} in {root} has no version {version}.")
+        folder = root / name
+        try:
+            if version is None or versions == [version]:
+                _discard(folder)
+                return
+            if (folder / PINNED).exists() and version_in_use(root, name) == version:
+                (folder / PINNED).unlink()
+            _discard(folder / str(version))
+        except OSError as error:
+            raise OwnModelError(f"{folder} cannot be removed: {error.strerror}.") from error
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder so that no reader finds a part of it."""
+    gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
+    os.rename(folder, gone)
+    shutil.rmtree(gone)
+
+
+def _sweep(*folders: Path) -> None:
+    """Remove what a killed process has left; to be called with the lock held."""
+    for folder in folders:
+        for left in (*folder.glob(f"{_UNFINISHED}*"), *folder.glob(f"{_REMOVED}*")):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alone_in(root: Path) -> AcquireReturnProxy[FileLock]:
+    """Make the folder of models if it is missing, and lock it; to be used in a `with` statement."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return FileLock(root / ".lock").acquire()
+    except OSError as error:
+        raise OwnModelError(f"The folder of models {root} cannot be written: {error.strerror or error}.") from error
