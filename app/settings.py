@@ -93,7 +93,7 @@ class Settings:
     max_waiting_bytes: int = setting(
         256 * MEBI,
         parsers.integer(1, 64 * 1024 * MEBI),
-        "maximum bytes of uploads in flight per process; further requests get 503",
+        "maximum bytes of uploads in flight per process, fewer in little memory; further requests get 503",
     )
     deadline_ms: int = setting(
         30_000,
