@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import UNSET
 
 from ..classifier import Answer, Classifier, Outputs, Prediction
-from ..errors import BrokenImage, InternalError, Problem
+from ..errors import BrokenImage, InternalError, Problem, forget_frames
 from ..model import Model
 from ..model.engines import Floats, Pixels
 from ..photos.heatmaps import Grid
@@ -142,6 +142,7 @@ class Answerer:
             if error is None:
                 yield index, future.result()
             elif isinstance(error, Problem):
+                forget_frames(error)
                 yield index, error
             else:
                 log.error("A photo of a batch failed.", exc_info=error)

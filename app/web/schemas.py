@@ -72,6 +72,7 @@ class Model(Struct):
     """The model that answered."""
 
     name: str
+    display_name: Annotated[str, Meta(description="The name as people write it.")]
     weights_sha256: Sha256
     engine: str
     precision: str
@@ -250,7 +251,10 @@ PIXEL_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggC
 _LABEL = Label(282, "n02123159", "tiger cat", "条纹猫", None)
 _PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709)
 _IMAGE = Image(451, 300, "JPEG", "e8605ae6bcce9bdd52ee3ce9a2a2db4b0f4a7d8e4ac0a4cc5bd2c9c4fa39e0f2")
-_IDENTITY = ("resnet18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", "openvino", "fp32", False)
+_IDENTITY = (
+    *("resnet18", "ResNet-18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"),
+    *("openvino", "fp32", False),
+)
 _MODEL = Model(*_IDENTITY)
 _ACCURACY: dict[str, float | None] = {"top1": 69.758, "top5": 89.078}
 _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
