@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeEngine, fake_model, known_crop
-from own_heads import RESNET18, own_model
+from fakes import FakeEngine, known_crop
+from own_heads import backbone_model, own_model
 
 from app.errors import ModelUnavailable, OwnModelError, UnknownModel, WeightsError
-from app.model import Model
 from app.model import served as served_module
 from app.model.engines import Inference
 from app.model.heads import own_logits
@@ -23,20 +22,13 @@ from app.model.own_models import remove, use_version, write_version
 from app.model.served import Served, carried_over, on_backbone, refreshed
 from app.settings import Settings
 
-SHA256 = RESNET18.sha256 + "0" * (64 - len(RESNET18.sha256))
-
-
-def backbone() -> Model:
-    model = fake_model()
-    return dataclasses.replace(model, weights=dataclasses.replace(model.weights, sha256=SHA256))
-
 
 def known() -> Inference:
     return FakeEngine().infer(known_crop()[None])
 
 
 def serve(root: Path, default: str = "") -> Served:
-    return refreshed(Served(backbone(), root, default), known)
+    return refreshed(Served(backbone_model(), root, default), known)
 
 
 def damage(folder: Path) -> None:
@@ -241,9 +233,11 @@ def test_a_backbone_that_is_loaded_again_keeps_its_heads(tmp_path: Path) -> None
     write_version(tmp_path, "pets", own_model())
     served = serve(tmp_path)
     damage(tmp_path / "pets" / "1")
-    again = refreshed(carried_over(Served(backbone(), tmp_path), served), known)
+    again = refreshed(carried_over(Served(backbone_model(), tmp_path), served), known)
     assert again.find("pets").engine is again.backbone.engine is not served.backbone.engine
-    other = dataclasses.replace(backbone(), weights=dataclasses.replace(backbone().weights, sha256="2" * 64))
+    other = dataclasses.replace(
+        backbone_model(), weights=dataclasses.replace(backbone_model().weights, sha256="2" * 64)
+    )
     assert "pets" not in refreshed(carried_over(Served(other, tmp_path), served), known).models
 
 

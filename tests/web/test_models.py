@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import logging
@@ -12,20 +11,17 @@ from pathlib import Path
 import flask
 import numpy as np
 import pytest
-from fakes import FakeEngine, colour_png, decoders, fake_model
+from fakes import FakeEngine, colour_png
 from flask.testing import FlaskClient
-from own_heads import RESNET18, own_model
+from own_heads import SHA256, classifier_with_heads, own_model
 
 from app import create_app
-from app.classifier import Classifier
 from app.model.engines import Inference, Pixels
 from app.model.own_models import remove, write_version
-from app.model.served import Served
 from app.settings import Settings
 from app.telemetry import metrics
 from app.web.service import service_of
 
-SHA256 = RESNET18.sha256 + "0" * (64 - len(RESNET18.sha256))
 COCK = colour_png(7)
 
 
@@ -53,11 +49,7 @@ def make_app(
     """Make an application with the heads `pets` and `tools` on the fake backbone."""
 
     def make(default: str = "", **values: object) -> flask.Flask:
-        model = fake_model(engine)
-        backbone = dataclasses.replace(model, weights=dataclasses.replace(model.weights, sha256=SHA256))
-        for name, favourite in (("pets", 1), ("tools", 0)):
-            write_version(tmp_path, name, own_model(favourite=favourite))
-        classifier = Classifier(lambda: Served(backbone, tmp_path, default), decoders())
+        classifier = classifier_with_heads(tmp_path, default, engine)
         classifier.warm_up()
         return create_app(make_settings(**values), classifier)
 
