@@ -82,7 +82,7 @@ class Model:
         """Return the facts that identify the model in answers and metrics."""
         facts: dict[str, Any] = {
             "name": self.name,
-            "display_name": self.own.name if self.own else self.weights.record.display_name,
+            "display_name": self.name if self.own else self.weights.record.display_name,
             "weights_sha256": self.weights.sha256,
             "engine": self.engine.name,
             "precision": self.engine.precision,
