@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import flask
@@ -230,7 +231,15 @@ def _read_body(limit: int) -> bytes:
 
 
 def _take_body(limit: int, advice: str) -> bytes:
+    """Return the body. The server's buffer is given up: its bytes are taken, not copied, and so can be freed early."""
     _refuse_encoded_body()
+    buffer = flask.request.environ["wsgi.input"]
+    if isinstance(buffer, io.BytesIO):
+        with buffer:
+            body = buffer.getvalue()  # the buffer's own bytes
+        if len(body) > (flask.request.max_content_length or 0):  # as `admit_body` has set it
+            raise _too_large(limit, advice)
+        return body
     try:
         return flask.request.get_data(cache=False)
     except RequestEntityTooLarge as error:
