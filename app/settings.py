@@ -44,7 +44,13 @@ class Settings:
     model: str = setting(
         "",
         parsers.model,
-        "model to serve, one of docs/backbones.md or timm/NAME; the default is resnet18 or its fallback",
+        "model to serve, one of docs/backbones.md, timm/NAME or one of TOPTHREE_MODELS; the default is resnet18 or"
+        " its fallback",
+    )
+    models: Path | None = setting(
+        "",
+        parsers.path,
+        "folder of models of your own; the default is topthree/models in the user's data folder",
     )
     weights: Path | None = setting(
         "", parsers.path, "weights file to serve, .pth or .safetensors; no fallback is used"
@@ -167,6 +173,7 @@ class Settings:
         user_cache = _user_cache(environment, values["cache"])
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
+        values["models"] = values["models"] or _user_models(environment)
         if values["bundle"]:
             values |= _defaults_of_a_bundle(values, environment)
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
@@ -249,6 +256,14 @@ def _user_cache(environment: Mapping[str, str], cache: Path | None) -> Path:
                 "The home folder cannot be found; set TOPTHREE_CACHE to a folder that can be written."
             ) from error
         return cache
+
+
+def _user_models(environment: Mapping[str, str]) -> Path | None:
+    """Return the folder of models in the user's data folder (XDG Base Directory Specification), if there is one."""
+    try:
+        return Path(environment.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "topthree" / "models"
+    except RuntimeError:  # a user without a home folder has no models of their own unless the setting names a folder
+        return None
 
 
 def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:
