@@ -20,10 +20,12 @@ Rows = npt.NDArray[np.floating[Any]]
 Numbers = npt.NDArray[np.intp]
 
 CHUNK_ROWS = 4096
+# Up to this size, rows are turned into float64 once.
+MAX_KEPT_BYTES = 256 * 2**20
 _BLOCK_ROWS = 1024
 MAX_STEPS = 500
 # The loss is a mean over photos of about 1; its gradient is this small at the end.
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 _MEMORY = 10
 # Armijo's condition, with the constant of Nocedal and Wright, Numerical Optimization (2006), page 33.
 _SUFFICIENT = 1e-4
@@ -45,12 +47,6 @@ class Examples:
             part = slice(start, min(start + CHUNK_ROWS, len(self.rows)))
             yield with_constant(self.rows[part]), part
 
-    def without(self, left_out: Numbers) -> Examples:
-        """Return the examples that remain without some; their weights are scaled to add up to 1 again."""
-        kept = np.setdiff1d(np.arange(len(self.rows)), left_out)
-        weights = self.weights[kept]
-        return Examples(self.rows[kept], self.classes[kept], weights / weights.sum(), self.class_count)
-
 
 def with_constant(rows: Rows) -> Doubles:
     """Return rows in float64 with a 1 at the end of each."""
@@ -63,19 +59,42 @@ def weigh_classes(classes: Numbers, class_count: int) -> Doubles:
     return 1.0 / (counts[classes] * np.count_nonzero(counts))
 
 
-def fit_softmax(examples: Examples, strength: float, start: Doubles | None = None) -> Doubles:
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues (ascending) and eigenvectors (columns) of the weighted second moments of rows with a constant."""
+
+    values: Doubles
+    vectors: Doubles
+
+
+def spectrum(examples: Examples) -> Spectrum:
+    """Compute the spectrum of examples, on which both kinds of heads are built."""
+    size = examples.rows.shape[1] + 1
+    gram = np.zeros((size, size))
+    for rows, part in examples.chunks():
+        gram += rows.T @ (rows * examples.weights[part, None])
+    values, vectors = np.linalg.eigh(gram)
+    return Spectrum(np.maximum(values, 0.0), vectors)
+
+
+def fit_softmax(examples: Examples, strength: float, like: Spectrum, start: Doubles | None = None) -> Doubles:
     """Minimise the weighted cross-entropy plus strength / 2 times the sum of all squared weights.
 
-    Return the weights (classes, channels + 1), the last column the bias. The minimum is unique; `start` only shortens
-    the way to it. The gradient at the end is at most `TOLERANCE` long, unless `MAX_STEPS` came first.
+    Return the weights (classes, channels + 1), the last column the bias. The minimum is unique: `like`, the spectrum
+    of these examples or of nearly the same, and `start` only shorten the way to it. The gradient at the end is at
+    most `TOLERANCE` long, unless `MAX_STEPS` came first.
     """
     shape = examples.class_count, examples.rows.shape[1] + 1
     start = np.zeros(shape) if start is None else start
+    is_small = len(examples.rows) * shape[1] * 8 <= MAX_KEPT_BYTES
+    kept = list(examples.chunks()) if is_small else None
+    # The second derivative at equal shares of all classes, in the eigenvectors' basis.
+    curvature = like.values * (1 - 1 / shape[0]) / shape[0] + strength
 
     def loss(flat: Doubles) -> tuple[float, Doubles]:
         weight = flat.reshape(shape)
         value, gradient = strength / 2 * float(np.sum(weight * weight)), strength * weight
-        for rows, part in examples.chunks():
+        for rows, part in kept or examples.chunks():
             log_shares = log_softmax(rows @ weight.T)
             picked = np.arange(len(rows)), examples.classes[part]
             value -= float(examples.weights[part] @ log_shares[picked])
@@ -84,7 +103,11 @@ def fit_softmax(examples: Examples, strength: float, start: Doubles | None = Non
             gradient += (slope * examples.weights[part, None]).T @ rows
         return value, gradient.ravel()
 
-    return minimise(loss, start.ravel()).reshape(shape)
+    def scale(flat: Doubles) -> Doubles:
+        turned = flat.reshape(shape) @ like.vectors / curvature
+        return np.asarray(turned @ like.vectors.T).ravel()
+
+    return minimise(loss, start.ravel(), scale).reshape(shape)
 
 
 def log_softmax(logits: Doubles) -> Doubles:
@@ -93,8 +116,12 @@ def log_softmax(logits: Doubles) -> Doubles:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def minimise(loss: Callable[[Doubles], tuple[float, Doubles]], start: Doubles) -> Doubles:
+def minimise(
+    loss: Callable[[Doubles], tuple[float, Doubles]], start: Doubles, scale: Callable[[Doubles], Doubles]
+) -> Doubles:
     """Minimise a smooth convex function, which returns its value and gradient, by L-BFGS.
+
+    `scale` multiplies by an approximation of the inverse of the second derivative, which must be positive definite.
 
     Nocedal and Wright, Numerical Optimization (2006), algorithms 7.4 and 7.5, with backtracking: a step is halved
     until the value falls enough.
@@ -104,9 +131,9 @@ def minimise(loss: Callable[[Doubles], tuple[float, Doubles]], start: Doubles) -
     for _ in range(MAX_STEPS):
         if float(np.linalg.norm(gradient)) <= TOLERANCE:
             break
-        direction = -_times_inverse_hessian(gradient, pairs)
+        direction = -_times_inverse_hessian(gradient, pairs, scale)
         slope = float(direction @ gradient)
-        step = 1.0 if pairs else 1.0 / max(1.0, float(np.linalg.norm(gradient)))
+        step = 1.0
         new_value, new_gradient = loss(at + step * direction)
         while new_value > value + _SUFFICIENT * step * slope and step > _MIN_STEP:
             step /= 2
@@ -120,41 +147,40 @@ def minimise(loss: Callable[[Doubles], tuple[float, Doubles]], start: Doubles) -
     return at
 
 
-def _times_inverse_hessian(gradient: Doubles, pairs: Sequence[tuple[Doubles, Doubles]]) -> Doubles:
+def _times_inverse_hessian(
+    gradient: Doubles, pairs: Sequence[tuple[Doubles, Doubles]], scale: Callable[[Doubles], Doubles]
+) -> Doubles:
     result = gradient.copy()
     factors = []
     for move, change in reversed(pairs):
         factors.append(float(move @ result) / float(move @ change))
         result -= factors[-1] * change
+    result = scale(result)
     if pairs:
         move, change = pairs[-1]
-        result *= float(move @ change) / float(change @ change)
+        result *= float(move @ change) / float(change @ scale(change))
     for (move, change), factor in zip(pairs, reversed(factors), strict=True):
         result += (factor - float(change @ result) / float(move @ change)) * move
     return result
 
 
 def ridge_left_out(
-    examples: Examples, groups: Numbers, strengths: Sequence[float]
+    examples: Examples, like: Spectrum, groups: Numbers, strengths: Sequence[float]
 ) -> Iterator[tuple[Numbers, Doubles]]:
     """Yield the numbers of some rows and their scores (strengths, rows, classes) by ridge heads without their groups.
 
-    `groups` has a number for each row, and each row is yielded once. Nothing is fitted again: with
-    H = X (X'WX + sI)^-1 X'W and the residuals E of the fit on all rows, the residuals of a left-out group G are
-    (I - H_GG)^-1 E_G. Targets are 1 for a row's own class and 0 for the others.
+    `like` is the spectrum of the examples, `groups` has a number for each row, and each row is yielded once. Nothing
+    is fitted again: with H = X (X'WX + sI)^-1 X'W and the residuals E of the fit on all rows, the residuals of a
+    left-out group G are (I - H_GG)^-1 E_G. Targets are 1 for a row's own class and 0 for the others.
     """
-    size = examples.rows.shape[1] + 1
-    gram, moment = np.zeros((size, size)), np.zeros((size, examples.class_count))
+    moment = np.zeros((examples.rows.shape[1] + 1, examples.class_count))
     targets = np.eye(examples.class_count)
     for rows, part in examples.chunks():
-        weighted = rows * examples.weights[part, None]
-        gram += rows.T @ weighted
-        moment += weighted.T @ targets[examples.classes[part]]
-    values, vectors = np.linalg.eigh(gram)
-    turned_moment = vectors.T @ moment
-    shrunk = 1.0 / (np.maximum(values, 0.0) + np.array(strengths)[:, None])
+        moment += (rows * examples.weights[part, None]).T @ targets[examples.classes[part]]
+    turned_moment = like.vectors.T @ moment
+    shrunk = 1.0 / (like.values + np.array(strengths)[:, None])
     for members in _blocks(groups):
-        rows = with_constant(examples.rows[members.ravel()]) @ vectors
+        rows = with_constant(examples.rows[members.ravel()]) @ like.vectors
         scores = [_leave_out(examples, members, rows, by, turned_moment) for by in shrunk]
         yield members.ravel(), np.stack(scores).reshape(len(strengths), members.size, -1)
 

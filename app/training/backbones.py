@@ -42,7 +42,7 @@ def choose(photo_set: PhotoSet, settings: Settings, name: str | None, step: Step
     tried = []
     for candidate in _candidates(settings):
         chosen = _use(photo_set, candidate, step)
-        _, share = choose_strength(chosen.findings.task)
+        _, share, _ = choose_strength(chosen.findings.task)
         tried.append((share, chosen))
     best = max(tried, key=lambda pair: pair[0])[1]
     return dataclasses.replace(best, compared={found.model.weights.record.name: share for share, found in tried})

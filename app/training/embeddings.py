@@ -56,11 +56,11 @@ def embed(photo_set: PhotoSet, model: Model, settings: Settings, report: Report)
     written.
     """
     cache = _Cache(settings.cache / FOLDER / model.fingerprint, _record_type(model))
-    known = {}
     photos, digests, unreadable = [], [], []
     done = 0
     try:
         with ExitStack() as stack:
+            stack.callback(cache.flush)  # what is done is kept if the user stops here
             for photo, outcome in _work(photo_set, model, settings, cache, stack):
                 done += 1
                 report(done, len(photo_set.photos))
@@ -69,10 +69,9 @@ def embed(photo_set: PhotoSet, model: Model, settings: Settings, report: Report)
                     continue
                 digest, record = outcome
                 if record is not None:
-                    known[digest] = cache.add(record)
+                    cache.add(record)
                 photos.append(photo)
                 digests.append(digest)
-        cache.flush()
         rows = _gather(cache, digests, settings.cache)
     except OSError as error:
         raise PhotoSetError(not_writable(settings.cache, error)) from error
@@ -135,9 +134,8 @@ class _Cache:
     def __init__(self, folder: Path, record_type: np.dtype[Any]) -> None:
         self.record_type = record_type
         self._folder = folder
-        self._packs = [
-            pack for path in sorted(folder.glob("*.npy")) if (pack := _open_pack(path, record_type)) is not None
-        ]
+        packs = (_open_pack(path, record_type) for path in sorted(folder.glob("*.npy")))
+        self._packs = [pack for pack in packs if pack is not None]
         self._places = {
             digest.tobytes(): (number, row)
             for number, pack in enumerate(self._packs)
@@ -176,7 +174,7 @@ class _Cache:
                 os.replace(out.name, self._folder / f"{name}.npy")
             finally:
                 Path(out.name).unlink(missing_ok=True)
-        self._packs.append(records if len(self._packs) == 0 else np.load(self._folder / f"{name}.npy", mmap_mode="r"))
+        self._packs.append(np.load(self._folder / f"{name}.npy", mmap_mode="r"))
         self._new = []
 
 

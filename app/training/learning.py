@@ -45,8 +45,8 @@ def learn(
     findings, task = chosen.findings, chosen.findings.task
     if not has_flip:
         task = dataclasses.replace(task, rows=task.rows[:, :1])
-    ridge, _ = choose_strength(task)
-    fitted = fit(task, softmax_strength(ridge), seed, lambda done, total: step("Fitting", done, total))
+    ridge, _, like = choose_strength(task)
+    fitted = fit(task, softmax_strength(ridge), like, seed, lambda done, total: step("Fitting", done, total))
     worth = measure_worth(fitted, task)
     hits = int(np.sum(fitted.left_out.argmax(axis=1) == task.classes))
     accuracy = wilson_interval(hits, len(task.rows))
