@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,3 +241,28 @@ def test_heat_maps_weigh_the_cells_with_the_head(
     assert first["class_id"] == 2
     grid = np.array(first["heatmap"])
     assert (np.argmax(grid), grid.max(), np.count_nonzero(grid)) == (5 * 7 + 1, 1, 1)
+
+
+@pytest.mark.parametrize(("code", "label"), [("en", "Model"), ("zh", "模型")])
+def test_the_page_offers_the_models(client: FlaskClient, code: str, label: str) -> None:
+    page = client.get("/", headers={"Accept-Language": code}).text
+    assert re.findall(r'<option value="(\w+)"( selected)?>([^<]+)<', page) == [
+        ("resnet18", " selected", "ResNet-18"),
+        ("pets", "", "pets v1"),
+        ("tools", "", "tools v1"),
+    ]
+    assert re.search(rf'<label for="model"><span[^>]*>{label}<', page)
+
+
+def test_a_page_with_one_model_offers_no_choice(app: flask.Flask) -> None:
+    client = app.test_client()
+    assert '<select id="model"' not in client.get("/").text
+
+
+def test_the_form_is_answered_by_the_chosen_model(client: FlaskClient) -> None:
+    page = client.post("/", data={"model": "pets", "file": (io.BytesIO(COCK), "a.png")})
+    assert (page.status_code, "dog, &#34;big&#34;" in page.text) == (200, True)
+    assert "pets v1" in page.text
+    assert '<option value="pets" selected>' in page.text
+    page = client.post("/", data={"model": "../pets", "file": (io.BytesIO(COCK), "a.png")})
+    assert (page.status_code, "There is no model of this name." in page.text) == (404, True)
