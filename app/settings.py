@@ -99,7 +99,7 @@ class Settings:
     max_waiting_bytes: int = setting(
         256 * MEBI,
         parsers.integer(1, 64 * 1024 * MEBI),
-        "maximum bytes of uploads in flight per process; further requests get 503",
+        "maximum bytes of uploads in flight per process, fewer in little memory; further requests get 503",
     )
     deadline_ms: int = setting(
         30_000,
@@ -301,7 +301,7 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
     if settings.max_waiting_bytes < parsers.base64_length(settings.max_upload_bytes):
         raise SettingsError(
-            "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES in base64, 4/3 of it."
+            "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES as base64 in lines, 17/12 of it."
         )
     is_limited = settings.rate_limit or settings.rate_limit_per_address
     if settings.rate_limit_storage != "memory://" and not is_limited:
