@@ -99,7 +99,12 @@ class Model:
         return hashlib.sha256(repr((self.identity, self.labels, calibration)).encode()).hexdigest()
 
 
-def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
+def load_model(settings: Settings) -> Model:
+    """Load the published model, as `load_with_own` does."""
+    return load_with_own(settings)[0]
+
+
+def load_with_own(settings: Settings) -> tuple[Model, OwnModel | None]:
     """Find the weights or their prepared model, compare them with the labels, and load them into an engine.
 
     Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import ModelUnavailable, OwnModelError, UnknownModel
 from ..settings import Settings
-from . import Model, load_model
+from . import Model, load_with_own
 from .engines import Inference
 from .own_format import FILES, OwnModel
 from .own_models import list_names, read_version, version_in_use
@@ -129,7 +129,7 @@ def on_backbone(settings: Settings) -> Settings:
 
 def load_served(settings: Settings) -> Served:
     """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the heads of the folder."""
-    backbone, bundled = load_model(on_backbone(settings))
+    backbone, bundled = load_with_own(on_backbone(settings))
     default = own_default(settings)
     if bundled is None:
         return Served(backbone, settings.models, default)
@@ -224,8 +224,9 @@ def _replacement(served: Served, name: str, known: Callable[[], Inference]) -> M
             raise
         log.error("The model %s %s: %s", name, "stays as it was" if old else "does not answer", error)
         return old
-    before = f" in place of version {old.own.version}" if old and old.own else ""
-    log.info("The model %s answers in version %d%s.", name, model.version, before)
+    if old is None or old.fingerprint != model.fingerprint:
+        before = f" in place of version {old.version}" if old else ""
+        log.info("The model %s answers in version %d%s.", name, model.version, before)
     return model
 
 

@@ -73,9 +73,9 @@ def _labels(classes: tuple[str, ...], photo_set: PhotoSet) -> tuple[Label, ...]:
     return tuple(Label(number, None, label, photo_set.names_zh.get(label)) for number, label in enumerate(classes))
 
 
-def _calibration(worth: Worth, photos: int) -> dict[str, object]:
+def _calibration(worth: Worth, photos: int) -> Calibration:
     source = "Measured on the photos that the model was taught, each left out with its copies when it was predicted."
-    return Calibration(worth.temperature, worth.sure_at, worth.unlike_below, source, photos).as_json()
+    return Calibration(worth.temperature, worth.sure_at, worth.unlike_below, source, photos)
 
 
 def _test(fitted: Fitted, findings: Findings) -> Share | None:
