@@ -76,7 +76,7 @@ def test_details_are_folded_away_until_asked_for(coffee: Locator) -> None:
     coffee.locator("summary").click()
     expect(coffee.locator("dl")).to_be_visible()
     details = coffee.locator("dl")
-    for fact in ("600 × 400 pixels, JPEG", "n07920052", "efficientnet_lite0, fp32", "reading", "model"):
+    for fact in ("600 × 400 pixels, JPEG", "n07920052", "EfficientNet-Lite0, fp32", "reading", "model"):
         expect(details).to_contain_text(fact)
 
 
