@@ -20,9 +20,9 @@ from torch import nn
 from app.model.backbones import load_backbone
 from app.model.backbones.untrained import untrained_backbone
 from app.model.exporting.crops import SAMPLES, sample_crops
-from app.model.exporting.facts import Facts
 from app.model.exporting.folder import export_network
 from app.model.exporting.formats import FORMATS, WithEmbedding
+from app.model.facts import Facts
 from app.model.labels import imagenet_labels
 from app.model.records import RECORDS
 from app.model.weights import packaged_weights

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import BundleError
 from ..model.calibration import find_calibration
 from ..model.exporting.crops import CROPS, photo_crops, sample_crops
-from ..model.exporting.facts import Facts
+from ..model.facts import Facts
 from ..model.labels import load_labels
 from ..photos.decoding import Geometry
 from ..photos.folders import FileProblem, list_photos

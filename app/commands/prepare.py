@@ -21,8 +21,10 @@ from ..errors import BundleError
 from ..model.artifact import Manifest, ensure_prepared
 from ..model.artifact_writer import describe, publish
 from ..model.labels import load_labels
+from ..model.model_files import read_model_file, save_model_file
 from ..model.opening import open_bundle
 from ..model.weights import Weights
+from ..parsers import is_model_file
 from ..settings import Settings
 from . import read_settings
 from .weights import find_with_progress
@@ -68,7 +70,8 @@ def command(
         _unpack(settings, settings.bundle, calibrate, quiet=quiet)
         return
     settings = dataclasses.replace(settings, precision=precision)
-    weights = find_with_progress(settings, quiet=quiet)
+    is_file = is_model_file(settings.model)
+    weights = read_model_file(Path(settings.model))[1] if is_file else find_with_progress(settings, quiet=quiet)
     if calibrate is None:
         fill = functools.partial(_convert, settings, weights)
     else:
@@ -98,7 +101,10 @@ def _unpack(settings: Settings, bundle: Path, calibrate: Path | None, *, quiet: 
 
 
 def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
-    """Load the weights into their network and save it as the graph that serves."""
+    """Load the weights into their network and save it as the graph that serves; a model file is one already."""
+    if is_model_file(settings.model):
+        classes = save_model_file(weights.path, folder)
+        return describe(weights, folder, precision="fp32", classes=classes)
     from ..model.backbones import load_backbone
     from ..model.backbones.converting import save_graph
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from ..errors import BundleError
 from ..photos.protocol import INTERPOLATIONS, MAX_CROP_SIDE
 from .artifact import FILES, MANIFEST, PREPARE_VERSION, Manifest
-from .records import RECORDS, TIMM, ModelRecord, as_json, from_json
+from .records import FILE, RECORDS, TIMM, ModelRecord, as_json, from_json
 
 FORMAT = 1
 DESCRIPTION = "bundle.json"
@@ -92,12 +92,12 @@ class Bundle:
 
     @property
     def record(self) -> ModelRecord | None:
-        """Return the model's record from our table, or the bundle's own for a model of timm; None if it is unknown.
+        """Return the model's record from our table, or the bundle's own for a model outside it; None if it is unknown.
 
         A model whose preprocessing differs from that of our record is unknown.
         """
         asked = self.description.model
-        if str(asked.get("name", "")).startswith(TIMM):
+        if str(asked.get("name", "")).startswith((TIMM, FILE)):
             return _read_record(asked)
         known = RECORDS.get(asked.get("name", ""))
         return known if known and _preprocessing(as_json(known)) == _preprocessing(asked) else None

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...errors import TopthreeError
 from ..engines import Floats, Pixels
-from .facts import Facts
+from ..facts import Facts
 from .formats import FORMATS, Format, Run, infer
 from .texts import example, readme
 

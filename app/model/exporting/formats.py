@@ -14,8 +14,8 @@ from torch import nn
 
 from ...errors import WeightsError
 from ..engines import Floats, Pixels
+from ..facts import KEY
 from ..runtime import import_openvino
-from .facts import KEY
 
 INPUT, OUTPUTS = "pixels", ("logits", "embedding")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .facts import KEY, Facts
+from ..facts import KEY, Facts
 from .formats import FORMATS, Format
 
 _README = """\

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...errors import WeightsError
-from ...photos.decoding import Geometry
-from ...photos.protocol import INTERPOLATIONS, MAX_CROP_SIDE
-from ..labels import Label
+from ..errors import WeightsError
+from ..photos.decoding import Geometry
+from ..photos.protocol import INTERPOLATIONS, MAX_CROP_SIDE
+from .labels import Label
 
 # The key of ONNX's metadata_props and OpenVINO's rt_info, and the name of torch's extra file.
 KEY = "topthree"
