@@ -7,6 +7,7 @@ An int8 model is rejected if it loses more than --max-drop points of top-1 accur
 Examples:
   topthree prepare
   topthree prepare --precision int8 --calibrate photos/
+  topthree prepare --precision int8 --calibrate photos/ --keep-last auto
 """
 
 from __future__ import annotations
@@ -28,6 +29,21 @@ from ..parsers import is_model_file
 from ..settings import Settings
 from . import read_settings
 from .weights import find_with_progress
+
+
+class KeepLast(click.ParamType):
+    """A number of layers, or `auto`, which becomes None."""
+
+    name = "N|auto"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Turn the text of the option into a number."""
+        text = str(value)
+        if text == "auto":
+            return None
+        if not text.isdecimal():
+            self.fail(f"{text!r} is neither a number of layers nor auto.", param, ctx)
+        return int(text)
 
 
 @click.command(help=__doc__)
@@ -52,15 +68,15 @@ from .weights import find_with_progress
 )
 @click.option(
     "--keep-last",
-    type=click.IntRange(0),
-    default=0,
+    type=KeepLast(),
+    default="0",
     show_default=True,
-    help="Layers before the classifier that int8 leaves in float32.",
+    help="Layers before the classifier that int8 leaves in float32; auto finds the fewest that pass.",
 )
 @click.option("--rebuild", is_flag=True, help="Prepare the model again if it is prepared already.")
 @click.option("--quiet", is_flag=True, help="Print only errors.")
 def command(
-    *, precision: str, calibrate: Path | None, max_drop: float, keep_last: int, rebuild: bool, quiet: bool
+    *, precision: str, calibrate: Path | None, max_drop: float, keep_last: int | None, rebuild: bool, quiet: bool
 ) -> None:
     """Prepare the model that would serve, and print where it is."""
     if (precision == "int8") != (calibrate is not None):
