@@ -24,7 +24,7 @@ from ..model.exporting.crops import CROPS, photo_crops, sample_crops
 from ..model.facts import Facts
 from ..model.labels import load_labels
 from ..photos.decoding import Geometry
-from ..photos.folders import FileProblem, list_photos
+from ..photos.folders import list_photos
 from ..settings import Settings
 from . import plural, read_settings
 from .weights import find_with_progress
@@ -72,7 +72,5 @@ def _crops(photos: Path | None, settings: Settings, geometry: Geometry) -> np.nd
     if photos is None:
         return sample_crops(geometry)
     files = list_photos([str(photos)])
-    if not files:
-        raise FileProblem(f"{photos} holds no photos.")
     chosen = sorted({round(place) for place in np.linspace(0, len(files) - 1, CROPS)})
     return photo_crops([files[index] for index in chosen], geometry, settings.max_pixels)

@@ -118,7 +118,7 @@ def test_other_answers_than_torchs_are_refused() -> None:
     with pytest.raises(ExportRefused, match=r"differ from torch's by up to 0\.1192, more than 0\.002"):
         compare_logits(torchs, torchs * 100, "model.onnx")
     with pytest.raises(ExportRefused, match="nan"):
-        compare_logits(torchs, np.array([[2.0, np.nan], [0.0, 2.0]], np.float32)[:, ::-1], "model.onnx")
+        compare_logits(torchs, np.array([[np.nan, 0.0], [0.0, 2.0]], np.float32), "model.onnx")
 
 
 def test_a_refused_export_leaves_nothing(network: nn.Module, crops, tmp_path: Path, monkeypatch) -> None:
@@ -135,7 +135,9 @@ def test_an_existing_folder_is_not_replaced(network: nn.Module, crops, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize(("photos", "message"), [((), "holds no photos"), (("bad.jpg",), "cannot be used to compare")])
+@pytest.mark.parametrize(
+    ("photos", "message"), [((), "There is no photo in"), (("bad.jpg",), "cannot be used to compare")]
+)
 def test_photos_that_cannot_be_compared(runner: CliRunner, tmp_path: Path, photos, message: str, monkeypatch) -> None:
     monkeypatch.setenv("TOPTHREE_MODEL", "efficientnet_lite0")
     (tmp_path / "photos").mkdir()
