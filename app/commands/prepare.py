@@ -24,10 +24,11 @@ from ..model.artifact_writer import describe, publish
 from ..model.labels import load_labels
 from ..model.model_files import read_model_file, save_model_file
 from ..model.opening import open_bundle
+from ..model.served import on_backbone
 from ..model.weights import Weights
 from ..parsers import is_model_file
 from ..settings import Settings
-from . import read_settings
+from . import model_option, read_settings
 from .weights import find_with_progress
 
 
@@ -73,15 +74,23 @@ class KeepLast(click.ParamType):
     show_default=True,
     help="Layers before the classifier that int8 leaves in float32; auto finds the fewest that pass.",
 )
+@model_option
 @click.option("--rebuild", is_flag=True, help="Prepare the model again if it is prepared already.")
 @click.option("--quiet", is_flag=True, help="Print only errors.")
 def command(
-    *, precision: str, calibrate: Path | None, max_drop: float, keep_last: int | None, rebuild: bool, quiet: bool
+    *,
+    precision: str,
+    calibrate: Path | None,
+    max_drop: float,
+    keep_last: int | None,
+    model: str,
+    rebuild: bool,
+    quiet: bool,
 ) -> None:
     """Prepare the model that would serve, and print where it is."""
     if (precision == "int8") != (calibrate is not None):
         raise click.UsageError("--precision int8 and --calibrate FOLDER go together.")
-    settings = read_settings()
+    settings = on_backbone(read_settings(model))
     if settings.bundle:
         _unpack(settings, settings.bundle, calibrate, quiet=quiet)
         return

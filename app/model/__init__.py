@@ -18,6 +18,7 @@ from .artifact import Manifest
 from .engines import (
     Engine,
     Floats,
+    Inference,
     OpenVINOEngine,
     Pixels,
     TorchEngine,
@@ -25,8 +26,10 @@ from .engines import (
     choose_engine,
     choose_precision,
 )
+from .heads import Head, own_logits
 from .labels import Label, load_labels
 from .opening import open_serving
+from .own_format import OwnModel
 from .records import DEFAULT_NAME
 from .weights import BUNDLE, Weights
 
@@ -42,32 +45,66 @@ KNOWN_WITHIN = 5
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model with the names of its classes and where its weights came from."""
+    """A loaded model with the names of its classes and where its weights came from.
+
+    `own` is a model of one's own, whose head computes from the engine's features in place of the published head.
+    """
 
     engine: Engine
     labels: tuple[Label, ...]
     weights: Weights
     manifest: Manifest | None = None
+    own: OwnModel | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name by which a request asks for the model."""
+        return self.own.name if self.own else self.weights.record.name
+
+    @property
+    def version(self) -> int:
+        """Return the version of a model of one's own, 0 for a published model."""
+        return self.own.version if self.own else 0
+
+    @functools.cached_property
+    def head(self) -> Head | None:
+        """Return the head that turns features into heat maps; None for a published model without them."""
+        return Head(self.own.weight) if self.own else self.engine.head
+
+    def logits(self, inference: Inference) -> Floats:
+        """Return the logits (n, classes) of what the engine computed for n crops."""
+        if self.own is None:
+            return inference.logits
+        return own_logits(inference.features, self.own.weight, self.own.bias)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return the facts that identify the model in answers and metrics."""
-        return {
-            "name": self.weights.record.name,
+        facts: dict[str, Any] = {
+            "name": self.name,
+            "display_name": self.name if self.own else self.weights.record.display_name,
             "weights_sha256": self.weights.sha256,
             "engine": self.engine.name,
             "precision": self.engine.precision,
-            "fallback": self.weights.is_fallback,
+            "fallback": self.weights.is_fallback and self.own is None,
         }
+        if self.own is not None:
+            facts |= {"version": self.version, "backbone": self.own.backbone, "head_sha256": self.own.sha256}
+        return facts
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Return a digest of the identity and of all names; models whose answers may differ have different ones."""
-        return hashlib.sha256(repr((self.identity, self.labels)).encode()).hexdigest()
+        calibration = self.own and self.own.calibration
+        return hashlib.sha256(repr((self.identity, self.labels, calibration)).encode()).hexdigest()
 
 
-def load_model(settings: Settings) -> Model:
-    """Find the weights or their prepared model, compare them with the labels, and load them into an engine."""
+def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
+    """Find the weights or their prepared model, compare them with the labels, and load them into an engine.
+
+    Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.
+    """
+    bundled: OwnModel | None = None
     plan = make_plan(settings)
     cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
@@ -84,6 +121,7 @@ def load_model(settings: Settings) -> Model:
         precision = choose_precision(settings.precision or prepared.manifest.precision)
         engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
         model = Model(engine, labels, prepared.weights, prepared.manifest)
+        bundled = prepared.own
     weights = model.weights
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
     if weights.is_fallback:
@@ -94,7 +132,7 @@ def load_model(settings: Settings) -> Model:
             weights.reason,
             _advice(weights),
         )
-    return model
+    return model, bundled
 
 
 def _advice(weights: Weights) -> str:

@@ -15,7 +15,7 @@ from .assets import asset_response
 from .problems import problem_class
 from .rendering import remember_language, render_page
 from .service import service
-from .uploads import read_photo
+from .uploads import FORM, read_form_field, read_photo
 
 blueprint = flask.Blueprint("pages", __name__)
 # What TOPTHREE_PAGE=off takes away; the rest explains problems to which the API's answers refer.
@@ -39,7 +39,7 @@ def index() -> flask.Response:
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
     require_form_key()
-    answerer = current_answerer()
+    answerer = current_answerer(_chosen_model())
     answer = answerer.classify(read_photo(), Outputs(thumbnail_side=THUMBNAIL_SIDE))
     assert answer.thumbnail is not None
     thumbnail = base64.b64encode(encode(answer.thumbnail, "JPEG")).decode("ascii")
@@ -73,6 +73,12 @@ def robots() -> flask.Response:
 def favicon() -> flask.Response:
     """Serve the icon at the path that browsers guess."""
     return _static("favicon.ico")
+
+
+def _chosen_model() -> tuple[str, ...]:
+    """Return the model of the form field `model`, which a page with several models has."""
+    name = read_form_field("model") if flask.request.mimetype == FORM else ""
+    return (name,) if name else ()
 
 
 def _static(name: str, *, is_current: bool = False) -> flask.Response:

@@ -46,6 +46,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         resized=_resized(ours.classifier),
         modules=[name for name in assets.names("js/", ".js") if not name.startswith("js/later/")],
         **_words(language, settings),
+        models=ours.classifier.loaded_models,
         **({"model": ours.classifier.loaded_model} | values),
     )
     response = flask.make_response(page)

@@ -2,6 +2,7 @@
 
 import { listenForKey } from './page/access.js';
 import { watch } from './page/connection.js';
+import { listenForModel } from './page/choice.js';
 import { byId } from './page/dom.js';
 import { listen } from './page/inputs.js';
 import { listenForLanguage } from './page/language.js';
@@ -18,6 +19,7 @@ watch();
 listenToMessage();
 listenForKey();
 listenForLanguage();
+listenForModel();
 document.documentElement.dataset.alive = 'true';
 // Modules in later/ are fetched when they are needed, so that the page comes alive sooner.
 import('./later/camera.js').then(({ listenToCamera }) => listenToCamera(give));

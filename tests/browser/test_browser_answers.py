@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import skimage.data
-from cards import Cards, expect_state, payload
+from cards import Cards, expect_state, payload, show_several
 from fakes import encode
 from PIL import Image
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
@@ -264,3 +265,23 @@ def test_a_hostile_file_name_is_shown_as_text(cards: Cards) -> None:
     expect_state(card, "done")
     assert cards.names() == [name]
     assert cards.page.locator("img[src=x]").count() == 0
+
+
+def test_a_heat_map_stays_while_more_answers_are_shown(cards: Cards) -> None:
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    card.locator(".eye").nth(1).click()
+    card.locator("[data-part=more]").click()
+    expect(card.locator(".answers > li")).to_have_count(10)
+    expect(card.locator(".eye[aria-pressed=true]")).to_have_count(1)
+    expect(card.locator("canvas")).to_be_visible()
+    card.locator(".eye").nth(6).click()
+    card.locator("[data-part=more]").click()
+    expect(card.locator("canvas")).to_be_hidden()
+
+
+def test_the_strip_names_an_answer_and_its_probability(cards: Cards) -> None:
+    show_several(cards)
+    first = cards.page.locator("#strip button").first
+    expect(first.locator(".brief")).to_have_text("espresso")
+    expect(first.locator(".number")).to_have_text(re.compile(r"^\d+\.\d%$"))

@@ -1,5 +1,6 @@
 // The details of a card: the photo, what was sent of it, the model, the time, and copies for scripts.
 
+import { modelName } from '../page/choice.js';
 import { copy } from '../page/clipboard.js';
 import { write } from '../page/dom.js';
 import { size, t } from '../page/words.js';
@@ -15,16 +16,18 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
   const sent = { width: image.width, height: image.height, size: size(blob.size) };
   write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
-  write(parts.model, () => t('js.model', model));
+  write(parts.model, () => t('js.model', { ...model, name: modelName(model) }));
   write(parts.time, () => describeTime(elapsedMs, timing));
-  parts.curl.textContent = curlLine(fileName);
-  offer(parts.copyJson, () => JSON.stringify(answer, null, 2));
-  offer(parts.copyCurl, () => curlLine(fileName));
-  offer(parts.copyPython, () => pythonScript(fileName));
-  offer(parts.copyScript, () => nodeScript(fileName));
+  parts.curl.textContent = curlLine(fileName, model.name);
+  offer(parts.copyJson, fileName, () => JSON.stringify(answer, null, 2));
+  offer(parts.copyCurl, fileName, () => curlLine(fileName, model.name));
+  offer(parts.copyPython, fileName, () => pythonScript(fileName, model.name));
+  offer(parts.copyScript, fileName, () => nodeScript(fileName, model.name));
 }
 
-function offer(button, text) {
+function offer(button, fileName, text) {
+  const { word } = button.firstElementChild.dataset;
+  write(button, () => t('js.button_of', { button: t(word), file: fileName }), 'aria-label');
   button.onclick = () => copy(button, text());
 }
 
