@@ -29,7 +29,7 @@ def test_a_model_is_chosen_with_the_keyboard(page: Page, cards: Cards) -> None:
     page.keyboard.press("ArrowDown")
     expect(choice).to_have_value("pets")
     with page.expect_request("**/api/v1/predict?*") as asked:
-        cards.add("coffee")
+        cards.choose("coffee")
     assert asked.value.url.endswith("&model=pets")
     expect(page.get_by_text("pets v1, fp32, fake")).to_have_count(1)
 
