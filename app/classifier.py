@@ -24,6 +24,7 @@ from .errors import (
     UnsupportedImage,
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model, load_model
+from .model.certainty import NO_JUDGEMENT, Certainty, Judgement
 from .model.engines import Engine, Floats, Inference, Pixels
 from .model.heads import Head
 from .model.labels import Label
@@ -45,7 +46,11 @@ DOUBT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class with its rank, from 1, and its softmax probability, rounded to 6 digits."""
+    """One class with its rank, from 1, and its probabilities, rounded to 6 digits.
+
+    `confidence` is the softmax of the logits, `probability` the calibrated one; None if the model's temperature is not
+    known.
+    """
 
     rank: int
     class_id: int
@@ -54,6 +59,17 @@ class Prediction:
     label_zh: str | None
     label_gloss: str | None
     confidence: float
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class GroupPrediction:
+    """A group of classes, and the calibrated probability that the photo shows one of them, rounded to 6 digits."""
+
+    wnid: str
+    label: str
+    label_zh: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,9 @@ DEFAULT_OUTPUTS = Outputs()
 class Answer:
     """The most likely classes of a photo, facts about the image, and the duration of each stage in seconds.
 
-    `image` holds width, height, format and SHA-256 as answers show them. If heat maps were asked for, `heatmaps` holds
+    `certainty` says how far to rely on the first class; None if that was not measured for the model. `group` is the
+    smallest group of classes that is sure, if no class is. `image` holds width, height, format and SHA-256 as answers
+    show them. If heat maps were asked for, `heatmaps` holds
     rows of numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions, and `image` the crop that they cover;
     a model without heat maps has None. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32
     (C), the spatial mean of the features, if they were asked for. `batch_size` is the number of photos that were
@@ -86,6 +104,8 @@ class Answer:
     """
 
     predictions: list[Prediction]
+    certainty: Certainty | None
+    group: GroupPrediction | None
     image: dict[str, Any]
     heatmaps: list[Grid] | None
     thumbnail: Pixels | None
@@ -257,13 +277,19 @@ class Classifier:
         if model.engine.batches:
             inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()
-        predictions = _predictions(inference.logits[0], model.labels, outputs.top)
+        embedding = None
+        if outputs.embedding or model.judge.needs_embedding:
+            embedding = inference.features[0].mean(axis=(1, 2))
+        judgement = model.judge.judge(inference.logits[0], embedding)
+        predictions = _predictions(inference.logits[0], model.labels, outputs.top, judgement)
         answer = Answer(
             predictions,
+            judgement.certainty,
+            _group(judgement),
             _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if outputs.heatmap else None),
             heatmaps=_heatmaps(inference, model.engine.head, predictions, outputs),
             thumbnail=photo.thumbnail,
-            embedding=inference.features[0].mean(axis=(1, 2)) if outputs.embedding else None,
+            embedding=embedding if outputs.embedding else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,
@@ -339,10 +365,23 @@ def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict
     return facts
 
 
-def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Prediction]:
-    probabilities = softmax(logits)
-    order = np.argsort(-probabilities, kind="stable")[:top]
+def _predictions(
+    logits: Floats, labels: tuple[Label, ...], top: int, judgement: Judgement = NO_JUDGEMENT
+) -> list[Prediction]:
+    confidences, probabilities = softmax(logits), judgement.probabilities
+    order = np.argsort(-confidences, kind="stable")[:top]
     return [
-        Prediction(rank, **vars(at), confidence=round(float(probabilities[at.class_id]), 6))
+        Prediction(
+            rank,
+            **vars(at),
+            confidence=round(float(confidences[at.class_id]), 6),
+            probability=None if probabilities is None else round(float(probabilities[at.class_id]), 6),
+        )
         for rank, at in enumerate((labels[index] for index in order), start=1)
     ]
+
+
+def _group(judgement: Judgement) -> GroupPrediction | None:
+    if judgement.group is None:
+        return None
+    return GroupPrediction(**vars(judgement.group), probability=round(judgement.group_probability, 6))

@@ -190,7 +190,8 @@ def _photo(answer: Answer, parameters: Parameters) -> schemas.Photo:
     predictions = [_prediction(row, parameters.labels) for row in shown]
     for prediction, grid in zip(predictions, grids, strict=False):  # the first predictions only have heat maps
         prediction.heatmap = grid
-    return schemas.Photo(predictions, schemas.Image(**answer.image))
+    group = UNSET if answer.group is None else schemas.Group(**vars(answer.group))
+    return schemas.Photo(predictions, schemas.Image(**answer.image), answer.certainty, group)
 
 
 def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:

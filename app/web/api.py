@@ -147,6 +147,7 @@ def describe(model: Model) -> schemas.ModelDescription:
     """Build the public description of a model, which names no file or host."""
     record = model.weights.record
     published = model.weights.is_published
+    calibration = model.judge.calibration
     return schemas.ModelDescription(
         **model.identity,
         source=model.weights.source,
@@ -157,6 +158,7 @@ def describe(model: Model) -> schemas.ModelDescription:
         licence=record.licence if published else None,
         measured_accuracy=model.manifest.accuracy if model.manifest else None,
         heatmap=schemas.HeatmapSize(*model.engine.grid) if model.engine.head else None,
+        calibration=schemas.Calibration(**calibration.as_json()) if calibration else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 import { copy } from '../page/clipboard.js';
 import { write } from '../page/dom.js';
-import { size, t } from '../page/words.js';
+import { names, percent, size, t } from '../page/words.js';
 import { curlLine, nodeScript, pythonScript } from './snippets.js';
 
 // `prepared` is the photo as `prepare` made it, `frame` its size, and `blob` what was sent of it.
@@ -15,6 +15,7 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
   const sent = { width: image.width, height: image.height, size: size(blob.size) };
   write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
+  write(parts.certainty, () => describeCertainty(answer));
   write(parts.model, () => t('js.model', model));
   write(parts.time, () => describeTime(elapsedMs, timing));
   parts.curl.textContent = curlLine(fileName);
@@ -26,6 +27,11 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
 
 function offer(button, text) {
   button.onclick = () => copy(button, text());
+}
+
+function describeCertainty({ certainty, group }) {
+  const values = group ? { name: names(group)[0], percent: percent(group.probability) } : {};
+  return t(`js.certainty.${certainty ?? 'unmeasured'}`, values);
 }
 
 function describeTime(elapsedMs, timing) {
