@@ -16,6 +16,7 @@ TopthreeError
     ├── Unauthorized            401
     ├── Forbidden               403
     ├── NotFound                404
+    ├── UnknownModel            404
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
     ├── TooLarge                413
@@ -164,6 +165,12 @@ class NotFound(Problem):
     status, slug, title = 404, "not-found", "Not found"
 
 
+class UnknownModel(Problem):
+    """No model of this name answers here; `GET /api/v1/models` lists those that do."""
+
+    status, slug, title = 404, "unknown-model", "No model of this name"
+
+
 class MethodNotAllowed(Problem):
     """The path does not support this method; the header `Allow` lists the methods that it supports."""
 
@@ -306,3 +313,14 @@ class DeadlineExceeded(Problem):
 
 
 PROBLEMS: tuple[type[Problem], ...] = tuple(Problem.__subclasses__())
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an exception that was handled, and of those that it was raised from.
+
+    Their frames hold the photo, and often the exception itself: only a garbage collection would free such a circle,
+    and until then rejected photos would fill the memory.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__

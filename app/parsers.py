@@ -124,5 +124,10 @@ def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def base64_length(size: int) -> int:
-    """Return how many characters of base64 (RFC 4648, section 4) hold `size` bytes."""
-    return 4 * ((size + 2) // 3)
+    """Return how many bytes base64 of `size` bytes has at most: 4 for 3 (RFC 4648, section 4), and its line ends.
+
+    The shortest usual lines are PEM's, of 64 characters (RFC 7468, section 2), and the longest line end is the one
+    that JSON writes as `\\r\\n`.
+    """
+    characters = 4 * ((size + 2) // 3)
+    return characters + 4 * ((characters + 63) // 64)

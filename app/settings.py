@@ -44,7 +44,13 @@ class Settings:
     model: str = setting(
         "",
         parsers.model,
-        "model to serve, one of docs/backbones.md or timm/NAME; the default is resnet18 or its fallback",
+        "model to serve, one of docs/backbones.md, timm/NAME or one of TOPTHREE_MODELS; the default is resnet18 or"
+        " its fallback",
+    )
+    models: Path | None = setting(
+        "",
+        parsers.path,
+        "folder of models of your own; the default is topthree/models in the user's data folder",
     )
     weights: Path | None = setting(
         "", parsers.path, "weights file to serve, .pth or .safetensors; no fallback is used"
@@ -93,7 +99,7 @@ class Settings:
     max_waiting_bytes: int = setting(
         256 * MEBI,
         parsers.integer(1, 64 * 1024 * MEBI),
-        "maximum bytes of uploads in flight per process; further requests get 503",
+        "maximum bytes of uploads in flight per process, fewer in little memory; further requests get 503",
     )
     deadline_ms: int = setting(
         30_000,
@@ -167,6 +173,7 @@ class Settings:
         user_cache = _user_cache(environment, values["cache"])
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
+        values["models"] = values["models"] or _user_models(environment)
         if values["bundle"]:
             values |= _defaults_of_a_bundle(values, environment)
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
@@ -251,6 +258,14 @@ def _user_cache(environment: Mapping[str, str], cache: Path | None) -> Path:
         return cache
 
 
+def _user_models(environment: Mapping[str, str]) -> Path | None:
+    """Return the folder of models in the user's data folder (XDG Base Directory Specification), if there is one."""
+    try:
+        return Path(environment.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "topthree" / "models"
+    except RuntimeError:  # a user without a home folder has no models of their own unless the setting names a folder
+        return None
+
+
 def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:
     """Read a folder that other programs use too."""
     try:
@@ -286,7 +301,7 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
     if settings.max_waiting_bytes < parsers.base64_length(settings.max_upload_bytes):
         raise SettingsError(
-            "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES in base64, 4/3 of it."
+            "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES as base64 in lines, 17/12 of it."
         )
     is_limited = settings.rate_limit or settings.rate_limit_per_address
     if settings.rate_limit_storage != "memory://" and not is_limited:

@@ -8,9 +8,10 @@ send the files, each its next one when its last is answered. The service runs in
 system allows one.
 
 The trial fails if a good request is lost, if the 99th percentile of the good ones is over twice that without bombs
-plus 100 ms, if a probe takes over 100 ms, if the memory is over 1 GiB, if a file costs over 2.2 seconds of processor
-time, or if a response is not 200, a 4xx or a 503. `--bombs` sends the files of a folder; `--grow` makes each as large
-as an upload may be.
+plus 100 ms, if a probe takes over 100 ms (and, on a busy machine, over three times the slowest without bombs more), if
+the memory is over 1 GiB, if a file costs over 2.2 seconds of processor time, or if a response is not 200, a 4xx or a
+503. In a short run a lower percentile is judged, the highest that at least five answers on each side exceed. `--bombs`
+sends the files of a folder; `--grow` makes each as large as an upload may be.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bomb_photos import bombs, bombs_of
-from chaos_load import Fates, load
+from chaos_load import Comparison, compare
 from memory_limit import Group, born_limited, leave
 from overload import photo_requests, read_answer
 from promises import broken_of, verdict
@@ -44,7 +46,7 @@ GROUP_BYTES = 1536 * 2**20
 MAX_MEMORY_MB = 1024.0
 MAX_PROCESSOR_SECONDS = 2.2
 MAX_PROBE_MS = 100.0
-NOISE_MS = 100.0
+BUSY_FACTOR = 3
 PATIENCE_SECONDS = 60.0
 LOST = 0
 
@@ -64,9 +66,9 @@ class Found:
     """The measurements of a run."""
 
     alone: dict[str, Cost] = field(default_factory=dict)
-    without: Fates = field(default_factory=Fates)
-    beside: Fates = field(default_factory=Fates)
+    good: Comparison = field(default_factory=Comparison)
     answers: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    quiet: list[Seen] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
 
     @property
@@ -78,11 +80,6 @@ class Found:
     def memory_mb(self) -> float:
         """The largest memory of all processes while files were sent together."""
         return max(seen.memory_mb for seen in self.seen)
-
-    @property
-    def probe_ms(self) -> float:
-        """The slowest probe while files were sent together."""
-        return max(seen.probe_ms for seen in self.seen)
 
 
 async def send(url: str, body: bytes) -> int:
@@ -143,15 +140,38 @@ async def bombarding(
 
 async def all_together(server: OwnServer, watch: Watch, files: dict[str, bytes], seconds: float, found: Found) -> None:
     """Measure the good clients without and with the files, in turns."""
-    for _ in range(TURNS):
-        async with load(server.url) as without:
-            await asyncio.sleep(seconds / TURNS / 2)
-        watch.seen()
-        async with bombarding(server.url, files, found.answers), load(server.url) as beside:
-            await asyncio.sleep(seconds / TURNS)
-        found.seen.append(watch.seen())
-        found.without += without
-        found.beside += beside
+
+    disturbing = partial(
+        watched, watch, found.quiet, found.seen, partial(bombarding, server.url, files, found.answers)
+    )
+    found.good = await compare(server.url, disturbing, [(seconds / TURNS / 2, seconds / TURNS)] * TURNS)
+
+
+@asynccontextmanager
+async def watched(
+    watch: Watch,
+    before: list[Seen],
+    during: list[Seen],
+    disturbing: Callable[[], AbstractAsyncContextManager[None]],
+) -> AsyncIterator[None]:
+    """Disturb, and note what the watch has seen until then, and while it lasts."""
+    before.append(watch.seen())
+    async with disturbing():
+        yield
+    during.append(watch.seen())
+
+
+def is_late(quiet: Sequence[Seen], seen: Sequence[Seen]) -> bool:
+    """Return whether a probe was late: over 100 ms, and three times what a busy machine takes without costly files.
+
+    This is about the slowest: a process that stands still for seconds answers few probes late.
+    """
+    return slowest_ms(seen) > MAX_PROBE_MS + BUSY_FACTOR * slowest_ms(quiet)
+
+
+def slowest_ms(seen: Sequence[Seen]) -> float:
+    """Return the milliseconds of the slowest probe."""
+    return max(each.probe_ms for each in seen)
 
 
 async def measure(server: OwnServer, files: dict[str, bytes], seconds: float) -> Found:
@@ -174,12 +194,12 @@ def print_found(found: Found, files: dict[str, bytes], group: Group | None) -> N
     for name, cost in found.alone.items():
         numbers = f"{cost.status:6}  {cost.processor_seconds:11.2f}  {cost.memory_mb:9.0f}  {cost.seconds:9.2f}"
         print(f"{name:28} {len(files[name]):10,} {numbers}")
-    print(f"without: {found.without}; p99 {found.without.p99_ms:.0f} ms")
-    print(f"beside {ATTACKERS} at once: {found.beside}; p99 {found.beside.p99_ms:.0f} ms")
+    print("\n".join(found.good.lines(f"{ATTACKERS} at once")))
     counts = ", ".join(f"{count} times {status}" for status, count in sorted(found.statuses.items()))
     print(f"responses to these: {counts}")
     where = f"its group's peak {group.peak_mb:.0f} MB, {group.kills} killed in it" if group else "no group can be made"
-    print(f"slowest /healthz {found.probe_ms:.1f} ms; memory at most {found.memory_mb:.0f} MB ({where})")
+    print(f"slowest /healthz without {slowest_ms(found.quiet):.1f} ms, beside {slowest_ms(found.seen):.1f} ms")
+    print(f"memory at most {found.memory_mb:.0f} MB ({where})")
 
 
 def broken_promises(found: Found, group: Group | None) -> list[str]:
@@ -189,9 +209,9 @@ def broken_promises(found: Found, group: Group | None) -> list[str]:
     dearest_seconds = max(cost.processor_seconds for cost in alone)
     return broken_of(
         {
-            "a good request was lost": bool(found.beside.lost or found.beside.statuses or found.without.lost),
-            "good requests became slower": found.beside.p99_ms > 2 * found.without.p99_ms + NOISE_MS,
-            f"a probe took over {MAX_PROBE_MS:.0f} ms": found.probe_ms > MAX_PROBE_MS,
+            "a good request was lost": found.good.has_lost,
+            "good requests became slower": found.good.is_slower,
+            "a probe was late": is_late(found.quiet, found.seen),
             f"memory was over {MAX_MEMORY_MB:.0f} MB": memory_mb > MAX_MEMORY_MB,
             f"a file cost over {MAX_PROCESSOR_SECONDS} s": dearest_seconds > MAX_PROCESSOR_SECONDS,
             "a response was not 200, a 4xx or a 503": not all(

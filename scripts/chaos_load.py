@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ CLIENTS = 8
 REQUESTS_ON_ONE = 10
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.02
+MIN_SLOWER = 5
+NOISE_MS = 100.0
 
 
 @dataclass
@@ -40,10 +43,52 @@ class Fates:
         self.refused += others.refused
         return self
 
+    def quantile_ms(self, share: float) -> float:
+        """Return the milliseconds that this share of the answered did not exceed."""
+        return 1000 * quantile(sorted(self.seconds), share)
+
     @property
     def p99_ms(self) -> float:
         """The 99th percentile of the answered, in milliseconds."""
-        return 1000 * quantile(sorted(self.seconds), 0.99)
+        return self.quantile_ms(0.99)
+
+
+@dataclass
+class Comparison:
+    """The fates of good requests without and beside something that disturbs, measured in turns.
+
+    A percentile is judged only if five answers on each side are slower; of fewer, it would be the chance of a single
+    one. So the 99th needs 500 answers, and 100 have the 95th.
+    """
+
+    without: Fates = field(default_factory=Fates)
+    beside: Fates = field(default_factory=Fates)
+
+    @property
+    def share(self) -> float:
+        """The share of the answers whose slowest is judged."""
+        fewer = min(len(self.without.seconds), len(self.beside.seconds))
+        return max(0.5, min(0.99, math.floor(100 - 100 * MIN_SLOWER / max(1, fewer)) / 100))
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether a good request was lost, or got another status than 200."""
+        return any(fates.lost or fates.statuses for fates in (self.without, self.beside))
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether good requests took over twice as long as without, plus 100 ms, or none was answered at all."""
+        without, beside = (fates.quantile_ms(self.share) for fates in (self.without, self.beside))
+        return not self.beside.seconds or beside > 2 * without + NOISE_MS
+
+    def lines(self, disturbance: str) -> list[str]:
+        """Describe both sides in a line each."""
+        sides = (("without", self.without), (f"beside {disturbance}", self.beside))
+        percent = f"{100 * self.share:.0f}"
+        return [
+            f"{name}: {fates}; p{percent} {fates.quantile_ms(self.share):.0f} ms, p99 {fates.p99_ms:.0f} ms"
+            for name, fates in sides
+        ]
 
 
 class Client:
@@ -105,6 +150,24 @@ async def load(url: str) -> AsyncIterator[Fates]:
     finally:
         end.set()
         await asyncio.gather(*tasks)
+
+
+async def compare(
+    url: str, disturbing: Callable[[], AbstractAsyncContextManager[object]], turns: Sequence[tuple[float, float]]
+) -> Comparison:
+    """Measure good requests without and beside a disturbance, in turns, since the speed of a shared machine drifts.
+
+    Each turn has the seconds of both.
+    """
+    found = Comparison()
+    for without_seconds, beside_seconds in turns:
+        async with load(url) as without:
+            await asyncio.sleep(without_seconds)
+        async with disturbing(), load(url) as beside:
+            await asyncio.sleep(beside_seconds)
+        found.without += without
+        found.beside += beside
+    return found
 
 
 async def until(condition: Callable[[], bool]) -> float:

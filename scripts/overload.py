@@ -280,11 +280,12 @@ def report(found: Found, options: argparse.Namespace) -> int:
     print(f"offered: {statistics.median(found.offered):.1f} photos/s, {TURNS} times {options.seconds / TURNS:g} s")
     print(f"responses: {', '.join(f'{count} times {status}' for status, count in sorted(outcome.statuses.items()))}")
     print(f"answered: {statistics.median(found.answered):.1f} photos/s, by turn {listed(found.answered)}")
-    print(f"that is {100 * statistics.median(shares):.1f}% of the best around them, and {below} turns below 90%")
+    print(f"that is {100 * statistics.median(shares):.1f}% of the best around them, in the median of the turns")
+    print(f"turns below 90%: {below}; {MAX_TURNS_BELOW + 1} of {TURNS} would show that it is less, beyond chance")
     print(f"p99 of the answered: {p99_ms:.0f} ms, deadline {options.deadline_ms} ms")
     print(f"probes: {len(probes)}, median {quantile(probes, 0.5):.1f} ms, slowest {probes[-1]:.1f} ms")
     broken = {
-        f"under {100 * MIN_SHARE:.0f}% of the best were answered": below > MAX_TURNS_BELOW,
+        f"under {100 * MIN_SHARE:.0f}% of the best were answered, beyond chance": below > MAX_TURNS_BELOW,
         "the accepted photos exceeded their deadline": p99_ms > options.deadline_ms,
         f"a probe took over {MAX_PROBE_MS:.0f} ms": probes[-1] > MAX_PROBE_MS,
         "a 503 had no Retry-After": outcome.without_retry_after > 0,

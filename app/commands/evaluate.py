@@ -24,22 +24,23 @@ from ..measuring.accuracy import Evaluation, evaluate
 from ..measuring.stream import printable
 from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
-from . import plural, read_settings
+from . import model_option, plural, read_settings
 
 
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@model_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a report.")
-def command(folder: Path, *, as_json: bool) -> None:
+def command(folder: Path, *, model: str, as_json: bool) -> None:
     """Evaluate the model that would serve; the exit status is 1 if any photo could not be read."""
-    settings = read_settings()
+    settings = read_settings(model)
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
-        model = classifier.load_model()
+        used = classifier.load_model()
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
     else:
-        _print_report(result, model)
+        _print_report(result, used)
     if result.unreadable:
         raise SystemExit(1)
 
@@ -53,7 +54,7 @@ def _print_report(result: Evaluation, model: Model) -> None:
     for rank, share in result.top.items():
         console.print(f"  top-{rank}  {share.percent:6.2f} %   95% interval {share.low:.2f} to {share.high:.2f} %")
     console.print(f"  {result.images_per_second} images per second, decoding included")
-    if model.weights.is_published:
+    if model.weights.is_published and model.own is None:
         record = model.weights.record
         published = [f"top-{k} {value} %" for k, value in ((1, record.top1), (5, record.top5)) if value]
         console.print(f"  published for ImageNet's validation set: {', '.join(published)}")

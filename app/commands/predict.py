@@ -27,7 +27,7 @@ from ..errors import TopthreeError
 from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, find_photos
-from . import read_settings
+from . import model_option, read_settings
 
 # The width of the table without a terminal, so that no line is folded in a file or a pipe.
 WIDE = 10_000
@@ -36,17 +36,18 @@ WIDE = 10_000
 @click.command(help=__doc__)
 @click.argument("sources", nargs=-1, required=True, metavar="FILE… | FOLDER | -")
 @click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Answers per photo.")
+@model_option
 @click.option("--json", "json", is_flag=True, help="Print one JSON document.")
 @click.option("--ndjson", "ndjson", is_flag=True, help="Print one JSON object per line, as soon as it is ready.")
 @click.option("--csv", "csv", is_flag=True, help="Print CSV, one line per answer.")
 @click.option("--table", "table", is_flag=True, help="Print a table (the default).")
-def command(sources: tuple[str, ...], top: int, **formats: bool) -> None:
+def command(sources: tuple[str, ...], top: int, model: str, **formats: bool) -> None:
     """Classify and print; the exit status is 1 if any file could not be read."""
     chosen = [name for name, is_chosen in formats.items() if is_chosen]
     if len(chosen) > 1:
         raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other.")
     output_format = chosen[0] if chosen else "table"
-    settings = read_settings()
+    settings = read_settings(model)
     failed: list[str] = []
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         rows = classify_files(

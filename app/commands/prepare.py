@@ -22,9 +22,10 @@ from ..model.artifact import Manifest, ensure_prepared
 from ..model.artifact_writer import describe, publish
 from ..model.labels import load_labels
 from ..model.opening import open_bundle
+from ..model.served import on_backbone
 from ..model.weights import Weights
 from ..settings import Settings
-from . import read_settings
+from . import model_option, read_settings
 from .weights import find_with_progress
 
 
@@ -55,15 +56,16 @@ from .weights import find_with_progress
     show_default=True,
     help="Layers before the classifier that int8 leaves in float32.",
 )
+@model_option
 @click.option("--rebuild", is_flag=True, help="Prepare the model again if it is prepared already.")
 @click.option("--quiet", is_flag=True, help="Print only errors.")
 def command(
-    *, precision: str, calibrate: Path | None, max_drop: float, keep_last: int, rebuild: bool, quiet: bool
+    *, precision: str, calibrate: Path | None, max_drop: float, keep_last: int, model: str, rebuild: bool, quiet: bool
 ) -> None:
     """Prepare the model that would serve, and print where it is."""
     if (precision == "int8") != (calibrate is not None):
         raise click.UsageError("--precision int8 and --calibrate FOLDER go together.")
-    settings = read_settings()
+    settings = on_backbone(read_settings(model))
     if settings.bundle:
         _unpack(settings, settings.bundle, calibrate, quiet=quiet)
         return

@@ -31,6 +31,7 @@ from ..model.download import Progress as Report
 from ..model.engines import choose_engine
 from ..model.opening import open_bundle
 from ..model.records import DEFAULT_NAME, RECORDS, TIMM
+from ..model.served import on_backbone
 from ..model.weights import (
     PACKAGED,
     Weights,
@@ -55,7 +56,7 @@ console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highli
 )
 def command(*, fetch: bool) -> None:
     """Print the steps of the search; the exit status is 1 if no weights serve."""
-    settings = read_settings()
+    settings = on_backbone(read_settings())
     if fetch:
         fetch_with_progress(settings)
     if not report(settings):
@@ -76,6 +77,7 @@ def make_ready(settings: Settings) -> Weights:
     """Find the weights, and prepare their model if the engine needs that, with progress on the terminal."""
     if settings.bundle:
         return open_bundle(settings.bundle, settings).weights
+    settings = on_backbone(settings)
     if choose_engine(settings.engine) == "torch":
         return find_with_progress(settings)
     with _download_bar(settings) as progress:

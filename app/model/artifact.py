@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import WeightsError
 from ..settings import ROOT, Settings
 from .digests import bytes_sha256, file_sha256
+from .own_format import OwnModel
 from .records import FALLBACK_NAME, TIMM, ModelRecord, find_record, from_json
 from .weights import (
     PACKAGED,
@@ -70,6 +71,7 @@ class Manifest:
 class Prepared:
     """A verified artifact, the weights that it was made from, and the names of its classes (None: ImageNet's).
 
+    `own` is the model of one's own that came with it in a bundle.
     `content` holds the verified bytes of `FILES`. Load these: the files themselves may be replaced at any time.
     """
 
@@ -78,6 +80,7 @@ class Prepared:
     weights: Weights
     content: Mapping[str, bytes] = field(repr=False)
     labels: Path | bytes | None = None
+    own: OwnModel | None = None
 
 
 def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:

@@ -61,7 +61,8 @@ class DecoderProcess:
     def __init__(self, pid: int, channel: Channel, data_bytes: int, mapped_bytes: int) -> None:
         self.pid = pid
         self.channel = channel
-        self.is_aside = False
+        self.is_apart = False  # whether it runs at a lower priority, beyond the planned number of decoders
+        self.is_aside = False  # whether it runs at the lowest
         self.ended = threading.Event()
         self.status = signal.SIGKILL.value  # until the fork server says otherwise
         self._usage = Usage(pid)

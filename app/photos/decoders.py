@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ..errors import BrokenImage, Problem, TooCostly
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected
+from ..processes.usage import run_with_less_priority
 from .decoder_process import MEBI, DecoderProcess, Waiter
 from .formats import KEYS
 from .guards import Estimate
@@ -110,10 +111,12 @@ class Decoders:
         waiter: Waiter | None = None,
         *,
         step_aside: Callable[[], None] | None = None,
+        is_long: bool = False,
     ) -> Decoded | Estimate:
         """Decode a photo if its header promises no more than the allowance, else return the estimate.
 
-        A photo that takes much longer than promised goes on at the lowest priority, after `step_aside` was called.
+        A long photo is decoded at a lower priority, by a decoder beyond the planned ones. A photo that takes much
+        longer than promised goes on at the lowest priority, after `step_aside` was called.
         Raises UnsupportedImage, BrokenImage, TooManyPixels or TooCostly for the photo, Overloaded if no decoder
         can be started or too many photos go on at the lowest priority, and what the waiter raises.
         """
@@ -124,6 +127,9 @@ class Decoders:
         while True:
             tries += 1
             decoder = self._supervisor.check_out(waiter)
+            if is_long:
+                self._supervisor.set_apart(decoder)
+                run_with_less_priority(decoder.pid)
             try:
                 return self._run(decoder, photo, request, waiter, step_aside)
             except Disconnected:

@@ -117,8 +117,8 @@ class Supervisor:
         return thread
 
     def check_in(self, decoder: DecoderProcess, used_bytes: int = 0, *, has_grown: bool = False) -> None:
-        """Give a decoder back; one that has grown, or that runs at the lowest priority, is replaced."""
-        if decoder.is_aside or has_grown:
+        """Give a decoder back; one that has grown, or that runs at a lower priority, is replaced."""
+        if decoder.is_apart or has_grown:
             self.end(decoder)
             return
         decoder.channel.tidy(used_bytes)
@@ -137,12 +137,18 @@ class Supervisor:
                 self._owed.setdefault(decoder.pid, time.monotonic())
         decoder.channel.close()
 
+    def set_apart(self, decoder: DecoderProcess) -> None:
+        """Put another decoder in the place of one that is to run at a lower priority."""
+        with self._changed:
+            decoder.is_apart = True
+            self._fill()
+
     def step_aside(self, decoder: DecoderProcess) -> None:
         """Put another decoder in the place of one that goes on at the lowest priority; raises Overloaded."""
         with self._changed:
             if sum(other.is_aside for other in self._alive.values()) >= MAX_ASIDE:
                 raise Overloaded("Too many photos take longer to decode than their headers promised.")
-            decoder.is_aside = True
+            decoder.is_apart = decoder.is_aside = True
             self._fill()
 
     def _supervise(self) -> None:
@@ -176,7 +182,7 @@ class Supervisor:
         """Ask for as many decoders as are missing; called with the lock."""
         if self._server is None or self._is_closed or time.monotonic() < self._retry_at:
             return
-        in_use = sum(not decoder.is_aside for decoder in self._alive.values())
+        in_use = sum(not decoder.is_apart for decoder in self._alive.values())
         try:
             for _ in range(self._count - in_use - len(self._asked)):
                 self._ask(self._server)

@@ -29,12 +29,13 @@ class Disconnected(ConnectionError):
 
 
 class Channel:
-    """One end: `block` for the bytes, `socket` for the frames."""
+    """One end: `block` for the bytes, `socket` for the frames. The caller may close the block's file."""
 
     def __init__(self, sock: socket.socket, block_file: int, input_bytes: int) -> None:
         self.socket = sock
         self.input_bytes = input_bytes
         self.block = mmap.mmap(block_file, os.fstat(block_file).st_size)
+        self._file = os.dup(block_file)
         self._received = b""
 
     def send(self, frame: bytes) -> None:
@@ -69,8 +70,10 @@ class Channel:
         return not poll.poll(0)
 
     def put(self, data: bytes) -> None:
-        """Write a request's input."""
-        self.block[: len(data)] = data
+        """Write a request's input; other threads run, which they could not while the mapped block is written."""
+        view, done = memoryview(data), 0
+        while done < len(view):
+            done += os.pwrite(self._file, view[done:], done)
 
     def output(self, start: int, size: int) -> bytes:
         """Copy a part of the answer's output."""
@@ -83,8 +86,11 @@ class Channel:
             self.block.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
-        """Close the socket and unmap the block."""
+        """Close the socket and the file, and unmap the block."""
         self.socket.close()
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
         with contextlib.suppress(BufferError):  # unmapped with its last view
             self.block.close()
 

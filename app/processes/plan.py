@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PlanError
+from ..parsers import base64_length
 from ..settings import Settings
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -18,7 +19,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 # in which a result is handed over, so that no processor is idle. Two more only slow each other down.
 SPARE_SLOTS = 1
 # The memory of the service under load without photos (docs/performance.md), rounded up. Half of the rest is for
-# photos, half for uploads in flight, cached answers and errors of the estimates.
+# photos, half for uploads in flight, which may be there twice: as a body and its parts, or once more in a decoder.
 _SERVICE_MEMORY = 512 * 2**20
 # A photo of 4 megapixels in the most costly format.
 _MIN_PHOTO_MEMORY = 64 * 2**20
@@ -34,7 +35,8 @@ class Plan:
 
     A worker computes up to `cpus_per_worker` photos at once, with one thread per photo; a lone photo uses every
     processor. It admits `max_requests`, of which `max_waiting` wait. It has `decoders` processes that decode photos,
-    and `photo_memory_bytes` for photos that need more memory than most while they are decoded.
+    and `photo_memory_bytes` for photos that need more memory than most while they are decoded. Uploads in flight have
+    up to `upload_bytes` together.
     """
 
     cpus: int
@@ -46,6 +48,7 @@ class Plan:
     max_requests: int
     decoders: int
     photo_memory_bytes: int
+    upload_bytes: int
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -54,6 +57,7 @@ def make_plan(settings: Settings) -> Plan:
     cpus_per_worker = max(1, cpus // settings.workers)
     max_requests = settings.max_waiting + cpus_per_worker + SPARE_SLOTS
     memory_bytes = memory_limit()
+    photo_memory_bytes = _photo_memory(memory_bytes or _physical_memory()) // settings.workers
     return Plan(
         cpus=cpus,
         memory_bytes=memory_bytes,
@@ -64,7 +68,8 @@ def make_plan(settings: Settings) -> Plan:
         max_waiting=settings.max_waiting,
         max_requests=max_requests,
         decoders=cpus_per_worker + SPARE_SLOTS,
-        photo_memory_bytes=_photo_memory(memory_bytes or _physical_memory()) // settings.workers,
+        photo_memory_bytes=photo_memory_bytes,
+        upload_bytes=_upload_bytes(settings, photo_memory_bytes),
     )
 
 
@@ -91,13 +96,20 @@ def describe_plan(plan: Plan) -> str:
         f"photos at once in each: {plan.cpus_per_worker}, with one thread per photo; "
         f"threads of a lone photo: {plan.cpus}\n"
         f"decoders in each: {plan.decoders}, with {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
-        f"waiting requests in each: up to {plan.max_waiting}; further ones get 503"
+        f"waiting requests in each: up to {plan.max_waiting}, with {plan.upload_bytes / 2**20:,.0f} MiB of uploads; "
+        "further ones get 503"
     )
 
 
 def _photo_memory(limit_bytes: int) -> int:
     """Return the memory for all photos that are being decoded: half of what the service itself leaves."""
     return max(_MIN_PHOTO_MEMORY, (limit_bytes - _SERVICE_MEMORY) // 2)
+
+
+def _upload_bytes(settings: Settings, photo_memory_bytes: int) -> int:
+    """Return the bytes of all uploads of one process: enough for the largest, and no more than its setting."""
+    largest = max(settings.max_batch_bytes, base64_length(settings.max_upload_bytes))
+    return min(settings.max_waiting_bytes, max(largest, photo_memory_bytes // 2))
 
 
 def _physical_memory() -> int:

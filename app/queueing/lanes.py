@@ -1,13 +1,15 @@
 """`Lanes`: a photo is decoded in the lane that its header asks for.
 
 Every photo first gets a slot and a decoder with a small allowance, and is decoded at once if its header promises no
-more than that. One that needs more gives its slot back, reserves the memory that its header promises, and waits for a
-slot of the long lane. A photo that takes much longer than promised, in either lane, goes on at the lowest priority
-without a slot, and queues for one again when it is decoded, so the others do not wait for it.
+more than that. One that needs more gives its slot back, reserves the memory that its header promises, and is decoded
+in the long lane, without a slot and at a lower priority. A photo that takes much longer than promised, in either lane,
+goes on at the lowest priority. Each needs a slot again when it is decoded. So short photos never wait for long ones,
+and lose little of the processors to them.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -23,6 +25,7 @@ class Lanes:
 
     def __init__(self, slots: Slots, decoders: Decoders) -> None:
         self.slots = slots
+        self.long_slots = Slots(max(1, slots.count - 1))
         self.decoders = decoders
         self.memory = MemoryBudget(decoders.memory_bytes)
 
@@ -41,8 +44,8 @@ class Lanes:
             waited = turn.waited_seconds
             if isinstance(found, Estimate):
                 turn.give_up()
-                found, turn = self._decode_long(photo, wanted, found, deadline, stack)
-                waited += turn.waited_seconds
+                found, waited_long = self._decode_long(photo, wanted, found, deadline)
+                waited += waited_long
             if not turn.is_held:
                 turn = stack.enter_context(self.slots.take(deadline))
                 waited += turn.waited_seconds
@@ -50,22 +53,28 @@ class Lanes:
             yield found, turn
 
     def _decode_long(
-        self, photo: bytes, wanted: Wanted, estimate: Estimate, deadline: Deadline, held: ExitStack
-    ) -> tuple[Decoded, Turn]:
+        self, photo: bytes, wanted: Wanted, estimate: Estimate, deadline: Deadline
+    ) -> tuple[Decoded, float]:
+        """Decode a photo in the long lane; return it, and the seconds that it waited."""
         if estimate.memory_bytes > self.memory.total_bytes or estimate.seconds > self.decoders.max_seconds:
             raise self.decoders.too_costly(estimate)
+        began = time.monotonic()
         with ExitStack() as reserved:
             try:
-                reserved.enter_context(self.memory.reserve(estimate.memory_bytes, deadline))
-                turn = held.enter_context(self.slots.take(deadline, is_long=True))
+                # The file itself is in its decoder twice, in the shared block and as a copy.
+                needed = min(self.memory.total_bytes, estimate.memory_bytes + 2 * len(photo))
+                reserved.enter_context(self.memory.reserve(needed, deadline))
+                turn = reserved.enter_context(self.long_slots.take(deadline))
             except DeadlineExceeded as error:
                 raise Overloaded("Other large photos are waiting already. Try again later.") from error
+            waited = time.monotonic() - began
             found = self._attempt(photo, wanted, Allowance(estimate.memory_bytes, estimate.seconds), deadline, turn)
         if isinstance(found, Estimate):
             raise self.decoders.too_costly(found)
-        return found, turn
+        return found, waited
 
     def _attempt(
         self, photo: bytes, wanted: Wanted, allowance: Allowance, deadline: Deadline, turn: Turn
     ) -> Decoded | Estimate:
-        return self.decoders.attempt(photo, wanted, allowance, deadline, step_aside=turn.give_up)
+        is_long = allowance is not FAST
+        return self.decoders.attempt(photo, wanted, allowance, deadline, step_aside=turn.give_up, is_long=is_long)

@@ -5,8 +5,8 @@ Three parts, in the order that a photo meets them, once `Admission` has admitted
 - `MemoryBudget`, for a photo that takes more memory than most while it is decoded.
 - `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors, so
   that the work of many requests is not interleaved on one core. Waiting requests are served in the order of arrival,
-  which keeps the slowest answer near the median; only long photos let short ones pass (`lanes`). A request that is
-  alone may use the whole machine, which `Turn.is_exclusive` says.
+  which keeps the slowest answer near the median. A request that is alone may use the whole machine, which
+  `Turn.is_exclusive` says.
 - `Batcher`, on a GPU. One thread feeds the device; whatever waits when the device becomes free is the next
   batch. There is no waiting window: a lone photo is never delayed, and batches form under load.
 
@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 
 # How much the newest duration counts in a moving mean.
 _NEWEST_WEIGHT = 0.1
+# How soon a photo that waits for memory notices that its client has disconnected.
+_LOOK_SECONDS = 0.25
 _TOO_LATE = "The deadline passed before the photo was answered."
 
 
@@ -111,10 +113,9 @@ def in_order(done: Iterable[tuple[int, Future[Result]]]) -> Iterator[Result]:
 class Turn:
     """A held slot: how long its holder waited for it, and whether no other request holds or awaits one."""
 
-    def __init__(self, slots: Slots, waited_seconds: float, *, is_long: bool) -> None:
+    def __init__(self, slots: Slots, waited_seconds: float) -> None:
         self.waited_seconds = waited_seconds
         self._slots = slots
-        self._is_long = is_long
         self.is_held = True
 
     @property
@@ -126,24 +127,21 @@ class Turn:
         """Give the slot to the next request; only the thread that holds it may call this, once or more often."""
         if self.is_held:
             self.is_held = False
-            self._slots.release(is_long=self._is_long)
+            self._slots.release()
 
 
 class Slots:
-    """A number of slots, handed over in the order of arrival.
+    """`count` slots, handed over in the order of arrival.
 
-    Long photos hold all but one of them at most (or the only one), so that a short photo never has to
-    wait for a long one.
     `elsewhere` counts the requests that other processes have in flight on the same processors.
     """
 
     def __init__(self, count: int) -> None:
         self.elsewhere: Callable[[], int] = int  # none, while this process is the only one
-        self._count = self._free = count
-        self._free_for_long = max(1, count - 1)
+        self.count = self._free = count
         self._last_handover: float | None = None
         self._seconds_between = 0.0
-        self._waiting: deque[tuple[threading.Event, bool]] = deque()
+        self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
         self.in_flight = 0
 
@@ -155,15 +153,15 @@ class Slots:
 
     @property
     def _seconds_held(self) -> float:
-        return self._seconds_between * self._count
+        return self._seconds_between * self.count
 
     @contextmanager
-    def take(self, deadline: Deadline = NO_DEADLINE, *, is_long: bool = False) -> Iterator[Turn]:
+    def take(self, deadline: Deadline = NO_DEADLINE) -> Iterator[Turn]:
         """Hold a slot; raises DeadlineExceeded or ClientClosedRequest if its turn comes too late."""
         arrived = time.monotonic()
         with metrics.counting_waiting():
-            has_waited = self._acquire(deadline, is_long)
-        turn = Turn(self, time.monotonic() - arrived, is_long=is_long)
+            has_waited = self._acquire(deadline)
+        turn = Turn(self, time.monotonic() - arrived)
         try:
             # A request that got a slot at once always runs; otherwise a bad estimate could never recover.
             deadline.check(self._seconds_held if has_waited else 0.0)
@@ -172,45 +170,34 @@ class Slots:
         finally:
             turn.give_up()
 
-    def _acquire(self, deadline: Deadline, is_long: bool) -> bool:
+    def _acquire(self, deadline: Deadline) -> bool:
         """Get a slot, and return whether it had to be waited for."""
         with self._lock:
             self.in_flight += 1
-            if self._is_free(is_long):
-                self._grant(is_long)
+            if self._free:
+                self._free -= 1
                 return False
             granted = threading.Event()
-            self._waiting.append((granted, is_long))
+            self._waiting.append(granted)
         if not granted.wait(deadline.remaining_seconds):
             with self._lock:
                 if not granted.is_set():  # else the slot came at the last moment; `take` gives it back
-                    self._waiting.remove((granted, is_long))
+                    self._waiting.remove(granted)
                     self.in_flight -= 1
                     deadline.check()
                     raise DeadlineExceeded(_TOO_LATE)  # the clock and the wait may differ by a hair; there is no slot
         return True
 
-    def _is_free(self, is_long: bool) -> bool:
-        return self._free > 0 and (not is_long or self._free_for_long > 0)
-
-    def _grant(self, is_long: bool) -> None:
-        self._free -= 1
-        self._free_for_long -= is_long
-
-    def release(self, *, is_long: bool) -> None:
-        """Take a slot back, and hand it to the first request that may have it."""
+    def release(self) -> None:
+        """Take a slot back, and hand it to the first request that waits."""
         with self._lock:
             self.in_flight -= 1
-            self._free += 1
-            self._free_for_long += is_long
-            following = next((waiting for waiting in self._waiting if self._is_free(waiting[1])), None)
-            if following is None:
+            if not self._waiting:
+                self._free += 1
                 self._last_handover = None
                 return
             # Handed over under the lock, so that a request that arrives now cannot jump the queue.
-            self._waiting.remove(following)
-            self._grant(following[1])
-            following[0].set()
+            self._waiting.popleft().set()
             self._note_handover()
 
     def _note_handover(self) -> None:
@@ -242,7 +229,8 @@ class MemoryBudget:
             try:
                 while self._waiting[0] is not ticket or self._free_bytes < size:
                     deadline.check()
-                    self._changed.wait(deadline.remaining_seconds)
+                    left = deadline.remaining_seconds
+                    self._changed.wait(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
                 self._free_bytes -= size
             finally:
                 self._waiting.remove(ticket)

@@ -25,6 +25,7 @@ from gunicorn.config import Config
 from waitress.channel import HTTPChannel
 
 from ..errors import BadRequest, Overloaded, Problem, RequestTimeout
+from ..processes.plan import make_plan
 from ..settings import Settings
 from ..web.gate import Gate
 from ..web.uploads import FRAMING_BYTES
@@ -199,7 +200,7 @@ class Connections:
         self.channels: dict[Channel, None] = {}
         self.held_bytes = self.answered = 0
         self.is_stopping = False
-        self._max_held_bytes = settings.max_waiting_bytes + 2 * FRAMING_BYTES
+        self._max_held_bytes = make_plan(settings).upload_bytes + 2 * FRAMING_BYTES
 
     def add(self, channel: Channel) -> None:
         """Add a connection that was accepted, and end another one if there are too many."""

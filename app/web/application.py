@@ -101,9 +101,10 @@ def make_service(settings: Settings, classifier: Classifier | None = None) -> se
 
 
 def _make_admission(settings: Settings, classifier: Classifier) -> Admission:
+    plan = make_plan(settings)
     return Admission(
-        make_plan(settings).max_requests,
-        settings.max_waiting_bytes + uploads.FRAMING_BYTES,  # so that one request of the largest size fits
+        plan.max_requests,
+        plan.upload_bytes + uploads.FRAMING_BYTES,  # so that one request of the largest size fits
         max_seconds=LATEST_SHARE * settings.deadline_ms / 1000,
         expected_seconds=lambda: classifier.slots.expected_seconds,
     )

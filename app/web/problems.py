@@ -9,7 +9,7 @@ import flask
 import msgspec
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
-from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge
+from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge, forget_frames
 from ..telemetry import logs, metrics
 from .headers import SECURITY_HEADERS
 from .rendering import render_page
@@ -56,6 +56,7 @@ def register(app: flask.Flask) -> None:
 
 def _answer(problem: Problem) -> flask.Response:
     metrics.count_problem(problem.slug)
+    forget_frames(problem)
     if wants_json():
         status, headers, body = render_problem(problem, request_state().id)
         return flask.Response(body, status, headers)

@@ -12,6 +12,7 @@ from fakes import colour_png, fake_model, fallback_model
 
 from app.commands import cli
 from app.model.labels import Label
+from app.model.served import Served
 
 # The fake engine answers with the photo's three colour values as classes, the likeliest first.
 RED = colour_png(0, 1, 2)
@@ -24,7 +25,7 @@ def model(monkeypatch: pytest.MonkeyPatch):
     """Let the tests say which model is evaluated."""
 
     def choose(model) -> None:
-        monkeypatch.setattr("app.classifier.load_model", lambda settings: model)
+        monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(model))
 
     choose(fake_model())
     return choose

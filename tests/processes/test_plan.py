@@ -96,6 +96,31 @@ def test_plan_is_described(make_settings: Callable[..., Settings], monkeypatch: 
 
 
 @pytest.mark.parametrize(
+    ("limit_mb", "settings", "expected_mb"),
+    [
+        (4096, {}, 256),  # the setting's default
+        (1536, {}, 256),
+        (1024, {}, 128),
+        (1024, {"workers": 2}, 64),
+        (512, {}, 64),  # one batch of the largest size
+        (512, {"max_batch_bytes": 12 * 2**20, "max_upload_bytes": 12 * 2**20}, 32),
+        (1536, {"max_waiting_bytes": 80 * 2**20}, 80),
+    ],
+)
+def test_uploads_in_flight_have_their_part_of_the_memory(
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    limit_mb: int,
+    settings: dict[str, int],
+    expected_mb: int,
+) -> None:
+    monkeypatch.setattr("app.processes.plan.memory_limit", lambda: limit_mb * 2**20)
+    plan = make_plan(make_settings(**settings))
+    assert plan.upload_bytes == expected_mb * 2**20
+    assert f"with {expected_mb} MiB of uploads" in describe_plan(plan)
+
+
+@pytest.mark.parametrize(
     ("limit_mb", "workers", "said"),
     [
         (60, 1, "The memory limit is 60 MiB; a process with the model needs at least 224 MiB."),

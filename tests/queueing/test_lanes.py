@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 import bomb_photos
 import pytest
 from fakes import colour_png, encode
 from PIL import Image
+from workers import wait_until
 
 from app.errors import DeadlineExceeded, Overloaded, TooCostly
 from app.photos import decoder_process
@@ -44,7 +45,7 @@ def decoders() -> Iterator[Decoders]:
 
 @pytest.fixture
 def lanes(decoders: Decoders) -> Lanes:
-    """Two slots, one of which is never for long photos."""
+    """Two slots, and one in the long lane."""
     return Lanes(Slots(2), decoders)
 
 
@@ -69,6 +70,22 @@ def test_a_long_photo_waits_for_memory_and_short_ones_do_not(lanes: Lanes) -> No
             assert width_of(lanes, SHORT) == 300
             assert not long.done()
         assert long.result(PATIENCE_SECONDS) == 4000
+
+
+def test_a_long_photo_is_decoded_at_a_lower_priority_without_a_slot(lanes: Lanes) -> None:
+    lower_priority, seen = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10), set()
+    with ThreadPoolExecutor(1) as threads:
+        long = threads.submit(width_of, lanes, LONG)
+        while not long.done():
+            for pid in lanes.decoders.pids:
+                with suppress(ProcessLookupError):
+                    if os.getpriority(os.PRIO_PROCESS, pid) == lower_priority:
+                        seen.add((pid, lanes.slots.in_flight))
+        assert long.result() == 4000
+    assert 0 in {in_flight for _, in_flight in seen}
+    # It cannot have its priority back, so another decoder takes its place.
+    wait_until(lambda: not {pid for pid, _ in seen} & set(lanes.decoders.pids))
+    assert width_of(lanes, SHORT) == 300
 
 
 def test_a_long_photo_that_waits_its_whole_deadline_is_refused(lanes: Lanes) -> None:

@@ -287,33 +287,20 @@ def test_closing_computes_what_waits_and_ends_the_thread() -> None:
         batcher.submit(6)
 
 
-def test_one_slot_is_never_for_long_photos() -> None:
-    slots = Slots(3)
-    with slots.take(is_long=True), slots.take(is_long=True):
-        with pytest.raises(DeadlineExceeded), slots.take(Deadline(time.monotonic() + 0.05), is_long=True):
+def test_a_client_that_leaves_while_its_photo_waits_for_memory_is_noticed() -> None:
+    memory, has_left = MemoryBudget(100), threading.Event()
+
+    def wait_for_memory() -> None:
+        with memory.reserve(1, Deadline(is_abandoned=has_left.is_set)):
             pass
-        with slots.take() as short:
-            assert short.waited_seconds < PATIENCE_SECONDS
-    with slots.take(is_long=True), slots.take(is_long=True):
-        assert slots.in_flight == 2
 
-
-def test_short_photos_pass_long_ones_that_wait() -> None:
-    slots, first_long, order = Slots(2), ExitStack(), []
-    first_long.enter_context(slots.take(is_long=True))
-
-    def take_long() -> None:
-        with slots.take(is_long=True):
-            order.append("long")
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(take_long)
-        wait_until_waiting(slots, 2)
-        with slots.take():
-            order.append("short")
-        first_long.close()
-        waiting.result(PATIENCE_SECONDS)
-    assert order == ["short", "long"]
+    with ThreadPoolExecutor(1) as pool, memory.reserve(100):
+        waiting = pool.submit(wait_for_memory)
+        has_left.set()
+        with pytest.raises(ClientClosedRequest):
+            waiting.result(PATIENCE_SECONDS)
+    with memory.reserve(100):  # the place in the queue is free
+        pass
 
 
 def test_a_slot_given_up_early_is_free_and_returned_only_once() -> None:

@@ -31,7 +31,7 @@ GROUSE = colour_png(80, 7, 251)
 FORM = "multipart/form-data"
 NO_PART = {"data": b"--x--\r\n", "content_type": f"{FORM}; boundary=x"}
 MODEL = (
-    '{"name":"resnet18","weights_sha256":"'
+    '{"name":"resnet18","display_name":"ResNet-18","weights_sha256":"'
     + RESNET18.sha256
     + '","engine":"fake","precision":"fp32","fallback":false}'
 )

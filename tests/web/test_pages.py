@@ -136,7 +136,7 @@ def test_the_photo_comes_back_as_a_small_jpeg_without_metadata(client: FlaskClie
 def test_an_answer_is_not_stored_and_names_its_model(client: FlaskClient) -> None:
     response = send(client, colour_png(8))
     assert response.headers["Cache-Control"] == "no-store"
-    assert "Model: resnet18 (fp32)." in response.text
+    assert "Model: ResNet-18 (fp32)." in response.text
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,19 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
   write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
   write(parts.certainty, () => describeCertainty(answer));
-  write(parts.model, () => t('js.model', model));
+  // An older server of the same service, while it is replaced, knows no other name.
+  write(parts.model, () => t('js.model', { ...model, name: model.display_name ?? model.name }));
   write(parts.time, () => describeTime(elapsedMs, timing));
   parts.curl.textContent = curlLine(fileName);
-  offer(parts.copyJson, () => JSON.stringify(answer, null, 2));
-  offer(parts.copyCurl, () => curlLine(fileName));
-  offer(parts.copyPython, () => pythonScript(fileName));
-  offer(parts.copyScript, () => nodeScript(fileName));
+  offer(parts.copyJson, fileName, () => JSON.stringify(answer, null, 2));
+  offer(parts.copyCurl, fileName, () => curlLine(fileName));
+  offer(parts.copyPython, fileName, () => pythonScript(fileName));
+  offer(parts.copyScript, fileName, () => nodeScript(fileName));
 }
 
-function offer(button, text) {
+function offer(button, fileName, text) {
+  const { word } = button.firstElementChild.dataset;
+  write(button, () => t('js.button_of', { button: t(word), file: fileName }), 'aria-label');
   button.onclick = () => copy(button, text());
 }
 

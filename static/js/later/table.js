@@ -2,7 +2,7 @@
 
 import { build, byId, show, write } from '../page/dom.js';
 import { chance, t } from '../page/words.js';
-import { best, bestName, bestPercent, stateName } from './summary.js';
+import { best, bestName, bestPercent, stateName } from '../cards/summary.js';
 
 const VALUES = {
   file: (card) => card.file.name,
@@ -52,10 +52,10 @@ export class Table {
 
   #make(card) {
     const row = build('row');
-    const { file } = row.parts;
+    const { open, file } = row.parts;
     file.textContent = card.file.name;
-    file.title = card.file.name;
-    file.addEventListener('click', () => this.#onChoose(card));
+    open.title = card.file.name;
+    open.addEventListener('click', () => this.#onChoose(card));
     this.#rows.set(card, row);
     this.draw(card);
   }
