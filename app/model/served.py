@@ -20,7 +20,9 @@ import numpy as np
 from ..errors import ModelUnavailable, OwnModelError, UnknownModel
 from ..settings import Settings
 from . import Model, load_model
+from .certainty import Judge
 from .engines import Inference
+from .groups import groups_of
 from .own_format import FILES, OwnModel
 from .own_models import list_names, read_version, version_in_use
 from .records import RECORDS, TIMM, find_record
@@ -237,7 +239,8 @@ def _bound(own: OwnModel, backbone: Model) -> Model:
             f"backbone here is {backbone.name} (SHA-256 {backbone.weights.sha256[:12]}…): set TOPTHREE_MODEL to "
             f"{own.name}, or train it on this backbone."
         )
-    return dataclasses.replace(backbone, labels=own.labels, own=own)
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias)
+    return dataclasses.replace(backbone, labels=own.labels, own=own, judge=judge)
 
 
 def _check(model: Model, known: Inference) -> None:
