@@ -23,6 +23,7 @@ from .errors import (
     UnsupportedImage,
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
+from .model.certainty import Certainty, Judgement
 from .model.engines import Engine, Floats, Inference, Pixels
 from .model.heads import Head
 from .model.labels import Label
@@ -46,7 +47,11 @@ DOUBT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class with its rank, from 1, and its softmax probability, rounded to 6 digits."""
+    """One class with its rank, from 1, and its probabilities, rounded to 6 digits.
+
+    `confidence` is the softmax of the logits, `probability` the calibrated one; None if the model's temperature is not
+    known.
+    """
 
     rank: int
     class_id: int
@@ -55,6 +60,17 @@ class Prediction:
     label_zh: str | None
     label_gloss: str | None
     confidence: float
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class GroupPrediction:
+    """A group of classes, and the calibrated probability that the photo shows one of them, rounded to 6 digits."""
+
+    wnid: str
+    label: str
+    label_zh: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,8 @@ class Verdict:
 
     model: Model
     predictions: list[Prediction]
+    certainty: Certainty | None
+    group: GroupPrediction | None
     heatmaps: list[Grid] | None
 
 
@@ -88,14 +106,18 @@ class Verdict:
 class Answer:
     """The most likely classes of a photo, facts about the image, and the duration of each stage in seconds.
 
-    `image` holds width, height, format and SHA-256 as answers show them. If heat maps were asked for, `heatmaps` holds
-    rows of numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions, and `image` the crop that they cover;
-    a model without heat maps has None. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32
-    (C), the spatial mean of the features, if they were asked for. `batch_size` is the number of photos that were
-    computed together. `others` are the answers of further models that were asked for.
+    `certainty` says how far to rely on the first class; None if that was not measured for the model. `group` is the
+    smallest group of classes that is sure, if no class is. `image` holds width, height, format and SHA-256 as answers
+    show them. If heat maps were asked for, `heatmaps` holds rows of numbers from 0 to 1 for each of the first
+    `MAX_HEATMAPS` predictions, and `image` the crop that they cover; a model without heat maps has None. `thumbnail`
+    is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of the features, if they
+    were asked for. `batch_size` is the number of photos that were computed together. `others` are the answers of
+    further models that were asked for.
     """
 
     predictions: list[Prediction]
+    certainty: Certainty | None
+    group: GroupPrediction | None
     image: dict[str, Any]
     heatmaps: list[Grid] | None
     thumbnail: Pixels | None
@@ -267,6 +289,8 @@ class Classifier:
         first = _verdict(model, inference, outputs)
         answer = Answer(
             first.predictions,
+            first.certainty,
+            first.group,
             _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if outputs.heatmap else None),
             heatmaps=first.heatmaps,
             thumbnail=photo.thumbnail,
@@ -329,8 +353,12 @@ def softmax(logits: Floats) -> Floats:
 
 
 def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:
-    predictions = _predictions(model.logits(inference)[0], model.labels, outputs.top)
-    return Verdict(model, predictions, _heatmaps(inference, model.head, predictions, outputs))
+    logits = model.logits(inference)[0]
+    embedding = inference.features[0].mean(axis=(1, 2)) if model.judge.needs_embedding else None
+    judgement = model.judge.judge(logits, embedding)
+    predictions = _predictions(logits, model.labels, outputs.top, judgement)
+    heatmaps = _heatmaps(inference, model.head, predictions, outputs)
+    return Verdict(model, predictions, judgement.certainty, _group(judgement), heatmaps)
 
 
 def _heatmaps(
@@ -352,10 +380,21 @@ def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict
     return facts
 
 
-def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Prediction]:
-    probabilities = softmax(logits)
-    order = np.argsort(-probabilities, kind="stable")[:top]
+def _predictions(logits: Floats, labels: tuple[Label, ...], top: int, judgement: Judgement) -> list[Prediction]:
+    confidences, probabilities = softmax(logits), judgement.probabilities
+    order = np.argsort(-confidences, kind="stable")[:top]
     return [
-        Prediction(rank, **vars(at), confidence=round(float(probabilities[at.class_id]), 6))
+        Prediction(
+            rank,
+            **vars(at),
+            confidence=round(float(confidences[at.class_id]), 6),
+            probability=None if probabilities is None else round(float(probabilities[at.class_id]), 6),
+        )
         for rank, at in enumerate((labels[index] for index in order), start=1)
     ]
+
+
+def _group(judgement: Judgement) -> GroupPrediction | None:
+    if judgement.group is None:
+        return None
+    return GroupPrediction(**vars(judgement.group), probability=round(judgement.group_probability, 6))

@@ -42,10 +42,17 @@ def path(text: str) -> Path | None:
 
 
 def model(text: str) -> str:
-    """Parse a model's name; empty stays empty."""
+    """Parse a model's name, or the path of a model file, which becomes absolute; empty stays empty."""
+    if is_model_file(text):
+        return str(path(text).absolute())  # type: ignore[union-attr]
     if not re.fullmatch(r"[A-Za-z0-9_./-]{0,200}", text):
-        raise ValueError("the name of a model, in letters, digits and _ . / -")
+        raise ValueError("the name of a model, in letters, digits and _ . / -, or a file that ends in .onnx or .xml")
     return text
+
+
+def is_model_file(text: str) -> bool:
+    """Return whether a model's name is the path of a file, ONNX or OpenVINO's IR."""
+    return text.endswith((".onnx", ".xml"))
 
 
 def sha256(text: str) -> str | None:

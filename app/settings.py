@@ -44,8 +44,8 @@ class Settings:
     model: str = setting(
         "",
         parsers.model,
-        "model to serve, one of docs/backbones.md, timm/NAME or one of TOPTHREE_MODELS; the default is resnet18 or"
-        " its fallback",
+        "model to serve, one of docs/backbones.md, timm/NAME, a file that ends in .onnx or .xml, or one of"
+        " TOPTHREE_MODELS; the default is resnet18 or its fallback",
     )
     models: Path | None = setting(
         "",
@@ -176,6 +176,8 @@ class Settings:
         values["models"] = values["models"] or _user_models(environment)
         if values["bundle"]:
             values |= _defaults_of_a_bundle(values, environment)
+        if parsers.is_model_file(values["model"]) and values["engine"] == "auto":
+            values["engine"] = "openvino"
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
         _refuse_impossible(settings)
         return settings
@@ -289,8 +291,13 @@ def _refuse_impossible(settings: Settings) -> None:
         _refuse_beside_a_bundle(settings)
     if settings.bundle_sha256 and not settings.bundle:
         raise SettingsError("TOPTHREE_BUNDLE_SHA256 checks the file of TOPTHREE_BUNDLE, which is not set.")
-    if settings.labels and not settings.weights:
+    is_file = parsers.is_model_file(settings.model)
+    if settings.labels and not settings.weights and not is_file:
         raise SettingsError("TOPTHREE_LABELS names a custom model's classes, so TOPTHREE_WEIGHTS must be set too.")
+    if is_file and settings.weights:
+        raise SettingsError("The file of TOPTHREE_MODEL has its own weights; unset TOPTHREE_WEIGHTS.")
+    if is_file and settings.engine == "torch":
+        raise SettingsError("TOPTHREE_MODEL names a file, which TOPTHREE_ENGINE=torch cannot run.")
     if settings.weights_sha256 and not settings.weights:
         raise SettingsError("TOPTHREE_WEIGHTS_SHA256 checks the file of TOPTHREE_WEIGHTS, which is not set.")
     if settings.engine == "torch" and settings.precision == "int8":

@@ -102,7 +102,7 @@ def _write(settings: Settings, *, output: Path | None, precision: str | None, fo
     target = output or Path(f"topthree-{name}-{family}-openvino{openvino_version()}.tar")
     if target.exists() and not force:
         raise BundleError(f"{target} already exists; use --force to replace it.")
-    bundle = write_bundle(prepared, load_labels(settings.labels), target, own)
+    bundle = write_bundle(prepared, load_labels(prepared.labels), target, own)
     click.echo(describe(bundle))
     click.echo(f"To serve it, anywhere: TOPTHREE_BUNDLE={target} topthree serve")
 

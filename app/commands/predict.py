@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..classifier import Classifier
+from ..classifier import Answer, Classifier
 from ..errors import TopthreeError
 from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import Row, classify_files, printable
@@ -76,7 +76,8 @@ def _as_dict(row: Row) -> dict[str, object]:
     if isinstance(outcome, TopthreeError):
         return {"file": file, "error": str(outcome)}
     predictions = [vars(prediction) for prediction in outcome.predictions]
-    return {"file": file, "predictions": predictions, "image": outcome.image}
+    document = {"file": file, "predictions": predictions, "image": outcome.image, "certainty": outcome.certainty}
+    return document | ({"group": vars(outcome.group)} if outcome.group else {})
 
 
 def _write_json(rows: Iterable[Row], classifier: Classifier) -> None:
@@ -92,29 +93,39 @@ def _write_ndjson(rows: Iterable[Row], classifier: Classifier) -> None:
 
 
 def _write_csv(rows: Iterable[Row], classifier: Classifier) -> None:
-    names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence")
-    write_rows(sys.stdout, [("file", *names, "error")])
+    names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence", "probability")
+    write_rows(sys.stdout, [("file", *names, "certainty", "error")])
     for file, outcome in rows:
         if isinstance(outcome, TopthreeError):
-            write_rows(sys.stdout, [(file, *[""] * len(names), str(outcome))])
+            write_rows(sys.stdout, [(file, *[""] * len(names), "", str(outcome))])
         else:
             facts = ([getattr(prediction, name) for name in names] for prediction in outcome.predictions)
-            write_rows(sys.stdout, [(file, *each, "") for each in facts])
+            write_rows(sys.stdout, [(file, *each, outcome.certainty, "") for each in facts])
 
 
 def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:
-    table = Table("file", "confidence", "English", "中文", box=None, pad_edge=False)
+    table = Table("file", "confidence", "English", "中文", "certainty", box=None, pad_edge=False)
     for file, outcome in rows:
         name = Text(printable(file))  # Text, since Rich reads [brackets] and :colons: in a str as markup
         if isinstance(outcome, TopthreeError):
-            table.add_row(name, "", Text(str(outcome), style="red"), "")
+            table.add_row(name, "", Text(str(outcome), style="red"), "", "")
             continue
         for prediction in outcome.predictions:
-            shown = name if prediction.rank == 1 else ""
-            percent = f"{100 * prediction.confidence:5.1f} %"
-            table.add_row(shown, percent, Text(prediction.label), Text(prediction.label_zh or ""))
+            first = prediction.rank == 1
+            table.add_row(
+                name if first else "",
+                f"{100 * prediction.confidence:5.1f} %",
+                Text(prediction.label),
+                Text(prediction.label_zh or ""),
+                _certainty(outcome) if first else "",
+            )
     console = Console()
     Console(width=None if console.is_terminal else WIDE).print(table, highlight=False)
+
+
+def _certainty(answer: Answer) -> str:
+    """Return the certainty in a table's cell, with the group's name; empty if it was not measured."""
+    return f"group: {answer.group.label}" if answer.group else answer.certainty or ""
 
 
 WRITERS: dict[str, Callable[[Iterable[Row], Classifier], None]] = {

@@ -70,14 +70,16 @@ def command(
     root = _models_folder(settings)
     name = check_name(name or _name_of(photos))
     photo_set = open_photo_set(photos, names)
-    with _progress() as step, ExitStack() as stack:
+    with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(_alone(root, name))
-        chosen = backbones.choose(photo_set, settings, backbone, step)
+        with _progress() as step:
+            chosen = backbones.choose(photo_set, settings, backbone, step)
         _print_findings(chosen.findings)
         if dry_run:
             return
-        lesson = learning.learn(chosen, photo_set, has_flip=not no_flip, seed=seed, step=step)
+        with _progress() as step:
+            lesson = learning.learn(chosen, photo_set, has_flip=not no_flip, seed=seed, step=step)
         version = write_version(root, name, lesson.model)
     click.echo(f"Wrote version {version} of {name} to {root / name / str(version)}.")
     path = report or Path(f"{name}-report.html")

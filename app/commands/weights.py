@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -29,6 +30,7 @@ from ..errors import BundleError, WeightsError
 from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_timm, prepared_weights
 from ..model.download import Progress as Report
 from ..model.engines import choose_engine
+from ..model.model_files import SOURCE, read_model_file
 from ..model.opening import open_bundle
 from ..model.records import DEFAULT_NAME, RECORDS, TIMM
 from ..model.served import on_backbone
@@ -44,6 +46,7 @@ from ..model.weights import (
     may_fall_back,
     packaged_weights,
 )
+from ..parsers import is_model_file
 from ..settings import Settings
 from . import read_settings
 
@@ -120,6 +123,9 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
         yield "TOPTHREE_BUNDLE", "", lambda: make_ready(settings)
         return
     explicit = settings.weights
+    if is_model_file(settings.model):
+        yield SOURCE, settings.model, lambda: read_model_file(Path(settings.model))[1]
+        return
     if settings.model.startswith(TIMM):
         yield "prepared model", settings.model, lambda: prepared_timm(settings) or _raise("not prepared yet")
         return

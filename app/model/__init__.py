@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -15,6 +16,8 @@ from ..errors import ModelUnavailable
 from ..processes.plan import make_plan
 from ..settings import Settings
 from .artifact import Manifest
+from .calibration import Calibration, find_calibration
+from .certainty import NO_JUDGE, Judge
 from .engines import (
     Engine,
     Floats,
@@ -26,6 +29,7 @@ from .engines import (
     choose_engine,
     choose_precision,
 )
+from .groups import groups_of
 from .heads import Head, own_logits
 from .labels import Label, load_labels
 from .opening import open_serving
@@ -45,7 +49,7 @@ KNOWN_WITHIN = 5
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model with the names of its classes and where its weights came from.
+    """A loaded model with the names of its classes, where its weights came from, and what judges its answers.
 
     `own` is a model of one's own, whose head computes from the engine's features in place of the published head.
     """
@@ -54,6 +58,7 @@ class Model:
     labels: tuple[Label, ...]
     weights: Weights
     manifest: Manifest | None = None
+    judge: Judge = NO_JUDGE
     own: OwnModel | None = None
 
     @property
@@ -94,17 +99,15 @@ class Model:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Return a digest of the identity and of all names; models whose answers may differ have different ones."""
-        calibration = self.own and self.own.calibration
-        return hashlib.sha256(repr((self.identity, self.labels, calibration)).encode()).hexdigest()
+        """Return a digest of the identity, all names and the calibration.
+
+        Models whose answers may differ have different ones.
+        """
+        parts = (self.identity, self.labels, self.judge.calibration)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def load_model(settings: Settings) -> Model:
-    """Load the published model, as `load_with_own` does."""
-    return load_with_own(settings)[0]
-
-
-def load_with_own(settings: Settings) -> tuple[Model, OwnModel | None]:
+def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
     """Find the weights or their prepared model, compare them with the labels, and load them into an engine.
 
     Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.
@@ -128,6 +131,7 @@ def load_with_own(settings: Settings) -> tuple[Model, OwnModel | None]:
         model = Model(engine, labels, prepared.weights, prepared.manifest)
         bundled = prepared.own
     weights = model.weights
+    model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights)))
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
     if weights.is_fallback:
         log.warning(
@@ -138,6 +142,17 @@ def load_with_own(settings: Settings) -> tuple[Model, OwnModel | None]:
             _advice(weights),
         )
     return model, bundled
+
+
+def _make_judge(model: Model, calibration: Calibration | None) -> Judge:
+    """Make the judge of a model; only a single linear layer has the bias that the rejection score needs."""
+    if calibration is None:
+        return NO_JUDGE
+    head, side, bias = model.engine.head, model.weights.record.geometry.crop, None
+    if calibration.unlike_below is not None and head is not None and head.hidden_weight is None:
+        black = model.engine.infer(np.zeros((1, side, side, 3), np.uint8))
+        bias = black.logits[0] - head.logits(black.features[0])
+    return Judge(calibration, groups_of(model.labels), bias)
 
 
 def _advice(weights: Weights) -> str:

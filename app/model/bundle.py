@@ -26,7 +26,7 @@ from ..photos.protocol import INTERPOLATIONS, MAX_CROP_SIDE
 from . import own_format
 from .artifact import FILES, MANIFEST, PREPARE_VERSION, Manifest
 from .own_format import OwnModel
-from .records import RECORDS, TIMM, ModelRecord, as_json, from_json
+from .records import FILE, RECORDS, TIMM, ModelRecord, as_json, from_json
 
 # A bundle with a model of one's own has the later format, since earlier versions would take it for damaged.
 FORMAT, FORMAT_WITH_OWN = 1, 2
@@ -100,12 +100,12 @@ class Bundle:
 
     @property
     def record(self) -> ModelRecord | None:
-        """Return the model's record from our table, or the bundle's own for a model of timm; None if it is unknown.
+        """Return the model's record from our table, or the bundle's own for a model outside it; None if it is unknown.
 
         A model whose preprocessing differs from that of our record is unknown.
         """
         asked = self.description.model
-        if str(asked.get("name", "")).startswith(TIMM):
+        if str(asked.get("name", "")).startswith((TIMM, FILE)):
             return _read_record(asked)
         known = RECORDS.get(asked.get("name", ""))
         return known if known and _preprocessing(as_json(known)) == _preprocessing(asked) else None

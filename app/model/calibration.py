@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..errors import WeightsError
-from .records import ModelRecord
+from .records import FILE, ModelRecord
 from .room import not_writable
 from .weights import Weights
 
@@ -79,7 +79,10 @@ def find_calibration(cache: Path, weights: Weights) -> Calibration | None:
         pass
     except (OSError, ValueError) as error:
         log.warning("The calibration %s cannot be used (%s) and is ignored.", path, error)
-    return published_calibration(weights.record) if weights.is_published else None
+    record = weights.record
+    if record.name.startswith(FILE) and record.temperature is not None:
+        return Calibration(record.temperature, None, None, "The temperature is in the metadata of the model's file.")
+    return published_calibration(record) if weights.is_published else None
 
 
 def calibration_file(cache: Path, weights_sha256: str) -> Path:

@@ -27,6 +27,8 @@ TABLE = Path(__file__).with_name("backbones.csv")
 DEFAULT_NAME = "resnet18"
 FALLBACK_NAME = "efficientnet_lite0"
 TIMM = "timm/"
+# The names of models that were read from a model file of their own.
+FILE = "file/"
 
 MEBI = 1024 * 1024
 # A size that is published in MiB with three digits is known to half of 0.001 MiB.

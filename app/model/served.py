@@ -19,8 +19,10 @@ import numpy as np
 
 from ..errors import ModelUnavailable, OwnModelError, UnknownModel
 from ..settings import Settings
-from . import Model, load_with_own
+from . import Model, load_model
+from .certainty import Judge
 from .engines import Inference
+from .groups import groups_of
 from .own_format import FILES, OwnModel
 from .own_models import list_names, read_version, version_in_use
 from .records import RECORDS, TIMM, find_record
@@ -129,7 +131,7 @@ def on_backbone(settings: Settings) -> Settings:
 
 def load_served(settings: Settings) -> Served:
     """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the heads of the folder."""
-    backbone, bundled = load_with_own(on_backbone(settings))
+    backbone, bundled = load_model(on_backbone(settings))
     default = own_default(settings)
     if bundled is None:
         return Served(backbone, settings.models, default)
@@ -238,7 +240,8 @@ def _bound(own: OwnModel, backbone: Model) -> Model:
             f"backbone here is {backbone.name} (SHA-256 {backbone.weights.sha256[:12]}…): set TOPTHREE_MODEL to "
             f"{own.name}, or train it on this backbone."
         )
-    return dataclasses.replace(backbone, labels=own.labels, own=own)
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias)
+    return dataclasses.replace(backbone, labels=own.labels, own=own, judge=judge)
 
 
 def _check(model: Model, known: Inference) -> None:

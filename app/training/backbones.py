@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..errors import TopthreeError
 from ..model import Model, load_model
 from ..model.records import DEFAULT_NAME, RECORDS
+from ..model.served import on_backbone
 from ..model.weights import cached_candidates
 from ..settings import Settings
 from .embeddings import embed
@@ -67,7 +68,8 @@ def _candidates(settings: Settings) -> list[Settings]:
 
 def _use(photo_set: PhotoSet, settings: Settings, step: Step) -> Chosen:
     try:
-        model = load_model(settings)
+        settings = on_backbone(settings)
+        model, _ = load_model(settings)
     except TopthreeError:
         raise
     except (RuntimeError, OSError, ValueError, ImportError) as error:  # of engines

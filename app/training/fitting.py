@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..model.calibration import Calibration
+from ..model.calibration_fit import UNLIKE_PERCENTILE, FitError, fit_calibration
 from ..model.solver import (
     Doubles,
     Examples,
     Numbers,
     Spectrum,
     fit_softmax,
-    log_softmax,
     ridge_left_out,
     spectrum,
     weigh_classes,
@@ -34,10 +35,8 @@ RIDGE_STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-12, -2))
 # Measured on ten kinds of clothes with EfficientNet-Lite0: ridge heads were best at 3e-4, softmax heads at 1e-5.
 SOFTMAX_PER_RIDGE = 0.03
 FOLDS = 10
-# Answers that are called sure are right this often, and this share of known photos is not called unlike.
-SURE_SHARE = 0.95
-KNOWN_SHARE = 0.95
-_MIN_SURE = 20
+MIN_PHOTOS = 20
+_SOURCE = "Measured on the photos that the model was taught, each left out with its copies when it was predicted."
 _LARGEST_SHARE = 0.15
 
 
@@ -68,15 +67,6 @@ class Fitted:
     weight: Doubles
     strength: float
     left_out: Doubles
-
-
-@dataclass(frozen=True)
-class Worth:
-    """Numbers measured on left-out predictions; None where there are too few photos for one."""
-
-    temperature: float | None
-    sure_at: float | None
-    unlike_below: float | None
 
 
 def group_duplicates(rows: Rows, report: Callable[[int, int], None]) -> Numbers:
@@ -155,41 +145,20 @@ def _folds(task: Task, seed: int) -> Numbers:
     return fold_of_group[members]
 
 
-def measure_worth(fitted: Fitted, task: Task) -> Worth:
-    """Fit the temperature and the thresholds of certainty to the left-out predictions."""
-    logits, classes = fitted.left_out, task.classes
-    temperature = _fit_temperature(logits, classes)
-    shares = np.exp(log_softmax(logits / temperature)).max(axis=1)
-    scores = rejection_scores(task.rows[:, 0], logits, fitted.weight[:, -1])
-    return Worth(
-        temperature=temperature,
-        sure_at=_sure_at(shares, logits.argmax(axis=1) == classes),
-        unlike_below=float(np.quantile(scores, 1 - KNOWN_SHARE)) if len(scores) >= _MIN_SURE else None,
-    )
+def calibrate(fitted: Fitted, task: Task) -> Calibration:
+    """Fit the temperature and the thresholds of certainty to the left-out predictions.
 
-
-def _fit_temperature(logits: Doubles, classes: Numbers) -> float:
-    """Find the temperature with the smallest cross-entropy, by golden sections of its logarithm."""
-
-    def loss(log_temperature: float) -> float:
-        log_shares = log_softmax(logits / np.exp(log_temperature))
-        return -float(log_shares[np.arange(len(classes)), classes].mean())
-
-    low, high, ratio = np.log(0.05), np.log(20.0), (np.sqrt(5.0) - 1) / 2
-    for _ in range(60):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if loss(left) < loss(right) else (left, high)
-    return float(np.exp((low + high) / 2))
-
-
-def _sure_at(shares: Doubles, is_right: npt.NDArray[np.bool_]) -> float | None:
-    """Return the least probability above which `SURE_SHARE` of the answers are right; None if there is none."""
-    order = np.argsort(-shares, kind="stable")
-    right = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(right >= SURE_SHARE)
-    if not len(enough) or enough[-1] + 1 < _MIN_SURE:
-        return None
-    return float(shares[order[enough[-1]]])
+    If the predictions are all right, or no better than by chance, no temperature fits, and only the rejection score
+    has a threshold; with fewer than `MIN_PHOTOS` photos it has none either.
+    """
+    scores = None
+    if len(task.rows) >= MIN_PHOTOS:
+        scores = rejection_scores(task.rows[:, 0], fitted.left_out, fitted.weight[:, -1])
+    try:
+        return fit_calibration(fitted.left_out, task.classes, source=_SOURCE, scores=scores)
+    except FitError:
+        unlike = None if scores is None else float(np.percentile(scores, UNLIKE_PERCENTILE))
+        return Calibration(None, None, unlike, _SOURCE, len(task.rows))
 
 
 def rejection_scores(rows: Rows, logits: Doubles, bias: Doubles) -> Doubles:

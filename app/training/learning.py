@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..measuring.accuracy import Share, wilson_interval
-from ..model.calibration import Calibration
 from ..model.labels import Label
 from ..model.own_format import Accuracy, OwnModel
 from ..model.solver import Doubles, log_softmax, with_constant
 from .backbones import Chosen
 from .findings import Findings
-from .fitting import Fitted, Worth, choose_strength, fit, measure_worth, softmax_strength
+from .fitting import Fitted, calibrate, choose_strength, fit, softmax_strength
 from .photosets import PhotoSet
 
 __all__ = ["Lesson", "PhotoSet", "learn"]
@@ -47,7 +46,7 @@ def learn(
         task = dataclasses.replace(task, rows=task.rows[:, :1])
     ridge, _, like = choose_strength(task)
     fitted = fit(task, softmax_strength(ridge), like, seed, lambda done, total: step("Fitting", done, total))
-    worth = measure_worth(fitted, task)
+    calibration = calibrate(fitted, task)
     hits = int(np.sum(fitted.left_out.argmax(axis=1) == task.classes))
     accuracy = wilson_interval(hits, len(task.rows))
     recipe = {"head": "softmax", "flip": has_flip, "ridge_strength": ridge, "strength": fitted.strength}
@@ -62,20 +61,15 @@ def learn(
         data_sha256=findings.data_sha256,
         photos=len(findings.photos),
         accuracy=Accuracy(accuracy.percent, accuracy.low, accuracy.high),
-        calibration=_calibration(worth, len(findings.photos)),
+        calibration=calibration,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    shares = np.exp(log_softmax(fitted.left_out / (worth.temperature or 1.0)))
+    shares = np.exp(log_softmax(fitted.left_out / (calibration.temperature or 1.0)))
     return Lesson(model, findings, shares, accuracy, _test(fitted, findings), chosen.compared)
 
 
 def _labels(classes: tuple[str, ...], photo_set: PhotoSet) -> tuple[Label, ...]:
     return tuple(Label(number, None, label, photo_set.names_zh.get(label)) for number, label in enumerate(classes))
-
-
-def _calibration(worth: Worth, photos: int) -> Calibration:
-    source = "Measured on the photos that the model was taught, each left out with its copies when it was predicted."
-    return Calibration(worth.temperature, worth.sure_at, worth.unlike_below, source, photos)
 
 
 def _test(fitted: Fitted, findings: Findings) -> Share | None:

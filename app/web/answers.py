@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import flask
 import msgspec
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from ..classifier import Answer, Classifier, Outputs, Prediction
+from ..classifier import Answer, Classifier, Outputs, Prediction, Verdict
 from ..errors import BrokenImage, InternalError, Problem, forget_frames
 from ..model import Model
 from ..model.engines import Floats, Pixels
@@ -99,12 +99,16 @@ class Answerer:
     def _photo(self, answer: Answer, parameters: Parameters) -> schemas.Photo:
         """Build one photo's document, without what the parameters leave out."""
         predictions = _shown(answer.predictions, answer.heatmaps, parameters)
-        photo = schemas.Photo(predictions, schemas.Image(**answer.image))
+        photo = schemas.Photo(predictions, schemas.Image(**answer.image), answer.certainty, _group(answer))
         if answer.others:
-            photo.models = [schemas.ModelAnswer(schemas.Model(**self.load_model().identity), predictions)]
+            first = schemas.Model(**self.load_model().identity)
+            photo.models = [schemas.ModelAnswer(first, predictions, answer.certainty, _group(answer))]
             photo.models += [
                 schemas.ModelAnswer(
-                    schemas.Model(**other.model.identity), _shown(other.predictions, other.heatmaps, parameters)
+                    schemas.Model(**other.model.identity),
+                    _shown(other.predictions, other.heatmaps, parameters),
+                    other.certainty,
+                    _group(other),
                 )
                 for other in answer.others
             ]
@@ -229,6 +233,10 @@ def _shown(
     for prediction, grid in zip(predictions, grids or [], strict=False):  # the first ones only have heat maps
         prediction.heatmap = grid
     return predictions
+
+
+def _group(answer: Answer | Verdict) -> schemas.Group | UnsetType:
+    return UNSET if answer.group is None else schemas.Group(**vars(answer.group))
 
 
 def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:

@@ -169,6 +169,7 @@ def describe(model: Model) -> schemas.ModelDescription:
     """Build the public description of a model, which names no file or host."""
     record = model.weights.record
     published = model.weights.is_published and model.own is None
+    calibration = model.judge.calibration
     return schemas.ModelDescription(
         **model.identity,
         source=model.weights.source,
@@ -179,6 +180,7 @@ def describe(model: Model) -> schemas.ModelDescription:
         licence=record.licence if published else None,
         measured_accuracy=_measured(model),
         heatmap=schemas.HeatmapSize(*model.engine.grid) if model.head else None,
+        calibration=schemas.Calibration(**calibration.as_json()) if calibration else None,
     )
 
 

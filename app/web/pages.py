@@ -13,7 +13,7 @@ from .access import require_form_key
 from .answers import current_answerer
 from .assets import asset_response
 from .problems import problem_class
-from .rendering import remember_language, render_page
+from .rendering import remember_language, render_page, write_verdict
 from .service import service
 from .uploads import FORM, read_form_field, read_photo
 
@@ -22,11 +22,6 @@ blueprint = flask.Blueprint("pages", __name__)
 form_blueprint = flask.Blueprint("form", __name__)
 
 THUMBNAIL_SIDE = 640
-# Below this the best answer is wrong about as often as right; the page's script uses the same two numbers.
-UNSURE_BELOW = 0.4
-CLOSE_WITHIN = 0.1
-
-blueprint.app_context_processor(lambda: {"unsure_below": UNSURE_BELOW, "close_within": CLOSE_WITHIN})
 
 
 @form_blueprint.get("/")
@@ -43,9 +38,8 @@ def classify() -> flask.Response:
     answer = answerer.classify(read_photo(), Outputs(thumbnail_side=THUMBNAIL_SIDE))
     assert answer.thumbnail is not None
     thumbnail = base64.b64encode(encode(answer.thumbnail, "JPEG")).decode("ascii")
-    doubt = _doubt([prediction.confidence for prediction in answer.predictions])
-    values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail, "doubt": doubt}
-    return _page("result.html", model=answerer.load_model(), **values)
+    values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail}
+    return _page("result.html", model=answerer.load_model(), verdict=write_verdict(answer), **values)
 
 
 @blueprint.get("/problems/<slug>")
@@ -86,14 +80,6 @@ def _static(name: str, *, is_current: bool = False) -> flask.Response:
     if asset is None:
         raise NotFound(f"There is no file named {name}.")
     return asset_response(asset, is_current=is_current)
-
-
-def _doubt(confidences: list[float]) -> str | None:
-    if confidences[0] < UNSURE_BELOW:
-        return "low"
-    if len(confidences) > 1 and confidences[0] - confidences[1] < CLOSE_WITHIN:
-        return "close"
-    return None
 
 
 def _page(template: str, **values: object) -> flask.Response:

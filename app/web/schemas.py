@@ -41,6 +41,13 @@ class Prediction(Struct, kw_only=True):
         Meta(description="What the English name means, if it has several meanings; left out with it."),
     ] = UNSET
     confidence: Annotated[float, Meta(ge=0, le=1, description="Softmax over all classes, rounded to 6 digits.")]
+    probability: Annotated[
+        float | None,
+        Meta(
+            description="Calibrated probability, rounded to 6 digits; null if the model's temperature is not known.",
+            extra_json_schema={"minimum": 0, "maximum": 1},
+        ),
+    ]
     heatmap: Annotated[
         list[list[Share]] | UnsetType,
         Meta(description="Rows from top to bottom; only for `heatmap=1`, the first ten, and models with heat maps."),
@@ -84,11 +91,33 @@ class Model(Struct):
     head_sha256: Annotated[Sha256 | UnsetType, Meta(description="Of the head of a model of your own.")] = UNSET
 
 
+class Group(Struct):
+    """The smallest group of classes, a hypernym of WordNet, that is sure where no class is, such as cat."""
+
+    wnid: str
+    label: Annotated[str, Meta(description="English name.")]
+    label_zh: Annotated[str, Meta(description="Chinese name.")]
+    probability: Annotated[float, Meta(ge=0, le=1, description="Sum over the classes of the group.")]
+
+
+Certainty = Annotated[
+    Literal["sure", "group", "unsure", "unlike"] | None,
+    Meta(
+        description="What the answer is worth. sure: the first class is probable enough; group: only a group of"
+        " classes is; unsure: neither is; unlike: the photo is unlike those that the model has learned from. Null if"
+        " it was not measured for this model; `/api/v1/model` tells the thresholds."
+    ),
+]
+SureGroup = Annotated[Group | UnsetType, Meta(description="Only if `certainty` is group.")]
+
+
 class ModelAnswer(Struct):
     """The answer of one of several models to the same photo."""
 
     model: Model
     predictions: list[Prediction]
+    certainty: Certainty
+    group: SureGroup = UNSET
 
 
 class Photo(Struct):
@@ -96,6 +125,8 @@ class Photo(Struct):
 
     predictions: list[Prediction]
     image: Image
+    certainty: Certainty
+    group: SureGroup = UNSET
     models: Annotated[
         list[ModelAnswer] | UnsetType,
         Meta(description="The answers of all models, in the order of `model`; only if it names several."),
@@ -114,6 +145,8 @@ class Result(Struct, kw_only=True):
     name: Annotated[str | UnsetType, Meta(description="Of the archive's entry; left out for a form.")] = UNSET
     predictions: list[Prediction]
     image: Image
+    certainty: Certainty
+    group: SureGroup = UNSET
     models: Annotated[list[ModelAnswer] | UnsetType, Meta(description="As in the answer to one photo.")] = UNSET
 
 
@@ -158,6 +191,21 @@ class HeatmapSize(Struct):
     columns: Count
 
 
+class Calibration(Struct):
+    """The measured numbers behind `probability` and `certainty`; null was not measured."""
+
+    temperature: Annotated[
+        float | None, Meta(description="Probabilities are the softmax of the logits divided by this.")
+    ]
+    sure_at: Annotated[float | None, Meta(description="The least probability of a sure class or group.")]
+    unlike_below: Annotated[
+        float | None, Meta(description="A photo whose rejection score, SCALE, is lower is unlike the known ones.")
+    ]
+    source: Annotated[str, Meta(description="Where the numbers come from.")]
+    photos: Annotated[int | None, Meta(description="How many photos they were measured on, if that is known.")]
+    intervals: Annotated[dict[str, list[float]], Meta(description="95% confidence intervals by the number's name.")]
+
+
 class ModelDescription(Model, kw_only=True):
     """What is known of the model that answers."""
 
@@ -169,6 +217,7 @@ class ModelDescription(Model, kw_only=True):
     licence: str | None
     measured_accuracy: dict[str, Any] | None
     heatmap: Annotated[HeatmapSize | None, Meta(description="The size of heat maps; null for a model that has none.")]
+    calibration: Calibration | None
 
 
 class ModelAccuracy(Struct):
@@ -249,8 +298,9 @@ class Problem(Struct, kw_only=True):
 # One grey pixel, small enough to be read in an example and real enough to be answered.
 PIXEL_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 _LABEL = Label(282, "n02123159", "tiger cat", "条纹猫", None)
-_PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709)
+_PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709, probability=0.351602)
 _IMAGE = Image(451, 300, "JPEG", "e8605ae6bcce9bdd52ee3ce9a2a2db4b0f4a7d8e4ac0a4cc5bd2c9c4fa39e0f2")
+_GROUP = Group("n02121808", "cat", "猫", 0.932041)
 _IDENTITY = (
     *("resnet18", "ResNet-18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"),
     *("openvino", "fp32", False),
@@ -261,10 +311,10 @@ _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
     Prediction: _PREDICTION,
     Image: _IMAGE,
     Model: _MODEL,
-    ModelAnswer: ModelAnswer(_MODEL, [_PREDICTION]),
-    Answer: Answer([_PREDICTION], _IMAGE, model=_MODEL),
+    ModelAnswer: ModelAnswer(_MODEL, [_PREDICTION], "group", _GROUP),
+    Answer: Answer([_PREDICTION], _IMAGE, "group", _GROUP, model=_MODEL),
     Result: None,
-    Batch: Batch([Photo([_PREDICTION], _IMAGE)], _MODEL),
+    Batch: Batch([Photo([_PREDICTION], _IMAGE, "group", _GROUP)], _MODEL),
     Embedding: Embedding([0.6, 0.8], 2, True, _IMAGE, _MODEL),
     Base64Photo: {"image": PIXEL_PNG},
     ModelDescription: ModelDescription(
@@ -277,6 +327,7 @@ _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
         licence="BSD-3-Clause",
         measured_accuracy=None,
         heatmap=HeatmapSize(7, 7),
+        calibration=Calibration(1.1, 0.85, None, "The temperature was published.", None, {}),
     ),
     ModelList: ModelList(
         [

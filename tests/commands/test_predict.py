@@ -64,9 +64,11 @@ def test_json_is_one_document_with_results_and_model(tmp_path: Path) -> None:
                         "label_zh": "丁鱥",
                         "label_gloss": None,
                         "confidence": 0.665241,
+                        "probability": None,
                     }
                 ],
                 "image": {"width": 300, "height": 260, "format": "PNG", "sha256": hashlib.sha256(RED).hexdigest()},
+                "certainty": None,
             }
         ],
         "model": fake_model().identity,
@@ -105,13 +107,13 @@ def test_csv_has_one_line_per_answer_and_per_bad_file(photos: Path) -> None:
 def test_csv_quotes_every_file_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(RED)
     rows = list(csv.reader(io.StringIO(predict(tmp_path / name, "--csv", "--top", 1).stdout, newline="")))
-    assert rows[1] == [str(tmp_path / name), "1", "0", "n01440764", "tench", "丁鱥", "0.665241", ""]
+    assert rows[1] == [str(tmp_path / name), "1", "0", "n01440764", "tench", "丁鱥", "0.665241", "", "", ""]
 
 
 def test_table_names_the_file_once_and_shows_percentages(photos: Path) -> None:
     lines = predict(photos / "a.png").stdout.splitlines()
     assert [line.split() for line in lines] == [
-        ["file", "confidence", "English", "中文"],
+        ["file", "confidence", "English", "中文", "certainty"],
         [str(photos / "a.png"), "66.5", "%", "tench", "丁鱥"],
         ["24.5", "%", "great", "white", "shark", "大白鲨"],
         ["9.0", "%", "goldfish", "金鱼"],

@@ -3,7 +3,7 @@
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
 import { build, say, show, write } from '../page/dom.js';
-import { hasWord, limitBytes, percent, size, t } from '../page/words.js';
+import { chance, hasWord, limitBytes, percent, size, t } from '../page/words.js';
 import { cutOut } from '../photos/cut.js';
 import { Failure } from '../photos/failure.js';
 import { prepare } from '../photos/prepare.js';
@@ -179,14 +179,13 @@ export class Card {
   }
 
   #finish(result, signal) {
-    const { predictions } = result.answer;
+    const { predictions, certainty } = result.answer;
     readinessKnown();
     this.result = result;
     this.#answers.fill({ ...result, prepared: this.#prepared, square: this.#square, hasPhoto: this.#preview !== null });
     this.#set('done', () => this.#answers.verdict());
-    const [{ confidence }] = predictions;
-    const said = { file: this.file.name, verdict: this.title, percent: percent(confidence) };
-    this.visit.announceOf(this, t('js.announce', said));
+    const said = { file: this.file.name, verdict: this.title, percent: percent(chance(predictions[0])) };
+    this.visit.announceOf(this, t(certainty === 'unlike' ? 'js.announce.unlike' : 'js.announce', said));
     if (!this.#preview) this.visit.queue.add(() => this.#fetchPreview(signal), signal);
   }
 

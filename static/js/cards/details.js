@@ -3,7 +3,7 @@
 import { modelName } from '../page/choice.js';
 import { copy } from '../page/clipboard.js';
 import { write } from '../page/dom.js';
-import { size, t } from '../page/words.js';
+import { names, percent, size, t } from '../page/words.js';
 import { curlLine, nodeScript, pythonScript } from './snippets.js';
 
 // `prepared` is the photo as `prepare` made it, `frame` its size, and `blob` what was sent of it.
@@ -16,6 +16,7 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
   const sent = { width: image.width, height: image.height, size: size(blob.size) };
   write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
+  write(parts.certainty, () => describeCertainty(answer));
   write(parts.model, () => t('js.model', { ...model, name: modelName(model) }));
   write(parts.time, () => describeTime(elapsedMs, timing));
   parts.curl.textContent = curlLine(fileName, model.name);
@@ -29,6 +30,11 @@ function offer(button, fileName, text) {
   const { word } = button.firstElementChild.dataset;
   write(button, () => t('js.button_of', { button: t(word), file: fileName }), 'aria-label');
   button.onclick = () => copy(button, text());
+}
+
+function describeCertainty({ certainty, group }) {
+  const values = group ? { name: names(group)[0], percent: percent(group.probability) } : {};
+  return t(`js.certainty.${certainty ?? 'unmeasured'}`, values);
 }
 
 function describeTime(elapsedMs, timing) {

@@ -1,13 +1,13 @@
 // Many photos as a table: one row each, sorted by any column, filtered by what is typed.
 
 import { build, byId, show, write } from '../page/dom.js';
-import { t } from '../page/words.js';
+import { chance, t } from '../page/words.js';
 import { best, bestName, bestPercent, stateName } from '../cards/summary.js';
 
 const VALUES = {
   file: (card) => card.file.name,
   answer: bestName,
-  probability: (card) => best(card)?.confidence ?? -1,
+  probability: (card) => (best(card) ? chance(best(card)) : -1),
   state: stateName,
 };
 
