@@ -197,6 +197,7 @@ def _print_result(lesson: learning.Lesson, path: Path, *, has_thumbnails: bool) 
 
 
 def _serve(settings: Settings, name: str) -> None:
-    environment = os.environ | dataclasses.replace(settings, model=name).as_environment()
+    settings = dataclasses.replace(settings, model=name)
+    environment = os.environ | settings.as_environment()
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-m", "app", "serve"], environment)

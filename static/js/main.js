@@ -2,11 +2,11 @@
 
 import { listenForKey } from './page/access.js';
 import { watch } from './page/connection.js';
-import { listenForModel } from './page/choice.js';
 import { byId } from './page/dom.js';
 import { listen } from './page/inputs.js';
 import { listenForLanguage } from './page/language.js';
 import { hideMessage, listenToMessage } from './page/message.js';
+import { listenForModel } from './server/choice.js';
 import { Visit } from './cards/visit.js';
 
 const visit = new Visit();

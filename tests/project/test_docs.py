@@ -183,7 +183,7 @@ def test_named_commands_have_these_options(document: Path) -> None:
         command, options = next(
             (names for names in COMMANDS.items() if words[1 : 1 + len(names[0])] == list(names[0])), (None, set())
         )
-        assert command or words[1:] in (["keys"], ["…"]), line
+        assert command or words[1:] in (["keys"], ["models"], ["…"]), line
         assert {word for word in words if word.startswith("--")} <= options | {"--help"}, line
 
 

@@ -1,6 +1,6 @@
 // The details of a card: the photo, what was sent of it, the model, the time, and copies for scripts.
 
-import { modelName } from '../page/choice.js';
+import { modelName } from '../server/choice.js';
 import { copy } from '../page/clipboard.js';
 import { write } from '../page/dom.js';
 import { names, percent, size, t } from '../page/words.js';

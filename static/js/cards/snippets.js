@@ -1,6 +1,6 @@
 // The request of a card for scripts: the photo's own file, asked about from a shell, Python or JavaScript.
 
-import { withModel } from '../page/choice.js';
+import { withModel } from '../server/choice.js';
 import { needsKey } from '../page/words.js';
 import { url } from '../server/address.js';
 

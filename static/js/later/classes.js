@@ -2,7 +2,7 @@
 
 import { url } from '../server/address.js';
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
-import { withModel } from '../page/choice.js';
+import { withModel } from '../server/choice.js';
 import { fetchInTime } from '../page/connection.js';
 import { byId, write } from '../page/dom.js';
 import { fullName, names, t } from '../page/words.js';

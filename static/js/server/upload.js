@@ -1,7 +1,7 @@
 // One photo to the server and its answer back.
 
 import { Failure } from '../photos/failure.js';
-import { withModel } from '../page/choice.js';
+import { withModel } from './choice.js';
 import { url } from './address.js';
 
 const TIMEOUT_MS = 120_000;
