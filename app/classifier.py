@@ -86,6 +86,7 @@ class Outputs:
     heatmap_class: int | None = None
     thumbnail_side: int = 0
     embedding: bool = False
+    logits: bool = False
 
 
 DEFAULT_OUTPUTS = Outputs()
@@ -111,8 +112,8 @@ class Answer:
     show them. If heat maps were asked for, `heatmaps` holds rows of numbers from 0 to 1 for each of the first
     `MAX_HEATMAPS` predictions, and `image` the crop that they cover; a model without heat maps has None. `thumbnail`
     is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of the features, if they
-    were asked for. `batch_size` is the number of photos that were computed together. `others` are the answers of
-    further models that were asked for.
+    were asked for; so are `logits`, float32 (classes). `batch_size` is the number of photos that were computed
+    together. `others` are the answers of further models that were asked for.
     """
 
     predictions: list[Prediction]
@@ -122,6 +123,7 @@ class Answer:
     heatmaps: list[Grid] | None
     thumbnail: Pixels | None
     embedding: Floats | None
+    logits: Floats | None
     decode_seconds: float
     queue_seconds: float
     infer_seconds: float
@@ -295,6 +297,7 @@ class Classifier:
             heatmaps=first.heatmaps,
             thumbnail=photo.thumbnail,
             embedding=inference.features[0].mean(axis=(1, 2)) if outputs.embedding else None,
+            logits=model.logits(inference)[0] if outputs.logits else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,

@@ -145,14 +145,22 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
 
 
 def _make_judge(model: Model, calibration: Calibration | None) -> Judge:
-    """Make the judge of a model; only a single linear layer has the bias that the rejection score needs."""
     if calibration is None:
         return NO_JUDGE
-    head, side, bias = model.engine.head, model.weights.record.geometry.crop, None
-    if calibration.unlike_below is not None and head is not None and head.hidden_weight is None:
-        black = model.engine.infer(np.zeros((1, side, side, 3), np.uint8))
-        bias = black.logits[0] - head.logits(black.features[0])
+    bias = None if calibration.unlike_below is None else head_bias(model)
     return Judge(calibration, groups_of(model.labels), bias)
+
+
+def head_bias(model: Model) -> Floats | None:
+    """Return the bias (classes) of the published last layer, which the rejection score needs.
+
+    It is None if the head is not a single linear layer.
+    """
+    head, side = model.engine.head, model.weights.record.geometry.crop
+    if head is None or head.hidden_weight is not None:
+        return None
+    black = model.engine.infer(np.zeros((1, side, side, 3), np.uint8))
+    return np.asarray(black.logits[0] - head.logits(black.features[0]))
 
 
 def _advice(weights: Weights) -> str:
