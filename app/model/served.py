@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ModelUnavailable, OwnModelError, UnknownModel
+from ..parsers import is_model_file
 from ..settings import Settings
 from . import Model, load_model
 from .certainty import Judge
@@ -98,7 +99,8 @@ class Served:
 
 def own_default(settings: Settings) -> str:
     """Return the name of TOPTHREE_MODEL if it is that of a model of one's own, else an empty text."""
-    return "" if settings.model in RECORDS or settings.model.startswith(TIMM) else settings.model
+    is_other = settings.model in RECORDS or settings.model.startswith(TIMM) or is_model_file(settings.model)
+    return "" if is_other else settings.model
 
 
 def read_own_default(settings: Settings) -> OwnModel | None:

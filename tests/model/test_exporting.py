@@ -99,7 +99,7 @@ def test_the_readme_says_how_to_cut_the_crop(exported: Path) -> None:
 def test_an_exported_file_serves(exported: Path, make_settings: Callable[..., Settings], crops, network) -> None:
     if exported.name not in ("onnx", "openvino"):
         pytest.skip("torch's own formats do not serve")
-    model = load_model(make_settings(model=exported / FORMATS[exported.name].file))
+    model, _ = load_model(make_settings(model=exported / FORMATS[exported.name].file))
     assert model.identity["name"] == "file/colours"
     assert model.labels == LABELS
     assert model.weights.record.geometry == GEOMETRY

@@ -79,7 +79,7 @@ def test_a_file_without_metadata_needs_names(tmp_path: Path, make_settings: Call
     with pytest.raises((WeightsError, LabelsError), match="has 4 classes, but the labels name 1000"):
         load_model(make_settings(model=path))
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
-    model = load_model(make_settings(model=path, labels=tmp_path / "names.txt"))
+    model, _ = load_model(make_settings(model=path, labels=tmp_path / "names.txt"))
     crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     found = model.engine.infer(crops)
     assert np.allclose(found.features[:, :, 0, 0], crops.mean(axis=(1, 2)), atol=1e-2)
@@ -91,9 +91,9 @@ def test_a_file_without_metadata_needs_names(tmp_path: Path, make_settings: Call
 def test_a_replaced_file_is_prepared_again(tmp_path: Path, make_settings: Callable[..., Settings]) -> None:
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
     settings = make_settings(model=save(tmp_path), labels=tmp_path / "names.txt")
-    first = load_model(settings)
+    first, _ = load_model(settings)
     save(tmp_path, shape=(-1, 40, 40, 3))
-    second = load_model(settings)
+    second, _ = load_model(settings)
     assert first.weights.sha256 != second.weights.sha256
     assert (first.weights.record.geometry.crop, second.weights.record.geometry.crop) == (32, 40)
 
