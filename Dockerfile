@@ -92,6 +92,7 @@ ENV PATH=/opt/topthree/venv/bin:/opt/topthree/bin:/usr/local/bin:/usr/bin:/bin \
     TOPTHREE_PORT=8000 \
     TOPTHREE_LOG_FORMAT=json \
     TOPTHREE_CACHE=/opt/topthree/cache \
+    TOPTHREE_MODELS=/models \
     TOPTHREE_FALLBACK=${FALLBACK} \
     TOPTHREE_WEIGHTS=${WEIGHTS:+/opt/topthree/${WEIGHTS}} \
     TOPTHREE_WEIGHTS_SHA256=${WEIGHTS_SHA256} \

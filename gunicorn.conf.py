@@ -17,7 +17,7 @@ from app.processes.reload import Reloader, ReloadState, reload_workers
 from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
-from app.web.probes import keep_watch_in_background, warm_up_in_background
+from app.web.probes import keep_models_current_in_background, keep_watch_in_background, warm_up_in_background
 from app.web.service import service_of
 
 _settings = Settings.from_environment(os.environ)
@@ -154,8 +154,8 @@ def post_worker_init(worker):
     found = service_of(worker.wsgi)
 
     def use(prepared):
-        model, keys = prepared
-        found.classifier.use(model)
+        served, keys = prepared
+        found.classifier.use(served)
         found.keys.use(keys)
 
     reloader = Reloader(lambda: (found.classifier.build(), found.keys.read()), use, _reloads, worker.slot)
@@ -165,6 +165,7 @@ def post_worker_init(worker):
     worker.calls.append(reloader.follow)  # a reload may have begun before
     warm_up_in_background(worker.wsgi, _readiness, worker.slot)
     keep_watch_in_background(found.classifier, _readiness, worker.slot)
+    keep_models_current_in_background(found.classifier)
 
 
 def child_exit(server, worker):

@@ -1,10 +1,9 @@
-"""`Classifier`: photos in, predictions out; loads its model once per process, on first use."""
+"""`Classifier`: photos in, predictions out; loads its models once per process, on first use."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,10 +22,13 @@ from .errors import (
     TopthreeError,
     UnsupportedImage,
 )
-from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model, load_model
+from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
+from .model.certainty import Certainty, Judgement
 from .model.engines import Engine, Floats, Inference, Pixels
 from .model.heads import Head
 from .model.labels import Label
+from .model.loading import Models
+from .model.served import Served, load_served
 from .photos.decoders import Decoded, Decoders
 from .photos.decoding import Geometry
 from .photos.heatmaps import MAX_HEATMAPS, Grid, activation_maps
@@ -45,7 +47,11 @@ DOUBT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class with its rank, from 1, and its softmax probability, rounded to 6 digits."""
+    """One class with its rank, from 1, and its probabilities, rounded to 6 digits.
+
+    `confidence` is the softmax of the logits, `probability` the calibrated one; None if the model's temperature is not
+    known.
+    """
 
     rank: int
     class_id: int
@@ -54,6 +60,17 @@ class Prediction:
     label_zh: str | None
     label_gloss: str | None
     confidence: float
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class GroupPrediction:
+    """A group of classes, and the calibrated probability that the photo shows one of them, rounded to 6 digits."""
+
+    wnid: str
+    label: str
+    label_zh: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -69,41 +86,56 @@ class Outputs:
     heatmap_class: int | None = None
     thumbnail_side: int = 0
     embedding: bool = False
+    logits: bool = False
 
 
 DEFAULT_OUTPUTS = Outputs()
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The answer of one more model to the same photo, as `Answer` holds the first one's."""
+
+    model: Model
+    predictions: list[Prediction]
+    certainty: Certainty | None
+    group: GroupPrediction | None
+    heatmaps: list[Grid] | None
+
+
+@dataclass(frozen=True)
 class Answer:
     """The most likely classes of a photo, facts about the image, and the duration of each stage in seconds.
 
-    `image` holds width, height, format and SHA-256 as answers show them. If heat maps were asked for, `heatmaps` holds
-    rows of numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions, and `image` the crop that they cover;
-    a model without heat maps has None. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32
-    (C), the spatial mean of the features, if they were asked for. `batch_size` is the number of photos that were
-    computed together.
+    `certainty` says how far to rely on the first class; None if that was not measured for the model. `group` is the
+    smallest group of classes that is sure, if no class is. `image` holds width, height, format and SHA-256 as answers
+    show them. If heat maps were asked for, `heatmaps` holds rows of numbers from 0 to 1 for each of the first
+    `MAX_HEATMAPS` predictions, and `image` the crop that they cover; a model without heat maps has None. `thumbnail`
+    is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of the features, if they
+    were asked for; so are `logits`, float32 (classes). `batch_size` is the number of photos that were computed
+    together. `others` are the answers of further models that were asked for.
     """
 
     predictions: list[Prediction]
+    certainty: Certainty | None
+    group: GroupPrediction | None
     image: dict[str, Any]
     heatmaps: list[Grid] | None
     thumbnail: Pixels | None
     embedding: Floats | None
+    logits: Floats | None
     decode_seconds: float
     queue_seconds: float
     infer_seconds: float
     batch_size: int
+    others: list[Verdict]
 
 
 class Classifier:
-    """The one model of a process. `load` creates it on first use; the next use tries again if that fails."""
+    """The models of a process, on one backbone; `load` loads it on first use, and again on the next if it fails."""
 
-    def __init__(self, load: Callable[[], Model], decoders: Decoders, *, cpus: int = 1) -> None:
-        self._load = load
-        self._loading = threading.Lock()
-        self._model: Model | None = None
-        self._failed_loads = 0
+    def __init__(self, load: Callable[[], Served], decoders: Decoders, *, cpus: int = 1) -> None:
+        self._models = Models(load, self._known)
         self._cpus = cpus
         self._decoders = decoders
         self.slots = Slots(cpus + SPARE_SLOTS)
@@ -111,7 +143,6 @@ class Classifier:
         self._batcher = Batcher(self._infer_batch, max_batch=MAX_BATCH)
         self._last_success = 0.0
         self._asked_since = False
-        self.failure: ModelUnavailable | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, *, max_bytes: int | None = None) -> Classifier:
@@ -123,68 +154,58 @@ class Classifier:
         decoders = Decoders(
             plan.decoders, max_bytes=max_bytes or settings.max_upload_bytes, memory_bytes=plan.photo_memory_bytes
         )
-        return cls(lambda: load_model(settings), decoders, cpus=plan.cpus_per_worker)
+        return cls(lambda: load_served(settings), decoders, cpus=plan.cpus_per_worker)
 
     def load_model(self) -> Model:
-        """Return the model, loading it first if none is loaded; raises ModelUnavailable with the reason."""
-        if self._model is None:
-            failed_before = self._failed_loads
-            with self._loading:  # threads that wait for another one's load share its result, a failure too
-                if self._failed_loads > failed_before and self.failure:
-                    raise ModelUnavailable(self.failure.detail, self.failure.reason)
-                if self._model is None:
-                    self._load_first()
-        assert self._model is not None
-        return self._model
+        """Return the default model, loading it first if necessary; raises ModelUnavailable with the reason."""
+        return self._models.get().default_model
+
+    def find_models(self, names: Sequence[str]) -> list[Model]:
+        """Return the models of these names, or the default one if there are no names, loading them first if necessary.
+
+        Raises UnknownModel for a name that no model has, and ModelUnavailable with the reason.
+        """
+        served = self._models.get()
+        return [served.find(name) for name in names] or [served.default_model]
 
     @property
     def loaded_model(self) -> Model | None:
-        """Return the model if it is loaded; never loads it."""
-        return self._model
+        """Return the default model if it is loaded; never loads it."""
+        loaded = self._models.loaded
+        return loaded.default_model if loaded else None
+
+    @property
+    def loaded_models(self) -> list[Model]:
+        """Return all models that answer, the default one first; never loads them."""
+        loaded = self._models.loaded
+        return list(loaded.models.values()) if loaded else []
+
+    @property
+    def failure(self) -> ModelUnavailable | None:
+        """Return why the last load or check failed; None if it succeeded."""
+        return self._models.failure
 
     @property
     def max_parallel(self) -> int:
         """Return how many photos of one request are computed in parallel; loads the model if necessary."""
         return MAX_BATCH if self.load_model().engine.batches else self._cpus
 
-    def _load_first(self) -> None:
-        try:
-            self._put(self._try_load())
-        except ModelUnavailable as error:
-            self._note_failure(error)
-            self._failed_loads += 1
-            raise
-        self.failure = None
-
-    def _try_load(self) -> Model:
-        try:
-            return self._load()
-        except TopthreeError as error:
-            raise ModelUnavailable(error.public, str(error)) from error
-        except (RuntimeError, OSError, ValueError, ImportError) as error:  # of engines
-            raise ModelUnavailable(TopthreeError.public, str(error)) from error
-
-    def _note_failure(self, error: ModelUnavailable) -> None:
-        """Store the text of a failure, without the frames that its traceback would keep in memory."""
-        self.failure = ModelUnavailable(error.detail, error.reason)
-
-    def _put(self, model: Model) -> None:
-        self._model = model
-        metrics.set_model(model.identity)
-
-    def build(self) -> Model:
-        """Load and check another model from the files that the settings name; the model in use stays in use.
+    def build(self) -> Served:
+        """Load and check the models again from the files that the settings name; those in use stay in use.
 
         Raises ModelUnavailable with the reason.
         """
-        model = self._try_load()
-        self._check(model)
-        return model
+        served = self._models.build()
+        self._check(served)
+        return served
 
-    def use(self, model: Model) -> None:
-        """Answer with this model from the next request on; requests in progress keep the one they began with."""
-        with self._loading:
-            self._put(model)
+    def use(self, served: Served) -> None:
+        """Answer with these models from the next request on; requests in progress keep those they began with."""
+        self._models.use(served)
+
+    def refresh(self) -> None:
+        """Take new versions of models of one's own, as `Models.refresh` does."""
+        self._models.refresh()
 
     def warm_up(self) -> None:
         """Load the model and have it classify the known photo; raises ModelUnavailable with the reason.
@@ -194,25 +215,35 @@ class Classifier:
         """
         with suppress(Overloaded):  # it is tried again with the known photo, whose failure is reported
             self._decoders.begin()
-        model = self.load_model()
+        served = self._models.get()
         try:
-            self._check(model)
+            self._check(served)
         except ModelUnavailable as error:
-            self._note_failure(error)
+            self._models.note_failure(error)
             raise
-        self.failure = None
+        self._models.failure = None
         self._note_success()
 
     def log_sandbox(self) -> None:
         """Log which restrictions the decoders' sandbox enforces; call it when they have started."""
         self._decoders.log_measures()
 
-    def _check(self, model: Model) -> None:
-        wanted = Wanted(model.weights.record.geometry, KNOWN_PIXELS)
+    def _check(self, served: Served) -> None:
+        with self._known_crop(served.backbone) as crop:
+            check_model(served.backbone, crop)
+
+    def _known(self, backbone: Model) -> Inference:
+        """Compute the known photo; raises ModelUnavailable."""
+        with self._known_crop(backbone) as crop:
+            return backbone.engine.infer(crop[None])
+
+    @contextmanager
+    def _known_crop(self, backbone: Model) -> Iterator[Pixels]:
+        wanted = Wanted(backbone.weights.record.geometry, KNOWN_PIXELS)
         deadline = Deadline(time.monotonic() + CHECK_SECONDS)
         try:
             with self._decoded(KNOWN_PHOTO.read_bytes(), wanted, deadline) as (photo, _):
-                check_model(model, photo.crop)
+                yield photo.crop
         except ModelUnavailable:
             raise
         except Problem as problem:
@@ -235,16 +266,16 @@ class Classifier:
         *,
         max_pixels: int,
         sha256: str | None = None,
-        model: Model | None = None,
+        models: Sequence[Model] = (),
         deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
         """Decode a photo and compute its outputs.
 
-        `sha256` is the photo's digest if the caller knows it already. `model` is for callers that have used a model
-        before and need the same one, even if it has been replaced since.
+        `sha256` is the photo's digest if the caller knows it already. `models`, by default the default one, are from
+        one call of `find_models`, which a change since then does not affect; they share one forward pass.
         Raises what `Lanes.decoded` raises, and ModelUnavailable.
         """
-        model = model or self.load_model()
+        model, *others = models or (self.load_model(),)
         geometry = model.weights.record.geometry
         wanted = Wanted(geometry, max_pixels, outputs.thumbnail_side)
         arrived = time.monotonic()
@@ -257,20 +288,24 @@ class Classifier:
         if model.engine.batches:
             inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()
-        predictions = _predictions(inference.logits[0], model.labels, outputs.top)
+        first = _verdict(model, inference, outputs)
         answer = Answer(
-            predictions,
+            first.predictions,
+            first.certainty,
+            first.group,
             _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if outputs.heatmap else None),
-            heatmaps=_heatmaps(inference, model.engine.head, predictions, outputs),
+            heatmaps=first.heatmaps,
             thumbnail=photo.thumbnail,
             embedding=inference.features[0].mean(axis=(1, 2)) if outputs.embedding else None,
+            logits=model.logits(inference)[0] if outputs.logits else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
             queue_seconds=turn.waited_seconds,
             infer_seconds=finished - decoded,
             batch_size=batch_size,
+            others=[_verdict(other, inference, outputs) for other in others],
         )
         self._note_success()
-        metrics.photo_computed(answer)
+        metrics.photo_computed(answer, [each.name for each in (model, *others)])
         traces.photo_computed(answer)
         return answer
 
@@ -320,6 +355,15 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
+def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:
+    logits = model.logits(inference)[0]
+    embedding = inference.features[0].mean(axis=(1, 2)) if model.judge.needs_embedding else None
+    judgement = model.judge.judge(logits, embedding)
+    predictions = _predictions(logits, model.labels, outputs.top, judgement)
+    heatmaps = _heatmaps(inference, model.head, predictions, outputs)
+    return Verdict(model, predictions, judgement.certainty, _group(judgement), heatmaps)
+
+
 def _heatmaps(
     inference: Inference, head: Head | None, predictions: Sequence[Prediction], outputs: Outputs
 ) -> list[Grid] | None:
@@ -339,10 +383,21 @@ def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict
     return facts
 
 
-def _predictions(logits: Floats, labels: tuple[Label, ...], top: int) -> list[Prediction]:
-    probabilities = softmax(logits)
-    order = np.argsort(-probabilities, kind="stable")[:top]
+def _predictions(logits: Floats, labels: tuple[Label, ...], top: int, judgement: Judgement) -> list[Prediction]:
+    confidences, probabilities = softmax(logits), judgement.probabilities
+    order = np.argsort(-confidences, kind="stable")[:top]
     return [
-        Prediction(rank, **vars(at), confidence=round(float(probabilities[at.class_id]), 6))
+        Prediction(
+            rank,
+            **vars(at),
+            confidence=round(float(confidences[at.class_id]), 6),
+            probability=None if probabilities is None else round(float(probabilities[at.class_id]), 6),
+        )
         for rank, at in enumerate((labels[index] for index in order), start=1)
     ]
+
+
+def _group(judgement: Judgement) -> GroupPrediction | None:
+    if judgement.group is None:
+        return None
+    return GroupPrediction(**vars(judgement.group), probability=round(judgement.group_probability, 6))

@@ -16,6 +16,7 @@ TopthreeError
     ├── Unauthorized            401
     ├── Forbidden               403
     ├── NotFound                404
+    ├── UnknownModel            404
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
     ├── TooLarge                413
@@ -162,6 +163,12 @@ class NotFound(Problem):
     """Nothing is served at this path."""
 
     status, slug, title = 404, "not-found", "Not found"
+
+
+class UnknownModel(Problem):
+    """No model of this name answers here; `GET /api/v1/models` lists those that do."""
+
+    status, slug, title = 404, "unknown-model", "No model of this name"
 
 
 class MethodNotAllowed(Problem):

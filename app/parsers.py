@@ -42,10 +42,17 @@ def path(text: str) -> Path | None:
 
 
 def model(text: str) -> str:
-    """Parse a model's name; empty stays empty."""
+    """Parse a model's name, or the path of a model file, which becomes absolute; empty stays empty."""
+    if is_model_file(text):
+        return str(path(text).absolute())  # type: ignore[union-attr]
     if not re.fullmatch(r"[A-Za-z0-9_./-]{0,200}", text):
-        raise ValueError("the name of a model, in letters, digits and _ . / -")
+        raise ValueError("the name of a model, in letters, digits and _ . / -, or a file that ends in .onnx or .xml")
     return text
+
+
+def is_model_file(text: str) -> bool:
+    """Return whether a model's name is the path of a file, ONNX or OpenVINO's IR."""
+    return text.endswith((".onnx", ".xml"))
 
 
 def sha256(text: str) -> str | None:
@@ -124,5 +131,10 @@ def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def base64_length(size: int) -> int:
-    """Return how many characters of base64 (RFC 4648, section 4) hold `size` bytes."""
-    return 4 * ((size + 2) // 3)
+    """Return how many bytes base64 of `size` bytes has at most: 4 for 3 (RFC 4648, section 4), and its line ends.
+
+    The shortest usual lines are PEM's, of 64 characters (RFC 7468, section 2), and the longest line end is the one
+    that JSON writes as `\\r\\n`.
+    """
+    characters = 4 * ((size + 2) // 3)
+    return characters + 4 * ((characters + 63) // 64)

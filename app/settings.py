@@ -44,7 +44,13 @@ class Settings:
     model: str = setting(
         "",
         parsers.model,
-        "model to serve, one of docs/backbones.md or timm/NAME; the default is resnet18 or its fallback",
+        "model to serve, one of docs/backbones.md, timm/NAME, a file that ends in .onnx or .xml, or one of"
+        " TOPTHREE_MODELS; the default is resnet18 or its fallback",
+    )
+    models: Path | None = setting(
+        "",
+        parsers.path,
+        "folder of models of your own; the default is topthree/models in the user's data folder",
     )
     weights: Path | None = setting(
         "", parsers.path, "weights file to serve, .pth or .safetensors; no fallback is used"
@@ -167,8 +173,11 @@ class Settings:
         user_cache = _user_cache(environment, values["cache"])
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
+        values["models"] = values["models"] or _user_models(environment)
         if values["bundle"]:
             values |= _defaults_of_a_bundle(values, environment)
+        if parsers.is_model_file(values["model"]) and values["engine"] == "auto":
+            values["engine"] = "openvino"
         settings = cls(torch_hub=torch_home / "hub" / "checkpoints", **values)
         _refuse_impossible(settings)
         return settings
@@ -251,6 +260,14 @@ def _user_cache(environment: Mapping[str, str], cache: Path | None) -> Path:
         return cache
 
 
+def _user_models(environment: Mapping[str, str]) -> Path | None:
+    """Return the folder of models in the user's data folder (XDG Base Directory Specification), if there is one."""
+    try:
+        return Path(environment.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "topthree" / "models"
+    except RuntimeError:  # a user without a home folder has no models of their own unless the setting names a folder
+        return None
+
+
 def _folder(environment: Mapping[str, str], variable: str, default: str) -> Path:
     """Read a folder that other programs use too."""
     try:
@@ -274,8 +291,13 @@ def _refuse_impossible(settings: Settings) -> None:
         _refuse_beside_a_bundle(settings)
     if settings.bundle_sha256 and not settings.bundle:
         raise SettingsError("TOPTHREE_BUNDLE_SHA256 checks the file of TOPTHREE_BUNDLE, which is not set.")
-    if settings.labels and not settings.weights:
+    is_file = parsers.is_model_file(settings.model)
+    if settings.labels and not settings.weights and not is_file:
         raise SettingsError("TOPTHREE_LABELS names a custom model's classes, so TOPTHREE_WEIGHTS must be set too.")
+    if is_file and settings.weights:
+        raise SettingsError("The file of TOPTHREE_MODEL has its own weights; unset TOPTHREE_WEIGHTS.")
+    if is_file and settings.engine == "torch":
+        raise SettingsError("TOPTHREE_MODEL names a file, which TOPTHREE_ENGINE=torch cannot run.")
     if settings.weights_sha256 and not settings.weights:
         raise SettingsError("TOPTHREE_WEIGHTS_SHA256 checks the file of TOPTHREE_WEIGHTS, which is not set.")
     if settings.engine == "torch" and settings.precision == "int8":
@@ -286,7 +308,7 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError("TOPTHREE_MAX_WAITING_BYTES must be at least TOPTHREE_MAX_BATCH_BYTES.")
     if settings.max_waiting_bytes < parsers.base64_length(settings.max_upload_bytes):
         raise SettingsError(
-            "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES in base64, 4/3 of it."
+            "TOPTHREE_MAX_WAITING_BYTES must have room for TOPTHREE_MAX_UPLOAD_BYTES as base64 in lines, 17/12 of it."
         )
     is_limited = settings.rate_limit or settings.rate_limit_per_address
     if settings.rate_limit_storage != "memory://" and not is_limited:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from app.classifier import Classifier
 from app.measuring.load import Load, closed_loop
-from app.model import Model, load_model
+from app.model import Model
 from app.model.engines import Engine, Inference, Pixels
+from app.model.served import Served, load_served
 from app.photos.decoders import Decoders
 from app.processes.plan import SPARE_SLOTS, make_plan
 from app.settings import Settings
@@ -50,7 +51,7 @@ def classifier_for(plan: str, model: Model, cpus: int) -> Classifier:
     engine = model.engine if plan == "both" else OnePlan(model.engine, plan == "whole machine")
     plan_cpus = 1 if plan == "whole machine" else cpus
     decoders = Decoders(plan_cpus + SPARE_SLOTS, max_bytes=MAX_PHOTO_BYTES, memory_bytes=MAX_PHOTO_MEMORY)
-    return Classifier(lambda: dataclasses.replace(model, engine=engine), decoders, cpus=plan_cpus)
+    return Classifier(lambda: Served(dataclasses.replace(model, engine=engine)), decoders, cpus=plan_cpus)
 
 
 def measure(classifier: Classifier, photos: list[bytes], settings: Settings, clients: int, seconds: float) -> Load:
@@ -73,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = Settings.from_environment(os.environ)
     photos = [path.read_bytes() for path in sorted(options.photos.iterdir())]
-    model, cpus = load_model(settings), make_plan(settings).cpus_per_worker
+    model, cpus = load_served(settings).backbone, make_plan(settings).cpus_per_worker
     plans = {name: classifier_for(name, model, cpus) for name in ("whole machine", "streams", "both")}
     found: dict[tuple[str, int], list[Load]] = {}
     for _ in range(options.rounds):

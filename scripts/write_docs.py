@@ -100,6 +100,8 @@ def values_of(schema: dict[str, Any]) -> str:
     """Say which values a schema allows."""
     if "enum" in schema:
         return ", ".join(code(str(value)) for value in schema["enum"])
+    if schema["type"] == "string":
+        return "names, such as " + " or ".join(code(example) for example in schema["examples"])
     return f"{schema['minimum']} to {schema['maximum']}"
 
 

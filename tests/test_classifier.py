@@ -82,7 +82,7 @@ def test_a_failed_load_fails_all_who_waited_for_it_once() -> None:
         raise WeightsError("The disk is gone.")
 
     classifier = make_classifier(load)
-    classifier._loading = CountingLock()
+    classifier._models._lock = CountingLock()
 
     def ask(_: int) -> None:
         with pytest.raises(ModelUnavailable, match="The disk is gone"):

@@ -18,6 +18,7 @@ STATUS_OF_SLUG = {
     "unauthorized": 401,
     "forbidden": 403,
     "not-found": 404,
+    "unknown-model": 404,
     "method-not-allowed": 405,
     "request-timeout": 408,
     "too-large": 413,

@@ -97,11 +97,17 @@ def summary(name: str) -> str:
         return module.readline().strip().strip('"')
 
 
-def read_settings() -> Settings:
-    """Read the settings from the environment; raises SettingsError."""
+def read_settings(model: str = "") -> Settings:
+    """Read the settings from the environment; a model that is given replaces TOPTHREE_MODEL. Raises SettingsError."""
     from ..settings import Settings  # imported here, since it would take a third of the time of --help
 
-    return Settings.from_environment(read_environment())
+    chosen = {"TOPTHREE_MODEL": model} if model else {}
+    return Settings.from_environment({**read_environment(), **chosen})
+
+
+model_option = click.option(
+    "--model", default="", metavar="NAME", help="Model to use, published or your own (default: TOPTHREE_MODEL)."
+)
 
 
 def read_environment() -> Mapping[str, str]:

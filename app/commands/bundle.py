@@ -1,7 +1,8 @@
 """Write one archive that serves without a network.
 
-It holds the prepared model, its labels, a description and checksums; TOPTHREE_BUNDLE=FILE serves from it. With --check
-nothing is written, and the exit status is 1 if the bundle is damaged or does not serve with this installation.
+It holds the prepared model, its labels, a description and checksums; TOPTHREE_BUNDLE=FILE serves from it. Of a model
+of your own it holds the backbone and the head. With --check nothing is written, and the exit status is 1 if the bundle
+is damaged or does not serve with this installation.
 
 \b
 Examples:
@@ -28,9 +29,12 @@ from ..model.bundle import (
     DESCRIPTION,
     END,
     FORMAT,
+    FORMAT_WITH_OWN,
     LABELS,
     MEMBERS,
     MODEL,
+    OWN,
+    OWN_MEMBERS,
     SUMS,
     Bundle,
     Description,
@@ -43,10 +47,12 @@ from ..model.bundle import (
 from ..model.digests import bytes_sha256, file_sha256
 from ..model.engines import check_classes
 from ..model.labels import Label, load_labels, write_labels
+from ..model.own_format import OwnModel, files_of
 from ..model.records import as_json
+from ..model.served import on_backbone, read_own_default
 from ..settings import Settings
 from ..version import __version__
-from . import read_settings
+from . import model_option, read_settings
 from ._files import replacing
 from .weights import make_ready
 
@@ -60,6 +66,7 @@ from .weights import make_ready
 @click.option(
     "--precision", type=click.Choice(["fp32", "int8"]), help="Model to bundle (default: TOPTHREE_PRECISION)."
 )
+@model_option
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--check",
@@ -67,11 +74,13 @@ from .weights import make_ready
     help="Verify and describe this bundle instead of writing one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="With --check: print JSON.")
-def command(*, output: Path | None, precision: str | None, force: bool, check: Path | None, as_json: bool) -> None:
+def command(
+    *, output: Path | None, precision: str | None, model: str, force: bool, check: Path | None, as_json: bool
+) -> None:
     """Write a bundle, or check one."""
-    if (check and (output or precision or force)) or (as_json and not check):
+    if (check and (output or precision or model or force)) or (as_json and not check):
         raise click.UsageError("--check takes an existing bundle, and only --json beside it.")
-    settings = read_settings()
+    settings = read_settings(model)
     if check:
         _check(check, sha256=settings.bundle_sha256, as_json=as_json)
     else:
@@ -85,12 +94,15 @@ def _write(settings: Settings, *, output: Path | None, precision: str | None, fo
     if settings.engine == "torch":
         raise BundleError("A bundle holds a model of OpenVINO; unset TOPTHREE_ENGINE.")
     family = precision_family(precision or settings.precision)
+    own = read_own_default(settings)
+    settings = on_backbone(settings)
     settings = dataclasses.replace(settings, engine="openvino", precision=family)
     prepared = ensure_prepared(settings, weights=make_ready(settings))
-    target = output or Path(f"topthree-{prepared.manifest.name}-{family}-openvino{openvino_version()}.tar")
+    name = own.name if own else prepared.manifest.name
+    target = output or Path(f"topthree-{name}-{family}-openvino{openvino_version()}.tar")
     if target.exists() and not force:
         raise BundleError(f"{target} already exists; use --force to replace it.")
-    bundle = write_bundle(prepared, load_labels(settings.labels), target)
+    bundle = write_bundle(prepared, load_labels(prepared.labels), target, own)
     click.echo(describe(bundle))
     click.echo(f"To serve it, anywhere: TOPTHREE_BUNDLE={target} topthree serve")
 
@@ -118,23 +130,32 @@ def describe(bundle: Bundle) -> str:
         "Weights": f"SHA-256 {made.weights_sha256}",
         "Made by": f"topthree {made.topthree}, to serve with OpenVINO {made.openvino}",
     }
+    if bundle.own:
+        rows["Own model"] = f"{bundle.own.name}, version {bundle.own.version}, {len(bundle.own.labels)} classes"
     if made.accuracy:
         rows["Accuracy"] = ", ".join(f"{key} {value}" for key, value in made.accuracy.items() if value is not None)
     return "\n".join(f"{name:9} {value}" for name, value in rows.items())
 
 
-def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path) -> Bundle:
-    """Write a bundle, whole or not at all, and read it back; the same model and labels make the same bytes."""
+def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path, own: OwnModel | None = None) -> Bundle:
+    """Write a bundle, whole or not at all, and read it back; the same model and labels make the same bytes.
+
+    `own` is a model of one's own to put in, whose head must be on these weights.
+    """
     check_classes(prepared, len(labels))
-    described = (json.dumps(dataclasses.asdict(_describe(prepared)), indent=1, ensure_ascii=False) + "\n").encode()
+    description = dataclasses.replace(_describe(prepared), format=FORMAT_WITH_OWN if own else FORMAT)
+    described = (json.dumps(dataclasses.asdict(description), indent=1, ensure_ascii=False) + "\n").encode()
     texts = {DESCRIPTION: described, LABELS: write_labels(labels)}
+    if own is not None:
+        texts |= {f"{OWN}/{name}": data for name, data in files_of(own, own.name, own.version).items()}
     files = {f"{MODEL}/{name}": prepared.folder / name for name in (MANIFEST, *FILES)}
     digests = {name: bytes_sha256(text) for name, text in texts.items()}
     digests |= {name: file_sha256(path) for name, path in files.items()}
-    texts[SUMS] = write_sums(digests)
+    members = (*MEMBERS, *OWN_MEMBERS) if own else MEMBERS
+    texts[SUMS] = write_sums({name: digests[name] for name in members if name != SUMS})
     try:
         with replacing(target, 0o644) as out:
-            _write_members(out, texts, files)
+            _write_members(out, members, texts, files)
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}.") from error
     return read_bundle(target)
@@ -156,8 +177,8 @@ def _describe(prepared: Prepared) -> Description:
     )
 
 
-def _write_members(out: Any, texts: dict[str, bytes], files: dict[str, Path]) -> None:
-    for name in MEMBERS:
+def _write_members(out: Any, members: tuple[str, ...], texts: dict[str, bytes], files: dict[str, Path]) -> None:
+    for name in members:
         if name in texts:
             _write_member(out, name, io.BytesIO(texts[name]), len(texts[name]))
         else:

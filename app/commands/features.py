@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import TopthreeError
 from ..model.labels import load_labels
+from ..model.served import on_backbone
 from ..photos.decoders import Decoders
 from ..photos.decoding import Geometry
 from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, read_file
@@ -45,7 +46,7 @@ def command(sources: tuple[str, ...], *, layers: str, side: int | None, output: 
     from ..model.backbones import load_backbone
     from ..model.backbones.layers import feature_maps
 
-    settings = read_settings()
+    settings = on_backbone(read_settings())
     weights = find_with_progress(settings)
     backbone = load_backbone(weights, len(load_labels(settings.labels)))
     names, files = [name.strip() for name in layers.split(",") if name.strip()], list_photos(sources)

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..classifier import Classifier
+from ..classifier import Answer, Classifier
 from ..errors import TopthreeError
 from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, find_photos
-from . import read_settings
+from . import model_option, read_settings
 
 # The width of the table without a terminal, so that no line is folded in a file or a pipe.
 WIDE = 10_000
@@ -36,17 +36,18 @@ WIDE = 10_000
 @click.command(help=__doc__)
 @click.argument("sources", nargs=-1, required=True, metavar="FILE… | FOLDER | -")
 @click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Answers per photo.")
+@model_option
 @click.option("--json", "json", is_flag=True, help="Print one JSON document.")
 @click.option("--ndjson", "ndjson", is_flag=True, help="Print one JSON object per line, as soon as it is ready.")
 @click.option("--csv", "csv", is_flag=True, help="Print CSV, one line per answer.")
 @click.option("--table", "table", is_flag=True, help="Print a table (the default).")
-def command(sources: tuple[str, ...], top: int, **formats: bool) -> None:
+def command(sources: tuple[str, ...], top: int, model: str, **formats: bool) -> None:
     """Classify and print; the exit status is 1 if any file could not be read."""
     chosen = [name for name, is_chosen in formats.items() if is_chosen]
     if len(chosen) > 1:
         raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other.")
     output_format = chosen[0] if chosen else "table"
-    settings = read_settings()
+    settings = read_settings(model)
     failed: list[str] = []
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         rows = classify_files(
@@ -75,7 +76,8 @@ def _as_dict(row: Row) -> dict[str, object]:
     if isinstance(outcome, TopthreeError):
         return {"file": file, "error": str(outcome)}
     predictions = [vars(prediction) for prediction in outcome.predictions]
-    return {"file": file, "predictions": predictions, "image": outcome.image}
+    document = {"file": file, "predictions": predictions, "image": outcome.image, "certainty": outcome.certainty}
+    return document | ({"group": vars(outcome.group)} if outcome.group else {})
 
 
 def _write_json(rows: Iterable[Row], classifier: Classifier) -> None:
@@ -91,29 +93,39 @@ def _write_ndjson(rows: Iterable[Row], classifier: Classifier) -> None:
 
 
 def _write_csv(rows: Iterable[Row], classifier: Classifier) -> None:
-    names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence")
-    write_rows(sys.stdout, [("file", *names, "error")])
+    names = ("rank", "class_id", "wnid", "label", "label_zh", "confidence", "probability")
+    write_rows(sys.stdout, [("file", *names, "certainty", "error")])
     for file, outcome in rows:
         if isinstance(outcome, TopthreeError):
-            write_rows(sys.stdout, [(file, *[""] * len(names), str(outcome))])
+            write_rows(sys.stdout, [(file, *[""] * len(names), "", str(outcome))])
         else:
             facts = ([getattr(prediction, name) for name in names] for prediction in outcome.predictions)
-            write_rows(sys.stdout, [(file, *each, "") for each in facts])
+            write_rows(sys.stdout, [(file, *each, outcome.certainty, "") for each in facts])
 
 
 def _write_table(rows: Iterable[Row], classifier: Classifier) -> None:
-    table = Table("file", "confidence", "English", "中文", box=None, pad_edge=False)
+    table = Table("file", "confidence", "English", "中文", "certainty", box=None, pad_edge=False)
     for file, outcome in rows:
         name = Text(printable(file))  # Text, since Rich reads [brackets] and :colons: in a str as markup
         if isinstance(outcome, TopthreeError):
-            table.add_row(name, "", Text(str(outcome), style="red"), "")
+            table.add_row(name, "", Text(str(outcome), style="red"), "", "")
             continue
         for prediction in outcome.predictions:
-            shown = name if prediction.rank == 1 else ""
-            percent = f"{100 * prediction.confidence:5.1f} %"
-            table.add_row(shown, percent, Text(prediction.label), Text(prediction.label_zh or ""))
+            first = prediction.rank == 1
+            table.add_row(
+                name if first else "",
+                f"{100 * prediction.confidence:5.1f} %",
+                Text(prediction.label),
+                Text(prediction.label_zh or ""),
+                _certainty(outcome) if first else "",
+            )
     console = Console()
     Console(width=None if console.is_terminal else WIDE).print(table, highlight=False)
+
+
+def _certainty(answer: Answer) -> str:
+    """Return the certainty in a table's cell, with the group's name; empty if it was not measured."""
+    return f"group: {answer.group.label}" if answer.group else answer.certainty or ""
 
 
 WRITERS: dict[str, Callable[[Iterable[Row], Classifier], None]] = {

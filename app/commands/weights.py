@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -29,8 +30,10 @@ from ..errors import BundleError, WeightsError
 from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_timm, prepared_weights
 from ..model.download import Progress as Report
 from ..model.engines import choose_engine
+from ..model.model_files import SOURCE, read_model_file
 from ..model.opening import open_bundle
 from ..model.records import DEFAULT_NAME, RECORDS, TIMM
+from ..model.served import on_backbone
 from ..model.weights import (
     PACKAGED,
     Weights,
@@ -43,6 +46,7 @@ from ..model.weights import (
     may_fall_back,
     packaged_weights,
 )
+from ..parsers import is_model_file
 from ..settings import Settings
 from . import read_settings
 
@@ -55,7 +59,7 @@ console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highli
 )
 def command(*, fetch: bool) -> None:
     """Print the steps of the search; the exit status is 1 if no weights serve."""
-    settings = read_settings()
+    settings = on_backbone(read_settings())
     if fetch:
         fetch_with_progress(settings)
     if not report(settings):
@@ -76,6 +80,7 @@ def make_ready(settings: Settings) -> Weights:
     """Find the weights, and prepare their model if the engine needs that, with progress on the terminal."""
     if settings.bundle:
         return open_bundle(settings.bundle, settings).weights
+    settings = on_backbone(settings)
     if choose_engine(settings.engine) == "torch":
         return find_with_progress(settings)
     with _download_bar(settings) as progress:
@@ -118,6 +123,9 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
         yield "TOPTHREE_BUNDLE", "", lambda: make_ready(settings)
         return
     explicit = settings.weights
+    if is_model_file(settings.model):
+        yield SOURCE, settings.model, lambda: read_model_file(Path(settings.model))[1]
+        return
     if settings.model.startswith(TIMM):
         yield "prepared model", settings.model, lambda: prepared_timm(settings) or _raise("not prepared yet")
         return

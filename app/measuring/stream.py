@@ -20,19 +20,27 @@ _File = tuple[str, bytes | Problem | FileProblem]
 
 
 def classify_files(
-    classifier: Classifier, files: Iterable[str], *, top: int, max_pixels: int, show_progress: bool = True
+    classifier: Classifier,
+    files: Iterable[str],
+    *,
+    top: int,
+    max_pixels: int,
+    raw: bool = False,
+    show_progress: bool = True,
 ) -> Iterator[Row]:
     """Classify files side by side and yield each with its predictions or its problem, in order.
 
-    A few files are read ahead. The model is loaded for the first file that can be read; raises ModelUnavailable if
-    that fails. If standard error is a terminal, a progress bar is shown there, unless `show_progress` is false.
+    `raw` asks for the logits and the embedding too. A few files are read ahead. The model is loaded for the first file
+    that can be read; raises ModelUnavailable if that fails. If standard error is a terminal, a progress bar is shown
+    there, unless `show_progress` is false.
     """
+    outputs = Outputs(top=top, logits=raw, embedding=raw)
 
     def classify(file: _File) -> Row:
         name, photo = file
         if isinstance(photo, bytes):
             try:
-                return name, classifier.classify(photo, Outputs(top=top), max_pixels=max_pixels)
+                return name, classifier.classify(photo, outputs, max_pixels=max_pixels)
             except ModelUnavailable:  # not the fault of this photo, and the same for the next
                 raise
             except Problem as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -15,9 +16,12 @@ from ..errors import ModelUnavailable
 from ..processes.plan import make_plan
 from ..settings import Settings
 from .artifact import Manifest
+from .calibration import Calibration, find_calibration
+from .certainty import NO_JUDGE, Judge
 from .engines import (
     Engine,
     Floats,
+    Inference,
     OpenVINOEngine,
     Pixels,
     TorchEngine,
@@ -25,8 +29,11 @@ from .engines import (
     choose_engine,
     choose_precision,
 )
+from .groups import groups_of
+from .heads import Head, own_logits
 from .labels import Label, load_labels
 from .opening import open_serving
+from .own_format import OwnModel
 from .records import DEFAULT_NAME
 from .weights import BUNDLE, Weights
 
@@ -42,32 +49,70 @@ KNOWN_WITHIN = 5
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model with the names of its classes and where its weights came from."""
+    """A loaded model with the names of its classes, where its weights came from, and what judges its answers.
+
+    `own` is a model of one's own, whose head computes from the engine's features in place of the published head.
+    """
 
     engine: Engine
     labels: tuple[Label, ...]
     weights: Weights
     manifest: Manifest | None = None
+    judge: Judge = NO_JUDGE
+    own: OwnModel | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name by which a request asks for the model."""
+        return self.own.name if self.own else self.weights.record.name
+
+    @property
+    def version(self) -> int:
+        """Return the version of a model of one's own, 0 for a published model."""
+        return self.own.version if self.own else 0
+
+    @functools.cached_property
+    def head(self) -> Head | None:
+        """Return the head that turns features into heat maps; None for a published model without them."""
+        return Head(self.own.weight) if self.own else self.engine.head
+
+    def logits(self, inference: Inference) -> Floats:
+        """Return the logits (n, classes) of what the engine computed for n crops."""
+        if self.own is None:
+            return inference.logits
+        return own_logits(inference.features, self.own.weight, self.own.bias)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return the facts that identify the model in answers and metrics."""
-        return {
-            "name": self.weights.record.name,
+        facts: dict[str, Any] = {
+            "name": self.name,
+            "display_name": self.name if self.own else self.weights.record.display_name,
             "weights_sha256": self.weights.sha256,
             "engine": self.engine.name,
             "precision": self.engine.precision,
-            "fallback": self.weights.is_fallback,
+            "fallback": self.weights.is_fallback and self.own is None,
         }
+        if self.own is not None:
+            facts |= {"version": self.version, "backbone": self.own.backbone, "head_sha256": self.own.sha256}
+        return facts
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Return a digest of the identity and of all names; models whose answers may differ have different ones."""
-        return hashlib.sha256(repr((self.identity, self.labels)).encode()).hexdigest()
+        """Return a digest of the identity, all names and the calibration.
+
+        Models whose answers may differ have different ones.
+        """
+        parts = (self.identity, self.labels, self.judge.calibration)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def load_model(settings: Settings) -> Model:
-    """Find the weights or their prepared model, compare them with the labels, and load them into an engine."""
+def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
+    """Find the weights or their prepared model, compare them with the labels, and load them into an engine.
+
+    Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.
+    """
+    bundled: OwnModel | None = None
     plan = make_plan(settings)
     cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
@@ -84,7 +129,9 @@ def load_model(settings: Settings) -> Model:
         precision = choose_precision(settings.precision or prepared.manifest.precision)
         engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
         model = Model(engine, labels, prepared.weights, prepared.manifest)
+        bundled = prepared.own
     weights = model.weights
+    model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights)))
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
     if weights.is_fallback:
         log.warning(
@@ -94,7 +141,26 @@ def load_model(settings: Settings) -> Model:
             weights.reason,
             _advice(weights),
         )
-    return model
+    return model, bundled
+
+
+def _make_judge(model: Model, calibration: Calibration | None) -> Judge:
+    if calibration is None:
+        return NO_JUDGE
+    bias = None if calibration.unlike_below is None else head_bias(model)
+    return Judge(calibration, groups_of(model.labels), bias)
+
+
+def head_bias(model: Model) -> Floats | None:
+    """Return the bias (classes) of the published last layer, which the rejection score needs.
+
+    It is None if the head is not a single linear layer.
+    """
+    head, side = model.engine.head, model.weights.record.geometry.crop
+    if head is None or head.hidden_weight is not None:
+        return None
+    black = model.engine.infer(np.zeros((1, side, side, 3), np.uint8))
+    return np.asarray(black.logits[0] - head.logits(black.features[0]))
 
 
 def _advice(weights: Weights) -> str:

@@ -17,15 +17,18 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsError
+from ..parsers import is_model_file
 from ..settings import ROOT, Settings
 from .digests import bytes_sha256, file_sha256
-from .records import FALLBACK_NAME, TIMM, ModelRecord, find_record, from_json
+from .model_files import SOURCE, file_digest, labels_of
+from .own_format import OwnModel
+from .records import FALLBACK_NAME, FILE, TIMM, ModelRecord, find_record, from_json
 from .weights import (
     PACKAGED,
     Weights,
@@ -70,6 +73,7 @@ class Manifest:
 class Prepared:
     """A verified artifact, the weights that it was made from, and the names of its classes (None: ImageNet's).
 
+    `own` is the model of one's own that came with it in a bundle.
     `content` holds the verified bytes of `FILES`. Load these: the files themselves may be replaced at any time.
     """
 
@@ -78,6 +82,7 @@ class Prepared:
     weights: Weights
     content: Mapping[str, bytes] = field(repr=False)
     labels: Path | bytes | None = None
+    own: OwnModel | None = None
 
 
 def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
@@ -102,7 +107,9 @@ def identify_weights(settings: Settings, *, progress: Progress | None = None) ->
     artifact is prepared if there is none.
     """
     if settings.model.startswith(TIMM):
-        return _identify_timm(settings)
+        return _identify_prepared(settings, prepared_timm)
+    if is_model_file(settings.model):
+        return _identify_prepared(settings, prepared_file)
     if settings.weights is not None:
         return find_weights(settings, progress=progress)
     artifact = prepared_weights(settings, chosen_record(settings), "prepared model")
@@ -114,11 +121,12 @@ def identify_weights(settings: Settings, *, progress: Progress | None = None) ->
     return artifact or find_weights(settings, progress=progress)
 
 
-def _identify_timm(settings: Settings) -> Weights:
-    found = prepared_timm(settings)
+def _identify_prepared(settings: Settings, find: Callable[[Settings], Weights | None]) -> Weights:
+    """Find a model whose record only its artifact has, which is prepared first if there is none."""
+    found = find(settings)
     if found is None:
         _prepare_in_subprocess(settings, settings.model)
-        found = prepared_timm(settings)
+        found = find(settings)
     if found is None:
         raise WeightsError(f"The prepared model of {settings.model} is damaged, although it was just made.")
     return found
@@ -132,19 +140,33 @@ def prepared_timm(settings: Settings) -> Weights | None:
     if settings.weights is not None and not settings.weights.is_file():
         return None  # preparing it says what is wrong
     own = file_sha256(settings.weights) if settings.weights else None
-    for folder in _artifacts(settings, settings.model, own[:16] if own else "*"):
+    for folder, digest, record in _with_records(settings, glob.escape(settings.model), own[:16] if own else "*"):
+        if own is not None:
+            return explicit_weights(settings, record)
+        return Weights(folder, digest, record, "prepared model")
+    return None
+
+
+def prepared_file(settings: Settings) -> Weights | None:
+    """Find the artifact of the model file that TOPTHREE_MODEL names; None without one. Raises WeightsError."""
+    path = Path(settings.model)
+    own = file_digest(path)
+    for _, digest, record in _with_records(settings, f"{FILE}*", own[:16]):
+        if digest == own:
+            return Weights(path, digest, record, SOURCE)
+    return None
+
+
+def _with_records(settings: Settings, name: str, digest: str) -> Iterator[tuple[Path, str, ModelRecord]]:
+    """Yield the artifacts that hold their own record, the newest first: folder, digest of the weights, record."""
+    for folder in _artifacts(settings, name, digest):
         manifest = _read_manifest(folder)
         if manifest is None or manifest.record is None:
             continue
         try:
-            record = from_json(manifest.record)
+            yield folder, manifest.weights_sha256, from_json(manifest.record)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("The prepared model %s is damaged: %s.", folder, error)
-            continue
-        if own is not None:
-            return explicit_weights(settings, record)
-        return Weights(folder, manifest.weights_sha256, record, "prepared model")
-    return None
 
 
 def prepared_weights(settings: Settings, record: ModelRecord, source: str, reason: str = "") -> Weights | None:
@@ -152,7 +174,7 @@ def prepared_weights(settings: Settings, record: ModelRecord, source: str, reaso
     if len(record.sha256) == _DIGITS:
         folder = artifact_folder(settings.cache, record, record.sha256, precision_family(settings.precision))
         return Weights(folder, record.sha256, record, source, reason) if (folder / MANIFEST).is_file() else None
-    for folder in _artifacts(settings, record.name, f"{record.sha256}*"):
+    for folder in _artifacts(settings, glob.escape(record.name), f"{record.sha256}*"):
         manifest = _read_manifest(folder)
         if manifest is not None and record.has_digest(manifest.weights_sha256):
             return Weights(folder, manifest.weights_sha256, record, source, reason)
@@ -160,8 +182,8 @@ def prepared_weights(settings: Settings, record: ModelRecord, source: str, reaso
 
 
 def _artifacts(settings: Settings, name: str, digest: str) -> list[Path]:
-    """List the folders of artifacts whose digest matches a pattern, the newest first."""
-    pattern = _folder_name(glob.escape(name), digest, precision_family(settings.precision))
+    """List the folders of artifacts whose name and digest match patterns, the newest first."""
+    pattern = _folder_name(name, digest, precision_family(settings.precision))
     found = [path for path in (settings.cache / "prepared").glob(pattern) if (path / MANIFEST).is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
@@ -191,7 +213,8 @@ def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
     if damaged:
         log.warning("The prepared model %s is damaged: %s.", folder, ", ".join(damaged))
         return None
-    return Prepared(folder, manifest, weights, content, settings.labels)
+    labels = settings.labels or (labels_of(content["model.xml"]) if weights.source == SOURCE else None)
+    return Prepared(folder, manifest, weights, content, labels)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -221,7 +244,7 @@ def _prepare_in_subprocess(settings: Settings, name: str) -> None:
             f"No int8 model of {name} is prepared. Make one from photos like those that it will classify: "
             "topthree prepare --precision int8 --calibrate FOLDER"
         )
-    if importlib.util.find_spec("torch") is None:
+    if not is_model_file(settings.model) and importlib.util.find_spec("torch") is None:
         raise WeightsError(
             f"No prepared model of {name} is in {settings.cache}, and torch, which makes it, is not installed."
         )

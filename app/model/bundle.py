@@ -1,6 +1,7 @@
 """The bundle: one archive with everything that is needed to serve a model; its layout, and how it is verified.
 
-A bundle is a tar file (POSIX ustar) of `MEMBERS` in that order. Nothing is compressed: float32 weights would shrink by
+A bundle is a tar file (POSIX ustar) of `MEMBERS` in that order, and of `OWN_MEMBERS` if it holds a model of one's own,
+whose head is on the model of the others. Nothing is compressed: float32 weights would shrink by
 less than a tenth, and data that is not compressed cannot expand. Owner, mode and time of each member are fixed, so
 that the same model makes the same bytes. A header is rejected if it differs in any bit from the one that we would
 write, as those of links, of sparse files and of paths out of the folder do. `sha256sum -c` can check `SHA256SUMS`.
@@ -14,27 +15,32 @@ import importlib.metadata
 import json
 import math
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO
 
-from ..errors import BundleError
+from ..errors import BundleError, OwnModelError
 from ..photos.protocol import INTERPOLATIONS, MAX_CROP_SIDE
+from . import own_format
 from .artifact import FILES, MANIFEST, PREPARE_VERSION, Manifest
-from .records import RECORDS, TIMM, ModelRecord, as_json, from_json
+from .own_format import OwnModel
+from .records import FILE, RECORDS, TIMM, ModelRecord, as_json, from_json
 
-FORMAT = 1
+# A bundle with a model of one's own has the later format, since earlier versions would take it for damaged.
+FORMAT, FORMAT_WITH_OWN = 1, 2
 DESCRIPTION = "bundle.json"
 SUMS = "SHA256SUMS"
 LABELS = "labels.csv"
 MODEL = "model"
 MEMBERS = (DESCRIPTION, SUMS, LABELS, *(f"{MODEL}/{name}" for name in (MANIFEST, *FILES)))
+OWN = "own"
+OWN_MEMBERS = tuple(f"{OWN}/{name}" for name in own_format.FILES)
 END = bytes(2 * tarfile.BLOCKSIZE)
-# These are kept in memory while a bundle is read; real ones have some kilobytes.
-_TEXTS = (DESCRIPTION, SUMS, f"{MODEL}/{MANIFEST}")
-_MAX_TEXT_BYTES = 1024 * 1024
+# These are kept in memory while a bundle is read, up to so many bytes; real texts have some kilobytes.
+_MAX_BYTES = dict.fromkeys((DESCRIPTION, SUMS, f"{MODEL}/{MANIFEST}"), 1024 * 1024)
+_MAX_BYTES |= {f"{OWN}/{name}": size for name, size in own_format.MAX_BYTES.items()}
 COPY_BYTES = 1024 * 1024
 
 
@@ -82,22 +88,24 @@ class Member:
 class Bundle:
     """A complete bundle, with all checksums verified; `sha256` is that of the whole file.
 
-    The file was read once. The bytes that are unpacked later must match the checksums in `members` again.
+    The file was read once. The bytes that are unpacked later must match the checksums in `members` again. `own` is the
+    model of one's own that it holds, if any; its head is on the backbone that the rest of the bundle is.
     """
 
     path: Path
     sha256: str
     description: Description
     members: tuple[Member, ...]
+    own: OwnModel | None = None
 
     @property
     def record(self) -> ModelRecord | None:
-        """Return the model's record from our table, or the bundle's own for a model of timm; None if it is unknown.
+        """Return the model's record from our table, or the bundle's own for a model outside it; None if it is unknown.
 
         A model whose preprocessing differs from that of our record is unknown.
         """
         asked = self.description.model
-        if str(asked.get("name", "")).startswith(TIMM):
+        if str(asked.get("name", "")).startswith((TIMM, FILE)):
             return _read_record(asked)
         known = RECORDS.get(asked.get("name", ""))
         return known if known and _preprocessing(as_json(known)) == _preprocessing(asked) else None
@@ -138,7 +146,7 @@ def read_bundle(path: Path, sha256: str | None = None) -> Bundle:
         raise BundleError(f"The bundle {path} cannot be read: {error.strerror or error}.") from error
     description = _describe(texts[DESCRIPTION], path)
     _verify(members, texts, description, path)
-    return Bundle(path, digest, description, members)
+    return Bundle(path, digest, description, members, _read_own(texts, description, path))
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -211,7 +219,7 @@ def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict
     """Find the members and keep the texts; each header must be, to the last bit, the one that we write."""
     found: list[Member] = []
     texts: dict[str, bytes] = {}
-    for name in MEMBERS:
+    for name in _expected(texts, path):
         header = reader.read(tarfile.BLOCKSIZE)
         size = _size(header)
         if header != tar_header(name, size):
@@ -221,8 +229,9 @@ def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict
             problem = f"is damaged: {name} is not where it belongs" if found else "is not a bundle of topthree"
             raise BundleError(f"{path} {problem}.")
         offset, kept = reader.offset, bytearray()
-        digest = _read_member(reader, size, kept if name in _TEXTS else None, path)
-        if len(kept) > _MAX_TEXT_BYTES:
+        limit = _MAX_BYTES.get(name, 0)
+        digest = _read_member(reader, size, kept, limit, path)
+        if len(kept) > limit:
             raise BundleError(f"{path} is damaged: {name} is far too large.")
         texts[name] = bytes(kept)
         found.append(Member(name, offset, size, digest))
@@ -232,20 +241,27 @@ def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict
     return tuple(found), texts
 
 
+def _expected(texts: Mapping[str, bytes], path: Path) -> Iterator[str]:
+    """Yield the names of the members in their order; those after `MEMBERS` depend on the description in `texts`."""
+    yield from MEMBERS
+    if _describe(texts[DESCRIPTION], path).format == FORMAT_WITH_OWN:
+        yield from OWN_MEMBERS
+
+
 def _size(header: bytes) -> int:
     field = header[124:135]  # eleven octal digits, as POSIX defines it
     return int(field, 8) if len(field) == 11 and not field.strip(b"01234567") else 0
 
 
-def _read_member(reader: _Reader, size: int, kept: bytearray | None, path: Path) -> str:
-    """Read a member and return its SHA-256; append its bytes to `kept`, if given, while these are few enough."""
+def _read_member(reader: _Reader, size: int, kept: bytearray, limit: int, path: Path) -> str:
+    """Read a member and return its SHA-256; append its bytes to `kept` while these are not above a limit, unless 0."""
     digest = hashlib.sha256()
     while size > 0:
         chunk = reader.read(min(size, COPY_BYTES))
         if not chunk:
             raise BundleError(f"{path} is damaged: it is cut short.")
         digest.update(chunk)
-        if kept is not None and len(kept) <= _MAX_TEXT_BYTES:
+        if limit and len(kept) <= limit:
             kept += chunk
         size -= len(chunk)
     return digest.hexdigest()
@@ -264,10 +280,10 @@ def _parse(text: bytes, name: str, path: Path) -> dict[str, Any]:
 def _describe(text: bytes, path: Path) -> Description:
     values = _parse(text, DESCRIPTION, path)
     version = values.get("format")
-    if isinstance(version, int) and version != FORMAT:
+    if isinstance(version, int) and version not in (FORMAT, FORMAT_WITH_OWN):
         raise BundleError(
-            f"{path} is a bundle of format {version}, and this version of topthree reads format {FORMAT}: "
-            "make the bundle again with this version."
+            f"{path} is a bundle of format {version}, and this version of topthree reads formats {FORMAT} and "
+            f"{FORMAT_WITH_OWN}: make the bundle again with this version."
         )
     if values.keys() != _KINDS.keys() or not all(isinstance(values[key], kind) for key, kind in _KINDS.items()):
         raise BundleError(f"{path} is damaged: {DESCRIPTION} does not say what it should.")
@@ -281,11 +297,25 @@ def _verify(members: tuple[Member, ...], texts: dict[str, bytes], description: D
         raise BundleError(f"{path} is damaged: its files are not those of its {SUMS}.")
     inner = _parse(texts[manifest], manifest, path)
     said = (description.model.get("name"), description.weights_sha256, description.precision, description.classes)
-    files = {each.name.removeprefix(f"{MODEL}/"): each.sha256 for each in members[4:]}
+    files = {each.name.removeprefix(f"{MODEL}/"): each.sha256 for each in members[4 : len(MEMBERS)]}
     same = said == tuple(inner.get(key) for key in ("name", "weights_sha256", "precision", "classes"))
     known = {field.name for field in dataclasses.fields(Manifest)}
     if not same or inner.get("files") != files or inner.keys() != known:
         raise BundleError(f"{path} is damaged: {manifest} does not fit {DESCRIPTION}.")
+
+
+def _read_own(texts: Mapping[str, bytes], description: Description, path: Path) -> OwnModel | None:
+    if description.format != FORMAT_WITH_OWN:
+        return None
+    content = {name: texts[f"{OWN}/{name}"] for name in own_format.FILES}
+    try:
+        name, version = own_format.name_and_version(content)
+        own = own_format.parse_version(content, f"{path}: {OWN}", name=name, version=version)
+    except (OwnModelError, AttributeError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is damaged: {OWN} cannot be read: {str(error).rstrip('.')}.") from error
+    if own.weights_sha256 != description.weights_sha256:
+        raise BundleError(f"{path} is damaged: {OWN} is a head on other weights than those of {MODEL}.")
+    return own
 
 
 def write_sums(sums: dict[str, str]) -> bytes:

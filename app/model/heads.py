@@ -55,6 +55,16 @@ class Head:
         return _npy(record)
 
 
+def own_logits(features: Floats, weight: Floats, bias: Floats) -> Floats:
+    """Return the logits (n, classes) of n feature maps (n, C, h, w) by a head on normalised embeddings.
+
+    An embedding is the spatial mean of a map, divided by its length (L2). `weight` is (classes, C), `bias` (classes).
+    """
+    embeddings = features.mean(axis=(2, 3))
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(embeddings / np.where(lengths > 0, lengths, 1) @ weight.T + bias, np.float32)
+
+
 # Stored for a head without heat maps, for example one that normalises or flattens the map.
 NO_HEAD = np.zeros((0, 0), np.float32)
 

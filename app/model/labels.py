@@ -42,7 +42,7 @@ def load_labels(source: Path | bytes | None) -> tuple[Label, ...]:
     Raises LabelsError as `read_labels` does.
     """
     if isinstance(source, bytes):
-        return parse_labels(source, "of the bundle")
+        return parse_labels(source, "of the model")
     return read_labels(source) if source else imagenet_labels()
 
 

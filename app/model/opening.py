@@ -17,6 +17,7 @@ from ..settings import Settings
 from .artifact import FILES, MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
 from .bundle import COPY_BYTES, LABELS, MODEL, Bundle, Member, read_bundle
 from .digests import bytes_sha256
+from .records import RECORDS, TIMM
 from .room import not_writable
 from .weights import Weights
 
@@ -44,7 +45,8 @@ def open_bundle(path: Path, settings: Settings) -> Prepared:
             "model: leave TOPTHREE_PRECISION unset, or make a bundle with that precision."
         )
     assert bundle.record is not None
-    if settings.model and settings.model != bundle.record.name:
+    is_published = settings.model in RECORDS or settings.model.startswith(TIMM)  # others may be in TOPTHREE_MODELS
+    if is_published and settings.model != bundle.record.name:
         raise BundleError(
             f"TOPTHREE_MODEL is {settings.model}, but {path} of TOPTHREE_BUNDLE holds {bundle.record.name}: "
             "leave TOPTHREE_MODEL unset, or name the bundle of that model."
@@ -54,7 +56,8 @@ def open_bundle(path: Path, settings: Settings) -> Prepared:
     content = {name: unpacked.content[f"{MODEL}/{name}"] for name in FILES}
     reason = FALLBACK_REASON if made.fallback else ""
     weights = Weights(path, made.weights_sha256, bundle.record, "bundle", reason)
-    return Prepared(unpacked.folder / MODEL, manifest, weights, content, labels=unpacked.content[LABELS])
+    labels = unpacked.content[LABELS]
+    return Prepared(unpacked.folder / MODEL, manifest, weights, content, labels, bundle.own)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def _unpack(bundle: Bundle, target: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
     try:
         unfinished.chmod(0o755)
-        (unfinished / MODEL).mkdir()
+        for folder in {Path(member.name).parent for member in bundle.members}:
+            (unfinished / folder).mkdir(exist_ok=True)
         with bundle.path.open("rb") as file:
             for member in bundle.members:
                 _copy(file, member, unfinished / member.name, bundle.path)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import LabelsError, OwnModelError
+from .calibration import Calibration
 from .digests import bytes_sha256
 from .heads import Floats
 from .labels import Label, parse_labels, write_labels
@@ -25,6 +26,9 @@ from .labels import Label, parse_labels, write_labels
 FORMAT = 1
 HEAD, LABELS, DESCRIPTION = "head.safetensors", "labels.csv", "model.json"
 FILES = (HEAD, LABELS, DESCRIPTION)
+# A head of 10,000 classes on 1,280 channels has 51 MB.
+MAX_BYTES = {HEAD: 64 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,7 +62,7 @@ class OwnModel:
     data_sha256: str
     photos: int
     accuracy: Accuracy | None
-    calibration: Mapping[str, Any] | None
+    calibration: Calibration | None
     created: str
     name: str = ""
     version: int = 0
@@ -105,6 +109,15 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+def name_and_version(content: Mapping[str, bytes]) -> tuple[str, int]:
+    """Return the name and the version that the files of a version say they have; raises ValueError if they do not."""
+    described = json.loads(content[DESCRIPTION])
+    name, version = described.get("name"), described.get("version")
+    if not (isinstance(name, str) and NAME.fullmatch(name) and isinstance(version, int) and version > 0):
+        raise ValueError(f"{DESCRIPTION} has no valid name and version")
+    return name, version
+
+
 def _describe(text: bytes, where: str) -> dict[str, Any]:
     """Read `model.json` into the fields of `OwnModel` that it holds; unknown members are left out."""
     try:
@@ -121,14 +134,15 @@ def _describe(text: bytes, where: str) -> dict[str, Any]:
     wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
     if wrong:
         raise ValueError(f"{DESCRIPTION} has no valid {wrong[0]}")
-    backbone, accuracy = values.pop("backbone"), values.pop("accuracy")
+    backbone, accuracy, calibration = (values.pop(name) for name in ("backbone", "accuracy", "calibration"))
     if not (isinstance(backbone.get("name"), str) and _SHA256.fullmatch(str(backbone.get("weights_sha256")))):
         raise ValueError(f"{DESCRIPTION} has no valid backbone")
-    kept = {name: values[name] for name in _KINDS.keys() - {"format", "name", "version", "backbone", "accuracy"}}
+    kept = {name: values[name] for name in ("recipe", "seed", "data_sha256", "photos", "created")}
     return kept | {
         "backbone": backbone["name"],
         "weights_sha256": backbone["weights_sha256"],
-        "accuracy": accuracy and _accuracy(accuracy),
+        "accuracy": None if accuracy is None else _accuracy(accuracy),
+        "calibration": None if calibration is None else Calibration.from_json(calibration),
     }
 
 
@@ -163,7 +177,7 @@ def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
         "data_sha256": model.data_sha256,
         "photos": model.photos,
         "accuracy": model.accuracy and vars(model.accuracy),
-        "calibration": model.calibration and dict(model.calibration),
+        "calibration": model.calibration and model.calibration.as_json(),
         "created": model.created,
     }
     tensors = {

@@ -20,14 +20,12 @@ from stat import S_ISREG
 from filelock import AcquireReturnProxy, FileLock
 
 from ..errors import OwnModelError
-from .own_format import DESCRIPTION, FILES, HEAD, LABELS, OwnModel, files_of, parse_version
+from .own_format import FILES, MAX_BYTES, NAME, OwnModel, files_of, parse_version
 from .records import RECORDS
 
 PINNED = "pinned"
 MAX_VERSIONS = 5
-# A head of 10,000 classes on 1,280 channels has 51 MB.
-MAX_BYTES = {HEAD: 64 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20, PINNED: 20}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MAX_PIN_BYTES = 20
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # Their owners are gone if the lock is free: a killed process leaves them.
 _UNFINISHED, _REMOVED = ".unfinished-", ".removed-"
@@ -45,7 +43,7 @@ class Listed:
 
 def check_name(name: str) -> str:
     """Return a name that a model of one's own may have; raises OwnModelError for any other."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise OwnModelError(
             f"A model cannot be named {name[:64]!r}: a name has up to 64 of the letters a to z and A to Z, digits, "
             "_ and -, and begins with a letter or digit."
@@ -61,7 +59,7 @@ def list_names(root: Path) -> list[str]:
     Raises OwnModelError if the folder cannot be read.
     """
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if _NAME.fullmatch(entry.name) and entry.is_dir())
+        names = sorted(entry.name for entry in os.scandir(root) if NAME.fullmatch(entry.name) and entry.is_dir())
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -152,9 +150,10 @@ def _read(folder: Path, name: str) -> bytes:
         found = os.fstat(file.fileno())
         if not S_ISREG(found.st_mode):
             raise OwnModelError(f"{folder / name} is not a file.")
-        data = file.read(MAX_BYTES[name] + 1)
-    if len(data) > MAX_BYTES[name]:
-        raise OwnModelError(f"{folder / name} is larger than {MAX_BYTES[name]:,} bytes.")
+        limit = MAX_BYTES.get(name, _MAX_PIN_BYTES)
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OwnModelError(f"{folder / name} is larger than {limit:,} bytes.")
     return data
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,32 +67,71 @@ def quantise(
     max_drop: float,
     max_pixels: int,
     report: Callable[[str], object],
-    keep_last: int = 0,
+    keep_last: int | None = 0,
 ) -> Manifest:
     """Quantise a float32 artifact with half of the photos and test it on the others.
 
-    The classifier stays in float32, and so do the `keep_last` layers before it. Writes the artifact's files into
-    `folder`, and calls `report` with a few lines about the test. Raises QuantisationRefused if top-1 falls by more
-    than `max_drop` points or fewer than 93% of the answers agree.
+    The classifier stays in float32, and so do the `keep_last` layers before it; None means the fewest with which the
+    test passes. Writes the artifact's files into `folder`, and calls `report` with a few lines about each test. Raises
+    QuantisationRefused if top-1 falls by more than `max_drop` points or fewer than 93% of the answers agree.
     """
     files, truths = _labelled(photos)
     crops = _crops(files, base, max_pixels)
     calibration, evaluation = _split(len(files))
-    _quantise_graph(base, [crops[index] for index in calibration], folder, keep_last)
-    (folder / "classifier.npy").write_bytes(base.content["classifier.npy"])
-    manifest = describe(base.weights, folder, precision="int8", classes=base.manifest.classes)
-    answers = {
-        precision: _answers(artifact, precision, [crops[index] for index in evaluation])
-        for precision, artifact in (
-            ("fp32", base),
-            ("int8", Prepared(folder, manifest, base.weights, read_files(folder))),
-        )
-    }
+    shown = [crops[index] for index in evaluation]
     truth = np.array([truths[index] for index in evaluation])
-    comparison = compare(answers["fp32"], answers["int8"], truth, calibration_photos=len(calibration))
-    report(_summary(comparison, max_drop))
-    _gate(comparison, max_drop)
+    fp32 = _answers(base, "fp32", shown)
+
+    def attempt(keep_last: int) -> Comparison:
+        """Write the artifact with these layers in float32 and test it; raises QuantisationRefused if that fails."""
+        _quantise_graph(base, [crops[index] for index in calibration], folder, keep_last)
+        (folder / "classifier.npy").write_bytes(base.content["classifier.npy"])
+        manifest = describe(base.weights, folder, precision="int8", classes=base.manifest.classes)
+        int8 = _answers(Prepared(folder, manifest, base.weights, read_files(folder)), "int8", shown)
+        comparison = compare(fp32, int8, truth, calibration_photos=len(calibration))
+        report(_summary(comparison, max_drop))
+        _gate(comparison, max_drop)
+        return comparison
+
+    comparison = _fewest(attempt, _layers_before_classifier(base), report) if keep_last is None else attempt(keep_last)
     return describe(base.weights, folder, precision="int8", classes=base.manifest.classes, accuracy=asdict(comparison))
+
+
+def _fewest(attempt: Callable[[int], Comparison], layers: int, report: Callable[[str], object]) -> Comparison:
+    """Find the fewest layers that must stay in float32, and leave their artifact as the last one that was written.
+
+    The number is doubled until the test passes, and then the gap below is halved: the test is assumed to pass with
+    more layers if it passes with some. Raises QuantisationRefused if it fails with all layers.
+    """
+    tried: dict[int, Comparison | None] = {}
+
+    def passes(count: int) -> bool:
+        report(f"Layers before the classifier left in float32: {count}")
+        try:
+            tried[count] = attempt(count)
+        except QuantisationRefused:
+            tried[count] = None
+        return tried[count] is not None
+
+    failed, count = -1, 0
+    while not passes(count):
+        if count >= layers:
+            raise QuantisationRefused(
+                f"No number of layers in float32, up to all {layers} before the classifier, passes; nothing was "
+                "written. Calibrate with more photos like those that it will classify."
+            )
+        failed, count = count, min(max(1, 2 * count), layers)
+    while count - failed > 1:
+        middle = (failed + count) // 2
+        if passes(middle):
+            count = middle
+        else:
+            failed = middle
+    found = tried[count]
+    if found is None or next(reversed(tried)) != count:
+        found = attempt(count)
+    report(f"The fewest layers in float32 that pass are {count} before the classifier.")
+    return found
 
 
 def compare(fp32: Classes, int8: Classes, truth: Classes, *, calibration_photos: int) -> Comparison:
@@ -116,7 +156,7 @@ def compare(fp32: Classes, int8: Classes, truth: Classes, *, calibration_photos:
     )
 
 
-_ADVICE = "Calibrate with more photos like those that it will classify, or leave layers in float32: --keep-last 4."
+_ADVICE = "Calibrate with more photos like those that it will classify, or leave layers in float32: --keep-last auto."
 
 
 def _gate(comparison: Comparison, max_drop: float) -> None:
@@ -176,9 +216,7 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path, keep_last
     nncf.set_log_level(logging.ERROR)  # its reports are about nodes of the graph, which tell a user nothing
 
     model = openvino.Core().read_model(base.content["model.xml"], base.content["model.bin"])
-    layers = [node for node in model.get_ordered_ops() if node.get_type_name() in _LAYERS]
-    products = (index for index, node in enumerate(layers) if node.get_type_name() == "MatMul")
-    classifier = max(products, default=len(layers) - 1)
+    layers, classifier = _layers(model)
     kept = [node.get_friendly_name() for node in layers[max(0, classifier - keep_last) :]]
     views = [view[None] for crop in crops for view in (crop, np.ascontiguousarray(crop[:, ::-1]))]
     quantised = nncf.quantize(
@@ -190,6 +228,18 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path, keep_last
         ignored_scope=nncf.IgnoredScope(names=kept),
     )
     openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
+
+
+def _layers(model: Any) -> tuple[list[Any], int]:
+    """Return the layers of a graph in their order, and the place of the classifier among them."""
+    layers = [node for node in model.get_ordered_ops() if node.get_type_name() in _LAYERS]
+    products = (index for index, node in enumerate(layers) if node.get_type_name() == "MatMul")
+    return layers, max(products, default=len(layers) - 1)
+
+
+def _layers_before_classifier(base: Prepared) -> int:
+    model = import_openvino().Core().read_model(base.content["model.xml"], base.content["model.bin"])
+    return _layers(model)[1]
 
 
 def _answers(artifact: Prepared, precision: str, crops: list[Pixels]) -> Classes:

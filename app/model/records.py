@@ -27,6 +27,8 @@ TABLE = Path(__file__).with_name("backbones.csv")
 DEFAULT_NAME = "resnet18"
 FALLBACK_NAME = "efficientnet_lite0"
 TIMM = "timm/"
+# The names of models that were read from a model file of their own.
+FILE = "file/"
 
 MEBI = 1024 * 1024
 # A size that is published in MiB with three digits is known to half of 0.001 MiB.
@@ -72,6 +74,11 @@ class ModelRecord:
         return self.name.partition(".")[0]
 
     @property
+    def display_name(self) -> str:
+        """Return the name as people write it; of a model outside the table, its own."""
+        return _DISPLAY_NAMES.get(self.name, self.name)
+
+    @property
     def file_name(self) -> str:
         """Return the name of the weights file."""
         return self.source.rpartition("/")[2]
@@ -111,13 +118,16 @@ def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def _read_table() -> dict[str, ModelRecord]:
+def _read_table() -> list[dict[str, str]]:
     with TABLE.open(encoding="utf-8", newline="") as file:
-        return {row["name"]: _read_row(row) for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
 
 
+_ROWS = _read_table()
 # All published models by their names, in the order of the table.
-RECORDS: dict[str, ModelRecord] = _read_table()
+RECORDS: dict[str, ModelRecord] = {row["name"]: _read_row(row) for row in _ROWS}
+# How people write those names. No member of the records, since prepared models and bundles store those.
+_DISPLAY_NAMES: dict[str, str] = {row["name"]: row["display_name"] for row in _ROWS}
 
 
 def find_record(name: str) -> ModelRecord:

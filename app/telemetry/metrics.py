@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -28,6 +28,10 @@ STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32)
 # All other methods share one label, so that no client can fill the memory with names.
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
+MODEL_LABELS = ("name", "version", "weights_sha256", "engine", "precision")
+# As many names as models can answer at once; a name costs memory until the process ends, even if its model is removed.
+MAX_MODELS = 100
 
 _process = {"name": ""}
 
@@ -58,7 +62,8 @@ class _Collectors:
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()
         self.registry = CollectorRegistry()
-        self.model: tuple[str, ...] | None = None
+        self.models: set[tuple[str, ...]] = set()
+        self.counted: set[str] = set()
         self.model_lock = threading.Lock()
         self.requests = self._counter("requests", "Requests answered.", "route", "method", "status")
         self.request_seconds = self._histogram(
@@ -69,6 +74,7 @@ class _Collectors:
             "stage_seconds", "Time of one photo in a stage: decode, queue, infer.", STAGE_BUCKETS, "stage"
         )
         self.batch_photos = self._histogram("batch_photos", "Photos computed together in one batch.", BATCH_BUCKETS)
+        self.photos = self._counter("photos", "Photos computed, by the model that answered.", "model")
         self.waiting = self._gauge("photos_waiting", "Photos waiting for their turn.")
         self.in_flight = self._gauge("photos_in_flight", "Photos being decoded or computed.")
         self.upload_bytes = self._gauge("upload_bytes", "Bytes of uploads admitted and not yet answered.")
@@ -80,9 +86,7 @@ class _Collectors:
             "ready_workers", "Workers whose model has classified the known photo.", mode="livemostrecent"
         )
         self.planned = self._gauge("planned_workers", "Workers that the service should have.", mode="livemostrecent")
-        self.model_info = self._gauge(
-            "model_info", "The model in use.", "name", "weights_sha256", "engine", "precision", mode="livemax"
-        )
+        self.model_info = self._gauge("model_info", "The models in use.", *MODEL_LABELS, mode="livemax")
         self._gauge("build_info", "The running version.", "version", mode="livemax").labels(__version__).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -163,9 +167,17 @@ def request_ended() -> None:
     _collectors().in_progress.dec()
 
 
-def photo_computed(stages: Stages) -> None:
-    """Record the times of a photo."""
+def photo_computed(stages: Stages, models: Sequence[str] = ()) -> None:
+    """Record the times of a photo, and count it for each of the models that answered, by their names.
+
+    Models beyond `MAX_MODELS` names share the label `other`.
+    """
     collectors = _collectors()
+    for name in models:
+        with collectors.model_lock:
+            if len(collectors.counted) < MAX_MODELS:
+                collectors.counted.add(name)
+        collectors.photos.labels(name if name in collectors.counted else "other").inc()
     collectors.stage_seconds.labels("decode").observe(stages.decode_seconds)
     collectors.stage_seconds.labels("queue").observe(stages.queue_seconds)
     collectors.stage_seconds.labels("infer").observe(stages.infer_seconds)
@@ -213,12 +225,13 @@ def set_readiness(ready: int, planned: int) -> None:
     _collectors().planned.set(planned)
 
 
-def set_model(identity: Mapping[str, object]) -> None:
-    """Record which model this process uses, in place of the previous one."""
+def set_models(identities: Iterable[Mapping[str, object]]) -> None:
+    """Record which models this process uses, in place of the previous ones."""
     collectors = _collectors()
-    labels = tuple(str(identity[name]) for name in ("name", "weights_sha256", "engine", "precision"))
+    current = {tuple(str(identity.get(name, "")) for name in MODEL_LABELS) for identity in identities}
     with collectors.model_lock:
-        if collectors.model is not None:
-            collectors.model_info.labels(*collectors.model).set(0)
-        collectors.model_info.labels(*labels).set(1)
-        collectors.model = labels
+        for labels in collectors.models - current:
+            collectors.model_info.labels(*labels).set(0)
+        for labels in current:
+            collectors.model_info.labels(*labels).set(1)
+        collectors.models = current

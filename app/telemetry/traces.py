@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,6 +40,10 @@ class Trace:
     def trace_id(self) -> str:
         """Return the id of the trace, as the header `traceparent` writes it."""
         return format(self.span.get_span_context().trace_id, "032x")
+
+    def note_models(self, models: Sequence[str]) -> None:
+        """Name the models that answer, each as NAME or NAME/VERSION."""
+        self.span.set_attribute("topthree.models", list(models))
 
     def end(self, status: int, bytes_out: int) -> None:
         """End the span with the response's status and size; a status from 500 on is an error."""

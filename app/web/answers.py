@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import flask
 import msgspec
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from ..classifier import Answer, Classifier, Outputs, Prediction
+from ..classifier import Answer, Classifier, Outputs, Prediction, Verdict
 from ..errors import BrokenImage, InternalError, Problem, forget_frames
 from ..model import Model
 from ..model.engines import Floats, Pixels
+from ..photos.heatmaps import Grid
 from ..queueing.cache import ResultCache, Source
 from ..queueing.scheduling import Deadline, side_by_side
 from ..version import __version__
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rendered:
-    """One photo's answer in bytes, the model that gave it, where it came from, and the stages if computed now."""
+    """One photo's answer in bytes, its first model, where it came from, and the stages if it was computed now."""
 
     body: bytes
     source: Source
@@ -48,7 +49,8 @@ class Answerer:
     """Answers the photos of one request; its methods may run in any thread.
 
     `caller` is the name of the request's key, None if keys are not required. Cached responses are shared only between
-    requests of the same caller, because the time of an answer would show which photos another caller has sent.
+    requests of the same caller, because the time of an answer would show which photos another caller has sent. `names`
+    are the models that the request asks for, none for the default one; `note` is told which they are.
     """
 
     classifier: Classifier
@@ -56,13 +58,23 @@ class Answerer:
     max_pixels: int
     deadline: Deadline
     caller: str | None
-    _model: Model | None = None
+    names: tuple[str, ...] = ()
+    note: Callable[[Sequence[Model]], object] = id
+    _models: list[Model] | None = None
+
+    def load_models(self) -> list[Model]:
+        """Return the models of this request, which a reload does not change; loads them if necessary.
+
+        Raises UnknownModel and ModelUnavailable.
+        """
+        if self._models is None:
+            self._models = self.classifier.find_models(self.names)
+            self.note(self._models)
+        return self._models
 
     def load_model(self) -> Model:
-        """Return the model of this request, which a reload does not change; loads it if necessary."""
-        if self._model is None:
-            self._model = self.classifier.load_model()
-        return self._model
+        """Return the first model of this request, as `load_models` does."""
+        return self.load_models()[0]
 
     def classify(self, data: bytes, outputs: Outputs, sha256: str | None = None) -> Answer:
         """Classify a photo within the limits of this request; raises what `Classifier.classify` raises."""
@@ -71,7 +83,7 @@ class Answerer:
             outputs,
             max_pixels=self.max_pixels,
             sha256=sha256,
-            model=self.load_model(),
+            models=self.load_models(),
             deadline=self.deadline,
         )
 
@@ -82,7 +94,25 @@ class Answerer:
     def predict(self, data: bytes, parameters: Parameters) -> Rendered:
         """Return the most likely classes of a photo, as the JSON of `schemas.Photo`."""
         outputs = Outputs(top=parameters.top, heatmap=parameters.heatmap)
-        return self._render(data, parameters, outputs, lambda answer: encode(_photo(answer, parameters)))
+        return self._render(data, parameters, outputs, lambda answer: encode(self._photo(answer, parameters)))
+
+    def _photo(self, answer: Answer, parameters: Parameters) -> schemas.Photo:
+        """Build one photo's document, without what the parameters leave out."""
+        predictions = _shown(answer.predictions, answer.heatmaps, parameters)
+        photo = schemas.Photo(predictions, schemas.Image(**answer.image), answer.certainty, _group(answer))
+        if answer.others:
+            first = schemas.Model(**self.load_model().identity)
+            photo.models = [schemas.ModelAnswer(first, predictions, answer.certainty, _group(answer))]
+            photo.models += [
+                schemas.ModelAnswer(
+                    schemas.Model(**other.model.identity),
+                    _shown(other.predictions, other.heatmaps, parameters),
+                    other.certainty,
+                    _group(other),
+                )
+                for other in answer.others
+            ]
+        return photo
 
     def embed(self, data: bytes, *, normalize: bool, as_npy: bool) -> Rendered:
         """Return the embedding of a photo, as the JSON of `schemas.PhotoEmbedding` or as a .npy file of float32."""
@@ -110,7 +140,7 @@ class Answerer:
                 raise photo
             return self.predict(photo, parameters)
 
-        self.load_model()  # before several threads ask for it
+        self.load_models()  # before several threads ask for it
         for index, future in side_by_side(predict, photos, self.classifier.max_parallel):
             error = future.exception()
             if error is None:
@@ -136,17 +166,27 @@ class Answerer:
                 raise explain_damage(problem, data) from problem
             return write(computed)
 
-        model = self.load_model()
-        key = (digest.digest(), model.fingerprint, parameters, __version__, self.caller)
+        models = self.load_models()
+        fingerprints = tuple(model.fingerprint for model in models)
+        key = (digest.digest(), fingerprints, parameters, __version__, self.caller)
         body, source = self.results.get_or_compute(key, compute, self.deadline)
-        return Rendered(body, source, computed, model)
+        return Rendered(body, source, computed, models[0])
 
 
-def current_answerer() -> Answerer:
-    """Create the answerer of the current request; raises BadParameter for a time-out that cannot be used."""
-    ours = service()
+def current_answerer(names: tuple[str, ...] = ()) -> Answerer:
+    """Create the answerer of the current request, for the models of these names or the default one.
+
+    Raises BadParameter for a time-out that cannot be used.
+    """
+    ours, state = service(), request_state()
     return Answerer(
-        ours.classifier, ours.results, ours.settings.max_pixels, request_deadline(), request_state().caller
+        ours.classifier,
+        ours.results,
+        ours.settings.max_pixels,
+        request_deadline(),
+        state.caller,
+        names=names,
+        note=state.note_models,
     )
 
 
@@ -184,14 +224,19 @@ def write_timing(stages: Mapping[str, float]) -> str:
     return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items())
 
 
-def _photo(answer: Answer, parameters: Parameters) -> schemas.Photo:
-    """Build one photo's document, without what the parameters leave out."""
-    grids = answer.heatmaps or []
-    shown = [row for row in answer.predictions if row.confidence >= parameters.min_confidence]
+def _shown(
+    rows: Sequence[Prediction], grids: Sequence[Grid] | None, parameters: Parameters
+) -> list[schemas.Prediction]:
+    """Build the documents of predictions, without those that the parameters leave out."""
+    shown = [row for row in rows if row.confidence >= parameters.min_confidence]
     predictions = [_prediction(row, parameters.labels) for row in shown]
-    for prediction, grid in zip(predictions, grids, strict=False):  # the first predictions only have heat maps
+    for prediction, grid in zip(predictions, grids or [], strict=False):  # the first ones only have heat maps
         prediction.heatmap = grid
-    return schemas.Photo(predictions, schemas.Image(**answer.image))
+    return predictions
+
+
+def _group(answer: Answer | Verdict) -> schemas.Group | UnsetType:
+    return UNSET if answer.group is None else schemas.Group(**vars(answer.group))
 
 
 def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:

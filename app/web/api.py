@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import flask
 import msgspec
 
 from ..classifier import Answer, Outputs
-from ..errors import NoHeatMap, Problem
+from ..errors import NoHeatMap, Problem, UnknownModel
 from ..model import Model
 from ..photos import heatmaps
 from ..photos.archives import Entry
@@ -26,7 +27,7 @@ from .answers import (
     write_timing,
 )
 from .operations import BINARY, TEXT, operation
-from .parameters import flag_parameter, integer_parameter, read_parameters, refuse_unknown
+from .parameters import flag_parameter, integer_parameter, model_names, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .service import service
 from .uploads import JSON, admit_body, read_photo, read_photos
@@ -34,26 +35,29 @@ from .uploads import JSON, admit_body, read_photo, read_photos
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
 # The parameters of a prediction, which `read_parameters` reads.
-CHOICES = ("top", "min_confidence", "labels", "heatmap")
+CHOICES = ("top", "min_confidence", "labels", "heatmap", "model")
 THUMBNAIL_SIDE, MIN_THUMBNAIL_SIDE = 640, 16
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")
 
 
 @blueprint.post("/predict")
-@operation({JSON: schemas.Answer}, takes="photo", parameters=CHOICES)
+@operation({JSON: schemas.Answer}, takes="photo", parameters=CHOICES, problems=(UnknownModel,))
 def predict() -> flask.Response:
     """Return the most likely classes of one photo.
 
-    The same photo, model and parameters have the same answer, byte for byte.
+    The same photo, model and parameters have the same answer, byte for byte. Several models answer from one forward
+    pass, and each counts as a request.
     """
-    parameters, answerer = read_parameters(), current_answerer()
+    parameters, names = read_parameters(), model_names()
+    count_photos(len(names))
+    answerer = current_answerer(names)
     rendered = answerer.predict(read_photo(), parameters)
     return _json_of_photo(rendered)
 
 
 @blueprint.post("/predict/batch")
-@operation({JSON: schemas.Batch, NDJSON: TEXT}, takes="photos", parameters=CHOICES)
+@operation({JSON: schemas.Batch, NDJSON: TEXT}, takes="photos", parameters=CHOICES, problems=(UnknownModel,))
 def predict_batch() -> flask.Response:
     """Return the most likely classes of many photos.
 
@@ -61,10 +65,11 @@ def predict_batch() -> flask.Response:
     service could not classify any photo, the whole answer is that problem. As NDJSON each result is a line with its
     `index`, sent as soon as it is ready; the last line is `{"model":{…}}`.
     """
-    parameters, answerer = read_parameters(), current_answerer()
+    parameters, names = read_parameters(), model_names()
+    answerer = current_answerer(names)
     as_lines = _prefers(NDJSON)
     entries = read_photos()
-    count_photos(len(entries))
+    count_photos(len(entries) * max(1, len(names)))
     answers = answerer.predict_many([entry.photo for entry in entries], parameters)
     model = answerer.load_model()
     response = _stream(entries, answers, model) if as_lines else _batch(entries, dict(answers), model)
@@ -73,15 +78,17 @@ def predict_batch() -> flask.Response:
 
 
 @blueprint.post("/embed")
-@operation({JSON: schemas.Embedding, NPY: BINARY}, takes="photo", parameters=("normalize",))
+@operation(
+    {JSON: schemas.Embedding, NPY: BINARY}, takes="photo", parameters=("normalize", "model"), problems=(UnknownModel,)
+)
 def embed() -> flask.Response:
     """Return the model's embedding of one photo.
 
     It is the spatial mean of the last feature map, float32. `.npy` is NumPy's own format, one dimension.
     """
-    refuse_unknown("normalize")
+    refuse_unknown("normalize", "model")
     normalize, as_npy = flag_parameter("normalize"), _prefers(NPY)
-    answerer = current_answerer()
+    answerer = current_answerer(model_names(1))
     rendered = answerer.embed(read_photo(), normalize=normalize, as_npy=as_npy)
     response = flask.Response(rendered.body, mimetype=NPY) if as_npy else _json_of_photo(rendered)
     response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
@@ -90,15 +97,20 @@ def embed() -> flask.Response:
 
 
 @blueprint.post("/heatmap")
-@operation({"image/png": BINARY, "image/webp": BINARY}, takes="photo", parameters=("class_id",), problems=(NoHeatMap,))
+@operation(
+    {"image/png": BINARY, "image/webp": BINARY},
+    takes="photo",
+    parameters=("class_id", "model"),
+    problems=(NoHeatMap, UnknownModel),
+)
 def heatmap() -> flask.Response:
     """Return the photo under the heat map of a class, as a picture."""
-    refuse_unknown("class_id")
-    answerer, photo = current_answerer(), read_photo()
+    refuse_unknown("class_id", "model")
+    answerer, photo = current_answerer(model_names(1)), read_photo()
     model = answerer.load_model()
     class_id = integer_parameter("class_id", default=-1, low=0, high=len(model.labels) - 1)
-    if model.engine.head is None:
-        raise NoHeatMap(f"The model {model.weights.record.name} has no heat maps.")
+    if model.head is None:
+        raise NoHeatMap(f"The model {model.name} has no heat maps.")
     chosen = class_id if class_id >= 0 else None
     answer = answerer.classify(
         photo, Outputs(top=1, heatmap=True, heatmap_class=chosen, thumbnail_side=heatmaps.MAX_SIDE)
@@ -128,25 +140,36 @@ def thumbnail() -> flask.Response:
 
 
 @blueprint.get("/model")
-@operation({JSON: schemas.ModelDescription})
+@operation({JSON: schemas.ModelDescription}, parameters=("model",), problems=(UnknownModel,))
 def model() -> flask.Response:
-    """Return the description of the model that answers."""
-    refuse_unknown()
+    """Return the description of a model, by default the one that answers where none is asked for."""
+    refuse_unknown("model")
     return json_response(describe(_model()))
 
 
-@blueprint.get("/labels")
-@operation({JSON: schemas.Labels})
-def labels() -> flask.Response:
-    """Return all classes with their names."""
+@blueprint.get("/models")
+@operation({JSON: schemas.ModelList})
+def models() -> flask.Response:
+    """Return all models that answer, the default one first."""
     refuse_unknown()
+    default = _model()
+    found = service().classifier.loaded_models
+    return json_response(schemas.ModelList([_listed(each, is_default=each.name == default.name) for each in found]))
+
+
+@blueprint.get("/labels")
+@operation({JSON: schemas.Labels}, parameters=("model",), problems=(UnknownModel,))
+def labels() -> flask.Response:
+    """Return all classes of a model with their names."""
+    refuse_unknown("model")
     return json_response(schemas.Labels([schemas.Label(**vars(label)) for label in _model().labels]))
 
 
 def describe(model: Model) -> schemas.ModelDescription:
     """Build the public description of a model, which names no file or host."""
     record = model.weights.record
-    published = model.weights.is_published
+    published = model.weights.is_published and model.own is None
+    calibration = model.judge.calibration
     return schemas.ModelDescription(
         **model.identity,
         source=model.weights.source,
@@ -155,17 +178,42 @@ def describe(model: Model) -> schemas.ModelDescription:
         input=dataclasses.asdict(record.geometry),
         published_accuracy={"top1": record.top1, "top5": record.top5} if published else None,
         licence=record.licence if published else None,
-        measured_accuracy=model.manifest.accuracy if model.manifest else None,
-        heatmap=schemas.HeatmapSize(*model.engine.grid) if model.engine.head else None,
+        measured_accuracy=_measured(model),
+        heatmap=schemas.HeatmapSize(*model.engine.grid) if model.head else None,
+        calibration=schemas.Calibration(**calibration.as_json()) if calibration else None,
+    )
+
+
+def _measured(model: Model) -> dict[str, Any] | None:
+    if model.own is not None:
+        return vars(model.own.accuracy) if model.own.accuracy else None
+    return model.manifest.accuracy if model.manifest else None
+
+
+def _listed(model: Model, *, is_default: bool) -> schemas.ListedModel:
+    record, own = model.weights.record, model.own
+    accuracy = None
+    if own is not None and own.accuracy is not None:
+        accuracy = schemas.ModelAccuracy(**vars(own.accuracy))
+    elif own is None and model.weights.is_published and record.top1 is not None:
+        accuracy = schemas.ModelAccuracy(record.top1, None, None)
+    return schemas.ListedModel(
+        name=model.name,
+        version=model.version or None,
+        default=is_default,
+        classes=len(model.labels),
+        backbone=own.backbone if own else record.name,
+        accuracy=accuracy,
+        created=own.created if own else None,
     )
 
 
 def _model() -> Model:
-    """Return the model. A request that has to wait for it to load counts against the admission limit."""
-    classifier = service().classifier
+    """Return the model of `model`. A request that has to wait for it to load counts against the admission limit."""
+    classifier, names = service().classifier, model_names(1)
     if classifier.loaded_model is None:
         admit_body(0)
-    return classifier.load_model()
+    return classifier.find_models(names)[0]
 
 
 def _prefers(mimetype: str) -> bool:

@@ -111,6 +111,8 @@ def _facts(response: flask.Response, state: RequestState) -> dict[str, Any]:
         "trace": state.trace,
         "is_probe": request.endpoint in PROBES,
     }
+    if state.models:
+        facts["models"] = state.models
     if service().settings.log_addresses == "on":
         facts["address"] = request.remote_addr
     return facts
@@ -157,4 +159,6 @@ def _report(facts: dict[str, Any], bytes_out: int) -> None:
     if log.isEnabledFor(level):
         facts |= {"bytes_out": bytes_out, "duration_ms": round(1000 * seconds, 2)}
         text = "%(method)s %(route)s %(status)d, %(bytes_in)d bytes in, %(bytes_out)d out, %(duration_ms).1f ms"
+        if "models" in facts:
+            text += ", by " + ", ".join(facts["models"])
         log.log(level, text, facts, extra=facts)

@@ -50,6 +50,10 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
     "min_confidence": ({"type": "number", "minimum": 0, "maximum": 1, "default": 0}, "Leave out answers below it."),
     "labels": ({"type": "string", "enum": list(NAMES), "default": "both"}, "The language of class names."),
     "heatmap": (_FLAG, "1 adds a heat map to the first ten answers."),
+    "model": (
+        {"type": "string", "minLength": 1, "examples": ["pets", "pets,resnet18"]},
+        "The model that answers, or up to 4 of them, separated by commas; `GET /api/v1/models` lists their names.",
+    ),
     "normalize": (_FLAG, "1 scales the embedding to the length (L2) 1."),
     "class_id": (
         {"type": "integer", "minimum": 0, "maximum": 999},

@@ -13,20 +13,15 @@ from .access import require_form_key
 from .answers import current_answerer
 from .assets import asset_response
 from .problems import problem_class
-from .rendering import remember_language, render_page
+from .rendering import remember_language, render_page, write_verdict
 from .service import service
-from .uploads import read_photo
+from .uploads import FORM, read_form_field, read_photo
 
 blueprint = flask.Blueprint("pages", __name__)
 # What TOPTHREE_PAGE=off takes away; the rest explains problems to which the API's answers refer.
 form_blueprint = flask.Blueprint("form", __name__)
 
 THUMBNAIL_SIDE = 640
-# Below this the best answer is wrong about as often as right; the page's script uses the same two numbers.
-UNSURE_BELOW = 0.4
-CLOSE_WITHIN = 0.1
-
-blueprint.app_context_processor(lambda: {"unsure_below": UNSURE_BELOW, "close_within": CLOSE_WITHIN})
 
 
 @form_blueprint.get("/")
@@ -39,13 +34,12 @@ def index() -> flask.Response:
 def classify() -> flask.Response:
     """Show the three most likely classes of the photo in the form field `file`."""
     require_form_key()
-    answerer = current_answerer()
+    answerer = current_answerer(_chosen_model())
     answer = answerer.classify(read_photo(), Outputs(thumbnail_side=THUMBNAIL_SIDE))
     assert answer.thumbnail is not None
     thumbnail = base64.b64encode(encode(answer.thumbnail, "JPEG")).decode("ascii")
-    doubt = _doubt([prediction.confidence for prediction in answer.predictions])
-    values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail, "doubt": doubt}
-    return _page("result.html", model=answerer.load_model(), **values)
+    values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail}
+    return _page("result.html", model=answerer.load_model(), verdict=write_verdict(answer), **values)
 
 
 @blueprint.get("/problems/<slug>")
@@ -75,19 +69,17 @@ def favicon() -> flask.Response:
     return _static("favicon.ico")
 
 
+def _chosen_model() -> tuple[str, ...]:
+    """Return the model of the form field `model`, which a page with several models has."""
+    name = read_form_field("model") if flask.request.mimetype == FORM else ""
+    return (name,) if name else ()
+
+
 def _static(name: str, *, is_current: bool = False) -> flask.Response:
     asset = service().assets.get(name)
     if asset is None:
         raise NotFound(f"There is no file named {name}.")
     return asset_response(asset, is_current=is_current)
-
-
-def _doubt(confidences: list[float]) -> str | None:
-    if confidences[0] < UNSURE_BELOW:
-        return "low"
-    if len(confidences) > 1 and confidences[0] - confidences[1] < CLOSE_WITHIN:
-        return "close"
-    return None
 
 
 def _page(template: str, **values: object) -> flask.Response:

@@ -13,6 +13,7 @@ from .mistakes import is_address
 
 Names = Literal["en", "zh", "both"]
 NAMES: tuple[Names, ...] = ("en", "zh", "both")
+MAX_MODELS = 4
 # Longer than any number that a program would send.
 _MAX_DIGITS = 40
 
@@ -33,13 +34,30 @@ class Parameters:
 
 def read_parameters() -> Parameters:
     """Read the parameters of a prediction; raises BadParameter for one that is unknown, repeated or out of range."""
-    refuse_unknown("top", "min_confidence", "labels", "heatmap")
+    refuse_unknown("top", "min_confidence", "labels", "heatmap", "model")
     return Parameters(
         top=integer_parameter("top", default=3, low=1, high=1000),
         min_confidence=_fraction_parameter("min_confidence"),
         labels=_names_parameter("labels"),
         heatmap=flag_parameter("heatmap"),
     )
+
+
+def model_names(most: int = MAX_MODELS) -> tuple[str, ...]:
+    """Read the names of the parameter `model`, none if it is not given.
+
+    Raises BadParameter for an empty name, for a name that is repeated, and for more than `most` names.
+    """
+    text = flask.request.args.get("model")
+    if text is None:
+        return ()
+    names = tuple(text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise BadParameter("The parameter 'model' must be names of models, separated by commas, each once.")
+    if len(names) > most:
+        limit = "one model" if most == 1 else f"at most {most} models"
+        raise BadParameter(f"The parameter 'model' must name {limit} here, and names {len(names)}.")
+    return names
 
 
 def refuse_unknown(*known: str) -> None:

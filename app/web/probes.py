@@ -26,6 +26,7 @@ blueprint = flask.Blueprint("health", __name__)
 # gunicorn stops the whole service when a worker leaves with this status (gunicorn.arbiter.Arbiter.APP_LOAD_ERROR).
 HALT_SERVICE = 4
 RETRY_SECONDS = 30.0
+LOOK_SECONDS = 1.0
 WATCH_SECONDS = 2.0
 
 
@@ -106,6 +107,22 @@ def keep_watch_in_background(
                 readiness.mark(slot, _is_warm(classifier))
 
     threading.Thread(target=watch, name="watch", daemon=True).start()
+
+
+def keep_models_current_in_background(
+    classifier: Classifier, *, pause: Callable[[float], object] = time.sleep
+) -> None:
+    """Look once a second whether the folder of models holds another version, and take it once it was checked.
+
+    Each worker looks for itself, so that for about a second some may answer in the version before.
+    """
+
+    def look() -> None:
+        while True:
+            pause(LOOK_SECONDS)
+            classifier.refresh()
+
+    threading.Thread(target=look, name="models", daemon=True).start()
 
 
 def _is_warm(classifier: Classifier) -> bool:

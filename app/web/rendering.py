@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 from markupsafe import Markup
 
-from ..classifier import Classifier, Prediction
+from ..classifier import Answer, Classifier, GroupPrediction, Prediction
 from ..photos import formats, heatmaps
 from ..photos.decoding import Geometry
 from ..settings import Settings
@@ -46,12 +46,34 @@ def render_page(template: str, **values: object) -> flask.Response:
         resized=_resized(ours.classifier),
         modules=[name for name in assets.names("js/", ".js") if not name.startswith("js/later/")],
         **_words(language, settings),
+        models=ours.classifier.loaded_models,
         **({"model": ours.classifier.loaded_model} | values),
     )
     response = flask.make_response(page)
     response.headers["Content-Language"] = code
     response.headers["Vary"] = "Accept-Language, Cookie"
     return response
+
+
+def write_verdict(answer: Answer) -> str:
+    """Say in a sentence what an answer is worth, in the reader's language; the page's script says the same."""
+    language = service().languages[reader_language()]
+    best = answer.predictions[0]
+    name = _first_name(language, best)
+    if best.label_gloss and name == best.label:
+        name = f"{name} ({best.label_gloss})"
+    if answer.certainty == "sure":
+        return language.text("js.verdict", name=name)
+    group = ""
+    if answer.group:
+        article = "js.an" if answer.group.label[0].lower() in "aeiou" else "js.a"
+        group = language.text(article, name=_first_name(language, answer.group))
+    return language.text(f"js.verdict.{answer.certainty or 'unmeasured'}", name=name, group=group)
+
+
+def _first_name(language: Language, named: Prediction | GroupPrediction) -> str:
+    found = [getattr(named, member) for member in language.names]
+    return next(str(name) for name in found if name)
 
 
 def reader_language() -> str:

@@ -41,6 +41,13 @@ class Prediction(Struct, kw_only=True):
         Meta(description="What the English name means, if it has several meanings; left out with it."),
     ] = UNSET
     confidence: Annotated[float, Meta(ge=0, le=1, description="Softmax over all classes, rounded to 6 digits.")]
+    probability: Annotated[
+        float | None,
+        Meta(
+            description="Calibrated probability, rounded to 6 digits; null if the model's temperature is not known.",
+            extra_json_schema={"minimum": 0, "maximum": 1},
+        ),
+    ]
     heatmap: Annotated[
         list[list[Share]] | UnsetType,
         Meta(description="Rows from top to bottom; only for `heatmap=1`, the first ten, and models with heat maps."),
@@ -72,10 +79,45 @@ class Model(Struct):
     """The model that answered."""
 
     name: str
+    display_name: Annotated[str, Meta(description="The name as people write it.")]
     weights_sha256: Sha256
     engine: str
     precision: str
     fallback: Annotated[bool, Meta(description="Whether the built-in model replaces ResNet-18.")]
+    version: Annotated[Count | UnsetType, Meta(description="Of a model of your own.")] = UNSET
+    backbone: Annotated[
+        str | UnsetType, Meta(description="Of a model of your own; `weights_sha256` is its weights' then.")
+    ] = UNSET
+    head_sha256: Annotated[Sha256 | UnsetType, Meta(description="Of the head of a model of your own.")] = UNSET
+
+
+class Group(Struct):
+    """The smallest group of classes, a hypernym of WordNet, that is sure where no class is, such as cat."""
+
+    wnid: str
+    label: Annotated[str, Meta(description="English name.")]
+    label_zh: Annotated[str, Meta(description="Chinese name.")]
+    probability: Annotated[float, Meta(ge=0, le=1, description="Sum over the classes of the group.")]
+
+
+Certainty = Annotated[
+    Literal["sure", "group", "unsure", "unlike"] | None,
+    Meta(
+        description="What the answer is worth. sure: the first class is probable enough; group: only a group of"
+        " classes is; unsure: neither is; unlike: the photo is unlike those that the model has learned from. Null if"
+        " it was not measured for this model; `/api/v1/model` tells the thresholds."
+    ),
+]
+SureGroup = Annotated[Group | UnsetType, Meta(description="Only if `certainty` is group.")]
+
+
+class ModelAnswer(Struct):
+    """The answer of one of several models to the same photo."""
+
+    model: Model
+    predictions: list[Prediction]
+    certainty: Certainty
+    group: SureGroup = UNSET
 
 
 class Photo(Struct):
@@ -83,9 +125,15 @@ class Photo(Struct):
 
     predictions: list[Prediction]
     image: Image
+    certainty: Certainty
+    group: SureGroup = UNSET
+    models: Annotated[
+        list[ModelAnswer] | UnsetType,
+        Meta(description="The answers of all models, in the order of `model`; only if it names several."),
+    ] = UNSET
 
 
-class Answer(Photo):
+class Answer(Photo, kw_only=True):
     """The answer to a request for one photo."""
 
     model: Model
@@ -97,6 +145,9 @@ class Result(Struct, kw_only=True):
     name: Annotated[str | UnsetType, Meta(description="Of the archive's entry; left out for a form.")] = UNSET
     predictions: list[Prediction]
     image: Image
+    certainty: Certainty
+    group: SureGroup = UNSET
+    models: Annotated[list[ModelAnswer] | UnsetType, Meta(description="As in the answer to one photo.")] = UNSET
 
 
 class Batch(Struct):
@@ -140,7 +191,22 @@ class HeatmapSize(Struct):
     columns: Count
 
 
-class ModelDescription(Model):
+class Calibration(Struct):
+    """The measured numbers behind `probability` and `certainty`; null was not measured."""
+
+    temperature: Annotated[
+        float | None, Meta(description="Probabilities are the softmax of the logits divided by this.")
+    ]
+    sure_at: Annotated[float | None, Meta(description="The least probability of a sure class or group.")]
+    unlike_below: Annotated[
+        float | None, Meta(description="A photo whose rejection score, SCALE, is lower is unlike the known ones.")
+    ]
+    source: Annotated[str, Meta(description="Where the numbers come from.")]
+    photos: Annotated[int | None, Meta(description="How many photos they were measured on, if that is known.")]
+    intervals: Annotated[dict[str, list[float]], Meta(description="95% confidence intervals by the number's name.")]
+
+
+class ModelDescription(Model, kw_only=True):
     """What is known of the model that answers."""
 
     source: str
@@ -151,6 +217,36 @@ class ModelDescription(Model):
     licence: str | None
     measured_accuracy: dict[str, Any] | None
     heatmap: Annotated[HeatmapSize | None, Meta(description="The size of heat maps; null for a model that has none.")]
+    calibration: Calibration | None
+
+
+class ModelAccuracy(Struct):
+    """The share of photos whose class came first, in percent, with its 95% interval if that is known."""
+
+    top1: float
+    low: float | None
+    high: float | None
+
+
+class ListedModel(Struct):
+    """One of the models that answer."""
+
+    name: str
+    version: Annotated[Count | None, Meta(description="Of a model of your own; null for a published one.")]
+    default: Annotated[bool, Meta(description="Whether it answers where none is asked for.")]
+    classes: Count
+    backbone: Annotated[str, Meta(description="Whose features it uses; a published model names itself.")]
+    accuracy: Annotated[
+        ModelAccuracy | None,
+        Meta(description="On photos that were left out of training; of a published model, on ImageNet's."),
+    ]
+    created: Annotated[str | None, Meta(description="UTC, ISO 8601; null for a published model.")]
+
+
+class ModelList(Struct):
+    """All models that answer, the default one first."""
+
+    models: list[ListedModel]
 
 
 class Label(Struct):
@@ -202,22 +298,42 @@ class Problem(Struct, kw_only=True):
 # One grey pixel, small enough to be read in an example and real enough to be answered.
 PIXEL_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 _LABEL = Label(282, "n02123159", "tiger cat", "条纹猫", None)
-_PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709)
+_PREDICTION = Prediction(rank=1, **msgspec.structs.asdict(_LABEL), confidence=0.374709, probability=0.351602)
 _IMAGE = Image(451, 300, "JPEG", "e8605ae6bcce9bdd52ee3ce9a2a2db4b0f4a7d8e4ac0a4cc5bd2c9c4fa39e0f2")
-_IDENTITY = ("resnet18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", "openvino", "fp32", False)
+_GROUP = Group("n02121808", "cat", "猫", 0.932041)
+_IDENTITY = (
+    *("resnet18", "ResNet-18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"),
+    *("openvino", "fp32", False),
+)
 _MODEL = Model(*_IDENTITY)
 _ACCURACY: dict[str, float | None] = {"top1": 69.758, "top5": 89.078}
 _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
     Prediction: _PREDICTION,
     Image: _IMAGE,
     Model: _MODEL,
-    Answer: Answer([_PREDICTION], _IMAGE, _MODEL),
+    ModelAnswer: ModelAnswer(_MODEL, [_PREDICTION], "group", _GROUP),
+    Answer: Answer([_PREDICTION], _IMAGE, "group", _GROUP, model=_MODEL),
     Result: None,
-    Batch: Batch([Photo([_PREDICTION], _IMAGE)], _MODEL),
+    Batch: Batch([Photo([_PREDICTION], _IMAGE, "group", _GROUP)], _MODEL),
     Embedding: Embedding([0.6, 0.8], 2, True, _IMAGE, _MODEL),
     Base64Photo: {"image": PIXEL_PNG},
     ModelDescription: ModelDescription(
-        *_IDENTITY, "cache", None, 1000, {"crop": 224}, _ACCURACY, "BSD-3-Clause", None, HeatmapSize(7, 7)
+        *_IDENTITY,
+        source="cache",
+        fallback_reason=None,
+        classes=1000,
+        input={"crop": 224},
+        published_accuracy=_ACCURACY,
+        licence="BSD-3-Clause",
+        measured_accuracy=None,
+        heatmap=HeatmapSize(7, 7),
+        calibration=Calibration(1.1, 0.85, None, "The temperature was published.", None, {}),
+    ),
+    ModelList: ModelList(
+        [
+            ListedModel("resnet18", None, True, 1000, "resnet18", ModelAccuracy(69.758, None, None), None),
+            ListedModel("pets", 3, False, 5, "resnet18", ModelAccuracy(93.2, 90.8, 95.1), "2026-01-02T03:04:05Z"),
+        ]
     ),
     Labels: Labels([_LABEL]),
     Alive: Alive(),

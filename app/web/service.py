@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import flask
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
+    from ..model import Model
     from ..processes.readiness import Readiness
     from ..queueing.admission import Admission
     from ..queueing.cache import ResultCache
@@ -54,7 +55,8 @@ class RequestState:
     """What is known of one request.
 
     `caller` is the name of its API key, if it has a valid one. `form` is a form that was read for its key, and not yet
-    for its photo. `admitted_bytes` is None until the request is admitted. The functions in `at_end` are called when
+    for its photo. `admitted_bytes` is None until the request is admitted. `models` are those that
+    answer, each as NAME or NAME/VERSION. The functions in `at_end` are called when
     the request has ended, its last byte included.
     """
 
@@ -65,7 +67,14 @@ class RequestState:
     counts: list[Count] = field(default_factory=list)
     form: list[Part] | None = None
     admitted_bytes: int | None = None
+    models: list[str] = field(default_factory=list)
     at_end: ExitStack = field(default_factory=ExitStack)
+
+    def note_models(self, models: Sequence[Model]) -> None:
+        """Remember the models that answer, for the log and the trace."""
+        self.models = [f"{each.name}/{each.version}" if each.version else each.name for each in models]
+        if self.trace is not None:
+            self.trace.note_models(self.models)
 
 
 def service() -> Service:

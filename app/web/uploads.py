@@ -79,13 +79,14 @@ def read_photo() -> bytes:
     limit = service().settings.max_upload_bytes
     if flask.request.mimetype == JSON:
         return check_photo(_read_json_photo(limit), limit)
-    admit_body(limit)
     if flask.request.mimetype == FORM:
+        admit_body(base64_length(limit))
         parts = _parts(limit)
         if len(parts) > 1:
             raise TooManyPhotos(f"{len(parts)} parts are named 'file'. Send many photos to predict/batch.")
         data = _photo_of(parts[0], limit)
     else:
+        admit_body(limit)
         data = _read_body(limit)
     return check_photo(data, limit)
 
@@ -198,10 +199,10 @@ def _is_photo(part: Part) -> bool:
 
 
 def _photo_of(part: Part, limit: int) -> bytes:
-    """Return the bytes of a part that is a file; base64 of a photo within the limit has less than twice its bytes."""
+    """Return the bytes of a part that is a file; the limit is for the photo, which base64 makes longer."""
     if not _is_photo(part):
         raise _text_instead_of_file(part.data)
-    if len(part.data) > 2 * limit:
+    if len(part.data) > base64_length(limit):
         raise _too_large(limit)
     return part.decode()
 
@@ -267,7 +268,7 @@ def _read_zip(settings: Settings) -> list[Entry]:
 
 
 def _read_json_photo(limit: int) -> bytes:
-    """Read `{"image": "…"}`; the limit is for the decoded photo, so the body may be larger by a third."""
+    """Read `{"image": "…"}`; the limit is for the decoded photo, which base64 makes longer."""
     admit_body(base64_length(limit))
     return parse_photo(_take_body(limit, SMALLER))
 

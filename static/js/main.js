@@ -6,6 +6,7 @@ import { byId } from './page/dom.js';
 import { listen } from './page/inputs.js';
 import { listenForLanguage } from './page/language.js';
 import { hideMessage, listenToMessage } from './page/message.js';
+import { listenForModel } from './server/choice.js';
 import { Visit } from './cards/visit.js';
 
 const visit = new Visit();
@@ -18,6 +19,7 @@ watch();
 listenToMessage();
 listenForKey();
 listenForLanguage();
+listenForModel();
 document.documentElement.dataset.alive = 'true';
 // Modules in later/ are fetched when they are needed, so that the page comes alive sooner.
 import('./later/camera.js').then(({ listenToCamera }) => listenToCamera(give));

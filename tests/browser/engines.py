@@ -164,9 +164,38 @@ class Visitor:
         element = self._find(selector)
         self._transport.send("ElementClick", "POST", f"/element/{element}/click", {"id": element})
 
-    def resize(self, width: int, height: int) -> None:
-        """Give the window a size; neither browser makes it narrower than about 500 pixels."""
-        self._transport.send("SetWindowRect", "POST", "/window/rect", {"width": width, "height": height})
+    @contextmanager
+    def popup(self, width: int, height: int) -> Iterator[None]:
+        """Open the same page in a popup whose page has this size, and work there until the block ends.
+
+        A usual window cannot be as narrow as a phone in either browser, because of its toolbar. A popup has none.
+        """
+        opener = self._transport.send("GetWindowHandle", "GET", "/window", {})
+        features = f"popup,width={width},height={height}"
+        self.run(
+            "const features = arguments[0]; document.querySelector('h1')"
+            ".addEventListener('click', () => open(location.href, '', features), { once: true })",
+            features,
+        )
+        self.click("h1")  # without which the popup is blocked
+        self._enter(self._other_window(opener))
+        try:
+            yield
+        finally:
+            self._transport.send("CloseWindow", "DELETE", "/window", {})
+            self._enter(opener)
+
+    def _other_window(self, known: str) -> str:
+        deadline = time.monotonic() + 30
+        while True:
+            handles = self._transport.send("GetWindowHandles", "GET", "/window/handles", {})
+            if others := [handle for handle in handles if handle != known]:
+                return str(others[0])
+            assert time.monotonic() < deadline, f"{self.name}: no popup was opened"
+            time.sleep(0.1)
+
+    def _enter(self, handle: str) -> None:
+        self._transport.send("SwitchToWindow", "POST", "/window", {"handle": handle})
 
     def source(self) -> str:
         """Return the page's HTML as it is now."""

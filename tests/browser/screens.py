@@ -18,6 +18,7 @@ from conftest import ARGUMENTS, CHROMIUM, open_page
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from server import ROOT, Server
+from unlike_pictures import text_page
 
 from app.web.keys import Key, digest_of
 
@@ -98,6 +99,39 @@ def key_entry(cards: Cards) -> None:
     expect(cards.page.locator("#access-error")).to_be_visible()
 
 
+def sure(cards: Cards) -> None:
+    """A cup of coffee, of which the packaged model is sure."""
+    choose_worth(cards, "coffee", "sure")
+
+
+def group(cards: Cards) -> None:
+    """A cat, of which the packaged model does not know the breed."""
+    choose_worth(cards, "cat", "group")
+
+
+def unsure(cards: Cards) -> None:
+    """A rocket from far away."""
+    choose_worth(cards, "rocket", "unsure")
+
+
+def unlike(cards: Cards) -> None:
+    """A page of text."""
+    choose_worth(cards, "text", "unlike")
+
+
+def choose_worth(cards: Cards, name: str, certainty: str) -> None:
+    """Choose a photo, and check that its answer is worth what the picture is to show."""
+    with cards.page.expect_response("**/api/v1/predict*") as answered:
+        card = cards.choose(name)
+    expect_state(card, "done")
+    found = answered.value.json()["certainty"]
+    if found != certainty:
+        raise SystemExit(f"The answer to {name} is {found}, not {certainty}.")
+
+
+# Taken in both languages with the packaged model, on which all four were measured.
+WORTHS: list[Callable[[Cards], None]] = [sure, group, unsure, unlike]
+
 STATES: list[Callable[[Cards], None]] = [
     first_view,
     answers,
@@ -123,7 +157,9 @@ def photos() -> dict[str, bytes]:
         out = io.BytesIO()
         Image.fromarray(load()).save(out, "JPEG", quality=95)
         found[name] = out.getvalue()
-    return found
+    out = io.BytesIO()
+    text_page(3).save(out, "JPEG", quality=95)
+    return found | {"text": out.getvalue()}
 
 
 def save(page: Page, name: str) -> None:
@@ -164,11 +200,16 @@ def main() -> None:
         server = Server(Path(cache), **settings)
         keys = Path(cache) / "keys.txt"
         keys.write_text(f"{Key('screens', True, digest_of('tt_screens')).as_line()}\n", encoding="utf-8")
+        packaged = Server(Path(cache), cache=cache)
         asking = Server(Path(cache), api_keys_file=keys, **settings)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
             server.start()
             asking.start()
+            packaged.start()
+            for state in WORTHS:
+                for locale in ("en-GB", "zh-CN"):
+                    take(browser, packaged, state, {"color_scheme": "light", "locale": locale})
             for scheme in ("light", "dark"):
                 for state in STATES:
                     take(browser, server, state, {"color_scheme": scheme, "locale": "en-GB"})
@@ -178,6 +219,7 @@ def main() -> None:
             browser.close()
             server.stop()
             asking.stop()
+            packaged.stop()
     print(f"{len(list(FOLDER.glob('*.webp')))} pictures in {FOLDER.relative_to(ROOT)}", file=sys.stderr)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import skimage.data
-from cards import Cards, expect_state, payload
+from cards import Cards, expect_state, payload, show_several
 from fakes import encode
 from PIL import Image
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
@@ -42,32 +43,42 @@ def test_in_chinese_the_chinese_name_comes_first(page: Page, cards: Cards) -> No
     expect(card.locator(".name").first).to_have_text("意式浓缩咖啡 espresso")
 
 
-def answer_with(page: Page, *confidences: float) -> None:
-    """Let the server answer as it does, but for the confidences, so that doubt can be chosen."""
+CAT = {"wnid": "n02121808", "label": "cat", "label_zh": "猫", "probability": 0.93}
+APE = {"wnid": "n02470325", "label": "ape", "label_zh": "猿", "probability": 0.93}
 
-    def change(route) -> None:
+
+def answer_with(page: Page, certainty: str | None, group: dict[str, object] | None = None) -> None:
+    """Let the server answer as it does, but for the certainty."""
+
+    def change(route: Route) -> None:
         response = route.fetch()
-        body = response.json()
-        body["predictions"] = body["predictions"][: len(confidences)]
-        for prediction, confidence in zip(body["predictions"], confidences, strict=True):
-            prediction["confidence"] = confidence
+        body = response.json() | {"certainty": certainty} | ({"group": group} if group else {})
         route.fulfill(response=response, json=body)
 
     page.route("**/api/v1/predict*", change)
 
 
 @pytest.mark.parametrize(
-    ("confidences", "sentence"),
+    ("certainty", "group", "sentence"),
     [
-        ((0.9, 0.05, 0.01), "This looks like: espresso"),
-        ((0.45, 0.4, 0.1), "Hard to tell: espresso or "),
-        ((0.45, 0.2, 0.1), "This looks like: espresso"),
-        ((0.39, 0.1, 0.1), "Not sure. Best guess: espresso"),
+        ("sure", None, "This looks like: espresso"),
+        ("group", CAT, "A cat, probably espresso"),
+        ("group", APE, "An ape, probably espresso"),
+        ("unsure", None, "Not sure, but probably: espresso"),
+        ("unlike", None, "It looks like nothing I know"),
+        (None, None, "Most likely: espresso"),
     ],
 )
-def test_doubt_is_said_plainly(cards: Cards, confidences: tuple[float, ...], sentence: str) -> None:
-    answer_with(cards.page, *confidences)
-    expect(cards.choose("coffee").locator("h3")).to_contain_text(sentence)
+def test_the_heading_says_what_the_answer_is_worth(
+    cards: Cards, certainty: str | None, group: dict[str, object] | None, sentence: str
+) -> None:
+    answer_with(cards.page, certainty, group)
+    card = cards.choose("coffee")
+    expect(card.locator("h3")).to_have_text(sentence)
+    expect(cards.page.get_by_role("status").filter(has_text=f"coffee.jpg: {sentence}")).to_be_attached()
+    card.locator("summary").click()
+    detail = "93.0% ape" if group is APE else {"unlike": "unlike the photos", None: "not measured"}.get(certainty, "")
+    expect(card.locator("[data-part=certainty]")).to_contain_text(detail)
 
 
 def test_details_are_folded_away_until_asked_for(coffee: Locator) -> None:
@@ -75,7 +86,7 @@ def test_details_are_folded_away_until_asked_for(coffee: Locator) -> None:
     coffee.locator("summary").click()
     expect(coffee.locator("dl")).to_be_visible()
     details = coffee.locator("dl")
-    for fact in ("600 × 400 pixels, JPEG", "n07920052", "efficientnet_lite0, fp32", "reading", "model"):
+    for fact in ("600 × 400 pixels, JPEG", "n07920052", "EfficientNet-Lite0, fp32", "reading", "model"):
         expect(details).to_contain_text(fact)
 
 
@@ -264,3 +275,23 @@ def test_a_hostile_file_name_is_shown_as_text(cards: Cards) -> None:
     expect_state(card, "done")
     assert cards.names() == [name]
     assert cards.page.locator("img[src=x]").count() == 0
+
+
+def test_a_heat_map_stays_while_more_answers_are_shown(cards: Cards) -> None:
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    card.locator(".eye").nth(1).click()
+    card.locator("[data-part=more]").click()
+    expect(card.locator(".answers > li")).to_have_count(10)
+    expect(card.locator(".eye[aria-pressed=true]")).to_have_count(1)
+    expect(card.locator("canvas")).to_be_visible()
+    card.locator(".eye").nth(6).click()
+    card.locator("[data-part=more]").click()
+    expect(card.locator("canvas")).to_be_hidden()
+
+
+def test_the_strip_names_an_answer_and_its_probability(cards: Cards) -> None:
+    show_several(cards)
+    first = cards.page.locator("#strip button").first
+    expect(first.locator(".brief")).to_have_text("espresso")
+    expect(first.locator(".number")).to_have_text(re.compile(r"^\d+\.\d%$"))

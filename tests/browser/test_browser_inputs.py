@@ -244,3 +244,11 @@ def test_a_phone_has_a_camera_button_beside_the_gallery(
     expect(page.get_by_text("Take a photo")).to_be_visible(visible=shown)
     expect(page.locator("#camera")).to_have_attribute("capture", "environment")
     assert page.locator("#file").get_attribute("capture") is None
+
+
+def test_a_kind_that_cannot_be_read_is_named(cards: Cards) -> None:
+    lossless = b"\xff\xd8\xff\xf7\x00\x0b\x08\x00\x10\x00\x10\x01\x01\x11\x00" + bytes(200) + b"\xff\xd9"
+    card = cards.choose_files(payload("scan.jls", lossless))
+    expect_state(card, "failed")
+    expect(card.locator("h3")).to_have_text("This kind of JPEG file cannot be read.")
+    expect(card.locator("[data-part=advice]")).to_contain_text("save a copy as JPEG or PNG")

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import re
+import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -203,6 +204,31 @@ def test_colours_are_not_converted(sent: Callable[..., bytes]) -> None:
 def test_what_is_transparent_becomes_white_as_on_the_server(sent: Callable[..., bytes]) -> None:
     data = sent(saved("PNG", Image.new("RGBA", (900, 700), (255, 0, 0, 0))), "photo.png")
     assert pixels(data).min() == 255
+
+
+def masked_bmp(bits: int, opaque: int) -> bytes:
+    """Write a BMP of version 5, 20 by 10 pixels of (204, 102, 51), of which the first `opaque` are opaque."""
+    shift = bits // 4  # from one channel to the next; alpha is the highest
+    masks = [((1 << shift) - 1) << shift * place for place in (2, 1, 0, 3)]
+    colour = sum((level >> (8 - shift)) << shift * place for place, level in enumerate((51, 102, 204)))
+    values = np.full(200, colour, np.uint32)
+    values[:opaque] |= masks[3]
+    rows = values.astype(np.uint16 if bits == 16 else np.uint32).tobytes()
+    start = 14 + 124
+    info = struct.pack("<IiiHHIIiiII4I", 124, 20, 10, 1, bits, 3, len(rows), 0, 0, 0, 0, *masks)
+    return b"BM" + struct.pack("<III", start + len(rows), 0, start) + info.ljust(124, b"\0") + rows
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_transparency_of_a_bmp_counts_only_if_a_pixel_has_it(sent: Callable[..., bytes], bits: int) -> None:
+    blank = pixels(sent(masked_bmp(bits, 0), "screen.bmp"))
+    assert np.abs(blank - (204, 102, 51)).max() <= 1
+
+
+def test_transparency_of_a_bmp_counts_if_a_pixel_has_it(sent: Callable[..., bytes]) -> None:
+    partly = pixels(sent(masked_bmp(32, 20), "drawing.bmp"))
+    assert np.abs(partly[-1] - (204, 102, 51)).max() <= 1  # BMP begins with the lowest row
+    assert partly[0].min() == 255
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "AVIF"])

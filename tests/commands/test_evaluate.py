@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model, fallback_model
 
 from app.commands import cli
+from app.model.calibration import Calibration
+from app.model.certainty import Judge
 from app.model.labels import Label
+from app.model.served import Served
 
 # The fake engine answers with the photo's three colour values as classes, the likeliest first.
 RED = colour_png(0, 1, 2)
@@ -24,7 +28,7 @@ def model(monkeypatch: pytest.MonkeyPatch):
     """Let the tests say which model is evaluated."""
 
     def choose(model) -> None:
-        monkeypatch.setattr("app.classifier.load_model", lambda settings: model)
+        monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(model))
 
     choose(fake_model())
     return choose
@@ -61,6 +65,7 @@ def test_json_has_every_count_and_the_model(write) -> None:
     folder = write(**{f"{TENCH}/a.png": RED, f"{TENCH}/b.png": GREEN, "other.png": RED})
     found = report(folder)
     assert found.pop("images_per_second") > 0
+    assert found.pop("uncalibrated")["coverage"] == 0.0
     assert found == {
         "photos": 2,
         "unreadable": [],
@@ -70,7 +75,23 @@ def test_json_has_every_count_and_the_model(write) -> None:
             "3": {"percent": 100.0, "low": 34.24, "high": 100.0},
             "5": {"percent": 100.0, "low": 34.24, "high": 100.0},
         },
+        "calibrated": None,
+        "sure": None,
         "confusions": [{"label": "tench", "taken_for": "goldfish", "photos": 1}],
+        "classes": [
+            {
+                "label": "tench",
+                "photos": 2,
+                "recall": {"percent": 50.0, "low": 9.45, "high": 90.55},
+                "precision": {"percent": 100.0, "low": 20.65, "high": 100.0},
+            },
+            {
+                "label": "goldfish",
+                "photos": 0,
+                "recall": None,
+                "precision": {"percent": 0.0, "low": 0.0, "high": 79.35},
+            },
+        ],
         "model": fake_model().identity,
     }
 
@@ -196,8 +217,11 @@ def test_the_report_reads_well(write) -> None:
         "  top-1   50.00 %   95% interval 9.45 to 90.55 %",
         "  top-3  100.00 %   95% interval 34.24 to 100.00 %",
     ]
-    assert lines[5:] == [
-        "  published for ImageNet's validation set: top-1 69.758 %, top-5 89.078 %",
+    assert lines[5] == "  published for ImageNet's validation set: top-1 69.758 %, top-5 89.078 %"
+    assert lines[6].startswith("  calibration error of the confidences  ")
+    assert lines[7:] == [
+        "  coverage at 95 % accuracy by confidences  0.00 %",
+        "  not calibrated: 'topthree calibrate' measures probabilities for your photos",
         "Most confused:",
         "    1  tench classified as goldfish",
     ]
@@ -221,3 +245,54 @@ def test_a_real_model_names_real_photos(write, model, packaged_classifier, real_
     found = report(write(**{name: real_photos[photo] for name, photo in names.items()}))
     assert found["photos"] == 3
     assert found["top"]["3"]["percent"] == 100.0
+
+
+@pytest.fixture
+def calibrated(model):
+    """Calibrate the fake model: its first class, at a softmax of 0.67, gets 0.84."""
+    known = Calibration(0.5, 0.8, None, "Made by the test.")
+    model(dataclasses.replace(fake_model(), judge=Judge(known)))
+
+
+def test_a_calibrated_model_is_judged_before_and_after(write, calibrated) -> None:
+    folder = write(**{f"{TENCH}/{n}.png": RED for n in range(17)}, **{f"{TENCH}/w{n}.png": GREEN for n in range(3)})
+    found = report(folder)
+    assert found["uncalibrated"]["error"] == pytest.approx(85 - 66.52, abs=0.01)
+    assert found["calibrated"]["error"] == pytest.approx(86.68 - 85, abs=0.01)
+    assert found["calibrated"]["low"] == 0.0
+    assert found["sure"] == {"photos": 20, "wrong": {"percent": 15.0, "low": 5.24, "high": 36.04}}
+    assert "  sure of 20 photos, of which 15.0 % (5.2 to 36.0 %) wrong\n" in evaluate(folder).stdout
+
+
+def test_per_class_prints_recall_and_precision(write) -> None:
+    folder = write(**{f"{TENCH}/a.png": RED, f"{TENCH}/b.png": GREEN})
+    assert "Classes" not in evaluate(folder).stdout
+    lines = evaluate(folder, "--per-class").stdout.splitlines()
+    first = lines.index("Classes (photos, recall, precision):")
+    assert [" ".join(line.split()) for line in lines[first + 1 : first + 3]] == [
+        "2 50.0 % (9.4 to 90.5 %) 100.0 % (20.6 to 100.0 %) tench",
+        "0 - 0.0 % (0.0 to 79.3 %) goldfish",
+    ]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_plot_draws_a_reliability_diagram(write, calibrated, tmp_path: Path, options: list[str]) -> None:
+    folder = write(**{f"{TENCH}/a.png": RED, f"{TENCH}/b.png": GREEN})
+    result = evaluate(folder, "--plot", str(tmp_path / "r.svg"), *options)
+    assert result.exit_code == 0
+    text = "".join(ET.parse(tmp_path / "r.svg").getroot().itertext())
+    assert "resnet18 on 2 photos" in text
+    assert "confidences: calibration error" in text
+    assert "probabilities: calibration error" in text
+
+
+def test_a_plot_of_another_format_is_a_mistake_in_use(write, tmp_path: Path) -> None:
+    result = evaluate(write(**{f"{TENCH}/a.png": RED}), "--plot", str(tmp_path / "r.png"))
+    assert result.exit_code == 2
+    assert "must end in .svg" in result.stderr
+
+
+def test_a_plot_that_cannot_be_written_is_one_sentence(write, tmp_path: Path) -> None:
+    result = evaluate(write(**{f"{TENCH}/a.png": RED}), "--plot", str(tmp_path / "nowhere" / "r.svg"))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'nowhere' / 'r.svg'} cannot be written: No such file or directory.\n"

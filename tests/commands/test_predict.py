@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model
 
 from app.commands import cli
+from app.model.served import Served
 
 # The fake engine's likeliest class is the number that is the photo's red: 0 is tench, 2 great white shark.
 RED = colour_png(0, 2, 1)
@@ -22,7 +23,7 @@ BLUE = colour_png(2, 1, 0, size=(40, 30))
 
 @pytest.fixture(autouse=True)
 def fake_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.classifier.load_model", lambda settings: fake_model())
+    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(fake_model()))
 
 
 @pytest.fixture
@@ -63,9 +64,11 @@ def test_json_is_one_document_with_results_and_model(tmp_path: Path) -> None:
                         "label_zh": "丁鱥",
                         "label_gloss": None,
                         "confidence": 0.665241,
+                        "probability": None,
                     }
                 ],
                 "image": {"width": 300, "height": 260, "format": "PNG", "sha256": hashlib.sha256(RED).hexdigest()},
+                "certainty": None,
             }
         ],
         "model": fake_model().identity,
@@ -104,13 +107,13 @@ def test_csv_has_one_line_per_answer_and_per_bad_file(photos: Path) -> None:
 def test_csv_quotes_every_file_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(RED)
     rows = list(csv.reader(io.StringIO(predict(tmp_path / name, "--csv", "--top", 1).stdout, newline="")))
-    assert rows[1] == [str(tmp_path / name), "1", "0", "n01440764", "tench", "丁鱥", "0.665241", ""]
+    assert rows[1] == [str(tmp_path / name), "1", "0", "n01440764", "tench", "丁鱥", "0.665241", "", "", ""]
 
 
 def test_table_names_the_file_once_and_shows_percentages(photos: Path) -> None:
     lines = predict(photos / "a.png").stdout.splitlines()
     assert [line.split() for line in lines] == [
-        ["file", "confidence", "English", "中文"],
+        ["file", "confidence", "English", "中文", "certainty"],
         [str(photos / "a.png"), "66.5", "%", "tench", "丁鱥"],
         ["24.5", "%", "great", "white", "shark", "大白鲨"],
         ["9.0", "%", "goldfish", "金鱼"],
@@ -162,7 +165,7 @@ def test_two_formats_are_refused(photos: Path, more: list[str]) -> None:
 
 
 def test_files_that_cannot_be_read_load_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.classifier.load_model", lambda settings: pytest.fail("The model was loaded."))
+    monkeypatch.setattr("app.classifier.load_served", lambda settings: pytest.fail("The model was loaded."))
     result = predict(tmp_path / "missing.jpg", "--json")
     assert result.exit_code == 1
     error = "The file cannot be read: No such file or directory."
@@ -173,7 +176,7 @@ def test_labels_of_an_own_model_are_shown_literally(photos: Path, monkeypatch: p
     model = fake_model()
     first, *others = model.labels
     own = type(model)(model.engine, (type(first)(0, None, "[b]tin[/b] :cat:", None), *others), model.weights)
-    monkeypatch.setattr("app.classifier.load_model", lambda settings: own)
+    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(own))
     assert "[b]tin[/b] :cat:" in predict(photos / "a.png").stdout
 
 
@@ -259,7 +262,7 @@ def test_more_photos_than_a_batch_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_real_photos_are_named_by_the_real_model(tmp_path, monkeypatch, packaged_classifier, real_photos) -> None:
-    monkeypatch.setattr("app.classifier.load_model", lambda settings: packaged_classifier.load_model())
+    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(packaged_classifier.load_model()))
     for name, data in real_photos.items():
         (tmp_path / f"{name}.jpg").write_bytes(data)
     rows = list(csv.DictReader(io.StringIO(predict(tmp_path, "--csv").stdout)))

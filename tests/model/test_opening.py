@@ -18,11 +18,11 @@ from bundling import rewrite, small_bundle
 from app.classifier import Classifier
 from app.commands.bundle import write_bundle
 from app.errors import BundleError
-from app.model import load_model
 from app.model.artifact import Prepared, ensure_prepared
 from app.model.bundle import DESCRIPTION, MEMBERS, read_bundle
 from app.model.labels import imagenet_labels
 from app.model.opening import FALLBACK_REASON, open_bundle, unpack
+from app.model.served import load_served
 from app.settings import Settings
 from app.web.api import describe
 
@@ -148,7 +148,7 @@ def test_a_bundle_for_another_openvino_is_not_unpacked(bundle: Path, make_settin
 def test_its_answers_are_those_of_the_model_that_it_was_made_of(
     real_bundle: Path, make_settings: MakeSettings, packaged_classifier: Classifier
 ) -> None:
-    model = load_model(make_settings(bundle=real_bundle))
+    model = load_served(make_settings(bundle=real_bundle)).backbone
     crop = np.arange(224 * 224 * 3, dtype=np.uint32).reshape(1, 224, 224, 3).astype(np.uint8)
     expected = packaged_classifier.load_model().engine.infer(crop)
     assert (model.engine.infer(crop).logits == expected.logits).all()
@@ -166,8 +166,8 @@ def test_serving_a_bundle_needs_neither_torch_nor_weights_nor_a_network(
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "import importlib.util; find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if 'efficientnet' in name else find(name, *rest)\n"
-        "from app.model import load_model; from app.settings import Settings\n"
-        "print(load_model(Settings.from_environment(os.environ)).weights.source, 'torch' in sys.modules)"
+        "from app.model.served import load_served; from app.settings import Settings\n"
+        "print(load_served(Settings.from_environment(os.environ)).backbone.weights.source, 'torch' in sys.modules)"
     )
     environment = os.environ | make_settings(bundle=real_bundle, cache=tmp_path / "fresh").as_environment()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)

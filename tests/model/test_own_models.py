@@ -16,9 +16,9 @@ from safetensors.numpy import save
 
 from app.errors import OwnModelError
 from app.model import own_models
-from app.model.own_format import DESCRIPTION, FILES, HEAD, LABELS
+from app.model.calibration import Calibration
+from app.model.own_format import DESCRIPTION, FILES, HEAD, LABELS, MAX_BYTES
 from app.model.own_models import (
-    MAX_BYTES,
     MAX_VERSIONS,
     PINNED,
     list_models,
@@ -43,7 +43,7 @@ def describe(folder: Path, **changes: object) -> None:
 
 
 def test_a_version_is_read_as_it_was_written(tmp_path: Path) -> None:
-    made = own_model(calibration={"temperature": 1.5})
+    made = own_model(calibration=Calibration(1.5, 0.8, None, "Left-out photos.", 30, {"sure_at": (0.7, 0.9)}))
     assert write_version(tmp_path / "models", "pets", made) == 1
     found = read_version(tmp_path / "models", "pets")
     assert (found.name, found.version) == ("pets", 1)
@@ -144,6 +144,14 @@ DAMAGED = {
     "a description that is a list": (DESCRIPTION, lambda data: b"[]"),
     "a description without a backbone": (DESCRIPTION, lambda data: data.replace(b'"backbone"', b'"backbones"')),
     "a description of deep lists": (DESCRIPTION, lambda data: b"[" * 100_000),
+    "a calibration that is not positive": (
+        DESCRIPTION,
+        lambda data: data.replace(b'"calibration": null', b'"calibration": {"temperature": -1, "source": ""}'),
+    ),
+    "a calibration with another member": (
+        DESCRIPTION,
+        lambda data: data.replace(b'"calibration": null', b'"calibration": {"heat": 1, "source": ""}'),
+    ),
     "an accuracy that is a word": (DESCRIPTION, lambda data: data.replace(b"90.0", b'"good"')),
 }
 
@@ -172,7 +180,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path, file: str) -> None:
     write_version(tmp_path, "pets", own_model())
     path = tmp_path / "pets" / file if file == PINNED else tmp_path / "pets" / "1" / file
     with path.open("ab") as out:
-        out.truncate(MAX_BYTES[file] + 1)
+        out.truncate(MAX_BYTES.get(file, 100) + 1)
     with pytest.raises(OwnModelError, match="is larger than"):
         read_version(tmp_path, "pets")
 

@@ -118,3 +118,33 @@ def test_the_shared_photos_make_an_int8_model_that_serves(packaged_settings: Set
     layers = [node for node in graph.get_ordered_ops() if node.get_type_name() in quantise._LAYERS]
     quantised = [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in layers]
     assert quantised[-8:] == [True] * 4 + [False] * 4  # the classifier and the three layers before it
+
+
+@pytest.mark.parametrize(("least", "layers", "tried"), [(0, 9, 1), (1, 9, 2), (5, 9, 7), (9, 9, 6), (3, 3, 5)])
+def test_auto_finds_the_fewest_layers_that_pass(least: int, layers: int, tried: int) -> None:
+    counts: list[int] = []
+
+    def attempt(keep_last: int) -> Comparison:
+        counts.append(keep_last)
+        found = comparison(agreement=95.0 if keep_last >= least else 92.0)
+        quantise._gate(found, 1.0)
+        return found
+
+    lines: list[str] = []
+    assert quantise._fewest(attempt, layers, lines.append).agreement == 95.0
+    assert counts[-1] == least  # whose artifact is the one that stays
+    assert lines[-1] == f"The fewest layers in float32 that pass are {least} before the classifier."
+    assert len(set(counts)) <= tried
+
+
+def test_auto_says_if_no_number_of_layers_passes() -> None:
+    def attempt(keep_last: int) -> Comparison:
+        raise QuantisationRefused("no")
+
+    with pytest.raises(QuantisationRefused, match="up to all 5 before the classifier, passes; nothing was written"):
+        quantise._fewest(attempt, 5, lambda line: None)
+
+
+def test_keep_last_is_a_number_or_auto(runner: CliRunner) -> None:
+    result = runner.invoke(cli, ["prepare", "--keep-last", "some"])
+    assert (result.exit_code, "neither a number of layers nor auto" in result.output) == (2, True)

@@ -20,6 +20,7 @@ from app.errors import WeightsError
 from app.model import Model
 from app.model.engines import Inference, Pixels
 from app.model.labels import Label
+from app.model.served import Served
 from app.processes.reload import Reloader, ReloadState, Step, reload_workers
 from app.settings import Settings
 from app.web.keys import KeySet
@@ -98,7 +99,7 @@ class Service:
         """Return what prepares model and keys, and what puts them to use, as gunicorn.conf.py does."""
         found = service_of(app)
 
-        def use(prepared: tuple[Model, KeySet]) -> None:
+        def use(prepared: tuple[Served, KeySet]) -> None:
             found.classifier.use(prepared[0])
             found.keys.use(prepared[1])
 
@@ -250,7 +251,7 @@ def test_a_request_that_has_begun_ends_with_its_model_and_is_not_kept_as_the_new
     asking = threading.Thread(target=ask)
     asking.start()
     assert engine.reached.wait(PATIENCE_SECONDS)
-    service_of(app).classifier.use(named("new"))
+    service_of(app).classifier.use(Served(named("new")))
     ask()
     engine.gate.set()
     asking.join(PATIENCE_SECONDS)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import write_docs
+from own_heads import classifier_with_heads
 from packaging.requirements import Requirement
 from werkzeug.serving import make_server
 
@@ -58,8 +59,9 @@ def code_of(text: str) -> str:
 
 
 @pytest.fixture
-def server(app) -> Iterator[str]:
-    """The application with its fake engine behind a real socket; its address."""
+def server(make_settings, tmp_path_factory) -> Iterator[str]:
+    """An application with a fake engine and two heads on it behind a real socket; its address."""
+    app = create_app(make_settings(), classifier_with_heads(tmp_path_factory.mktemp("models")))
     live = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=live.serve_forever)
     thread.start()
@@ -181,7 +183,7 @@ def test_named_commands_have_these_options(document: Path) -> None:
         command, options = next(
             (names for names in COMMANDS.items() if words[1 : 1 + len(names[0])] == list(names[0])), (None, set())
         )
-        assert command or words[1:] in (["keys"], ["…"]), line
+        assert command or words[1:] in (["keys"], ["models"], ["…"]), line
         assert {word for word in words if word.startswith("--")} <= options | {"--help"}, line
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 import pytest
 from workers import ALIVE, CHUNKED, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
 
+from app.parsers import base64_length
 from app.telemetry import metrics
 
 
@@ -91,12 +92,12 @@ def test_slow_readers_hold_no_thread_and_get_all_of_it(run_worker: Callable[...,
 
 def test_too_much_received_at_once_costs_the_slowest(run_worker: Callable[..., Running]) -> None:
     limit = 1 << 20
-    server = run_worker(max_upload_bytes=limit, max_batch_bytes=limit, max_waiting_bytes=4 * limit // 3 + 4)
+    server = run_worker(max_upload_bytes=limit, max_batch_bytes=limit, max_waiting_bytes=base64_length(limit))
     with ExitStack() as stack:
         first, *_ = [stack.enter_context(server.connect()) for _ in range(3)]
         first.sendall(POST % (limit, b"") + bytes(1000))
         for connection in (stack.enter_context(server.connect()) for _ in range(2)):
-            connection.sendall(POST % (limit, b"") + bytes(limit * 3 // 4))
+            connection.sendall(POST % (limit, b"") + bytes(limit * 7 // 8))
         status, headers, _ = read_answer(first)
         assert (status, headers["retry-after"]) == (503, "1")
         assert ask(server, ALIVE)[0] == 200
@@ -128,7 +129,7 @@ def test_stop_answers_late_requests_with_a_problem(run_worker: Callable[..., Run
 
 
 SMALL = 1 << 20
-SMALL_LIMITS = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting_bytes": 4 * SMALL // 3 + 4}
+SMALL_LIMITS = {"max_upload_bytes": SMALL, "max_batch_bytes": SMALL, "max_waiting_bytes": base64_length(SMALL)}
 
 
 def test_event_of_a_closed_connection_does_no_harm(run_worker: Callable[..., Running]) -> None:

@@ -18,6 +18,7 @@ from app.model.engines import Inference, Pixels
 from app.model.heads import Head
 from app.model.labels import imagenet_labels
 from app.model.records import RECORDS
+from app.model.served import Served
 from app.model.weights import Weights
 from app.photos.decoders import Decoders
 from app.photos.decoding import decode
@@ -69,7 +70,7 @@ def fake_classifier(engine: FakeEngine | None = None) -> Classifier:
 
 def make_classifier(load: Callable[[], Model], *, cpus: int = 1) -> Classifier:
     """Make a classifier that decodes in processes that all tests of this process share."""
-    return Classifier(load, decoders(), cpus=cpus)
+    return Classifier(lambda: Served(load()), decoders(), cpus=cpus)
 
 
 class SharedDecoders(Decoders):

@@ -17,8 +17,8 @@ sys.path.insert(0, sys.argv.pop(1))
 import fakes, app.classifier, app.commands
 def load(settings):
     print("loaded", file=sys.stderr, flush=True)
-    return fakes.fake_model()
-app.classifier.load_model = load
+    return fakes.Served(fakes.fake_model())
+app.classifier.load_served = load
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app.commands.cli(prog_name="topthree")
 """

@@ -42,7 +42,7 @@ def test_gauges_end_with_their_process(tmp_path: Path) -> None:
 def test_model_that_was_replaced_is_no_longer_shown(tmp_path: Path, shared: bool) -> None:
     first, second = MODEL.format(name="old"), MODEL.format(name="new")
     start = "metrics.share('0')\n" if shared else ""
-    shown = run(f"{start}metrics.set_model({first})\nmetrics.set_model({second})\n{SHOW}", tmp_path)
+    shown = run(f"{start}metrics.set_models([{first}])\nmetrics.set_models([{second}])\n{SHOW}", tmp_path)
     assert 'name="new"' in shown
     assert 'name="old"' not in shown
 

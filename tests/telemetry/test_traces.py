@@ -115,6 +115,7 @@ def test_request_is_a_span_within_the_callers_trace(app: flask.Flask, receiver: 
         "http.response.status_code": 200,
         "http.response.body.size": len(answer.data),
         "topthree.request_id": answer.headers["X-Request-ID"],
+        "topthree.models": ["resnet18"],
     }
     assert receiver.services == {"topthree"}
 

@@ -22,6 +22,7 @@ from watching import WatchedCache
 from app import create_app
 from app.model.engines import Inference, Pixels
 from app.model.labels import Label
+from app.model.served import Served
 from app.web.answers import encode, with_members_before
 from app.web.keys import Key, digest_of
 from app.web.service import service_of
@@ -86,7 +87,7 @@ def test_another_model_has_another_answer(make_settings) -> None:
     client = create_app(make_settings(), classifier).test_client()
     assert client.post("/api/v1/predict", data=COCK).json["predictions"][0]["label"] == "cock"
     renamed = tuple(Label(number, None, f"class {number}", None) for number in range(1000))
-    classifier.use(dataclasses.replace(fake_model(), labels=renamed))
+    classifier.use(Served(dataclasses.replace(fake_model(), labels=renamed)))
     assert client.post("/api/v1/predict", data=COCK).json["predictions"][0]["label"] == "class 7"
 
 

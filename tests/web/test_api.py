@@ -31,7 +31,7 @@ GROUSE = colour_png(80, 7, 251)
 FORM = "multipart/form-data"
 NO_PART = {"data": b"--x--\r\n", "content_type": f"{FORM}; boundary=x"}
 MODEL = (
-    '{"name":"resnet18","weights_sha256":"'
+    '{"name":"resnet18","display_name":"ResNet-18","weights_sha256":"'
     + RESNET18.sha256
     + '","engine":"fake","precision":"fp32","fallback":false}'
 )
@@ -52,12 +52,12 @@ def test_answer_is_this_very_text(client: FlaskClient) -> None:
     expected = (
         '{"predictions":['
         '{"rank":1,"class_id":251,"wnid":"n02110341","label":"dalmatian","label_zh":"斑点狗",'
-        '"label_gloss":null,"confidence":0.665241},'
+        '"label_gloss":null,"confidence":0.665241,"probability":null},'
         '{"rank":2,"class_id":7,"wnid":"n01514668","label":"cock","label_zh":"公鸡","label_gloss":"rooster",'
-        '"confidence":0.244728},'
+        '"confidence":0.244728,"probability":null},'
         '{"rank":3,"class_id":80,"wnid":"n01795545","label":"black grouse","label_zh":"黑琴鸡",'
-        '"label_gloss":null,"confidence":0.090031}'
-        f'],"image":{{"width":300,"height":260,"format":"PNG","sha256":"{digest}"}},"model":{MODEL}}}\n'
+        '"label_gloss":null,"confidence":0.090031,"probability":null}'
+        f'],"image":{{"width":300,"height":260,"format":"PNG","sha256":"{digest}"}},"certainty":null,"model":{MODEL}}}\n'
     )
     assert upload(client, DALMATIAN).data == expected.encode()
 

@@ -49,12 +49,12 @@ def test_document_has_every_route_for_scripts_and_no_other(app: flask.Flask, doc
     assert {(path, method) for path, item in document["paths"].items() for method in item} == routes
 
 
-@pytest.mark.parametrize("path", ["predict", "predict/batch", "embed", "heatmap", "model", "labels"])
+@pytest.mark.parametrize("path", ["predict", "predict/batch", "embed", "heatmap", "model", "models", "labels"])
 def test_document_has_the_parameters_of_each_route(client: FlaskClient, document: dict, path: str) -> None:
     ((method, operation),) = document["paths"][f"/api/v1/{path}"].items()
     described = {parameter["name"] for parameter in operation.get("parameters", [])}
     for name, (schema, _) in PARAMETERS.items():
-        value = schema.get("default", schema.get("minimum", 0))
+        value = "resnet18" if name == "model" else schema.get("default", schema.get("minimum", 0))
         body = form(COCK) if "requestBody" in operation else {}
         answer = client.open(f"/api/v1/{path}?{name}={value}", method=method, **body)
         if name in described:

@@ -20,8 +20,11 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.errors import PROBLEMS
 from app.model import Model
+from app.model.calibration import Calibration
+from app.model.certainty import Judge
 from app.model.engines import Inference, Pixels
-from app.model.labels import Label
+from app.model.groups import groups_of
+from app.model.labels import Label, imagenet_labels
 from app.photos.formats import NAMES
 from app.photos.heatmaps import COLOURS
 from app.settings import Settings
@@ -133,19 +136,29 @@ def test_the_photo_comes_back_as_a_small_jpeg_without_metadata(client: FlaskClie
 def test_an_answer_is_not_stored_and_names_its_model(client: FlaskClient) -> None:
     response = send(client, colour_png(8))
     assert response.headers["Cache-Control"] == "no-store"
-    assert "Model: resnet18 (fp32)." in response.text
+    assert "Model: ResNet-18 (fp32)." in response.text
 
 
 @pytest.mark.parametrize(
-    ("logits", "key"),
-    [((9.0, 0.0), None), ((6.4, 0.0), "unsure.low"), ((12.05, 12.0), "unsure.close"), ((12.5, 12.0), None)],
+    ("logits", "calibration", "sentence"),
+    [
+        ((9.0, 0.0), None, "Most likely: tench"),
+        ((9.0, 0.0), Calibration(1.0, 0.85, None, "A test."), "This looks like: tench"),
+        ((9.0, 8.0), Calibration(1.0, 0.85, None, "A test."), "A fish, probably tench"),
+        ((6.4, 0.0), Calibration(1.0, 0.85, None, "A test."), "Not sure, but probably: tench"),
+        ((9.0, 0.0), Calibration(1.0, 0.85, 1e9, "A test."), "It looks like nothing I know"),
+    ],
 )
-def test_doubt_is_said_in_a_sentence(
-    make_settings: Callable[..., Settings], logits: tuple[float, float], key: str | None
+def test_a_sentence_says_what_the_answer_is_worth(
+    make_settings: Callable[..., Settings],
+    logits: tuple[float, float],
+    calibration: Calibration | None,
+    sentence: str,
 ) -> None:
-    classifier = fake_classifier(TwoLogits(*logits))
-    page = send(create_app(make_settings(), classifier).test_client(), colour_png(8)).text
-    assert [word for word in ("unsure.low", "unsure.close") if written(word) in page] == ([key] if key else [])
+    judge = Judge(calibration, groups_of(imagenet_labels()), np.zeros(CLASSES, np.float32))
+    model = dataclasses.replace(fake_model(TwoLogits(*logits)), judge=judge)
+    client = create_app(make_settings(), make_classifier(lambda: model)).test_client()
+    assert f'<p class="advice">{sentence}</p>' in send(client, colour_png(8)).text
 
 
 def test_a_model_still_loading_is_said(client: FlaskClient) -> None:

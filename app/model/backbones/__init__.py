@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ...errors import WeightsError
+from ...parsers import is_model_file
 from ...settings import Settings
 from ..download import Progress
 from ..records import RECORDS, TIMM, ModelRecord, find_record
@@ -44,6 +45,10 @@ class Backbone(nn.Module):
 
 def find_weights_to_load(settings: Settings, *, progress: Progress | None = None) -> Weights:
     """Find the weights to serve as `find_weights` does, and also those of timm's models, which need timm."""
+    if is_model_file(settings.model):
+        raise WeightsError(
+            f"TOPTHREE_MODEL names {settings.model}, which only serves; name a model of 'topthree backbones' here."
+        )
     if not settings.model.startswith(TIMM):
         return find_weights(settings, progress=progress)
     record = timm_record(settings.model)

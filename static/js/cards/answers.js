@@ -1,7 +1,7 @@
 // The answers in a card: names, bars and a plain sentence, with the heat maps and details that belong to them.
 
 import { build, show, write } from '../page/dom.js';
-import { closeWithin, fullName, gloss, names, nameTags, percent, t, unsureBelow } from '../page/words.js';
+import { chance, gloss, names, nameTags, percent, t, verdict } from '../page/words.js';
 import { fillDetails } from './details.js';
 import { Look } from './look.js';
 import { Part, within } from './part.js';
@@ -55,15 +55,9 @@ export class Answers {
     this.#part.clear();
   }
 
-  // Return the card's heading: a name, or that the model is not sure.
+  // Return the card's heading: what the answer is worth, with a name.
   verdict() {
-    const [best, next] = this.#filled.answer.predictions;
-    const name = fullName(best);
-    if (best.confidence < unsureBelow) return t('js.unsure_low', { name });
-    if (next && best.confidence - next.confidence < closeWithin) {
-      return t('js.unsure_close', { name, second: fullName(next) });
-    }
-    return t('js.verdict', { name });
+    return verdict(this.#filled.answer);
   }
 
   #fillRows() {
@@ -98,14 +92,14 @@ function shareSeen({ width, height }, crop) {
 function row(prediction, fileName, onLook) {
   const built = build('answer');
   const { name, gloss: about, other, bar, percent: number, eye } = built.parts;
-  const shown = percent(prediction.confidence);
+  const shown = percent(chance(prediction));
   const ofReader = () => names(prediction)[0];
   write(name, ofReader);
   write(name, () => nameTags(prediction)[0], 'lang');
   write(about, () => gloss(prediction));
   write(other, () => names(prediction)[1] ?? '');
   write(other, () => nameTags(prediction)[1] ?? '', 'lang');
-  bar.value = prediction.confidence;
+  bar.value = chance(prediction);
   write(bar, ofReader, 'aria-label');
   bar.setAttribute('aria-valuetext', shown);
   number.textContent = shown;

@@ -3,7 +3,7 @@
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
 import { build, say, show, write } from '../page/dom.js';
-import { hasWord, limitBytes, percent, sentences, size, t } from '../page/words.js';
+import { chance, hasWord, limitBytes, percent, size, t } from '../page/words.js';
 import { cutOut } from '../photos/cut.js';
 import { Failure } from '../photos/failure.js';
 import { prepare } from '../photos/prepare.js';
@@ -52,7 +52,10 @@ export class Card {
     parts.remove.addEventListener('click', () => visit.remove(this));
     parts.retry.addEventListener('click', () => this.start());
     parts.send.addEventListener('click', () => this.sendWhole());
-    for (const name of ['cancel', 'remove', 'retry', 'send', 'otherPart']) nameAfter(parts[name], file.name);
+    const { cancel, remove, retry, send, otherPart, usePart, opacity, place, details } = parts;
+    for (const each of [cancel, remove, retry, send, otherPart, usePart, opacity, place, details.firstElementChild]) {
+      nameAfter(each, file.name);
+    }
     write(parts.progress, () => t('js.progress_of', { file: file.name }), 'aria-label');
   }
 
@@ -176,14 +179,13 @@ export class Card {
   }
 
   #finish(result, signal) {
-    const { predictions } = result.answer;
+    const { predictions, certainty } = result.answer;
     readinessKnown();
     this.result = result;
     this.#answers.fill({ ...result, prepared: this.#prepared, square: this.#square, hasPhoto: this.#preview !== null });
     this.#set('done', () => this.#answers.verdict());
-    const [{ confidence }] = predictions;
-    const said = { file: this.file.name, verdict: this.title, percent: percent(confidence) };
-    this.visit.announceOf(this, t('js.announce', said));
+    const said = { file: this.file.name, verdict: this.title, percent: percent(chance(predictions[0])) };
+    this.visit.announceOf(this, t(certainty === 'unlike' ? 'js.announce.unlike' : 'js.announce', said));
     if (!this.#preview) this.visit.queue.add(() => this.#fetchPreview(signal), signal);
   }
 
@@ -229,9 +231,13 @@ export class Card {
   #giveUp(slug) {
     this.slug = slug;
     const known = hasWord(`problem.${slug}`) ? slug : 'internal-error';
-    this.#set('failed', () => t(`problem.${known}`), () => t(`advice.${known}`));
+    const kind = this.#prepared?.original.kind; // known only if the file begins like a photo
+    const isOfKind = slug === 'unsupported-image' && kind;
+    const texts = isOfKind ? ['js.unsupported', 'js.unsupported.advice'] : [`problem.${known}`, `advice.${known}`];
+    const [title, advice] = texts.map((key) => () => t(key, { kind }));
+    this.#set('failed', title, advice);
     show(this.parts.retry, MAY_PASS.includes(known));
-    this.visit.announceOf(this, `${this.file.name}: ${sentences(`problem.${known}`, `advice.${known}`)}`);
+    this.visit.announceOf(this, `${this.file.name}: ${title()} ${advice()}`);
   }
 
   // `title()` and `advice()` return texts in the page's present language.
@@ -252,7 +258,8 @@ export class Card {
   }
 }
 
-// Name a button for screen readers: its word and its photo.
-function nameAfter(button, file) {
-  write(button, () => t('js.button_of', { button: button.textContent.trim() || button.title, file }), 'aria-label');
+// Name a control for screen readers: its word, which may be its label's, and its photo.
+function nameAfter(control, file) {
+  const word = () => control.textContent.trim() || control.title || control.parentElement.textContent.trim();
+  write(control, () => t('js.button_of', { button: word(), file }), 'aria-label');
 }

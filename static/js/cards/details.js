@@ -1,8 +1,9 @@
 // The details of a card: the photo, what was sent of it, the model, the time, and copies for scripts.
 
+import { modelName } from '../server/choice.js';
 import { copy } from '../page/clipboard.js';
 import { write } from '../page/dom.js';
-import { size, t } from '../page/words.js';
+import { names, percent, size, t } from '../page/words.js';
 import { curlLine, nodeScript, pythonScript } from './snippets.js';
 
 // `prepared` is the photo as `prepare` made it, `frame` its size, and `blob` what was sent of it.
@@ -15,17 +16,25 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
   const sent = { width: image.width, height: image.height, size: size(blob.size) };
   write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
-  write(parts.model, () => t('js.model', model));
+  write(parts.certainty, () => describeCertainty(answer));
+  write(parts.model, () => t('js.model', { ...model, name: modelName(model) }));
   write(parts.time, () => describeTime(elapsedMs, timing));
-  parts.curl.textContent = curlLine(fileName);
-  offer(parts.copyJson, () => JSON.stringify(answer, null, 2));
-  offer(parts.copyCurl, () => curlLine(fileName));
-  offer(parts.copyPython, () => pythonScript(fileName));
-  offer(parts.copyScript, () => nodeScript(fileName));
+  parts.curl.textContent = curlLine(fileName, model.name);
+  offer(parts.copyJson, fileName, () => JSON.stringify(answer, null, 2));
+  offer(parts.copyCurl, fileName, () => curlLine(fileName, model.name));
+  offer(parts.copyPython, fileName, () => pythonScript(fileName, model.name));
+  offer(parts.copyScript, fileName, () => nodeScript(fileName, model.name));
 }
 
-function offer(button, text) {
+function offer(button, fileName, text) {
+  const { word } = button.firstElementChild.dataset;
+  write(button, () => t('js.button_of', { button: t(word), file: fileName }), 'aria-label');
   button.onclick = () => copy(button, text());
+}
+
+function describeCertainty({ certainty, group }) {
+  const values = group ? { name: names(group)[0], percent: percent(group.probability) } : {};
+  return t(`js.certainty.${certainty ?? 'unmeasured'}`, values);
 }
 
 function describeTime(elapsedMs, timing) {

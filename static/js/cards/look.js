@@ -31,13 +31,14 @@ export class Look {
   // Take the predictions that are shown, with their eye buttons; `crop` is the part of the photo that the model saw,
   // and `frame` the photo's size. Without a picture to draw on, no heat map is offered.
   use({ predictions, eyes, frame, crop, hasPhoto }) {
-    this.close();
+    if (!predictions.includes(this.#current)) this.close();
     this.#eyes = eyes;
     this.#answer = { predictions, frame, crop };
     const canShow = hasPhoto && eyes.some((_, index) => predictions[index].heatmap);
     eyes.forEach((eye, index) => show(eye, hasPhoto && Boolean(predictions[index].heatmap)));
     this.#parts.photo.classList.toggle('can-look', canShow);
     show(this.#parts.hint, canShow);
+    if (this.#current) this.#refresh(); // it stays while more answers are shown
   }
 
   toggle(prediction) {

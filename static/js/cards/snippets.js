@@ -1,5 +1,6 @@
 // The request of a card for scripts: the photo's own file, asked about from a shell, Python or JavaScript.
 
+import { withModel } from '../server/choice.js';
 import { needsKey } from '../page/words.js';
 import { url } from '../server/address.js';
 
@@ -7,15 +8,15 @@ import { url } from '../server/address.js';
 const KEY = '$KEY';
 
 // In the words of a POSIX shell; curl has a quoting of its own for names.
-export function curlLine(fileName) {
+export function curlLine(fileName, model) {
   const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const name = fileName.replace(/["\\]/g, '\\$&');
   const key = needsKey ? `-H "Authorization: Bearer ${KEY}" ` : '';
-  return `curl ${key}-F ${shell(`file=@"${name}"`)} ${shell(url('api/v1/predict?heatmap=1'))}`;
+  return `curl ${key}-F ${shell(`file=@"${name}"`)} ${shell(url(withModel('api/v1/predict?heatmap=1', model)))}`;
 }
 
 // A string of JSON is one of Python and of JavaScript too.
-export function pythonScript(fileName) {
+export function pythonScript(fileName, model) {
   const headers = ['"Content-Type": "application/octet-stream"'];
   if (needsKey) headers.push('"Authorization": "Bearer " + os.environ["KEY"]');
   return [
@@ -25,7 +26,7 @@ export function pythonScript(fileName) {
     '',
     `with open(${JSON.stringify(fileName)}, "rb") as photo:`,
     `    headers = {${headers.join(', ')}}`,
-    `    request = urllib.request.Request(${JSON.stringify(url('api/v1/predict'))}, photo.read(), headers)`,
+    `    request = urllib.request.Request(${JSON.stringify(url(withModel('api/v1/predict', model)))}, photo.read(), headers)`,
     'with urllib.request.urlopen(request) as response:',
     '    answer = json.load(response)',
     'for prediction in answer["predictions"]:',
@@ -35,12 +36,12 @@ export function pythonScript(fileName) {
 }
 
 // For Node.js, as a module.
-export function nodeScript(fileName) {
+export function nodeScript(fileName, model) {
   const key = needsKey ? ", Authorization: `Bearer ${process.env.KEY}`" : '';
   return [
     "import { readFile } from 'node:fs/promises';",
     '',
-    `const response = await fetch(${JSON.stringify(url('api/v1/predict'))}, {`,
+    `const response = await fetch(${JSON.stringify(url(withModel('api/v1/predict', model)))}, {`,
     "  method: 'POST',",
     `  headers: { 'Content-Type': 'application/octet-stream'${key} },`,
     `  body: await readFile(${JSON.stringify(fileName)}),`,

@@ -1,6 +1,6 @@
 // A card in a few words, for the strip and the table.
 
-import { names, percent, t } from '../page/words.js';
+import { chance, names, percent, t } from '../page/words.js';
 
 // The likeliest class, or null before the answer.
 export function best(card) {
@@ -9,12 +9,17 @@ export function best(card) {
 
 export function bestName(card) {
   const found = best(card);
-  return found ? names(found)[0] : '';
+  if (!found) return '';
+  return isUnlike(card) ? t('js.unknown') : names(found)[0];
 }
 
 export function bestPercent(card) {
   const found = best(card);
-  return found ? percent(found.confidence) : '';
+  return found && !isUnlike(card) ? percent(chance(found)) : '';
+}
+
+function isUnlike(card) {
+  return card.result.answer.certainty === 'unlike';
 }
 
 export function stateName(card) {
@@ -23,5 +28,5 @@ export function stateName(card) {
 
 // The answer with its probability where there is one, else the state.
 export function stateText(card) {
-  return best(card) ? `${bestName(card)}, ${bestPercent(card)}` : stateName(card);
+  return best(card) ? [bestName(card), bestPercent(card)].filter(Boolean).join(', ') : stateName(card);
 }

@@ -1,7 +1,7 @@
 // The strip: a small picture for each photo, with its state and its answer, that leads to its card.
 
 import { build, byId, show, write } from '../page/dom.js';
-import { stateText } from './summary.js';
+import { bestName, bestPercent, stateName, stateText } from './summary.js';
 
 const MARKS = { asking: '?', cancelled: '×', done: '✓', failed: '!', paused: '‖' };
 
@@ -30,12 +30,13 @@ export class Thumbnails {
   draw(card) {
     const item = this.#items.get(card);
     if (!item) return;
-    const { image, mark, text } = item.parts;
+    const { image, mark, text, number } = item.parts;
     if (card.previewUrl && !image.src) image.src = card.previewUrl;
     show(image, Boolean(card.previewUrl));
     item.element.dataset.of = card.state;
     mark.textContent = MARKS[card.state] ?? '…';
-    write(text, () => stateText(card));
+    write(text, () => bestName(card) || stateName(card));
+    number.textContent = bestPercent(card);
     const named = () => `${card.file.name}: ${stateText(card)}`;
     for (const attribute of ['aria-label', 'title']) write(item.parts.button, named, attribute);
   }

@@ -5,7 +5,6 @@ import { t } from '../page/words.js';
 import { Card } from './card.js';
 import { listenForEscape } from './look.js';
 import { Lane, Queue } from './queue.js';
-import { Table } from './table.js';
 import { Thumbnails } from './thumbnails.js';
 
 const IN_FLIGHT = 3;
@@ -20,7 +19,7 @@ export class Visit {
   mayBeSentWhole = false;
   #cards = [];
   #thumbnails = new Thumbnails((card) => this.#goTo(card));
-  #table = new Table((card) => this.#goTo(card));
+  #table = null; // until it is first wanted
   #isTable = false;
   #progressDue = 0;
 
@@ -40,7 +39,7 @@ export class Visit {
     this.#cards.unshift(...cards);
     byId('cards').prepend(...cards.map(({ element }) => element));
     this.#thumbnails.prepend(cards);
-    this.#table.use(this.#cards);
+    this.#table?.use(this.#cards);
     if (cards.length > 1) announce(t('js.added', { count: cards.length }));
     if (cards.length >= MANY) this.#show(true);
     for (const card of cards) card.start();
@@ -53,7 +52,7 @@ export class Visit {
     for (const card of this.#cards.splice(0)) card.dispose();
     this.mayBeSentWhole = false;
     this.#thumbnails.clear();
-    this.#table.use(this.#cards);
+    this.#table?.use(this.#cards);
     byId('cards').replaceChildren();
     this.#show(false);
     this.#refresh();
@@ -67,7 +66,7 @@ export class Visit {
     card.element.remove();
     this.#thumbnails.remove(card);
     this.#cards.splice(this.#cards.indexOf(card), 1);
-    this.#table.use(this.#cards);
+    this.#table?.use(this.#cards);
     this.#refresh();
     next.focus();
     announce(t('js.removed', { file: card.file.name }));
@@ -76,7 +75,7 @@ export class Visit {
   // A card has changed its state or its picture.
   changed(card) {
     this.#thumbnails.draw(card);
-    this.#table.draw(card);
+    this.#table?.draw(card);
     this.#refresh();
   }
 
@@ -117,12 +116,19 @@ export class Visit {
 
   #show(isTable) {
     this.#isTable = isTable;
+    if (isTable && !this.#table) this.#makeTable();
     byId('as-cards').setAttribute('aria-pressed', String(!isTable));
     byId('as-table').setAttribute('aria-pressed', String(isTable));
     show(byId('table'), isTable);
     show(byId('cards'), !isTable);
-    this.#table.use(this.#cards);
+    this.#table?.use(this.#cards);
     this.#refresh();
+  }
+
+  async #makeTable() {
+    const { Table } = await import('../later/table.js');
+    this.#table ??= new Table((card) => this.#goTo(card));
+    this.#table.use(this.#cards);
   }
 
   async #save(kind) {

@@ -2,6 +2,7 @@
 
 import { url } from '../server/address.js';
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
+import { withModel } from '../server/choice.js';
 import { fetchInTime } from '../page/connection.js';
 import { byId, write } from '../page/dom.js';
 import { fullName, names, t } from '../page/words.js';
@@ -13,10 +14,15 @@ let classes = [];
 export async function openClasses() {
   byId('class-query').addEventListener('input', show);
   addEventListener('languagechange', show);
+  addEventListener('modelchange', fetchClasses);
+  await fetchClasses();
+}
+
+async function fetchClasses() {
   try {
     if (keyIsMissing()) await whenKey('unauthorized', '');
     const headers = currentKey() ? { Authorization: `Bearer ${currentKey()}` } : {};
-    const answer = await fetchInTime(url('api/v1/labels'), (response) => response.json(), { headers });
+    const answer = await fetchInTime(url(withModel('api/v1/labels')), (response) => response.json(), { headers });
     classes = answer.labels;
     show();
   } catch (error) {

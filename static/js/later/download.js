@@ -1,6 +1,6 @@
 // The answers of all photos of this visit as a file: CSV for a spreadsheet, JSON for a script.
 
-const COLUMNS = ['rank', 'class_id', 'wnid', 'label', 'label_zh', 'confidence'];
+const COLUMNS = ['rank', 'class_id', 'wnid', 'label', 'label_zh', 'confidence', 'probability'];
 // A byte order mark, by which spreadsheets know that this is UTF-8.
 const MARK = '\ufeff';
 
@@ -15,7 +15,7 @@ export function save(kind, cards, shown) {
 // Return a Blob of CSV with a row for each answer, in the columns of `topthree predict --csv`.
 function asCsv(cards, shown) {
   const rows = cards.flatMap((card) => rowsOf(card, shown));
-  const lines = [['file', ...COLUMNS, 'error'], ...rows].map((cells) => cells.map(csvCell).join(','));
+  const lines = [['file', ...COLUMNS, 'certainty', 'error'], ...rows].map((cells) => cells.map(csvCell).join(','));
   return new Blob([MARK, lines.join('\r\n'), '\r\n'], { type: 'text/csv' });
 }
 
@@ -23,8 +23,8 @@ function asCsv(cards, shown) {
 function asJson(cards, shown) {
   const results = cards.map((card) => {
     if (card.state !== 'done') return { file: card.file.name, error: errorOf(card) };
-    const { predictions, image } = card.result.answer;
-    return { file: card.file.name, predictions: predictions.slice(0, shown), image };
+    const { model: _, ...answer } = card.result.answer;
+    return { file: card.file.name, ...answer, predictions: answer.predictions.slice(0, shown) };
   });
   const model = cards.find(({ state }) => state === 'done')?.result.answer.model ?? null;
   return new Blob([JSON.stringify({ results, model }, null, 1), '\n'], { type: 'application/json' });
@@ -32,9 +32,11 @@ function asJson(cards, shown) {
 
 function rowsOf(card, shown) {
   const { name } = card.file;
-  if (card.state !== 'done') return [[name, ...COLUMNS.map(() => ''), errorOf(card)]];
-  const predictions = card.result.answer.predictions.slice(0, shown);
-  return predictions.map((prediction) => [name, ...COLUMNS.map((column) => prediction[column] ?? ''), '']);
+  if (card.state !== 'done') return [[name, ...COLUMNS.map(() => ''), '', errorOf(card)]];
+  const { predictions, certainty } = card.result.answer;
+  return predictions
+    .slice(0, shown)
+    .map((prediction) => [name, ...COLUMNS.map((column) => prediction[column] ?? ''), certainty ?? '', '']);
 }
 
 function errorOf(card) {

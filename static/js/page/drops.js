@@ -2,7 +2,6 @@
 
 import { suffixes } from '../photos/facts.js';
 import { byId, show } from './dom.js';
-import { droppedFiles } from './folders.js';
 import { complain } from './message.js';
 import { t } from './words.js';
 
@@ -49,10 +48,18 @@ function drop(event, give) {
 async function take(transfer, give) {
   const isFromDisk = transfer.types.includes('Files') || transfer.getData('text/uri-list').startsWith('file:');
   const isHandedOver = transfer.items.length > 0 && transfer.types.includes('Files');
-  const { files, isCut } = await droppedFiles(transfer, suffixes);
+  const { files, isCut } = await filesIn(transfer);
   if (files.length > 0) give(files);
   else complain(() => t(isFromDisk && !isHandedOver ? 'js.no_drop' : 'js.no_files'));
   if (isCut) complain(() => t('js.folder_cut', { count: files.length }));
+}
+
+// The browser forgets a drop's items when its event ends, so they are read before anything is waited for.
+async function filesIn(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some(({ isDirectory }) => isDirectory)) return { files: [...transfer.files], isCut: false };
+  const { filesOf } = await import('../later/folders.js');
+  return filesOf(entries, suffixes);
 }
 
 // Text may be dropped into a field.

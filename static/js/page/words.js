@@ -4,8 +4,6 @@ const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
 
 export const limitBytes = Number(page.limitBytes);
-export const unsureBelow = Number(page.unsureBelow);
-export const closeWithin = Number(page.closeWithin);
 // The colours of heat maps, from nothing to most, as [red, green, blue].
 export const colours = JSON.parse(page.colours);
 export const needsKey = page.needsKey === 'true';
@@ -66,4 +64,20 @@ export function gloss(prediction) {
 export function fullName(prediction) {
   const [name] = names(prediction);
   return gloss(prediction) ? `${name} (${gloss(prediction)})` : name;
+}
+
+// A class's calibrated probability, or its softmax where the model has no calibration.
+export function chance(prediction) {
+  return prediction.probability ?? prediction.confidence;
+}
+
+// Say in a sentence what an answer is worth; templates/result.html says the same.
+export function verdict({ predictions, certainty, group }) {
+  const name = fullName(predictions[0]);
+  if (certainty === 'sure') return t('js.verdict', { name });
+  return t(`js.verdict.${certainty ?? 'unmeasured'}`, { name, group: group ? withArticle(group) : '' });
+}
+
+function withArticle(group) {
+  return t(/^[aeiou]/i.test(group.label) ? 'js.an' : 'js.a', { name: names(group)[0] });
 }

@@ -15,7 +15,7 @@ export async function prepare(file, limitBytes) {
   const kind = await kindOf(file);
   const bytes = await readAll(file);
   if (bytes && !isWhole(kind, bytes)) return prepareCut(kind, file, bytes, limitBytes);
-  const { bitmap, orientation = 1 } = kind === 'WebP' ? await decodeWebp(file, bytes) : { bitmap: await decode(file) };
+  const { bitmap, orientation = 1 } = await decodeKind(kind, file, bytes);
   const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
   const original = { kind, bytes: file.size, width, height };
   const isFine = orientation === 1 && isSmall({ width, height }, resized);
@@ -77,6 +77,11 @@ async function readHead(file) {
   }
 }
 
+async function decodeKind(kind, file, bytes) {
+  if (kind === 'WebP') return decodeWebp(file, bytes);
+  return { bitmap: await decode(kind === 'BMP' && bytes ? await repairedBmp(file, bytes) : file) };
+}
+
 // Pixel values as they are stored: the model was trained on photos read that way.
 async function decode(file) {
   try {
@@ -93,6 +98,13 @@ async function decodeWebp(file, bytes) {
   const orientation = bytes ? webpOrientation(bytes) : 1;
   if (orientation === 1) return { bitmap: await decode(file), orientation };
   return { bitmap: await decode(new File(stripWebp(bytes, 1), file.name, { type: 'image/webp' })), orientation };
+}
+
+// Return the file as browsers show it rightly.
+async function repairedBmp(file, bytes) {
+  const { withoutUnusedMask } = await import('../later/bmp.js');
+  const repaired = withoutUnusedMask(bytes);
+  return repaired ? new File([repaired], file.name, { type: TYPES.BMP }) : file;
 }
 
 let worker = null;

@@ -1,6 +1,7 @@
 // One photo to the server and its answer back.
 
 import { Failure } from '../photos/failure.js';
+import { withModel } from './choice.js';
 import { url } from './address.js';
 
 const TIMEOUT_MS = 120_000;
@@ -13,7 +14,7 @@ export function predict(blob, { key, signal, onProgress }) {
   const started = performance.now();
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open('POST', url(`api/v1/predict?heatmap=1&top=${MAX_ANSWERS}`));
+    request.open('POST', url(withModel(`api/v1/predict?heatmap=1&top=${MAX_ANSWERS}`)));
     request.setRequestHeader('Content-Type', blob.type || 'application/octet-stream');
     if (key) request.setRequestHeader('Authorization', `Bearer ${key}`);
     request.timeout = TIMEOUT_MS;

@@ -1,13 +1,10 @@
-// The files of a drop, with those of the folders in it.
+// The photos in dropped folders.
 
 const MAX_FILES = 5000;
 
-// Return {files, isCut}: all files of a drop, of its folders only photos, in the order of their paths; `isCut` is true
-// if there were more than `MAX_FILES`. Call it before the drop's event ends: the browser forgets the items then.
-export async function droppedFiles(transfer, suffixes) {
-  const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  const plain = [...(transfer?.files ?? [])];
-  if (!entries.some(({ isDirectory }) => isDirectory)) return { files: plain, isCut: false };
+// Return {files, isCut}: all files of a drop's entries, of its folders only photos, in the order of their paths; `isCut`
+// is true if there were more than `MAX_FILES`.
+export async function filesOf(entries, suffixes) {
   const found = entries.filter(({ isFile }) => isFile);
   for (const folder of entries.filter(({ isDirectory }) => isDirectory)) await collect(folder, found, suffixes);
   found.sort((first, second) => first.fullPath.localeCompare(second.fullPath, 'en', { numeric: true }));

@@ -1,13 +1,13 @@
 // Many photos as a table: one row each, sorted by any column, filtered by what is typed.
 
 import { build, byId, show, write } from '../page/dom.js';
-import { t } from '../page/words.js';
-import { best, bestName, bestPercent, stateName } from './summary.js';
+import { chance, t } from '../page/words.js';
+import { best, bestName, bestPercent, stateName } from '../cards/summary.js';
 
 const VALUES = {
   file: (card) => card.file.name,
   answer: bestName,
-  probability: (card) => best(card)?.confidence ?? -1,
+  probability: (card) => (best(card) ? chance(best(card)) : -1),
   state: stateName,
 };
 
@@ -52,10 +52,10 @@ export class Table {
 
   #make(card) {
     const row = build('row');
-    const { file } = row.parts;
+    const { open, file } = row.parts;
     file.textContent = card.file.name;
-    file.title = card.file.name;
-    file.addEventListener('click', () => this.#onChoose(card));
+    open.title = card.file.name;
+    open.addEventListener('click', () => this.#onChoose(card));
     this.#rows.set(card, row);
     this.draw(card);
   }

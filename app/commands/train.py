@@ -1,0 +1,203 @@
+"""Teach a model your own classes from a folder of photos, one folder for each class.
+
+PHOTOS is a folder, a ZIP archive, or a CSV file with the columns 'file' and 'label'. A folder 'train' beside 'val',
+'valid', 'validation' or 'test' holds the photos to learn from; the others only test the result. First the command
+reports what it found. Then it writes the next version of the model into the folder of TOPTHREE_MODELS, and a report
+that a browser opens from disk. The report shows small copies of some photos, unless --no-thumbnails is given.
+
+\b
+Examples:
+  topthree train photos/ --dry-run
+  topthree train photos/ --name clothes --serve
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..errors import OwnModelError
+from ..measuring.stream import printable
+from ..model.own_models import check_name, write_version
+from ..settings import ROOT, Settings
+from ..training import backbones, learning
+from ..training.findings import MIN_PHOTOS, Findings
+from ..training.photosets import PhotoSetError, open_photo_set
+from ..training.report import LANGUAGES, write_report
+from . import plural, read_settings
+from ._files import replacing
+
+MAX_LISTED = 10
+
+
+@click.command(help=__doc__)
+@click.argument("photos", type=click.Path(exists=True, path_type=Path))
+@click.option("--name", help="Name of the model (default: that of the folder).")
+@click.option("--names", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV: label, label_zh.")
+@click.option("--backbone", help="Backbone to learn on, or auto to compare those at hand (default: TOPTHREE_MODEL).")
+@click.option("--no-flip", is_flag=True, help="Do not learn from mirror images: left and right differ.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Divides the folds.")
+@click.option("--dry-run", is_flag=True, help="Report what was found, and stop.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Report (default: NAME-report.html).")
+@click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Of the report.")
+@click.option("--no-thumbnails", is_flag=True, help="Leave copies of photos out of the report.")
+@click.option("--serve", is_flag=True, help="Serve the model afterwards.")
+def command(
+    photos: Path,
+    *,
+    name: str | None,
+    names: Path | None,
+    backbone: str | None,
+    no_flip: bool,
+    seed: int,
+    dry_run: bool,
+    report: Path | None,
+    language: str,
+    no_thumbnails: bool,
+    serve: bool,
+) -> None:
+    """Train, report, and serve if that was asked for."""
+    settings = read_settings()
+    root = _models_folder(settings)
+    name = check_name(name or _name_of(photos))
+    photo_set = open_photo_set(photos, names)
+    with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(_alone(root, name))
+        with _progress() as step:
+            chosen = backbones.choose(photo_set, settings, backbone, step)
+        _print_findings(chosen.findings)
+        if dry_run:
+            return
+        with _progress() as step:
+            lesson = learning.learn(chosen, photo_set, has_flip=not no_flip, seed=seed, step=step)
+        version = write_version(root, name, lesson.model)
+    click.echo(f"Wrote version {version} of {name} to {root / name / str(version)}.")
+    path = report or Path(f"{name}-report.html")
+    _write_report(path, lesson, photo_set if not no_thumbnails else None, f"{name} {version}", language)
+    _print_result(lesson, path, has_thumbnails=not no_thumbnails)
+    if serve:
+        _serve(settings, name)
+
+
+def _models_folder(settings: Settings) -> Path:
+    if settings.models is None:
+        raise OwnModelError("There is no folder for models: set TOPTHREE_MODELS to one.")
+    return settings.models
+
+
+def _name_of(photos: Path) -> str:
+    """Make a model's name of a folder's or an archive's."""
+    stem = photos.resolve().stem if photos.is_file() else photos.resolve().name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:64] or "photos"
+
+
+@contextmanager
+def _alone(root: Path, name: str) -> Iterator[None]:
+    from filelock import FileLock, Timeout  # takes 20 ms to import
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".train-{name}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise OwnModelError(f"Another process is training {name} in {root}: wait for it to end.") from error
+    except PermissionError as error:
+        raise OwnModelError(f"The folder of models {root} cannot be written: {error.strerror}.") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows how far a step is, on a terminal; it takes the step's name, the part and all."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        tasks: dict[str, object] = {}
+
+        def step(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                for task in bar.task_ids:
+                    bar.update(task, visible=False)
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield step
+
+
+def _print_findings(found: Findings) -> None:
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(f"{plural(len(found.photos), 'photo')} of {plural(len(found.classes), 'class')} to learn from:")
+    for label, count in found.counts.items():
+        console.print(f"  {count:6,}  {printable(label)}")
+    if found.held_out:
+        console.print(f"Only for testing: {plural(len(found.held_out), 'photo')}")
+    if found.unknown:
+        console.print(
+            f"Not used: {plural(found.unknown, 'photo')} for testing, of classes that have none to learn from"
+        )
+    if found.copies:
+        console.print(f"Left out as exact copies: {plural(found.copies, 'file')}")
+    if found.near_duplicates:
+        console.print(f"Nearly the same as another, and counted with it: {plural(found.near_duplicates, 'photo')}")
+    _print_files(console, "Left out, the same photo under several labels", found.contradictions)
+    _print_files(console, "Nearly the same photo under several labels", found.near_contradictions)
+    _print_files(console, "Not read", found.unreadable)
+    if found.small:
+        shown = ", ".join(printable(label) for label in found.small[:MAX_LISTED])
+        console.print(f"Fewer than {MIN_PHOTOS} photos: {shown}{', …' if len(found.small) > MAX_LISTED else ''}")
+
+
+def _print_files(console: Console, title: str, files: tuple[str, ...]) -> None:
+    if files:
+        console.print(f"{title}: {plural(len(files), 'photo')}")
+    for file in files[:MAX_LISTED]:
+        console.print(f"  {printable(file)}")
+    if len(files) > MAX_LISTED:
+        console.print(f"  and {len(files) - MAX_LISTED:,} more")
+
+
+def _write_report(
+    path: Path, lesson: learning.Lesson, photo_set: learning.PhotoSet | None, title: str, language: str
+) -> None:
+    try:
+        with replacing(path, 0o600) as out:
+            out.write(write_report(lesson, photo_set, title=title, language=language).encode())
+    except OSError as error:
+        raise PhotoSetError(f"The report {path} cannot be written: {error.strerror}; the model is kept.") from error
+
+
+def _print_result(lesson: learning.Lesson, path: Path, *, has_thumbnails: bool) -> None:
+    model, share = lesson.model, lesson.accuracy
+    click.echo(
+        f"Right for {share.percent:.1f}% of the photos when each was left out (95% interval {share.low:.1f} to "
+        f"{share.high:.1f}%), on {model.backbone}."
+    )
+    if lesson.tested:
+        tested = lesson.tested
+        click.echo(f"Right for {tested.percent:.1f}% of the test photos ({tested.low:.1f} to {tested.high:.1f}%).")
+    note = "; it holds small copies of some photos" if has_thumbnails else ""
+    click.echo(f"Report: {path}{note}")
+
+
+def _serve(settings: Settings, name: str) -> None:
+    settings = dataclasses.replace(settings, model=name)
+    environment = os.environ | settings.as_environment()
+    os.chdir(ROOT)
+    os.execve(sys.executable, [sys.executable, "-m", "app", "serve"], environment)

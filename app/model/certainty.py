@@ -1,0 +1,108 @@
+"""What an answer is worth: calibrated probabilities, and one word for how far to rely on the first class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .calibration import Calibration
+from .groups import NO_GROUPS, GroupName, Groups
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Certainty = Literal["sure", "group", "unsure", "unlike"]
+
+# The share of the largest activations that SCALE compares with all, as its authors chose it for ImageNet.
+_LARGEST_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The probability of each class (None without a temperature), and the certainty (None if it was not measured).
+
+    For the certainty `group` there are the group and its probability.
+    """
+
+    probabilities: Doubles | None = None
+    certainty: Certainty | None = None
+    group: GroupName | None = None
+    group_probability: float = 0.0
+
+
+# Without a calibration.
+NO_JUDGEMENT = Judgement()
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Judges the answers of one model.
+
+    `bias` (classes) is the bias of the last layer, which the rejection score needs. Without a calibration no answer
+    has a certainty.
+    """
+
+    calibration: Calibration | None = None
+    groups: Groups = NO_GROUPS
+    bias: Floats | None = None
+
+    @property
+    def needs_embedding(self) -> bool:
+        """Return whether an answer's certainty depends on the photo's embedding."""
+        return self.bias is not None and self.calibration is not None and self.calibration.unlike_below is not None
+
+    def judge(self, logits: Floats, embedding: Floats | None = None) -> Judgement:
+        """Judge one photo by its logits (classes) and, if it is needed, the embedding (C) that the last layer got.
+
+        A photo that is unlike the known ones is `unlike`, however probable a class is. Else the answer is `sure` if
+        the first class is probable enough, `group` if one of its groups is (the smallest that is), else `unsure`.
+        """
+        known = self.calibration
+        if known is None:
+            return NO_JUDGEMENT
+        scaled = None if known.temperature is None else softmax(logits / known.temperature)
+        if self._is_unlike(logits, embedding):
+            return Judgement(scaled, "unlike")
+        if scaled is None or known.sure_at is None:
+            return Judgement(scaled)
+        first = int(np.argmax(logits))
+        if scaled[first] >= known.sure_at:
+            return Judgement(scaled, "sure")
+        for group in self.groups[first] if self.groups else ():
+            total = float(scaled[group.classes].sum())
+            if total >= known.sure_at:
+                return Judgement(scaled, "group", group.name, min(1.0, total))
+        return Judgement(scaled, "unsure")
+
+    def _is_unlike(self, logits: Floats, embedding: Floats | None) -> bool:
+        limit = self.calibration.unlike_below if self.calibration else None
+        if limit is None or self.bias is None or embedding is None:
+            return False
+        return rejection_score(logits, embedding, self.bias) < limit
+
+
+# Of a model without a calibration.
+NO_JUDGE = Judge()
+
+
+def softmax(logits: npt.NDArray[np.floating]) -> Doubles:
+    """Turn the logits of one photo into probabilities that add up to 1, in float64."""
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def rejection_score(logits: Floats, embedding: Floats, bias: Floats) -> float:
+    """Return the score of one photo that is low for photos unlike those that the model has learned from.
+
+    It is SCALE (Xu et al., ICLR 2024): the embedding, none of whose values may be negative, is multiplied by e to the
+    power of r, the sum of all its values over the sum of its largest 15%, and the logits that follow from it give
+    their log-sum-exp. As the last layer is linear, only the logits without the bias have to be multiplied.
+    """
+    count = max(1, round(_LARGEST_SHARE * embedding.size))
+    largest = float(np.partition(embedding, -count)[-count:].sum())
+    factor = np.exp(float(embedding.sum()) / largest) if largest > 0 else 1.0
+    scaled = (logits.astype(np.float64) - bias) * factor + bias
+    highest = scaled.max()
+    return float(highest + np.log(np.exp(scaled - highest).sum()))

@@ -1,0 +1,88 @@
+"""The folder of an exported model: its file, a README and an example, written only if the file computes the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...errors import TopthreeError
+from ..engines import Floats, Pixels
+from ..facts import Facts
+from .formats import FORMATS, Format, Run, infer
+from .texts import example, readme
+
+MAX_PROBABILITY_ERROR = 0.002
+
+
+class ExportRefused(TopthreeError):
+    """The exported file is not written: it computes something else, or its folder cannot be made."""
+
+
+def export_network(network: nn.Module, facts: Facts, crops: Pixels, to: str, target: Path) -> float:
+    """Write a folder with a network in a format, and return the largest error of a probability on the crops.
+
+    `network` maps uint8 RGB (n, side, side, 3) to logits (n, classes) and an embedding (n, C), in eval mode; `to` is
+    a key of `FORMATS`. Raises ExportRefused, and writes nothing, if a crop has another first class than in torch, or
+    a probability that differs by more than 0.002.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ExportRefused(f"{target} exists already; name a new or empty folder with --output.")
+    chosen, side = FORMATS[to], facts.geometry.crop
+    try:
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
+    except OSError as error:
+        raise ExportRefused(f"{target} cannot be written: {error.strerror or error}.") from error
+    try:
+        folder.chmod(0o755)
+        # A batch of 1 would be taken for a constant.
+        pixels = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+        chosen.write(network, pixels, facts.to_json(), folder / chosen.file)
+        error_found = _compare(lambda crop: infer(network, crop), chosen, folder, crops)
+        (folder / "README.txt").write_text(readme(facts, chosen), encoding="utf-8")
+        (folder / "classify.py").write_text(example(to), encoding="utf-8")
+        os.rename(folder, target)
+    except OSError as error:
+        raise ExportRefused(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return error_found
+
+
+def _compare(original: Run, chosen: Format, folder: Path, crops: Pixels) -> float:
+    """Return the largest error of a probability; raises ExportRefused if the answers are not the network's."""
+    exported = chosen.load(folder / chosen.file)
+    if exported(crops[:2])[0].shape != original(crops[:2])[0].shape:
+        raise ExportRefused(f"{chosen.file} does not compute batches; nothing was written.")
+    return compare_logits(_logits(original, crops), _logits(exported, crops), chosen.file)
+
+
+def compare_logits(original: Floats, exported: Floats, file: str) -> float:
+    """Return the largest error of a probability, from logits (n, classes); raises ExportRefused if it is too large."""
+    others = int((original.argmax(axis=1) != exported.argmax(axis=1)).sum())
+    if others or original.shape != exported.shape:
+        raise ExportRefused(
+            f"{file} gives another first class than torch for {others} of {len(original)} crops; nothing was written."
+        )
+    largest = float(np.abs(_softmax(original) - _softmax(exported)).max())
+    if not largest <= MAX_PROBABILITY_ERROR:
+        raise ExportRefused(
+            f"{file} gives probabilities that differ from torch's by up to {largest:.4f}, more than "
+            f"{MAX_PROBABILITY_ERROR}; nothing was written."
+        )
+    return largest
+
+
+def _logits(run: Run, crops: Pixels) -> Floats:
+    return np.concatenate([run(crop[None])[0] for crop in crops])
+
+
+def _softmax(logits: Floats) -> Floats:
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)

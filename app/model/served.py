@@ -1,0 +1,262 @@
+"""`Served`: the models of one process, which share one backbone and its forward pass; how new versions are noticed.
+
+Nothing here changes what answers: `refreshed` returns another `Served`, with the versions that a folder of models
+holds now, each read and checked. A version that cannot be used is logged once, and the one before it stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ModelUnavailable, OwnModelError, UnknownModel
+from ..parsers import is_model_file
+from ..settings import Settings
+from . import Model, load_model
+from .certainty import Judge
+from .engines import Inference
+from .groups import groups_of
+from .own_format import FILES, OwnModel
+from .own_models import list_names, read_version, version_in_use
+from .records import RECORDS, TIMM, find_record
+
+log = logging.getLogger(__name__)
+
+# Beyond these, by the order of names, models are not served: each takes memory and a label of metrics.
+MAX_MODELS = 100
+
+# The version in use and what a look at its files shows; anything that is written changes it.
+Stamp = tuple[object, ...]
+_GONE: Stamp = ("removed",)
+_CARRIED: Stamp = ("carried over",)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One name: the model that answers, None if there is no usable one yet, and the stamp that was last read.
+
+    A model of a bundle has no stamp, and is never read again.
+    """
+
+    model: Model | None
+    stamp: Stamp | None = None
+
+    @property
+    def is_bundled(self) -> bool:
+        """Return whether the model came in a bundle."""
+        return self.model is not None and self.stamp is None
+
+
+@dataclass(frozen=True)
+class Served:
+    """A backbone with its published head, the heads on it by name, and which of them answers by default.
+
+    `root` is the folder of models, None without one. An empty `default` is the backbone's own head. `trouble` is what
+    was last logged about the folder as a whole.
+    """
+
+    backbone: Model
+    root: Path | None = None
+    default: str = ""
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+    trouble: str = ""
+
+    @property
+    def has_default(self) -> bool:
+        """Return whether the default model is usable."""
+        return not self.default or self.slots.get(self.default, Slot(None)).model is not None
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """Return all models that answer, by name; the default one comes first."""
+        found = {self.backbone.name: self.backbone}
+        found |= {name: slot.model for name, slot in self.slots.items() if slot.model is not None}
+        first = self.default or self.backbone.name
+        return {name: found[name] for name in sorted(found, key=lambda name: (name != first, name))}
+
+    @property
+    def default_model(self) -> Model:
+        """Return the model that answers where none is asked for; `refreshed` ensures that there is one."""
+        return self.models[self.default or self.backbone.name]
+
+    def find(self, name: str) -> Model:
+        """Return the model of a name; raises UnknownModel with the nearest names."""
+        models = self.models
+        if name in models:
+            return models[name]
+        near = difflib.get_close_matches(name, models, n=3, cutoff=0.5)
+        advice = f"The nearest names are {', '.join(near)}." if near else "GET /api/v1/models lists all."
+        raise UnknownModel(f"There is no model named '{name[:64]}'. {advice}")
+
+
+def own_default(settings: Settings) -> str:
+    """Return the name of TOPTHREE_MODEL if it is that of a model of one's own, else an empty text."""
+    is_other = settings.model in RECORDS or settings.model.startswith(TIMM) or is_model_file(settings.model)
+    return "" if is_other else settings.model
+
+
+def read_own_default(settings: Settings) -> OwnModel | None:
+    """Read the model of one's own that TOPTHREE_MODEL names, None if it names a published one or nothing.
+
+    Raises OwnModelError if the model cannot be read, and WeightsError if no model has the name.
+    """
+    name = own_default(settings)
+    if not name:
+        return None
+    names = list_names(settings.models) if settings.models else []
+    if settings.models is None or name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        if not near:
+            find_record(name)  # which raises the reason
+        raise OwnModelError(
+            f"There is no model named {name!r} for TOPTHREE_MODEL; the nearest names are {', '.join(near)}."
+        )
+    return read_version(settings.models, name)
+
+
+def on_backbone(settings: Settings) -> Settings:
+    """Return the settings with the backbone in place of a model of one's own that TOPTHREE_MODEL names.
+
+    A bundle has its own backbone. Raises what `read_own_default` raises.
+    """
+    own = None if settings.bundle else read_own_default(settings)
+    return dataclasses.replace(settings, model=own.backbone) if own else settings
+
+
+def load_served(settings: Settings) -> Served:
+    """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the heads of the folder."""
+    backbone, bundled = load_model(on_backbone(settings))
+    default = own_default(settings)
+    if bundled is None:
+        return Served(backbone, settings.models, default)
+    default = default or ("" if settings.model else bundled.name)
+    return Served(backbone, settings.models, default, {bundled.name: Slot(_bound(bundled, backbone))})
+
+
+def carried_over(fresh: Served, old: Served | None) -> Served:
+    """Add the heads that answer now to a backbone that was loaded anew, where they fit it.
+
+    Their versions are all read again by `refreshed`; those that cannot be used then stay as they are.
+    """
+    slots = dict(fresh.slots)
+    for name, slot in old.slots.items() if old else ():
+        own = slot.model.own if slot.model else None
+        if own and name not in slots and not slot.is_bundled and own.weights_sha256 == fresh.backbone.weights.sha256:
+            slots[name] = Slot(_bound(own, fresh.backbone), _CARRIED)
+    return dataclasses.replace(fresh, slots=slots)
+
+
+def refreshed(served: Served, known: Callable[[], Inference]) -> Served:
+    """Return what the folder of models holds now; the same object if nothing has changed.
+
+    `known` computes the known photo; it is called only if there is a version to check. Raises OwnModelError, and what
+    `known` raises, as long as the default model was never usable.
+    """
+    try:
+        slots, trouble = _look(served, known)
+    except (OwnModelError, ModelUnavailable) as error:
+        if not served.has_default:
+            raise
+        slots, trouble = served.slots, str(error)
+    if trouble and trouble != served.trouble:
+        log.error("Models of one's own: %s", trouble)
+    found = dataclasses.replace(served, slots=slots, trouble=trouble)
+    if not found.has_default:
+        raise OwnModelError(f"There is no model named {served.default} in {served.root or 'any folder'}.")
+    return served if trouble == served.trouble and _is_same(slots, served.slots) else found
+
+
+def _look(served: Served, known: Callable[[], Inference]) -> tuple[Mapping[str, Slot], str]:
+    """Return the slots as the folder holds them now, and what is wrong with the folder as a whole."""
+    root = served.root
+    if root is None:
+        return served.slots, ""
+    if served.slots and not os.path.isdir(root):
+        raise OwnModelError(f"The folder {root} is gone; the models that were loaded still answer.")
+    names = sorted(list_names(root), key=lambda name: (name != served.default, name))
+    slots = _remaining(served, names)
+    remembered = functools.cache(known)
+    for name in names[:MAX_MODELS]:
+        old = served.slots.get(name, Slot(None))
+        stamp = _stamp(root, name)
+        if stamp != old.stamp and not old.is_bundled:
+            slots[name] = Slot(_replacement(served, name, remembered), stamp)
+    too_many = f"{root} holds {len(names)} models, and only the first {MAX_MODELS} of them answer."
+    return slots, too_many if len(names) > MAX_MODELS else ""
+
+
+def _remaining(served: Served, names: Sequence[str]) -> dict[str, Slot]:
+    """Return the slots without those of models that were removed; the default one answers until the process ends."""
+    slots = dict(served.slots)
+    for name in served.slots.keys() - set(names):
+        slot = slots[name]
+        if name == served.default and slot.stamp != _GONE and not slot.is_bundled:
+            log.error("The model %s was removed; it still answers, since it is the default.", name)
+            slots[name] = Slot(slot.model, _GONE)
+        elif name != served.default and not slot.is_bundled:
+            log.info("The model %s was removed.", name)
+            del slots[name]
+    return slots
+
+
+def _stamp(root: Path, name: str) -> Stamp:
+    try:
+        version = version_in_use(root, name)
+        facts = [os.stat(root / name / str(version) / file) for file in FILES]
+    except (OwnModelError, OSError) as error:  # reading it says the same, and is logged once for this stamp
+        return (str(error),)
+    return (version, *((each.st_ino, each.st_size, each.st_mtime_ns) for each in facts))
+
+
+def _replacement(served: Served, name: str, known: Callable[[], Inference]) -> Model | None:
+    """Read and check the version of a model that is in use now; if it fails, log why and return the one before."""
+    assert served.root is not None
+    old = served.slots.get(name, Slot(None)).model
+    try:
+        model = _bound(read_version(served.root, name), served.backbone)
+        _check(model, known())
+    except OwnModelError as error:
+        if name == served.default and old is None:
+            raise
+        log.error("The model %s %s: %s", name, "stays as it was" if old else "does not answer", error)
+        return old
+    if old is None or old.fingerprint != model.fingerprint:
+        before = f" in place of version {old.version}" if old else ""
+        log.info("The model %s answers in version %d%s.", name, model.version, before)
+    return model
+
+
+def _bound(own: OwnModel, backbone: Model) -> Model:
+    """Put a head on the backbone; raises OwnModelError if it was made for another one."""
+    if own.weights_sha256 != backbone.weights.sha256:
+        raise OwnModelError(
+            f"version {own.version} is a head on {own.backbone} (SHA-256 {own.weights_sha256[:12]}…), and the "
+            f"backbone here is {backbone.name} (SHA-256 {backbone.weights.sha256[:12]}…): set TOPTHREE_MODEL to "
+            f"{own.name}, or train it on this backbone."
+        )
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias)
+    return dataclasses.replace(backbone, labels=own.labels, own=own, judge=judge)
+
+
+def _check(model: Model, known: Inference) -> None:
+    """Check how a head classifies the known photo; raises OwnModelError."""
+    assert model.own is not None
+    channels = known.features.shape[1]
+    if model.own.weight.shape[1] != channels:
+        raise OwnModelError(
+            f"its head takes {model.own.weight.shape[1]} channels, and {model.own.backbone} has {channels}."
+        )
+    if not np.isfinite(model.logits(known)).all():
+        raise OwnModelError("it gives no finite number for each class of the known photo.")
+
+
+def _is_same(first: Mapping[str, Slot], second: Mapping[str, Slot]) -> bool:
+    return first.keys() == second.keys() and all(first[name] is second[name] for name in first)

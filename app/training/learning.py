@@ -1,0 +1,79 @@
+"""A lesson: from a chosen backbone and its findings to a model of one's own, and the numbers that its report shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..measuring.accuracy import Share, wilson_interval
+from ..model.labels import Label
+from ..model.own_format import Accuracy, OwnModel
+from ..model.solver import Doubles, log_softmax, with_constant
+from .backbones import Chosen
+from .findings import Findings
+from .fitting import Fitted, calibrate, choose_strength, fit, softmax_strength
+from .photosets import PhotoSet
+
+__all__ = ["Lesson", "PhotoSet", "learn"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A model, the findings that it was learnt from, and its predictions for photos that were left out.
+
+    `shares` (photos, classes) are the calibrated probabilities for each photo when it was left out, `accuracy` how
+    often the first of them was right, and `tested` the same for the photos that were only for testing, if there are.
+    """
+
+    model: OwnModel
+    findings: Findings
+    shares: Doubles
+    accuracy: Share
+    tested: Share | None
+    compared: dict[str, float]
+
+
+def learn(
+    chosen: Chosen, photo_set: PhotoSet, *, has_flip: bool, seed: int, step: Callable[[str, int, int], None]
+) -> Lesson:
+    """Fit the head, measure it on left-out photos, and put the model together; nothing is written."""
+    findings, task = chosen.findings, chosen.findings.task
+    if not has_flip:
+        task = dataclasses.replace(task, rows=task.rows[:, :1])
+    ridge, _, like = choose_strength(task)
+    fitted = fit(task, softmax_strength(ridge), like, seed, lambda done, total: step("Fitting", done, total))
+    calibration = calibrate(fitted, task)
+    hits = int(np.sum(fitted.left_out.argmax(axis=1) == task.classes))
+    accuracy = wilson_interval(hits, len(task.rows))
+    recipe = {"head": "softmax", "flip": has_flip, "ridge_strength": ridge, "strength": fitted.strength}
+    model = OwnModel(
+        weight=fitted.weight[:, :-1].astype(np.float32),
+        bias=fitted.weight[:, -1].astype(np.float32),
+        labels=_labels(findings.classes, photo_set),
+        backbone=chosen.model.weights.record.name,
+        weights_sha256=chosen.model.weights.sha256,
+        recipe=recipe,
+        seed=seed,
+        data_sha256=findings.data_sha256,
+        photos=len(findings.photos),
+        accuracy=Accuracy(accuracy.percent, accuracy.low, accuracy.high),
+        calibration=calibration,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    shares = np.exp(log_softmax(fitted.left_out / (calibration.temperature or 1.0)))
+    return Lesson(model, findings, shares, accuracy, _test(fitted, findings), chosen.compared)
+
+
+def _labels(classes: tuple[str, ...], photo_set: PhotoSet) -> tuple[Label, ...]:
+    return tuple(Label(number, None, label, photo_set.names_zh.get(label)) for number, label in enumerate(classes))
+
+
+def _test(fitted: Fitted, findings: Findings) -> Share | None:
+    if not findings.held_out:
+        return None
+    logits = with_constant(findings.held_out_rows) @ fitted.weight.T
+    return wilson_interval(int(np.sum(logits.argmax(axis=1) == findings.held_out_classes)), len(findings.held_out))

@@ -1,0 +1,234 @@
+"""Photo sets: labelled photos in folders, in a ZIP archive or in a table, read one at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+import unicodedata
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ..errors import TopthreeError
+from ..photos.clutter import is_clutter
+from ..photos.folders import FileProblem, find_photos, name_key, read_file
+from ..photos.formats import SUFFIXES
+
+TABLE = "labels.csv"
+TRAIN = "train"
+HELD_OUT = frozenset(["val", "valid", "validation", "test"])
+MAX_PHOTOS = 200_000
+MAX_CLASSES = 5_000
+MAX_NAME = 200
+MAX_PHOTO_BYTES = 256 * 2**20
+MAX_TABLE_BYTES = 64 * 2**20
+
+
+class PhotoSetError(TopthreeError):
+    """A set of labelled photos cannot be used; the message says why in one sentence."""
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """A photo's name in its set, the name of its class, and whether it is only for testing the result."""
+
+    file: str
+    label: str
+    is_held_out: bool = False
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """Labelled photos in a fixed order; `read` returns a photo's bytes or raises a TopthreeError."""
+
+    photos: tuple[LabelledPhoto, ...]
+    read: Callable[[str], bytes]
+    names_zh: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes that have a photo to learn from, sorted."""
+        return tuple(sorted({photo.label for photo in self.photos if not photo.is_held_out}))
+
+
+def open_photo_set(path: Path, names: Path | None = None) -> PhotoSet:
+    """Find the labelled photos of a folder, a ZIP archive or a CSV file with the columns `file` and `label`.
+
+    In a folder or archive, each folder is a class, unless there is a `labels.csv`; `train` beside `val`, `valid`,
+    `validation` or `test` holds the folders of the photos to learn from. `names` is a CSV file with the columns
+    `label` and `label_zh`, the Chinese names. Raises PhotoSetError.
+    """
+    found = _open_folder(path) if path.is_dir() else _open_file(path)
+    if names is not None:
+        found = PhotoSet(found.photos, found.read, dict(found.names_zh) | _read_names(names, found.classes))
+    _check(found, path)
+    return found
+
+
+def _open_file(path: Path) -> PhotoSet:
+    if zipfile.is_zipfile(path):
+        return _open_archive(path)
+    if path.suffix.lower() == ".csv":
+        return _from_table(_file_text(path), lambda name: str(path.parent / name), _read_limited)
+    raise PhotoSetError(f"{path} is neither a folder, nor a ZIP archive, nor a CSV file.")
+
+
+def _open_folder(path: Path) -> PhotoSet:
+    if (path / TABLE).is_file():
+        return _from_table(_file_text(path / TABLE), lambda name: str(path / name), _read_limited)
+    try:
+        files = list(find_photos([str(path)]))
+    except FileProblem as error:
+        raise PhotoSetError(str(error)) from error
+    parts = {file: Path(file).relative_to(path).parts for file in files if Path(file) != path}
+    return PhotoSet(_from_folders(parts), _read_limited)
+
+
+def _read_limited(name: str) -> bytes:
+    data = read_file(name)
+    if len(data) > MAX_PHOTO_BYTES:
+        raise FileProblem(f"The file has more than {MAX_PHOTO_BYTES:,} bytes.")
+    return data
+
+
+def _open_archive(path: Path) -> PhotoSet:
+    try:
+        archive = zipfile.ZipFile(path)
+        entries = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
+        raise PhotoSetError(f"The ZIP archive {path} is damaged or cannot be read.") from error
+    reading = threading.Lock()  # entries are read from one file
+
+    def read(name: str) -> bytes:
+        entry = entries.get(name)
+        if entry is None:
+            raise FileProblem("The archive has no such file.")
+        if entry.file_size > MAX_PHOTO_BYTES:
+            raise FileProblem(f"The file has more than {MAX_PHOTO_BYTES:,} bytes.")
+        try:
+            with reading:
+                return archive.read(entry)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+            raise FileProblem("The entry is damaged, encrypted or compressed in an unusual way.") from error
+
+    table = next((name for name in sorted(entries, key=len) if PurePosixPath(name).name == TABLE), None)
+    if table is not None:
+        folder = PurePosixPath(table).parent
+        return _from_table(_decode(read(table), f"{path}/{table}"), lambda name: str(folder / name), read)
+    files = [name for name in sorted(entries) if _is_photo(name)]
+    return PhotoSet(_from_folders(_below_common({name: PurePosixPath(name).parts for name in files})), read)
+
+
+def _is_photo(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not is_clutter(path.parts)
+
+
+def _below_common(parts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Leave out folders around the whole set, such as the one that an archive of a folder begins with."""
+    while parts:
+        first = {names[0] for names in parts.values()}
+        if len(first) > 1 or any(len(names) < 3 for names in parts.values()):
+            break
+        parts = {file: names[1:] for file, names in parts.items()}
+    return parts
+
+
+def _from_folders(parts: Mapping[str, tuple[str, ...]]) -> tuple[LabelledPhoto, ...]:
+    tops = {names[0].casefold() for names in parts.values() if len(names) > 2}
+    has_parts = TRAIN in tops and bool(tops & HELD_OUT) and tops <= HELD_OUT | {TRAIN}
+    photos = []
+    for file, names in parts.items():
+        if len(names) < (3 if has_parts else 2):  # a photo outside the folders of classes has no label
+            continue
+        label = names[1] if has_parts else names[0]
+        photos.append(LabelledPhoto(file, _tidy(label), has_parts and names[0].casefold() != TRAIN))
+    return tuple(photos)
+
+
+def _from_table(text: str, locate: Callable[[str], str], read: Callable[[str], bytes]) -> PhotoSet:
+    rows = _rows(text, TABLE, ("file", "label"))
+    photos = tuple(LabelledPhoto(locate(row["file"].replace("\\", "/")), _tidy(row["label"])) for row in rows)
+    names = {_tidy(row["label"]): row["label_zh"].strip() for row in rows if (row.get("label_zh") or "").strip()}
+    return PhotoSet(photos, read, names)
+
+
+def _read_names(path: Path, classes: Iterable[str]) -> dict[str, str]:
+    by_key = {name_key(label): label for label in classes}
+    found = {}
+    for row in _rows(_file_text(path), str(path), ("label", "label_zh")):
+        label = by_key.get(name_key(_tidy(row["label"])))
+        if label is None:
+            raise PhotoSetError(f"{path} names the class {row['label']!r}, which has no photo.")
+        found[label] = row["label_zh"].strip()
+    return found
+
+
+def _rows(text: str, name: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+        missing = [column for column in columns if column not in (table.fieldnames or ())]
+        rows = list(table) if not missing else []
+    except csv.Error as error:
+        raise PhotoSetError(f"{name} cannot be read as CSV: {error}.") from error
+    if missing:
+        raise PhotoSetError(f"{name} has no column {missing[0]!r}; its first line must name its columns.")
+    rows = [row for row in rows if any((row[column] or "").strip() for column in columns)]
+    for number, row in enumerate(rows, start=1):
+        if any(not (row[column] or "").strip() for column in columns):
+            raise PhotoSetError(f"Row {number} of {name} is not complete: it needs {' and '.join(columns)}.")
+    return rows
+
+
+def _file_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise PhotoSetError(f"{path} has more than {MAX_TABLE_BYTES:,} bytes.")
+        return _decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise PhotoSetError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _decode(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PhotoSetError(f"{name} is not UTF-8; save it as CSV in UTF-8.") from error
+
+
+def _tidy(label: str) -> str:
+    """Write a name in one form of Unicode, without blanks around it."""
+    return unicodedata.normalize("NFC", label).strip()
+
+
+def _check(found: PhotoSet, path: Path) -> None:
+    if not found.photos:
+        raise PhotoSetError(f"There is no labelled photo in {path}: put the photos of each class into one folder.")
+    if len(found.photos) > MAX_PHOTOS:
+        raise PhotoSetError(f"{path} has {len(found.photos):,} photos, more than the {MAX_PHOTOS:,} allowed.")
+    classes = found.classes
+    if len(classes) < 2:
+        shown = f"only the class {classes[0]!r}" if classes else "no class to learn"
+        raise PhotoSetError(f"{path} has {shown}: a model needs at least two folders with photos.")
+    if len(classes) > MAX_CLASSES:
+        raise PhotoSetError(f"{path} has {len(classes):,} classes, more than the {MAX_CLASSES:,} allowed.")
+    _check_names(classes)
+
+
+def _check_names(classes: Iterable[str]) -> None:
+    same = defaultdict(list)
+    for label in classes:
+        if len(label) > MAX_NAME:
+            raise PhotoSetError(
+                f"The class {label[:40]!r}… has a name of more than {MAX_NAME} characters: shorten it."
+            )
+        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in label):
+            raise PhotoSetError(f"The class {label!r} has a name with control characters: rename it.")
+        same[label.casefold()].append(label)
+    twins = next((names for names in same.values() if len(names) > 1), None)
+    if twins:
+        raise PhotoSetError(f"The classes {twins[0]!r} and {twins[1]!r} differ in case only: rename one of them.")

@@ -1,0 +1,96 @@
+"""Measure how well the rejection score tells photos from blank pictures, noise, text pages and line drawings.
+
+    TOPTHREE_MODEL=efficientnet_lite0 python scripts/measure_unlike.py PHOTOS [--pictures 100]
+
+PHOTOS is a folder of photos that show what the model knows. The threshold is the fifth percentile of their scores.
+For the shares, each half of the photos in turn sets the threshold, and the other half gives the false alarms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import unlike_pictures
+
+from app.model import Model, load_model
+from app.model.certainty import rejection_score
+from app.photos.decoding import decode
+from app.photos.folders import list_photos
+from app.settings import Settings
+
+Scores = npt.NDArray[np.float64]
+PERCENTILE = 5
+RESAMPLES = 2000
+
+
+def bias_of(model: Model) -> npt.NDArray[np.float32]:
+    """Return the bias of the last layer, from the answer to a black picture."""
+    head, side = model.engine.head, model.weights.record.geometry.crop
+    assert head is not None
+    black = model.engine.infer(np.zeros((1, side, side, 3), np.uint8))
+    return np.asarray(black.logits[0] - head.logits(black.features[0]), np.float32)
+
+
+def score(model: Model, bias: npt.NDArray[np.float32], data: bytes) -> float:
+    """Return the rejection score of an encoded photo."""
+    geometry = model.weights.record.geometry
+    crop = decode(data, max_pixels=64_000_000, resize=geometry.resize).crop(geometry)
+    inference = model.engine.infer(crop[None])
+    return rejection_score(inference.logits[0], inference.features[0].mean(axis=(1, 2)), bias)
+
+
+def encode(picture: unlike_pictures.Image.Image) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def two_fold(photos: Scores, others: Scores) -> tuple[float, float]:
+    """Return the shares of other pictures and of photos below the threshold; the other half of the photos sets it."""
+    halves = photos[::2], photos[1::2]
+    limits = [np.percentile(half, PERCENTILE) for half in halves]
+    found = float(np.mean([np.mean(others < limit) for limit in limits]))
+    return found, float(np.mean([np.mean(half < limit) for half, limit in zip(halves[::-1], limits, strict=True)]))
+
+
+def interval(photos: Scores, others: Scores, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Return the 95% bootstrap intervals of the threshold, and of both results of `two_fold`."""
+    rows = []
+    for _ in range(RESAMPLES):
+        known = rng.permutation(photos)[rng.integers(0, len(photos), len(photos))]
+        rows.append((np.percentile(known, PERCENTILE), *two_fold(known, rng.choice(others, len(others)))))
+    low, high = np.percentile(np.array(rows), (2.5, 97.5), axis=0)
+    return list(zip(low, high, strict=True))
+
+
+def main() -> None:
+    """Print the threshold, the false alarms, and the share that is found of each kind of picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", metavar="PHOTOS")
+    parser.add_argument("--pictures", type=int, default=100, help="how many of each kind to draw")
+    options = parser.parse_args()
+    model = load_model(Settings.from_environment(os.environ))
+    bias, rng = bias_of(model), np.random.default_rng(0)
+    photos = np.array([score(model, bias, Path(file).read_bytes()) for file in list_photos([options.photos])])
+    print(f"{model.weights.record.name}, {model.engine.precision}, {len(photos)} photos")
+    for kind in unlike_pictures.KINDS:
+        drawn = unlike_pictures.pictures(kind, options.pictures)
+        others = np.array([score(model, bias, encode(picture)) for picture in drawn])
+        found, alarms = two_fold(photos, others)
+        limits, founds, falses = interval(photos, others, rng)
+        print(
+            f"{kind}: {found:.1%} ({founds[0]:.1%} to {founds[1]:.1%}) unlike,"
+            f" {alarms:.1%} ({falses[0]:.1%} to {falses[1]:.1%}) false alarms"
+        )
+    limit = np.percentile(photos, PERCENTILE)
+    print(f"threshold of all photos: {limit:.2f} ({limits[0]:.2f} to {limits[1]:.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""`topthree train`: from a folder to a version of a model and its report, by the packaged model."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from app.commands import cli
+from app.model.own_models import list_versions, read_version
+from app.settings import Settings
+
+PICTURES = {"cat": skimage.data.chelsea, "coffee": skimage.data.coffee, "rocket": skimage.data.rocket}
+SIDE = 200
+
+
+def write_photos(folder: Path, count: int = 4) -> Path:
+    """Write different parts of a picture for each class."""
+    for label, picture in PICTURES.items():
+        (folder / label).mkdir(parents=True)
+        image = Image.fromarray(picture())
+        for number in range(count):
+            left = number * (image.width - SIDE) // max(1, count - 1)
+            part = image.crop((left, 20 * number, left + SIDE, 20 * number + SIDE))
+            part.save(folder / label / f"{number}.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture
+def train(runner: CliRunner, packaged_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run the command with the packaged model, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    environment = packaged_settings.as_environment() | {"TOPTHREE_MODELS": str(tmp_path / "models")}
+
+    def run(*arguments: str) -> Result:
+        return runner.invoke(cli, ["train", *arguments], env=environment)
+
+    return run
+
+
+def test_a_folder_becomes_a_model_with_a_report(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things")
+    result = train("things", "--no-thumbnails")
+    assert result.exit_code == 0, result.output
+    model = read_version(tmp_path / "models", "things")
+    assert [label.label for label in model.labels] == ["cat", "coffee", "rocket"]
+    assert model.photos == 12
+    assert model.accuracy is not None
+    assert model.accuracy.top1 > 80
+    assert "<svg" in (tmp_path / "things-report.html").read_text(encoding="utf-8")
+
+
+def test_the_same_photos_give_the_same_head(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things")
+    for _ in range(2):
+        assert train("things", "--no-thumbnails").exit_code == 0
+    heads = [(tmp_path / "models/things" / version / "head.safetensors").read_bytes() for version in ("1", "2")]
+    assert heads[0] == heads[1]
+
+
+def test_a_dry_run_reports_and_writes_nothing(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things")
+    (tmp_path / "things/cat/broken.jpg").write_bytes(b"\xff\xd8\xff damaged")
+    copy = (tmp_path / "things/cat/0.jpg").read_bytes()
+    (tmp_path / "things/cat/copy.jpg").write_bytes(copy)
+    (tmp_path / "things/coffee/wrong.jpg").write_bytes((tmp_path / "things/cat/1.jpg").read_bytes())
+    result = train("things", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "Left out as exact copies: 1 file" in result.output
+    assert "the same photo under several labels: 2 photos" in result.output
+    assert "Not read: 1 photo" in result.output
+    assert not (tmp_path / "models").exists()
+    assert not (tmp_path / "things-report.html").exists()
+
+
+def test_one_photo_in_each_class_is_enough(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things", count=1)
+    assert train("things").exit_code == 0
+    assert list_versions(tmp_path / "models", "things") == [1]
+
+
+def test_names_are_escaped_in_the_report(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things", count=2)
+    (tmp_path / "things/cat").rename(tmp_path / "things/<script>alert(1)<")
+    assert train("things").exit_code == 0
+    report = (tmp_path / "things-report.html").read_text(encoding="utf-8")
+    assert "<script" not in report
+    assert "&lt;script&gt;alert(1)&lt;" in report
+
+
+def test_a_second_training_of_the_same_model_is_refused(train, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    write_photos(tmp_path / "things", count=1)
+    (tmp_path / "models").mkdir()
+    with FileLock(tmp_path / "models/.train-things.lock"):
+        result = train("things")
+    assert result.exit_code == 1
+    assert "Another process is training things" in result.output
+
+
+def test_recompressed_copies_are_grouped(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things")
+    for path in list((tmp_path / "things").rglob("*.jpg")):
+        out = io.BytesIO()
+        Image.open(path).save(out, "JPEG", quality=60)
+        path.with_name(f"again-{np.random.default_rng(path.stat().st_size).integers(1e9)}.jpg").write_bytes(
+            out.getvalue()
+        )
+    result = train("things", "--dry-run")
+    assert "24 photos of 3 classes" in result.output
+    found = next(line for line in result.output.splitlines() if line.startswith("Nearly the same"))
+    assert int(found.split()[-2]) >= 12

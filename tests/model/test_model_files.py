@@ -1,0 +1,109 @@
+"""A model file serves if its input is a crop of uint8 and it returns logits; any other is refused in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.errors import LabelsError, SettingsError, TopthreeError, WeightsError
+from app.model import load_model
+from app.model.facts import KEY
+from app.model.model_files import read_model_file
+from app.model.runtime import import_openvino
+from app.settings import Settings
+
+WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def save(folder: Path, *, kind: Any = np.uint8, shape: Any = (-1, 32, 32, 3), outputs: Any = None, facts: str = ""):
+    """Write an IR of four classes whose embedding is the mean colour; `outputs` renames logits and embedding."""
+    openvino = import_openvino()
+    operations = openvino.opset13
+    pixels = operations.parameter(list(shape), kind, name="pixels")
+    values = operations.convert(pixels, np.float32)
+    embedding = operations.reduce_mean(
+        values, operations.constant([1, 2] if shape[3] in (3, -1) else [2, 3], dtype="int64"), False
+    )
+    logits = operations.matmul(embedding, operations.constant(WEIGHT), False, True)
+    model = openvino.Model([logits, embedding], [pixels], "colours")
+    for output, name in zip(model.outputs, outputs or ("logits", "embedding"), strict=True):
+        output.get_tensor().set_names({name})
+    if facts:
+        model.set_rt_info(facts, KEY)
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    return folder / "model.xml"
+
+
+REFUSED = [
+    ({"kind": np.float32}, "takes f32 pixels, and only uint8 can serve"),
+    ({"shape": (-1, -1, -1, 3)}, "takes pictures of any height and width"),
+    ({"shape": (-1, 32, 48, 3)}, "takes pictures of 48x32 pixels, and only squares of at most 640 can serve"),
+    ({"shape": (-1, 3, 32, 32)}, r"takes an input of shape \[\?,3,32,32\], and only crops \(n, side, side, 3\)"),
+    ({"outputs": ("scores", "embedding")}, "has no output 'logits'.* its outputs are embedding, scores"),
+    ({"outputs": ("logits", "other")}, "has no output 'embedding'"),
+    ({"outputs": ("embedding", "features")}, "has no output 'logits'"),
+    ({"facts": "{}"}, "The metadata 'topthree' of .* is not what 'topthree export' writes"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_another_graph_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=message):
+        read_model_file(save(tmp_path, **changes))
+
+
+BAD_FILES = [
+    ("missing.onnx", None, "is not a file"),
+    ("damaged.onnx", b"\x08\x07damaged", "cannot be read by OpenVINO: it is damaged or incomplete"),
+    ("page.onnx", b"<!doctype html>", "cannot be read by OpenVINO"),
+    ("alone.xml", b"<net/>", "alone.bin, its weights, is not beside it"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
+def test_a_bad_file_is_refused(
+    name: str, content: bytes | None, message: str, tmp_path: Path, make_settings: Callable[..., Settings]
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TopthreeError, match=message):
+        load_model(make_settings(model=tmp_path / name))
+
+
+def test_a_file_without_metadata_needs_names(tmp_path: Path, make_settings: Callable[..., Settings]) -> None:
+    path = save(tmp_path)
+    with pytest.raises((WeightsError, LabelsError), match="has 4 classes, but the labels name 1000"):
+        load_model(make_settings(model=path))
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+    model, _ = load_model(make_settings(model=path, labels=tmp_path / "names.txt"))
+    crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    found = model.engine.infer(crops)
+    assert np.allclose(found.features[:, :, 0, 0], crops.mean(axis=(1, 2)), atol=1e-2)
+    assert np.allclose(found.logits, crops.mean(axis=(1, 2)) @ WEIGHT.T, rtol=1e-4)
+    assert model.weights.record.geometry.resize == 36
+    assert [label.label for label in model.labels] == ["a", "b", "c", "d"]
+
+
+def test_a_replaced_file_is_prepared_again(tmp_path: Path, make_settings: Callable[..., Settings]) -> None:
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+    settings = make_settings(model=save(tmp_path), labels=tmp_path / "names.txt")
+    first, _ = load_model(settings)
+    save(tmp_path, shape=(-1, 40, 40, 3))
+    second, _ = load_model(settings)
+    assert first.weights.sha256 != second.weights.sha256
+    assert (first.weights.record.geometry.crop, second.weights.record.geometry.crop) == (32, 40)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [({"engine": "torch"}, "TOPTHREE_ENGINE=torch cannot run"), ({"weights": "a.pth"}, "unset TOPTHREE_WEIGHTS")],
+)
+def test_settings_that_a_file_excludes(
+    others: dict[str, str], message: str, make_settings: Callable[..., Settings]
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_settings(model="model.onnx", **others)

@@ -1,0 +1,100 @@
+"""Photo sets: which photos a folder, an archive or a table holds, and which sets are refused."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from app.training.photosets import PhotoSetError, open_photo_set
+
+NAMES = "label,label_zh\ncat,猫\n"
+
+
+def fill(folder: Path, *names: str, data: bytes = b"photo") -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def labels_of(path: Path) -> list[tuple[str, bool]]:
+    return [(photo.label, photo.is_held_out) for photo in open_photo_set(path).photos]
+
+
+def test_each_folder_is_a_class(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "cat/more/2.png", "dog/1.jpg", "dog/notes.txt", "alone.jpg")
+    assert labels_of(tmp_path) == [("cat", False), ("cat", False), ("dog", False)]
+
+
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
+def test_a_folder_beside_train_only_tests(tmp_path: Path, held_out: str) -> None:
+    fill(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", f"{held_out}/cat/2.jpg")
+    assert sorted(labels_of(tmp_path)) == [("cat", False), ("cat", True), ("dog", False)]
+
+
+def test_a_class_may_be_named_train(tmp_path: Path) -> None:
+    fill(tmp_path, "train/1.jpg", "bus/1.jpg")
+    assert labels_of(tmp_path) == [("bus", False), ("train", False)]
+
+
+def test_an_archive_is_read_like_a_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for name in ("set/cat/1.jpg", "set/dog/1.jpg", "__MACOSX/set/cat/._1.jpg"):
+            archive.writestr(name, name)
+    found = open_photo_set(tmp_path / "photos.zip")
+    assert found.classes == ("cat", "dog")
+    assert [found.read(photo.file) for photo in found.photos] == [b"set/cat/1.jpg", b"set/dog/1.jpg"]
+
+
+def test_a_table_names_files_and_labels(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "labels.csv").write_text("file,label,label_zh\na.jpg,either/or,猫\nb.jpg,🐶,\n", encoding="utf-8")
+    found = open_photo_set(tmp_path)
+    assert found.classes == ("either/or", "🐶")
+    assert found.names_zh == {"either/or": "猫"}
+    assert found.read(found.photos[0].file) == b"photo"
+
+
+def test_chinese_names_come_from_a_table(tmp_path: Path) -> None:
+    fill(tmp_path / "set", "Cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "names.csv").write_text(NAMES, encoding="utf-8-sig")
+    assert open_photo_set(tmp_path / "set", tmp_path / "names.csv").names_zh == {"Cat": "猫"}
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ([], "no photo"),
+        (["cat/1.jpg"], "only the class 'cat'"),
+        (["1.jpg", "2.jpg"], "put the photos of each class into one folder"),
+        (["cat/1.jpg", "Cat/1.jpg"], "differ in case only"),
+        (["cat/1.jpg", "d\x07g/1.jpg"], "control characters"),
+        ([f"{'é' * 110}/{'x' * 99}/1.jpg", f"{'b' * 201}/1.jpg"], "more than 200 characters"),
+    ],
+)
+def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path, files: list[str], sentence: str) -> None:
+    with pytest.raises(PhotoSetError, match=sentence) as caught:
+        open_photo_set(fill(tmp_path, *files))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("name,label\na.jpg,cat\n", "no column 'file'"),
+        ("file,label\na.jpg,\n", "Row 1 of labels.csv is not complete"),
+        ("file,label\na.jpg,cat\n", "at least two"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, table: str, sentence: str) -> None:
+    (tmp_path / "labels.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(PhotoSetError, match=sentence):
+        open_photo_set(tmp_path)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(PhotoSetError, match="neither a folder"):
+        open_photo_set(tmp_path / "photos.zip")
