@@ -57,7 +57,7 @@ class Gate:
         self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
         self._limits = body_limits(app)
         self._places: set[object] = set()
-        self._metrics_port = int(self._settings.metrics_address.rpartition(":")[2] or -1)
+        self._metrics_port = int((self._settings.metrics_address or "").rpartition(":")[2] or -1)
         self._counts_requests = found.limits is not None
         # Only Flask knows the address for the log, behind proxies, and makes traces.
         self._may_answer = self._settings.log_addresses == "off" and not self._settings.traces
