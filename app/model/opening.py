@@ -54,7 +54,8 @@ def open_bundle(path: Path, settings: Settings) -> Prepared:
     unpacked = unpack(bundle, settings.cache)
     manifest = Manifest(**json.loads(unpacked.content[f"{MODEL}/{MANIFEST}"]))
     content = {name: unpacked.content[f"{MODEL}/{name}"] for name in FILES}
-    reason = FALLBACK_REASON if made.fallback else ""
+    # A model that TOPTHREE_MODEL names replaces no other, although the bundle was made where it did.
+    reason = FALLBACK_REASON if made.fallback and settings.model != bundle.record.name else ""
     weights = Weights(path, made.weights_sha256, bundle.record, "bundle", reason)
     labels = unpacked.content[LABELS]
     return Prepared(unpacked.folder / MODEL, manifest, weights, content, labels, bundle.own)

@@ -22,6 +22,7 @@ from app.model.artifact import Prepared, ensure_prepared
 from app.model.bundle import DESCRIPTION, MEMBERS, read_bundle
 from app.model.labels import imagenet_labels
 from app.model.opening import FALLBACK_REASON, open_bundle, unpack
+from app.model.records import FALLBACK_NAME
 from app.model.served import load_served
 from app.settings import Settings
 from app.web.api import describe
@@ -155,6 +156,13 @@ def test_its_answers_are_those_of_the_model_that_it_was_made_of(
     assert model.labels == imagenet_labels()
     assert model.identity == packaged_classifier.load_model().identity
     assert (describe(model).source, describe(model).fallback_reason) == ("bundle", FALLBACK_REASON)
+
+
+@pytest.mark.parametrize(("name", "is_fallback"), [("", True), (FALLBACK_NAME, False)])
+def test_a_model_that_was_chosen_is_no_fallback(
+    real_bundle: Path, make_settings: MakeSettings, name: str, is_fallback: bool
+) -> None:
+    assert open_(real_bundle, make_settings, model=name).weights.is_fallback == is_fallback
 
 
 def test_serving_a_bundle_needs_neither_torch_nor_weights_nor_a_network(
