@@ -32,7 +32,7 @@ from . import model_option, read_settings
 from .weights import find_with_progress
 
 
-class KeepLast(click.ParamType):
+class KeepLast(click.ParamType["int | None"]):
     """A number of layers, or `auto`, which becomes None."""
 
     name = "N|auto"

@@ -29,7 +29,7 @@ from ..model.solver import (
 Rows = npt.NDArray[np.float16]
 
 # The cosine of two photos' embeddings from which one counts as a copy of the other.
-NEAR_DUPLICATE = 0.95
+NEAR_DUPLICATE = 0.93
 _BLOCK_ROWS = 1024
 RIDGE_STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-12, -2))
 # Measured on ten kinds of clothes with EfficientNet-Lite0: ridge heads were best at 3e-4, softmax heads at 1e-5.

@@ -108,7 +108,7 @@ def test_recompressed_copies_are_grouped(train, tmp_path: Path) -> None:
     write_photos(tmp_path / "things")
     for path in list((tmp_path / "things").rglob("*.jpg")):
         out = io.BytesIO()
-        Image.open(path).save(out, "JPEG", quality=60)
+        Image.open(path).save(out, "JPEG", quality=85)
         path.with_name(f"again-{np.random.default_rng(path.stat().st_size).integers(1e9)}.jpg").write_bytes(
             out.getvalue()
         )

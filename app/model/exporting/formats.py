@@ -18,6 +18,7 @@ from ..facts import KEY
 from ..runtime import import_openvino
 
 INPUT, OUTPUTS = "pixels", ("logits", "embedding")
+_JIT: Any = torch.jit  # which has no annotations
 
 # One photo's crop (1, side, side, 3) to its logits (1, classes) and embedding (1, C).
 Run = Callable[[Pixels], tuple[Floats, Floats]]
@@ -115,13 +116,13 @@ def _load_pt2(path: Path) -> Run:
 def _write_torchscript(network: nn.Module, example: torch.Tensor, facts: str, path: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
-        torch.jit.save(torch.jit.trace(network, (example,)), path, _extra_files={KEY: facts})
+        torch.jit.save(_JIT.trace(network, (example,)), path, _extra_files={KEY: facts})
 
 
 def _load_torchscript(path: Path) -> Run:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
-        return _of_torch(torch.jit.load(path))
+        return _of_torch(_JIT.load(path))
 
 
 def _of_torch(network: Any) -> Run:
