@@ -43,8 +43,8 @@ def path(text: str) -> Path | None:
 
 def model(text: str) -> str:
     """Parse a model's name, or the path of a model file, which becomes absolute; empty stays empty."""
-    if is_model_file(text):
-        return str(path(text).absolute())  # type: ignore[union-attr]
+    if is_model_file(text) and (file := path(text)):
+        return str(file.absolute())
     if not re.fullmatch(r"[A-Za-z0-9_./-]{0,200}", text):
         raise ValueError("the name of a model, in letters, digits and _ . / -, or a file that ends in .onnx or .xml")
     return text

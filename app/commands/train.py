@@ -23,7 +23,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ..errors import OwnModelError
 from ..measuring.stream import printable
@@ -129,14 +129,14 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def step(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 for task in bar.task_ids:
                     bar.update(task, visible=False)
                 tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, total=total)  # type: ignore[arg-type]
+            bar.update(tasks[name], completed=done, total=total)
 
         yield step
 

@@ -147,10 +147,10 @@ def _describe(text: bytes, where: str) -> dict[str, Any]:
 
 
 def _accuracy(values: Mapping[str, Any]) -> Accuracy:
-    numbers = [values.get(name) for name in ("top1", "low", "high")]
+    numbers: list[Any] = [values.get(name) for name in ("top1", "low", "high")]
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
         raise ValueError(f"{DESCRIPTION} has no valid accuracy")
-    return Accuracy(*(float(number) for number in numbers))  # type: ignore[arg-type]
+    return Accuracy(*map(float, numbers))
 
 
 def _check_tensors(tensors: Mapping[str, Any], classes: int, where: str) -> None:
