@@ -23,7 +23,7 @@ from .errors import (
     UnsupportedImage,
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
-from .model.certainty import Certainty, Judgement
+from .model.certainty import Certainty, Judgement, softmax
 from .model.engines import Engine, Floats, Inference, Pixels
 from .model.heads import Head
 from .model.labels import Label
@@ -347,12 +347,6 @@ class Classifier:
                 (Inference(inference.logits[i : i + 1], inference.features[i : i + 1]), size) for i in range(size)
             ]
         return results
-
-
-def softmax(logits: Floats) -> Floats:
-    """Turn the logits of one photo into probabilities that add up to 1."""
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
 def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:

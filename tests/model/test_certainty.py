@@ -177,3 +177,8 @@ def test_photos_of_things_it_knows_are_not_unlike(
     }
     assert words["coffee"] == "sure"
     assert "unlike" not in words.values()
+
+
+def test_softmax_survives_large_logits() -> None:
+    probabilities = softmax(np.array([1000.0, 999.0, -1000.0], np.float32))
+    assert probabilities == pytest.approx([0.731059, 0.268941, 0.0], abs=1e-6)

@@ -161,6 +161,7 @@ def test_stop_answers_what_is_on_its_way_and_then_closes(run_worker: Callable[..
         half.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
         assert half.recv(100).startswith(b"HTTP/1.1 100")
         server.stop()
+        wait_until(lambda: server.worker.connections.is_stopping)
         idle.sendall(ALIVE)
         assert read_answer(idle)[1]["connection"] == "close"
         half.sendall(PHOTO)

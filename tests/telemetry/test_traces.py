@@ -100,9 +100,13 @@ def predict(app: flask.Flask, photo: bytes | None = None, traceparent: str = TRA
     return answer
 
 
-def facts(span: Span) -> dict[str, str | int]:
+def facts(span: Span) -> dict[str, str | int | list[str]]:
     """Return a span's attributes."""
-    return {item.key: item.value.string_value or item.value.int_value for item in span.attributes}
+    values = {item.key: item.value for item in span.attributes}
+    return {
+        key: value.string_value or [each.string_value for each in value.array_value.values] or value.int_value
+        for key, value in values.items()
+    }
 
 
 def test_request_is_a_span_within_the_callers_trace(app: flask.Flask, receiver: Receiver) -> None:
