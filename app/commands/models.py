@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import OwnModelError, SettingsError
+from ..measuring.stream import printable
 from ..model.own_models import Listed, list_models, remove, use_version
 from . import plural, read_settings
 
@@ -107,6 +108,7 @@ def _print(found: list[Listed]) -> None:
         else:
             own = each.found
             accuracy, classes = f"{own.accuracy.top1:.1f} %" if own.accuracy else "", str(len(own.labels))
-            table.add_row(each.name, str(own.version), classes, own.backbone, accuracy, own.created, others)
+            backbone, created = Text(printable(own.backbone)), Text(printable(own.created))
+            table.add_row(each.name, str(own.version), classes, backbone, accuracy, created, others)
     console = Console()
     Console(width=None if console.is_terminal else _WIDE).print(table, highlight=False)

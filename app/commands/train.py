@@ -43,9 +43,15 @@ MAX_LISTED = 10
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="Name of the model (default: that of the folder).")
 @click.option("--names", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV: label, label_zh.")
-@click.option("--backbone", help="Backbone to learn on, or auto to compare those at hand (default: TOPTHREE_MODEL).")
+@click.option("--backbone", help="Backbone to learn on, or auto to compare those installed (default: TOPTHREE_MODEL).")
 @click.option("--no-flip", is_flag=True, help="Do not learn from mirror images: left and right differ.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Divides the folds.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of the random division into tests.",
+)
 @click.option("--dry-run", is_flag=True, help="Report what was found, and stop.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Report (default: NAME-report.html).")
 @click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Of the report.")
@@ -69,6 +75,9 @@ def command(
     settings = read_settings()
     root = _models_folder(settings)
     name = check_name(name or _name_of(photos))
+    path = report or Path(f"{name}-report.html")
+    if not path.parent.is_dir():
+        raise OwnModelError(f"The report cannot be written: there is no folder {path.parent}.")
     photo_set = open_photo_set(photos, names)
     with ExitStack() as stack:
         if not dry_run:
@@ -82,9 +91,9 @@ def command(
             lesson = learning.learn(chosen, photo_set, has_flip=not no_flip, seed=seed, step=step)
         version = write_version(root, name, lesson.model)
     click.echo(f"Wrote version {version} of {name} to {root / name / str(version)}.")
-    path = report or Path(f"{name}-report.html")
+    _print_result(lesson)
     _write_report(path, lesson, photo_set if not no_thumbnails else None, f"{name} {version}", language)
-    _print_result(lesson, path, has_thumbnails=not no_thumbnails)
+    click.echo(f"Report: {path}{'' if no_thumbnails else '; it holds small copies of some photos'}")
     if serve:
         _serve(settings, name)
 
@@ -96,23 +105,31 @@ def _models_folder(settings: Settings) -> Path:
 
 
 def _name_of(photos: Path) -> str:
-    """Make a model's name of a folder's or an archive's."""
-    stem = photos.resolve().stem if photos.is_file() else photos.resolve().name
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:64] or "photos"
+    """Make a model's name of a folder's or an archive's; a table has that of its folder."""
+    path = photos.resolve()
+    stem = path.parent.name if path.suffix.lower() == ".csv" else path.stem if path.is_file() else path.name
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:64]
+    if not name:
+        raise OwnModelError(f"{photos} gives the model no name in letters and digits: choose one with --name.")
+    return name
 
 
 @contextmanager
 def _alone(root: Path, name: str) -> Iterator[None]:
     from filelock import FileLock, Timeout  # takes 20 ms to import
 
+    lock = FileLock(root / f".train-{name}.lock")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".train-{name}.lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise OwnModelError(f"Another process is training {name} in {root}: wait for it to end.") from error
-    except PermissionError as error:
+    except OSError as error:
         raise OwnModelError(f"The folder of models {root} cannot be written: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -183,7 +200,7 @@ def _write_report(
         raise PhotoSetError(f"The report {path} cannot be written: {error.strerror}; the model is kept.") from error
 
 
-def _print_result(lesson: learning.Lesson, path: Path, *, has_thumbnails: bool) -> None:
+def _print_result(lesson: learning.Lesson) -> None:
     model, share = lesson.model, lesson.accuracy
     click.echo(
         f"Right for {share.percent:.1f}% of the photos when each was left out (95% interval {share.low:.1f} to "
@@ -192,8 +209,6 @@ def _print_result(lesson: learning.Lesson, path: Path, *, has_thumbnails: bool) 
     if lesson.tested:
         tested = lesson.tested
         click.echo(f"Right for {tested.percent:.1f}% of the test photos ({tested.low:.1f} to {tested.high:.1f}%).")
-    note = "; it holds small copies of some photos" if has_thumbnails else ""
-    click.echo(f"Report: {path}{note}")
 
 
 def _serve(settings: Settings, name: str) -> None:

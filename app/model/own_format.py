@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -111,21 +110,28 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 def name_and_version(content: Mapping[str, bytes]) -> tuple[str, int]:
     """Return the name and the version that the files of a version say they have; raises ValueError if they do not."""
-    described = json.loads(content[DESCRIPTION])
+    described = _object(content.get(DESCRIPTION, b""))
     name, version = described.get("name"), described.get("version")
-    if not (isinstance(name, str) and NAME.fullmatch(name) and isinstance(version, int) and version > 0):
-        raise ValueError(f"{DESCRIPTION} has no valid name and version")
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise ValueError(f"{DESCRIPTION} has no valid name")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{DESCRIPTION} has no valid version")
     return name, version
 
 
-def _describe(text: bytes, where: str) -> dict[str, Any]:
-    """Read `model.json` into the fields of `OwnModel` that it holds; unknown members are left out."""
+def _object(text: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"{DESCRIPTION} is nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError(f"{DESCRIPTION} holds no object")
+    return values
+
+
+def _describe(text: bytes, where: str) -> dict[str, Any]:
+    """Read `model.json` into the fields of `OwnModel` that it holds; unknown members are left out."""
+    values = _object(text)
     made = values.get("format")
     if isinstance(made, int) and made > FORMAT:
         raise OwnModelError(
@@ -148,7 +154,7 @@ def _describe(text: bytes, where: str) -> dict[str, Any]:
 
 def _accuracy(values: Mapping[str, Any]) -> Accuracy:
     numbers: list[Any] = [values.get(name) for name in ("top1", "low", "high")]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+    if not all(isinstance(number, int | float) and 0 <= number <= 100 for number in numbers):
         raise ValueError(f"{DESCRIPTION} has no valid accuracy")
     return Accuracy(*map(float, numbers))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import threading
 import unicodedata
 import zipfile
@@ -26,6 +27,16 @@ MAX_CLASSES = 5_000
 MAX_NAME = 200
 MAX_PHOTO_BYTES = 256 * 2**20
 MAX_TABLE_BYTES = 64 * 2**20
+# What zipfile raises for an entry that is damaged, encrypted or compressed in an unusual way.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    RuntimeError,  # NotImplementedError too
+    ValueError,
+)
 
 
 class PhotoSetError(TopthreeError):
@@ -112,11 +123,15 @@ def _open_archive(path: Path) -> PhotoSet:
         try:
             with reading:
                 return archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise FileProblem("The entry is damaged, encrypted or compressed in an unusual way.") from error
 
-    table = next((name for name in sorted(entries, key=len) if PurePosixPath(name).name == TABLE), None)
-    if table is not None:
+    # Deeper in the archive, a table belongs to something else.
+    tables = [name for name in entries if PurePosixPath(name).name == TABLE and len(PurePosixPath(name).parts) <= 2]
+    if tables:
+        table = min(tables, key=len)
+        if entries[table].file_size > MAX_TABLE_BYTES:
+            raise PhotoSetError(f"{path}/{table} has more than {MAX_TABLE_BYTES:,} bytes.")
         folder = PurePosixPath(table).parent
         return _from_table(_decode(read(table), f"{path}/{table}"), lambda name: str(folder / name), read)
     files = [name for name in sorted(entries) if _is_photo(name)]
@@ -130,17 +145,20 @@ def _is_photo(name: str) -> bool:
 
 def _below_common(parts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Leave out folders around the whole set, such as the one that an archive of a folder begins with."""
-    while parts:
-        first = {names[0] for names in parts.values()}
-        if len(first) > 1 or any(len(names) < 3 for names in parts.values()):
-            break
-        parts = {file: names[1:] for file, names in parts.items()}
-    return parts
+    while True:
+        tops = {names[0] for names in parts.values() if len(names) > 1}
+        deeper = {file: names[1:] for file, names in parts.items() if len(names) > 2}
+        if len(tops) > 1 or not deeper:
+            return parts
+        parts = deeper
 
 
 def _from_folders(parts: Mapping[str, tuple[str, ...]]) -> tuple[LabelledPhoto, ...]:
-    tops = {names[0].casefold() for names in parts.values() if len(names) > 2}
-    has_parts = TRAIN in tops and bool(tops & HELD_OUT) and tops <= HELD_OUT | {TRAIN}
+    tops = {names[0].casefold(): names[0] for names in parts.values() if len(names) > 2}
+    has_parts = TRAIN in tops and not HELD_OUT.isdisjoint(tops)
+    others = [name for key, name in tops.items() if key not in HELD_OUT | {TRAIN}]
+    if has_parts and others:
+        raise PhotoSetError(f"The folder {others[0]!r} is neither for training nor for testing: move it elsewhere.")
     photos = []
     for file, names in parts.items():
         if len(names) < (3 if has_parts else 2):  # a photo outside the folders of classes has no label

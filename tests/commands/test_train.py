@@ -116,3 +116,23 @@ def test_recompressed_copies_are_grouped(train, tmp_path: Path) -> None:
     assert "24 photos of 3 classes" in result.output
     found = next(line for line in result.output.splitlines() if line.startswith("Nearly the same"))
     assert int(found.split()[-2]) >= 12
+
+
+def test_a_folder_without_letters_needs_a_name(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "衣服", count=1)
+    result = train("衣服")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "choose one with --name" in result.output
+
+
+def test_a_report_without_a_folder_is_refused_at_once(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things", count=1)
+    result = train("things", "--report", "missing/report.html")
+    assert "there is no folder missing" in result.output
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_folder_of_models_that_is_a_file_is_refused(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things", count=1)
+    (tmp_path / "models").touch()
+    assert "cannot be written: File exists" in train("things").output

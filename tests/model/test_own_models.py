@@ -153,6 +153,8 @@ DAMAGED = {
         lambda data: data.replace(b'"calibration": null', b'"calibration": {"heat": 1, "source": ""}'),
     ),
     "an accuracy that is a word": (DESCRIPTION, lambda data: data.replace(b"90.0", b'"good"')),
+    "an accuracy of 400 digits": (DESCRIPTION, lambda data: data.replace(b"90.0", b"9" * 400)),
+    "a list": (DESCRIPTION, lambda _: b"[]"),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.photos.folders import FileProblem
 from app.training.photosets import PhotoSetError, open_photo_set
 
 NAMES = "label,label_zh\ncat,猫\n"
@@ -69,6 +70,7 @@ def test_chinese_names_come_from_a_table(tmp_path: Path) -> None:
         ([], "no photo"),
         (["cat/1.jpg"], "only the class 'cat'"),
         (["1.jpg", "2.jpg"], "put the photos of each class into one folder"),
+        (["train/cat/1.jpg", "val/cat/2.jpg", "more/a/3.jpg"], "'more' is neither for training nor for testing"),
         (["cat/1.jpg", "Cat/1.jpg"], "differ in case only"),
         (["cat/1.jpg", "d\x07g/1.jpg"], "control characters"),
         ([f"{'é' * 110}/{'x' * 99}/1.jpg", f"{'b' * 201}/1.jpg"], "more than 200 characters"),
@@ -98,3 +100,30 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(PhotoSetError, match="neither a folder"):
         open_photo_set(tmp_path / "photos.zip")
+
+
+def packed(path: Path, *names: str) -> Path:
+    """Write an archive of empty files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    return path
+
+
+@pytest.mark.parametrize("stray", ["cover.jpg", "pics/cover.jpg", "pics/mug/labels.csv"])
+def test_a_stray_file_of_an_archive_hides_no_class(tmp_path: Path, stray: str) -> None:
+    found = open_photo_set(packed(tmp_path / "a.zip", "pics/mug/1.jpg", "pics/glass/2.jpg", stray))
+    assert sorted(found.classes) == ["glass", "mug"]
+
+
+def test_an_entry_that_is_damaged_is_a_problem_of_that_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("mug/1.jpg", b"photo" * 100)
+        archive.writestr("glass/2.jpg", b"photo" * 100)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"mug/1.jpg") + len(b"mug/1.jpg")
+    data[at + 4 : at + 9] = b"\xff" * 5  # the properties of LZMA
+    path.write_bytes(data)
+    with pytest.raises(FileProblem, match="damaged"):
+        open_photo_set(path).read("mug/1.jpg")
