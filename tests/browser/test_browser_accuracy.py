@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -42,7 +42,7 @@ AT_ONCE = 10
 
 
 class Pair(NamedTuple):
-    """One photo's likeliest class in full, and the same class's confidence when the page scaled the photo."""
+    """One photo's likeliest class in full, and the number shown for it when the page scaled the photo."""
 
     name: str
     is_same: bool
@@ -67,11 +67,17 @@ def enlarged(path: Path) -> bytes:
 
 def ask_in_full(server: Server, data: bytes) -> dict[str, float]:
     response = httpx.post(f"{server.url}api/v1/predict", content=data, headers={"Content-Type": "image/jpeg"})
-    return {prediction["wnid"]: prediction["confidence"] for prediction in response.json()["predictions"]}
+    return {prediction["wnid"]: shown(prediction) for prediction in response.json()["predictions"]}
+
+
+def shown(prediction: dict[str, Any]) -> float:
+    """Return the number that the page shows for a prediction: the calibrated probability, where it is known."""
+    probability = prediction["probability"]
+    return prediction["confidence"] if probability is None else probability
 
 
 def answers_of_page(cards: Cards, files: dict[str, bytes]) -> dict[str, dict[str, float]]:
-    """Give the page photos and read the cards: confidences by WordNet id, by file name."""
+    """Give the page photos and read the cards: the numbers shown by WordNet id, by file name."""
     cards.choose_files(*[payload(name, data) for name, data in files.items()])
     expect(cards.page.locator("[data-state=done]")).to_have_count(len(files), timeout=120_000)
     found = {}

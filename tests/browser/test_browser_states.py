@@ -188,7 +188,7 @@ def test_what_is_no_photo_is_not_even_sent(cards: Cards, name: str, data: bytes,
 def test_the_servers_415_is_explained(cards: Cards) -> None:
     refuse_as_unknown(cards)
     card = cards.choose("cat")
-    expect(card.locator("h3")).to_have_text("This file is not a photo that topthree can read.")
+    expect(card.locator("h3")).to_have_text("This kind of JPEG file cannot be read.")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
