@@ -149,6 +149,7 @@ def test_a_phone_s_width_needs_no_scrolling_sideways(visitor: Visitor, real_phot
         visitor.choose(coffee_jpg=real_photos["coffee"], cat_jpg=real_photos["cat"])
         visitor.wait_for(STATES, "done,done")
         for selector in ("summary", "[data-part=otherPart]", ".eye", "#as-table", "#as-cards"):
+            visitor.wait_for(f"document.querySelector('{selector}').offsetParent !== null", True)
             visitor.click(selector)
             assert visitor.run(IS_TOO_WIDE) == []
 
