@@ -35,7 +35,7 @@ from .uploads import JSON, admit_body, read_photo, read_photos
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
 # The parameters of a prediction, which `read_parameters` reads.
-CHOICES = ("top", "min_confidence", "labels", "heatmap", "model")
+CHOICES = ("top", "min_confidence", "labels", "heatmap", "models")
 THUMBNAIL_SIDE, MIN_THUMBNAIL_SIDE = 640, 16
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")

@@ -45,13 +45,19 @@ _TAKEN: dict[str, Problems] = {
 
 _PHOTO: Schema = BINARY | {"minLength": 1}
 _FLAG: Schema = {"type": "integer", "enum": [0, 1], "default": 0}
+# The routes that answer by several models take them in the parameter by which others take one.
+_NAMES_IN_THE_QUERY = {"models": "model"}
 PARAMETERS: dict[str, tuple[Schema, str]] = {
     "top": ({"type": "integer", "minimum": 1, "maximum": 1000, "default": 3}, "How many classes."),
     "min_confidence": ({"type": "number", "minimum": 0, "maximum": 1, "default": 0}, "Leave out answers below it."),
     "labels": ({"type": "string", "enum": list(NAMES), "default": "both"}, "The language of class names."),
     "heatmap": (_FLAG, "1 adds a heat map to the first ten answers."),
     "model": (
-        {"type": "string", "minLength": 1, "examples": ["pets", "pets,resnet18"]},
+        {"type": "string", "pattern": "^[^,]+$", "examples": ["pets"]},
+        "The model; `GET /api/v1/models` lists the names.",
+    ),
+    "models": (
+        {"type": "string", "pattern": "^[^,]+(,[^,]+){0,3}$", "examples": ["pets", "pets,resnet18"]},
         "The model that answers, or up to 4 of them, separated by commas; `GET /api/v1/models` lists their names.",
     ),
     "normalize": (_FLAG, "1 scales the embedding to the length (L2) 1."),
@@ -176,6 +182,7 @@ def _security(settings: Settings) -> list[dict[str, list[str]]]:
 
 def _parameter(name: str) -> Schema:
     schema, description = PARAMETERS[name]
+    name = _NAMES_IN_THE_QUERY.get(name, name)
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 

@@ -197,3 +197,17 @@ def test_page_shows_commands_as_they_are_typed(make_settings, tmp_path: Path, ro
 
 def test_front_page_leads_to_the_document(client: FlaskClient) -> None:
     assert 'href="./docs"' in client.get("/").text
+
+
+def test_only_predictions_take_several_models(client: FlaskClient) -> None:
+    paths = client.get("/api/v1/openapi.json").json["paths"]
+    patterns = {
+        path: parameter["schema"]["pattern"]
+        for path, operations in paths.items()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["name"] == "model"
+    }
+    several = {path for path, pattern in patterns.items() if re.search(pattern, "pets,resnet18")}
+    assert several == {"/api/v1/predict", "/api/v1/predict/batch"}
+    assert len(patterns) > len(several)
