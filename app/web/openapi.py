@@ -57,7 +57,7 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         "The model; `GET /api/v1/models` lists the names.",
     ),
     "models": (
-        {"type": "string", "pattern": "^[^,]+(,[^,]+){0,3}$", "examples": ["pets", "pets,resnet18"]},
+        {"type": "string", "minLength": 1, "examples": ["pets", "pets,resnet18"]},
         "The model that answers, or up to 4 of them, separated by commas; `GET /api/v1/models` lists their names.",
     ),
     "normalize": (_FLAG, "1 scales the embedding to the length (L2) 1."),
