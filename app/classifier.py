@@ -23,11 +23,12 @@ from .errors import (
     UnsupportedImage,
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
-from .model.certainty import Certainty, Judgement, softmax
+from .model.certainty import Certainty, Judgement
 from .model.engines import Engine, Floats, Inference, Pixels
 from .model.heads import Head
 from .model.labels import Label
 from .model.loading import Models
+from .model.probabilities import softmax
 from .model.served import Served, load_served
 from .photos.decoders import Decoded, Decoders
 from .photos.decoding import Geometry

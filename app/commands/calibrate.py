@@ -121,9 +121,8 @@ def _scores(model: Model, answers: list[Answer]) -> npt.NDArray[np.float64] | No
     """Return the rejection scores; None for a model without one linear layer, or with negative values before it."""
     bias = head_bias(model)
     pairs = [(a.logits, a.embedding) for a in answers if a.logits is not None and a.embedding is not None]
-    if bias is None or any(embedding.min() < 0 for _, embedding in pairs):
-        return None
-    return np.array([rejection_score(logits, embedding, bias) for logits, embedding in pairs])
+    logits, embeddings = (np.stack(rows) for rows in zip(*pairs, strict=True))
+    return None if bias is None or embeddings.min() < 0 else rejection_score(logits, embeddings, bias)
 
 
 def _print_report(found: Calibration, file: Path) -> None:

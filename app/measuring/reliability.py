@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..model.calibration_fit import Bools, Doubles, last_accurate
+from ..model.calibration_fit import Bools, last_accurate
+from ..model.probabilities import Doubles
 
 BINS = 15
 RESAMPLES = 1000

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from ..errors import TopthreeError
 from .calibration import Calibration
+from .probabilities import Doubles, softmax
 
-Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
@@ -92,7 +92,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], truths: Ints) -> float:
 
 def first_probabilities(logits: npt.NDArray[np.floating], temperature: float) -> Doubles:
     """Return the probability of the likeliest class of each photo (n), the softmax of logits / temperature."""
-    return np.concatenate([_softmax(chunk, 1 / temperature).max(axis=1) for chunk in _chunks(logits)])
+    return np.concatenate([softmax(chunk / temperature).max(axis=1) for chunk in _chunks(logits)])
 
 
 def sure_threshold(probabilities: Doubles, right: Bools) -> float:
@@ -120,7 +120,7 @@ def last_accurate(probabilities: Doubles, right: Bools, *, added: int = 0) -> in
 
 def _slopes(logits: npt.NDArray[np.floating], truths: Ints, inverse: float) -> Doubles:
     """Return the derivative of each photo's negative log-likelihood in 1/T: the mean logit minus the true class's."""
-    means = [(_softmax(chunk, inverse) * chunk).sum(axis=1) for chunk in _chunks(logits)]
+    means = [(softmax(chunk * inverse) * chunk).sum(axis=1) for chunk in _chunks(logits)]
     return np.asarray(np.concatenate(means) - logits[np.arange(len(truths)), truths])
 
 
@@ -128,7 +128,7 @@ def _curvature(logits: npt.NDArray[np.floating], inverse: float) -> float:
     """Return the second derivative of the mean negative log-likelihood in 1/T: the mean variance of the logits."""
     total = 0.0
     for chunk in _chunks(logits):
-        probabilities = _softmax(chunk, inverse)
+        probabilities = softmax(chunk * inverse)
         mean = (probabilities * chunk).sum(axis=1, keepdims=True)
         total += float((probabilities * (chunk - mean) ** 2).sum())
     return total / len(logits)
@@ -137,11 +137,6 @@ def _curvature(logits: npt.NDArray[np.floating], inverse: float) -> float:
 def _chunks(logits: npt.NDArray[np.floating]) -> Iterator[Doubles]:
     for start in range(0, len(logits), _CHUNK):
         yield logits[start : start + _CHUNK].astype(np.float64)
-
-
-def _softmax(logits: Doubles, inverse: float) -> Doubles:
-    weights = np.exp((logits - logits.max(axis=1, keepdims=True)) * inverse)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def _between(columns: Doubles, place: float) -> Doubles:

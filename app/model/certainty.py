@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from .calibration import Calibration
 from .groups import NO_GROUPS, GroupName, Groups
+from .probabilities import Doubles, Logits, log_sum_exp, softmax
 
 Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 Certainty = Literal["sure", "group", "unsure", "unlike"]
 
 # The share of the largest activations that SCALE compares with all, as its authors chose it for ImageNet.
@@ -80,29 +80,24 @@ class Judge:
         limit = self.calibration.unlike_below if self.calibration else None
         if limit is None or self.bias is None or embedding is None:
             return False
-        return rejection_score(logits, embedding, self.bias) < limit
+        return bool(rejection_score(logits, embedding, self.bias) < limit)
 
 
 # Of a model without a calibration.
 NO_JUDGE = Judge()
 
 
-def softmax(logits: npt.NDArray[np.floating]) -> Doubles:
-    """Turn the logits of one photo into probabilities that add up to 1, in float64."""
-    weights = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(weights / weights.sum(), np.float64)
+def rejection_score(logits: Logits, embedding: Logits, bias: Logits) -> Doubles:
+    """Return a score for each photo that is low for photos unlike those that the model has learned from.
 
-
-def rejection_score(logits: Floats, embedding: Floats, bias: Floats) -> float:
-    """Return the score of one photo that is low for photos unlike those that the model has learned from.
-
+    `logits` are (…, classes) and the embeddings that the last layer got (…, C), `bias` (classes) is that layer's.
     It is SCALE (Xu et al., ICLR 2024): the embedding, none of whose values may be negative, is multiplied by e to the
     power of r, the sum of all its values over the sum of its largest 15%, and the logits that follow from it give
     their log-sum-exp. As the last layer is linear, only the logits without the bias have to be multiplied.
     """
-    count = max(1, round(_LARGEST_SHARE * embedding.size))
-    largest = float(np.partition(embedding, -count)[-count:].sum())
-    factor = np.exp(float(embedding.sum()) / largest) if largest > 0 else 1.0
-    scaled = (logits.astype(np.float64) - bias) * factor + bias
-    highest = scaled.max()
-    return float(highest + np.log(np.exp(scaled - highest).sum()))
+    values = embedding.astype(np.float64)
+    count = max(1, round(_LARGEST_SHARE * values.shape[-1]))
+    largest = np.partition(values, -count, axis=-1)[..., -count:].sum(axis=-1, keepdims=True)
+    total = values.sum(axis=-1, keepdims=True)
+    factor = np.exp(np.divide(total, largest, out=np.zeros_like(total), where=largest > 0))
+    return np.asarray(log_sum_exp((logits.astype(np.float64) - bias) * factor + bias)[..., 0])

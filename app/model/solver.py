@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
+from .probabilities import Doubles, log_softmax
+
 Rows = npt.NDArray[np.floating[Any]]
 Numbers = npt.NDArray[np.intp]
 
@@ -108,12 +109,6 @@ def fit_softmax(examples: Examples, strength: float, like: Spectrum, start: Doub
         return np.asarray(turned @ like.vectors.T).ravel()
 
     return minimise(loss, start.ravel(), scale).reshape(shape)
-
-
-def log_softmax(logits: Doubles) -> Doubles:
-    """Return the logarithms of the softmax of each row."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def minimise(

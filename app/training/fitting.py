@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from ..model.calibration import Calibration
 from ..model.calibration_fit import UNLIKE_PERCENTILE, FitError, fit_calibration
+from ..model.certainty import rejection_score
+from ..model.probabilities import Doubles
 from ..model.solver import (
-    Doubles,
     Examples,
     Numbers,
     Spectrum,
@@ -37,7 +38,6 @@ SOFTMAX_PER_RIDGE = 0.03
 FOLDS = 10
 MIN_PHOTOS = 20
 _SOURCE = "Measured on the photos that the model was taught, each left out with its copies when it was predicted."
-_LARGEST_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -153,23 +153,9 @@ def calibrate(fitted: Fitted, task: Task) -> Calibration:
     """
     scores = None
     if len(task.rows) >= MIN_PHOTOS:
-        scores = rejection_scores(task.rows[:, 0], fitted.left_out, fitted.weight[:, -1])
+        scores = rejection_score(fitted.left_out, task.rows[:, 0], fitted.weight[:, -1])
     try:
         return fit_calibration(fitted.left_out, task.classes, source=_SOURCE, scores=scores)
     except FitError:
         unlike = None if scores is None else float(np.percentile(scores, UNLIKE_PERCENTILE))
         return Calibration(None, None, unlike, _SOURCE, len(task.rows))
-
-
-def rejection_scores(rows: Rows, logits: Doubles, bias: Doubles) -> Doubles:
-    """Return the score of each photo that is low for photos unlike the known ones.
-
-    SCALE (Xu et al., ICLR 2024) as `certainty` computes it for a photo that is served.
-    """
-    values = rows.astype(np.float64)
-    largest = max(1, round(_LARGEST_SHARE * values.shape[1]))
-    top = np.partition(values, -largest, axis=1)[:, -largest:].sum(axis=1)
-    factor = np.exp(values.sum(axis=1) / np.maximum(top, 1e-12))
-    scaled = (logits - bias) * factor[:, None] + bias
-    highest = scaled.max(axis=1)
-    return np.asarray(highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1)))

@@ -12,7 +12,8 @@ import numpy as np
 from ..measuring.accuracy import Share, wilson_interval
 from ..model.labels import Label
 from ..model.own_format import Accuracy, OwnModel
-from ..model.solver import Doubles, log_softmax, with_constant
+from ..model.probabilities import Doubles, softmax
+from ..model.solver import with_constant
 from .backbones import Chosen
 from .findings import Findings
 from .fitting import Fitted, calibrate, choose_strength, fit, softmax_strength
@@ -64,7 +65,7 @@ def learn(
         calibration=calibration,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    shares = np.exp(log_softmax(fitted.left_out / (calibration.temperature or 1.0)))
+    shares = softmax(fitted.left_out / (calibration.temperature or 1.0))
     return Lesson(model, findings, shares, accuracy, _test(fitted, findings), chosen.compared)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import TopthreeError
-from ..model.solver import Doubles, Numbers
+from ..model.probabilities import Doubles
+from ..model.solver import Numbers
 from ..photos.decoders import Decoders
 from ..photos.decoding import Geometry
 from ..photos.protocol import Wanted

@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import arrays
 
 from app.classifier import Classifier
 from app.model.calibration import Calibration
-from app.model.certainty import NO_JUDGEMENT, Judge, rejection_score, softmax
+from app.model.certainty import NO_JUDGEMENT, Judge, rejection_score
 from app.model.groups import Group, GroupName, groups_of
 from app.model.labels import Label, imagenet_labels
+from app.model.probabilities import softmax
 
 KNOWN = Calibration(2.0, 0.8, -20.0, "A test.")
 PAIR = Group(GroupName("n1", "pair", "一对"), np.array([0, 1]))
@@ -104,6 +105,13 @@ def test_an_embedding_of_zeros_has_a_score() -> None:
     assert np.isfinite(rejection_score(BIAS, np.zeros(8, np.float32), BIAS))
 
 
+def test_many_photos_have_the_scores_that_each_has_alone() -> None:
+    rng = np.random.default_rng(0)
+    logits, embeddings = rng.normal(size=(5, 4)), rng.random((5, 8)).astype(np.float16)
+    alone = [rejection_score(*photo, BIAS) for photo in zip(logits, embeddings, strict=True)]
+    assert np.array_equal(rejection_score(logits, embeddings, BIAS), alone)
+
+
 def test_unlike_beats_sure() -> None:
     sure = logits_of(0.97, 0.01, 0.01, 0.01)
     judge = dataclasses.replace(JUDGE, calibration=dataclasses.replace(KNOWN, unlike_below=1e9))
@@ -177,8 +185,3 @@ def test_photos_of_things_it_knows_are_not_unlike(
     }
     assert words["coffee"] == "sure"
     assert "unlike" not in words.values()
-
-
-def test_softmax_survives_large_logits() -> None:
-    probabilities = softmax(np.array([1000.0, 999.0, -1000.0], np.float32))
-    assert probabilities == pytest.approx([0.731059, 0.268941, 0.0], abs=1e-6)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.model.probabilities import log_softmax
 from app.model.solver import (
     Examples,
     fit_softmax,
-    log_softmax,
     ridge_left_out,
     spectrum,
     weigh_classes,

@@ -14,6 +14,7 @@ from torch import nn
 from ...errors import TopthreeError
 from ..engines import Floats, Pixels
 from ..facts import Facts
+from ..probabilities import softmax
 from .formats import FORMATS, Format, Run, infer
 from .texts import example, readme
 
@@ -70,7 +71,7 @@ def compare_logits(original: Floats, exported: Floats, file: str) -> float:
         raise ExportRefused(
             f"{file} gives another first class than torch for {others} of {len(original)} crops; nothing was written."
         )
-    largest = float(np.abs(_softmax(original) - _softmax(exported)).max())
+    largest = float(np.abs(softmax(original) - softmax(exported)).max())
     if not largest <= MAX_PROBABILITY_ERROR:
         raise ExportRefused(
             f"{file} gives probabilities that differ from torch's by up to {largest:.4f}, more than "
@@ -81,8 +82,3 @@ def compare_logits(original: Floats, exported: Floats, file: str) -> float:
 
 def _logits(run: Run, crops: Pixels) -> Floats:
     return np.concatenate([run(crop[None])[0] for crop in crops])
-
-
-def _softmax(logits: Floats) -> Floats:
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
