@@ -95,7 +95,12 @@ DEFAULT_OUTPUTS = Outputs()
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of one more model to the same photo, as `Answer` holds the first one's."""
+    """The answer of one model to a photo.
+
+    `certainty` says how far to rely on the first class; None if that was not measured for the model. `group` is the
+    smallest group of classes that is sure, if no class is. If heat maps were asked for, `heatmaps` holds rows of
+    numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions; a model without heat maps has None.
+    """
 
     model: Model
     predictions: list[Prediction]
@@ -105,23 +110,16 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The most likely classes of a photo, facts about the image, and the duration of each stage in seconds.
+class Answer(Verdict):
+    """The verdict of the first model that was asked for, facts about the image, and each stage's duration in seconds.
 
-    `certainty` says how far to rely on the first class; None if that was not measured for the model. `group` is the
-    smallest group of classes that is sure, if no class is. `image` holds width, height, format and SHA-256 as answers
-    show them. If heat maps were asked for, `heatmaps` holds rows of numbers from 0 to 1 for each of the first
-    `MAX_HEATMAPS` predictions, and `image` the crop that they cover; a model without heat maps has None. `thumbnail`
-    is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of the features, if they
-    were asked for; so are `logits`, float32 (classes). `batch_size` is the number of photos that were computed
-    together. `others` are the answers of further models that were asked for.
+    `image` holds width, height, format and SHA-256 as answers show them and, if heat maps were asked for, the crop
+    that they cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of
+    the features, if they were asked for; so are `logits`, float32 (classes). `batch_size` is the number of photos that
+    were computed together. `others` are the verdicts of further models that were asked for.
     """
 
-    predictions: list[Prediction]
-    certainty: Certainty | None
-    group: GroupPrediction | None
     image: dict[str, Any]
-    heatmaps: list[Grid] | None
     thumbnail: Pixels | None
     embedding: Floats | None
     logits: Floats | None
@@ -289,15 +287,12 @@ class Classifier:
         if model.engine.batches:
             inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()
-        first = _verdict(model, inference, outputs)
+        digest = sha256 or hashlib.sha256(data).hexdigest()
         answer = Answer(
-            first.predictions,
-            first.certainty,
-            first.group,
-            _image_facts(photo, sha256 or hashlib.sha256(data).hexdigest(), geometry if outputs.heatmap else None),
-            heatmaps=first.heatmaps,
+            **vars(_verdict(model, inference, outputs)),
+            image=_image_facts(photo, digest, geometry if outputs.heatmap else None),
             thumbnail=photo.thumbnail,
-            embedding=inference.features[0].mean(axis=(1, 2)) if outputs.embedding else None,
+            embedding=inference.embeddings[0] if outputs.embedding else None,
             logits=model.logits(inference)[0] if outputs.logits else None,
             decode_seconds=decoded - arrived - turn.waited_seconds,
             queue_seconds=turn.waited_seconds,
@@ -352,8 +347,7 @@ class Classifier:
 
 def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:
     logits = model.logits(inference)[0]
-    embedding = inference.features[0].mean(axis=(1, 2)) if model.judge.needs_embedding else None
-    judgement = model.judge.judge(logits, embedding)
+    judgement = model.judge.judge(logits, inference.embeddings[0] if model.judge.needs_embedding else None)
     predictions = _predictions(logits, model.labels, outputs.top, judgement)
     heatmaps = _heatmaps(inference, model.head, predictions, outputs)
     return Verdict(model, predictions, judgement.certainty, _group(judgement), heatmaps)

@@ -41,7 +41,7 @@ def score(model: Model, bias: npt.NDArray[np.float32], data: bytes) -> float:
     geometry = model.weights.record.geometry
     crop = decode(data, max_pixels=64_000_000, resize=geometry.resize).crop(geometry)
     inference = model.engine.infer(crop[None])
-    return rejection_score(inference.logits[0], inference.features[0].mean(axis=(1, 2)), bias)
+    return rejection_score(inference.logits[0], inference.embeddings[0], bias)
 
 
 def encode(picture: unlike_pictures.Image.Image) -> bytes:

@@ -80,7 +80,7 @@ class Model:
         """Return the logits (n, classes) of what the engine computed for n crops."""
         if self.own is None:
             return inference.logits
-        return own_logits(inference.features, self.own.weight, self.own.bias)
+        return own_logits(inference.embeddings, self.own.weight, self.own.bias)
 
     @property
     def identity(self) -> dict[str, Any]:

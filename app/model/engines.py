@@ -5,6 +5,7 @@ Softmax, top-k and names are left to the classifier, so that the numbers of two 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Inference:
 
     logits: Floats
     features: Floats
+
+    @functools.cached_property
+    def embeddings(self) -> Floats:
+        """Return the spatial means (n, C) of the features, computed once however many models use them."""
+        return np.asarray(self.features.mean(axis=(2, 3)))
 
 
 class Engine(Protocol):

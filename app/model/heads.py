@@ -55,14 +55,18 @@ class Head:
         return _npy(record)
 
 
-def own_logits(features: Floats, weight: Floats, bias: Floats) -> Floats:
-    """Return the logits (n, classes) of n feature maps (n, C, h, w) by a head on normalised embeddings.
+def own_logits(embeddings: Floats, weight: Floats, bias: Floats) -> Floats:
+    """Return the logits (n, classes) of n embeddings (n, C) by a head that takes them divided by their length (L2).
 
-    An embedding is the spatial mean of a map, divided by its length (L2). `weight` is (classes, C), `bias` (classes).
+    `weight` is (classes, C), `bias` (classes).
     """
-    embeddings = features.mean(axis=(2, 3))
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(embeddings / np.where(lengths > 0, lengths, 1) @ weight.T + bias, np.float32)
+    return np.asarray(of_length_one(embeddings) @ weight.T + bias, np.float32)
+
+
+def of_length_one(embeddings: Floats) -> Floats:
+    """Return embeddings (…, C) divided by their length (L2); zeros stay as they are."""
+    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return np.asarray(embeddings / np.where(lengths > 0, lengths, 1))
 
 
 # Stored for a head without heat maps, for example one that normalises or flattens the map.

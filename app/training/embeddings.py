@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ..errors import ModelUnavailable, NoPhoto, TopthreeError
 from ..model import Model
+from ..model.heads import of_length_one
 from ..model.room import not_writable
 from ..photos.decoders import Decoders
 from ..photos.protocol import Wanted
@@ -122,9 +123,7 @@ def _record(model: Model, digest: bytes, crop: npt.NDArray[np.uint8], record_typ
     record = np.zeros((), record_type)
     record["sha256"] = digest
     for place, view in enumerate((crop, crop[:, ::-1])):
-        features = model.engine.infer(np.ascontiguousarray(view)[None]).features[0]
-        embedding = features.mean(axis=(1, 2))
-        record["rows"][place] = embedding / max(float(np.linalg.norm(embedding)), 1e-12)
+        record["rows"][place] = of_length_one(model.engine.infer(np.ascontiguousarray(view)[None]).embeddings[0])
     return record
 
 

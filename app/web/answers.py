@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import flask
 import msgspec
 import numpy as np
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from ..classifier import Answer, Classifier, Outputs, Prediction, Verdict
 from ..errors import BrokenImage, InternalError, Problem, forget_frames
 from ..model import Model
 from ..model.engines import Floats, Pixels
+from ..model.heads import of_length_one
 from ..photos.heatmaps import Grid
 from ..queueing.cache import ResultCache, Source
 from ..queueing.scheduling import Deadline, side_by_side
@@ -94,31 +95,14 @@ class Answerer:
     def predict(self, data: bytes, parameters: Parameters) -> Rendered:
         """Return the most likely classes of a photo, as the JSON of `schemas.Photo`."""
         outputs = Outputs(top=parameters.top, heatmap=parameters.heatmap)
-        return self._render(data, parameters, outputs, lambda answer: encode(self._photo(answer, parameters)))
-
-    def _photo(self, answer: Answer, parameters: Parameters) -> schemas.Photo:
-        """Build one photo's document, without what the parameters leave out."""
-        predictions = _shown(answer.predictions, answer.heatmaps, parameters)
-        photo = schemas.Photo(predictions, schemas.Image(**answer.image), answer.certainty, _group(answer))
-        if answer.others:
-            first = schemas.Model(**self.load_model().identity)
-            photo.models = [schemas.ModelAnswer(first, predictions, answer.certainty, _group(answer))]
-            photo.models += [
-                schemas.ModelAnswer(
-                    schemas.Model(**other.model.identity),
-                    _shown(other.predictions, other.heatmaps, parameters),
-                    other.certainty,
-                    _group(other),
-                )
-                for other in answer.others
-            ]
-        return photo
+        return self._render(data, parameters, outputs, lambda answer: encode(_photo(answer, parameters)))
 
     def embed(self, data: bytes, *, normalize: bool, as_npy: bool) -> Rendered:
         """Return the embedding of a photo, as the JSON of `schemas.PhotoEmbedding` or as a .npy file of float32."""
 
         def write(answer: Answer) -> bytes:
-            vector = _embedding(answer, normalize=normalize)
+            assert answer.embedding is not None
+            vector = of_length_one(answer.embedding) if normalize else answer.embedding
             if as_npy:
                 return _npy(vector)
             # str() gives the shortest decimals that read back as the same float32.
@@ -224,6 +208,23 @@ def write_timing(stages: Mapping[str, float]) -> str:
     return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages.items())
 
 
+def _photo(answer: Answer, parameters: Parameters) -> schemas.Photo:
+    """Build one photo's document, without what the parameters leave out."""
+    documents = [_model_answer(verdict, parameters) for verdict in (answer, *answer.others)]
+    first = documents[0]
+    models = documents if answer.others else UNSET
+    return schemas.Photo(first.predictions, schemas.Image(**answer.image), first.certainty, first.group, models)
+
+
+def _model_answer(verdict: Verdict, parameters: Parameters) -> schemas.ModelAnswer:
+    return schemas.ModelAnswer(
+        schemas.Model(**verdict.model.identity),
+        _shown(verdict.predictions, verdict.heatmaps, parameters),
+        verdict.certainty,
+        UNSET if verdict.group is None else schemas.Group(**vars(verdict.group)),
+    )
+
+
 def _shown(
     rows: Sequence[Prediction], grids: Sequence[Grid] | None, parameters: Parameters
 ) -> list[schemas.Prediction]:
@@ -235,10 +236,6 @@ def _shown(
     return predictions
 
 
-def _group(answer: Answer | Verdict) -> schemas.Group | UnsetType:
-    return UNSET if answer.group is None else schemas.Group(**vars(answer.group))
-
-
 def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:
     shown = schemas.Prediction(**vars(row))
     if labels == "en":
@@ -246,13 +243,6 @@ def _prediction(row: Prediction, labels: Names) -> schemas.Prediction:
     elif labels == "zh" and row.label_zh is not None:  # a custom class without a Chinese name keeps its only one
         shown.label = shown.label_gloss = UNSET
     return shown
-
-
-def _embedding(answer: Answer, *, normalize: bool) -> Floats:
-    assert answer.embedding is not None
-    vector = answer.embedding
-    length = float(np.linalg.norm(vector)) if normalize else 0.0
-    return np.asarray(vector / (length or 1.0), np.float32)
 
 
 def _npy(vector: Floats) -> bytes:

@@ -107,7 +107,7 @@ def test_an_exported_file_serves(exported: Path, make_settings: Callable[..., Se
     assert model.engine.head is None
     found, (logits, embedding) = model.engine.infer(crops[:3]), infer(network, crops[:3])
     assert np.abs(found.logits - logits).max() < 1e-4
-    assert np.abs(found.features.mean(axis=(2, 3)) - embedding).max() < 1e-4
+    assert np.abs(found.embeddings - embedding).max() < 1e-4
 
 
 def test_other_answers_than_torchs_are_refused() -> None:

@@ -37,11 +37,12 @@ def damage(folder: Path) -> None:
 
 def test_logits_are_those_of_the_normalised_mean() -> None:
     features = np.random.default_rng(1).normal(size=(2, 4, 3, 3)).astype(np.float32)
+    found = Inference(np.zeros((2, 0), np.float32), features)
     weight, bias = np.eye(3, 4, dtype=np.float32), np.array([1, 0, 0], np.float32)
     means = features.reshape(2, 4, 9).mean(axis=2)
     expected = means[:, :3] / np.linalg.norm(means, axis=1, keepdims=True) + bias
-    assert np.allclose(own_logits(features, weight, bias), expected, atol=1e-6)
-    assert np.array_equal(own_logits(np.zeros((1, 4, 3, 3), np.float32), weight, bias), bias[None])
+    assert np.allclose(own_logits(found.embeddings, weight, bias), expected, atol=1e-6)
+    assert np.array_equal(own_logits(np.zeros((1, 4), np.float32), weight, bias), bias[None])
 
 
 def test_heads_share_the_backbones_engine(tmp_path: Path) -> None:
