@@ -170,7 +170,7 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
         calibrated=tally.reliability(tally.probabilities),
         sure=tally.sure_share(),
         confusions=_worst(tally.pairs, model.labels),
-        classes=_by_class(tally.pairs, model.labels),
+        classes=by_class(tally.pairs, model.labels),
         model=model.identity,
     )
 
@@ -194,8 +194,11 @@ def _worst(pairs: collections.Counter[tuple[int, int]], labels: Sequence[Label])
     ]
 
 
-def _by_class(pairs: collections.Counter[tuple[int, int]], labels: Sequence[Label]) -> list[ClassAccuracy]:
-    """Return every class that has a photo or was an answer, in the labels' order."""
+def by_class(pairs: collections.Counter[tuple[int, int]], labels: Sequence[Label]) -> list[ClassAccuracy]:
+    """Return every class that has a photo or was an answer, in the labels' order.
+
+    `pairs` counts photos by true class and answer.
+    """
     photos, answers = collections.Counter[int](), collections.Counter[int]()
     for (truth, answer), count in pairs.items():
         photos[truth] += count

@@ -17,7 +17,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Bin:
-    """The photos whose first probability is in one of 15 equal parts of 0 to 1: how many, and two means in percent."""
+    """The photos whose first probability is in one of equal parts of 0 to 1: how many, and two means in percent."""
 
     photos: int
     probability: float
@@ -41,7 +41,7 @@ class Reliability:
 
 def measure_reliability(probabilities: Doubles, right: Bools) -> Reliability:
     """Compare the probability of each photo's first class (n) with whether it is right (n); n is at least 1."""
-    places = np.clip(np.ceil(probabilities * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    places = _places(probabilities, BINS)
     error = _error(places, probabilities - right)
     low, high = _error_interval(probabilities, right, places)
     return Reliability(
@@ -49,8 +49,18 @@ def measure_reliability(probabilities: Doubles, right: Bools) -> Reliability:
         low=_percent(low),
         high=_percent(high),
         coverage=_percent(last_accurate(probabilities, right) / len(right)),
-        bins=[_bin(probabilities[places == place], right[places == place]) for place in range(BINS)],
+        bins=reliability_bins(probabilities, right, BINS),
     )
+
+
+def reliability_bins(probabilities: Doubles, right: Bools, count: int) -> list[Bin]:
+    """Return the bins of a reliability diagram: `count` equal parts of 0 to 1, also those without a photo."""
+    places = _places(probabilities, count)
+    return [_bin(probabilities[places == place], right[places == place]) for place in range(count)]
+
+
+def _places(probabilities: Doubles, count: int) -> npt.NDArray[np.int64]:
+    return np.clip(np.ceil(probabilities * count).astype(np.int64) - 1, 0, count - 1)
 
 
 def _error_interval(probabilities: Doubles, right: Bools, places: npt.NDArray[np.int64]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import io
 import json
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import TopthreeError
-from ..model.probabilities import Doubles
-from ..model.solver import Numbers
+from ..measuring.accuracy import ClassAccuracy, by_class
+from ..measuring.reliability import reliability_bins
 from ..photos.decoders import Decoders
 from ..photos.decoding import Geometry
 from ..photos.protocol import Wanted
@@ -32,31 +33,7 @@ THUMBNAIL_SIDE = 160
 _THUMBNAIL_MEMORY = 512 * 2**20
 _BINS = 10
 # A class needs more photos if fewer of its photos than this are found.
-_MIN_RECALL = 0.7
-
-
-@dataclass(frozen=True)
-class ClassResult:
-    """One class: its photos, and the precision and recall of its left-out predictions; None without any."""
-
-    label: str
-    photos: int
-    precision: float | None
-    recall: float
-
-    @property
-    def needs_more(self) -> bool:
-        """Return whether more photos would help most here."""
-        return self.photos < MIN_PHOTOS or self.recall < _MIN_RECALL
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Photos whose first probability is about as high: the mean probability, the share that is right, their number."""
-
-    probability: float
-    right: float
-    photos: int
+_MIN_RECALL_PERCENT = 70.0
 
 
 @dataclass(frozen=True)
@@ -77,18 +54,21 @@ def write_report(lesson: Lesson, photo_set: PhotoSet | None, *, title: str, lang
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         _TEMPLATE.read_text(encoding="utf-8")
     )
-    predicted = lesson.shares.argmax(axis=1)
-    truth, names = lesson.findings.task.classes, lesson.findings.classes
-    matrix = confusion_matrix(truth, predicted, len(names))
+    predicted, truth = lesson.shares.argmax(axis=1), lesson.findings.task.classes
+    bins = reliability_bins(lesson.shares.max(axis=1), predicted == truth, _BINS)
+    pairs = collections.Counter(zip(truth.tolist(), predicted.tolist(), strict=True))
+    classes = range(len(lesson.findings.classes))
+    has_matrix = len(classes) <= MAX_CLASSES_OF_MATRIX
     return template.render(
         words=words,
         language="zh-Hans" if language == "zh" else "en",
         title=title,
         lesson=lesson,
         labels=[_shown(label.label, label.label_zh, language) for label in lesson.model.labels],
-        matrix=matrix.tolist() if len(names) <= MAX_CLASSES_OF_MATRIX else None,
-        classes=class_results(matrix, names),
-        bins=reliability(lesson.shares, truth),
+        matrix=[[pairs[row, column] for column in classes] for row in classes] if has_matrix else None,
+        classes=by_class(pairs, lesson.model.labels),
+        needs_more=_needs_more,
+        bins=[found for found in bins if found.photos],
         doubtful=_doubtful(lesson, photo_set),
         has_pictures=photo_set is not None,
         max_classes=MAX_CLASSES_OF_MATRIX,
@@ -99,36 +79,9 @@ def _shown(label: str, label_zh: str | None, language: str) -> str:
     return label_zh if language == "zh" and label_zh else label
 
 
-def confusion_matrix(truth: Numbers, predicted: Numbers, count: int) -> Numbers:
-    """Return how many photos of each class (rows) were taken for each class (columns)."""
-    matrix = np.zeros((count, count), np.intp)
-    np.add.at(matrix, (truth, predicted), 1)
-    return matrix
-
-
-def class_results(matrix: Numbers, names: tuple[str, ...]) -> list[ClassResult]:
-    """Return precision and recall of each class from a confusion matrix."""
-    right, photos, taken = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    return [
-        ClassResult(
-            name,
-            int(photos[at]),
-            float(right[at] / taken[at]) if taken[at] else None,
-            float(right[at] / max(1, photos[at])),
-        )
-        for at, name in enumerate(names)
-    ]
-
-
-def reliability(shares: Doubles, truth: Numbers) -> list[Bin]:
-    """Return the bins of a reliability diagram, each of an equal range of the first probability; no empty ones."""
-    first, is_right = shares.max(axis=1), shares.argmax(axis=1) == truth
-    numbers = np.minimum((first * _BINS).astype(int), _BINS - 1)
-    return [
-        Bin(float(first[chosen].mean()), float(is_right[chosen].mean()), int(chosen.sum()))
-        for number in range(_BINS)
-        if (chosen := numbers == number).any()
-    ]
+def _needs_more(found: ClassAccuracy) -> bool:
+    """Return whether more photos would help most here."""
+    return found.photos < MIN_PHOTOS or found.recall is None or found.recall.percent < _MIN_RECALL_PERCENT
 
 
 def _doubtful(lesson: Lesson, photo_set: PhotoSet | None) -> list[Doubtful]:
