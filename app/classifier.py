@@ -114,9 +114,9 @@ class Answer(Verdict):
     """The verdict of the first model that was asked for, facts about the image, and each stage's duration in seconds.
 
     `image` holds width, height, format and SHA-256 as answers show them and, if heat maps were asked for, the crop
-    that they cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial mean of
-    the features, if they were asked for; so are `logits`, float32 (classes). `batch_size` is the number of photos that
-    were computed together. `others` are the verdicts of further models that were asked for.
+    that they cover. `thumbnail` is uint8 RGB of shape (height, width, 3), and `embedding` float32 (C), the spatial
+    mean of the features, if they were asked for; so are `logits`, float32 (classes). `batch_size` is the number of
+    photos that were computed together. `others` are the verdicts of further models that were asked for.
     """
 
     image: dict[str, Any]

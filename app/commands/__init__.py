@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import TopthreeError
+from ..errors import SettingsError, TopthreeError
 from ..version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..settings import Settings
 
 FOLDER = os.path.dirname(__file__)
@@ -103,6 +105,13 @@ def read_settings(model: str = "") -> Settings:
 
     chosen = {"TOPTHREE_MODEL": model} if model else {}
     return Settings.from_environment({**read_environment(), **chosen})
+
+
+def models_folder(settings: Settings) -> Path:
+    """Return the folder of models of one's own; raises SettingsError if there is none."""
+    if settings.models is None:
+        raise SettingsError("The home folder cannot be found; set TOPTHREE_MODELS to the folder of your models.")
+    return settings.models
 
 
 model_option = click.option(

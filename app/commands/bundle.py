@@ -52,8 +52,8 @@ from ..model.records import as_json
 from ..model.served import on_backbone, read_own_default
 from ..settings import Settings
 from ..version import __version__
+from ..writing import replacing
 from . import model_option, read_settings
-from ._files import replacing
 from .weights import make_ready
 
 

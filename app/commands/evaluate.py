@@ -32,8 +32,8 @@ from ..measuring.reliability import Reliability
 from ..measuring.stream import printable
 from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
+from ..writing import replacing
 from . import model_option, plural, read_settings
-from ._files import replacing
 
 
 @click.command(help=__doc__)

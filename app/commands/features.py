@@ -27,8 +27,8 @@ from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, read_file
 from ..photos.protocol import MAX_CROP_SIDE, Wanted
 from ..processes.plan import make_plan
 from ..settings import Settings
+from ..writing import replacing
 from . import plural, read_settings
-from ._files import replacing
 from .weights import find_with_progress
 
 

@@ -18,7 +18,7 @@ import click
 
 from ..errors import KeysError
 from ..web.keys import Key, KeySet, check_name, digest_of, new_token, parse_keys, read_keys, read_text
-from ._files import replacing
+from ..writing import replacing
 
 HEADING = "# API keys of topthree: name, enabled or disabled, SHA-256 of the key.\n"
 

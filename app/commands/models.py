@@ -12,7 +12,6 @@ Examples:
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import OwnModelError, SettingsError
+from ..errors import OwnModelError
 from ..measuring.stream import printable
 from ..model.own_models import Listed, list_models, remove, use_version
-from . import plural, read_settings
+from . import models_folder, plural, read_settings
 
 VERSION = click.IntRange(1, 10**9 - 1)
 # The width of the table without a terminal, so that no line is folded in a file or a pipe.
@@ -37,7 +36,7 @@ def command(context: click.Context, *, as_json: bool) -> None:
     """List the models, unless one of the commands below is called."""
     if context.invoked_subcommand is not None:
         return
-    root = _root()
+    root = models_folder(read_settings())
     found = list_models(root)
     if as_json:
         click.echo(json.dumps([_as_json(each) for each in found], ensure_ascii=False, indent=1))
@@ -57,7 +56,7 @@ def use(name: str, version: int) -> None:
     Example:
       topthree models use pets 2
     """
-    found = use_version(_root(), name, version)
+    found = use_version(models_folder(read_settings()), name, version)
     click.echo(f"{name} serves in version {version}: {plural(len(found.labels), 'class')}, made {found.created}.")
 
 
@@ -71,15 +70,8 @@ def drop(name: str, version: int | None) -> None:
     Example:
       topthree models remove pets
     """
-    remove(_root(), name, version)
+    remove(models_folder(read_settings()), name, version)
     click.echo(f"Removed {name}." if version is None else f"Removed version {version} of {name}.")
-
-
-def _root() -> Path:
-    root = read_settings().models
-    if root is None:
-        raise SettingsError("The home folder cannot be found; set TOPTHREE_MODELS to the folder of your models.")
-    return root
 
 
 def _as_json(listed: Listed) -> dict[str, Any]:

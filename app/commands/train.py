@@ -33,8 +33,8 @@ from ..training import backbones, learning
 from ..training.findings import MIN_PHOTOS, Findings
 from ..training.photosets import PhotoSetError, open_photo_set
 from ..training.report import LANGUAGES, write_report
-from . import plural, read_settings
-from ._files import replacing
+from ..writing import replacing
+from . import models_folder, plural, read_settings
 
 MAX_LISTED = 10
 
@@ -73,7 +73,7 @@ def command(
 ) -> None:
     """Train, report, and serve if that was asked for."""
     settings = read_settings()
-    root = _models_folder(settings)
+    root = models_folder(settings)
     name = check_name(name or _name_of(photos))
     path = report or Path(f"{name}-report.html")
     if not path.parent.is_dir():
@@ -96,12 +96,6 @@ def command(
     click.echo(f"Report: {path}{'' if no_thumbnails else '; it holds small copies of some photos'}")
     if serve:
         _serve(settings, name)
-
-
-def _models_folder(settings: Settings) -> Path:
-    if settings.models is None:
-        raise OwnModelError("There is no folder for models: set TOPTHREE_MODELS to one.")
-    return settings.models
 
 
 def _name_of(photos: Path) -> str:

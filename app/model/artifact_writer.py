@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from filelock import AcquireReturnProxy, FileLock
 
 from ..errors import WeightsError
 from ..settings import Settings
+from ..writing import filling, sweep
 from .artifact import FILES, Manifest, Prepared, artifact_folder, open_prepared, precision_family, write_manifest
 from .digests import file_sha256
 from .records import RECORDS, as_json
@@ -22,7 +22,6 @@ from .room import is_full, no_room, not_writable
 from .weights import Weights
 
 TOOLS = ("openvino", "torch", "torchvision", "nncf")
-UNFINISHED = ".unfinished-"
 
 
 def publish(
@@ -39,32 +38,24 @@ def publish(
         prepared = None if rebuild else open_prepared(settings, weights)
         if prepared is not None:
             return prepared
-        for left_behind in target.parent.glob(f"{UNFINISHED}*"):  # of a killed process: we hold the lock
-            shutil.rmtree(left_behind, ignore_errors=True)
-        unfinished = _make_unfinished(target.parent)
-        try:
-            unfinished.chmod(0o755)
-            write_manifest(unfinished, fill(unfinished))
+        sweep(target.parent)
+        with ExitStack() as stack:
+            try:
+                unfinished = stack.enter_context(filling(target))
+            except OSError as error:
+                raise WeightsError(not_writable(target.parent, error)) from error
+            try:
+                write_manifest(unfinished, fill(unfinished))
+            except (OSError, RuntimeError) as error:
+                if is_full(unfinished, error, weights.record.size_bytes):
+                    raise WeightsError(no_room(target.parent)) from error
+                raise
             if target.exists():
                 shutil.rmtree(target)
-            os.rename(unfinished, target)
-        except (OSError, RuntimeError) as error:
-            if is_full(unfinished, error, weights.record.size_bytes):
-                raise WeightsError(no_room(target.parent)) from error
-            raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
         prepared = open_prepared(settings, weights)
     if prepared is None:
         raise WeightsError(f"The prepared model in {target} cannot be read back; is the disk full?")
     return prepared
-
-
-def _make_unfinished(folder: Path) -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
-    except OSError as error:
-        raise WeightsError(not_writable(folder, error)) from error
 
 
 def _alone_in(folder: Path) -> AcquireReturnProxy[FileLock]:

@@ -11,8 +11,6 @@ import dataclasses
 import functools
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..errors import WeightsError
+from ..writing import replacing
 from .records import FILE, ModelRecord
 from .room import not_writable
 from .weights import Weights
@@ -99,14 +98,8 @@ def write_calibration(cache: Path, weights_sha256: str, calibration: Calibration
     text = json.dumps(calibration.as_json(), indent=1, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as out:
-            try:
-                out.write(text)
-                out.flush()
-                os.fchmod(out.fileno(), 0o644)
-                os.replace(out.name, path)
-            finally:
-                Path(out.name).unlink(missing_ok=True)  # it still exists only if writing failed
+        with replacing(path, 0o644) as out:
+            out.write(text.encode())
     except OSError as error:
         raise WeightsError(not_writable(path.parent, error)) from error
     return path

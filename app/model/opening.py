@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import BinaryIO
 
 from ..errors import BundleError
 from ..settings import Settings
+from ..writing import filling, sweep
 from .artifact import FILES, MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
 from .bundle import COPY_BYTES, LABELS, MODEL, Bundle, Member, read_bundle
 from .digests import bytes_sha256
@@ -111,11 +110,8 @@ def _read_whole(bundle: Bundle, folder: Path) -> dict[str, bytes] | None:
 
 
 def _unpack(bundle: Bundle, target: Path) -> None:
-    for left in target.parent.glob(".unfinished-*"):  # of a process that was killed: we hold the lock
-        shutil.rmtree(left)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
-    try:
-        unfinished.chmod(0o755)
+    sweep(target.parent)
+    with filling(target) as unfinished:
         for folder in {Path(member.name).parent for member in bundle.members}:
             (unfinished / folder).mkdir(exist_ok=True)
         with bundle.path.open("rb") as file:
@@ -123,9 +119,6 @@ def _unpack(bundle: Bundle, target: Path) -> None:
                 _copy(file, member, unfinished / member.name, bundle.path)
         if target.exists():
             shutil.rmtree(target)
-        os.rename(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _copy(file: BinaryIO, member: Member, target: Path, path: Path) -> None:

@@ -16,10 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
+from typing import IO
 
 from filelock import AcquireReturnProxy, FileLock
 
 from ..errors import OwnModelError
+from ..writing import filling, replacing, sweep
 from .own_format import FILES, MAX_BYTES, NAME, OwnModel, files_of, parse_version
 from .records import RECORDS
 
@@ -28,7 +30,7 @@ MAX_VERSIONS = 5
 _MAX_PIN_BYTES = 20
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # Their owners are gone if the lock is free: a killed process leaves them.
-_UNFINISHED, _REMOVED = ".unfinished-", ".removed-"
+_REMOVED = ".removed-"
 
 
 @dataclass(frozen=True)
@@ -193,21 +195,20 @@ def _refuse_twin(root: Path, name: str) -> None:
 
 def _publish(folder: Path, version: int, content: Mapping[str, bytes]) -> None:
     folder.mkdir(exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
-    try:
-        unfinished.chmod(0o755)
+    with filling(folder / str(version)) as unfinished:
         for name, data in content.items():
             _write(unfinished / name, data)
-        os.rename(unfinished, folder / str(version))
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # a full disk may show only here
+        _sync(file)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())  # a full disk may show only here
 
 
 def use_version(root: Path, name: str, version: int) -> OwnModel:
@@ -217,12 +218,11 @@ def use_version(root: Path, name: str, version: int) -> OwnModel:
     """
     found = read_version(root, name, version)
     with _alone_in(root):
-        unfinished = root / name / f"{_UNFINISHED}{PINNED}"
         try:
-            _write(unfinished, f"{version}\n".encode())
-            os.replace(unfinished, root / name / PINNED)
+            with replacing(root / name / PINNED, 0o644) as file:
+                file.write(f"{version}\n".encode())
+                _sync(file)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise OwnModelError(f"{root / name} cannot be written: {error.strerror}.") from error
     return found
 
@@ -258,7 +258,8 @@ def _discard(folder: Path) -> None:
 def _sweep(*folders: Path) -> None:
     """Remove what a killed process has left; to be called with the lock held."""
     for folder in folders:
-        for left in (*folder.glob(f"{_UNFINISHED}*"), *folder.glob(f"{_REMOVED}*")):
+        sweep(folder)
+        for left in folder.glob(f"{_REMOVED}*"):
             shutil.rmtree(left, ignore_errors=True)
 
 

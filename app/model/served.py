@@ -142,7 +142,7 @@ def load_served(settings: Settings) -> Served:
 
 
 def carried_over(fresh: Served, old: Served | None) -> Served:
-    """Add the heads that answer now to a backbone that was loaded anew, where they fit it.
+    """Return the newly loaded models with the heads of the old ones added, if these fit the new backbone.
 
     Their versions are all read again by `refreshed`; those that cannot be used then stay as they are.
     """

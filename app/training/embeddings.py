@@ -27,6 +27,7 @@ from ..photos.protocol import Wanted
 from ..processes.plan import SPARE_SLOTS, make_plan
 from ..queueing.scheduling import in_order, side_by_side
 from ..settings import Settings
+from ..writing import replacing
 from .photosets import MAX_PHOTO_BYTES, LabelledPhoto, PhotoSet, PhotoSetError
 
 FOLDER = "embeddings"
@@ -166,13 +167,8 @@ class _Cache:
         self._folder.mkdir(parents=True, exist_ok=True)
         records = np.stack(self._new)
         name = hashlib.sha256(records["sha256"].tobytes()).hexdigest()[:32]
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".unfinished-", delete=False) as out:
-            try:
-                np.save(out, records, allow_pickle=False)
-                out.flush()
-                os.replace(out.name, self._folder / f"{name}.npy")
-            finally:
-                Path(out.name).unlink(missing_ok=True)
+        with replacing(self._folder / f"{name}.npy", 0o600) as out:
+            np.save(out, records, allow_pickle=False)
         self._packs.append(np.load(self._folder / f"{name}.npy", mmap_mode="r"))
         self._new = []
 

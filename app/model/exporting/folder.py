@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 from torch import nn
 
 from ...errors import TopthreeError
+from ...writing import filling
 from ..engines import Floats, Pixels
 from ..facts import Facts
 from ..probabilities import softmax
@@ -37,22 +35,15 @@ def export_network(network: nn.Module, facts: Facts, crops: Pixels, to: str, tar
     chosen, side = FORMATS[to], facts.geometry.crop
     try:
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
+        with filling(target) as folder:
+            # A batch of 1 would be taken for a constant.
+            pixels = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+            chosen.write(network, pixels, facts.to_json(), folder / chosen.file)
+            error_found = _compare(lambda crop: infer(network, crop), chosen, folder, crops)
+            (folder / "README.txt").write_text(readme(facts, chosen), encoding="utf-8")
+            (folder / "classify.py").write_text(example(to), encoding="utf-8")
     except OSError as error:
         raise ExportRefused(f"{target} cannot be written: {error.strerror or error}.") from error
-    try:
-        folder.chmod(0o755)
-        # A batch of 1 would be taken for a constant.
-        pixels = torch.zeros((2, side, side, 3), dtype=torch.uint8)
-        chosen.write(network, pixels, facts.to_json(), folder / chosen.file)
-        error_found = _compare(lambda crop: infer(network, crop), chosen, folder, crops)
-        (folder / "README.txt").write_text(readme(facts, chosen), encoding="utf-8")
-        (folder / "classify.py").write_text(example(to), encoding="utf-8")
-        os.rename(folder, target)
-    except OSError as error:
-        raise ExportRefused(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return error_found
 
 

@@ -1,0 +1,51 @@
+"""Files and folders that appear as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+# The names of folders that are being filled begin with this; what a killed process has left can be found by it.
+UNFINISHED = ".unfinished-"
+
+
+@contextmanager
+def replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """Yield a new file that replaces the one at `path` at the end of the block, with these permissions.
+
+    If the block or the writing fails, nothing is left of it, and the old file stays. Raises OSError.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}-", delete=False) as out:
+        try:
+            yield out.file
+            out.flush()
+            os.fchmod(out.fileno(), mode)
+            os.replace(out.name, path)
+        finally:
+            Path(out.name).unlink(missing_ok=True)  # it still exists only if writing failed
+
+
+@contextmanager
+def filling(target: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes `target` at the end of the block; there may only be an empty one by then.
+
+    If the block or the writing fails, nothing is left of it. Raises OSError.
+    """
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target.absolute().parent))
+    try:
+        unfinished.chmod(0o755)
+        yield unfinished
+        os.rename(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left of folders in this one; to be called with its lock held."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
