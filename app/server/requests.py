@@ -91,10 +91,11 @@ class Request(HTTPRequestParser):
         if self.version not in ("1.0", "1.1"):
             raise ParsingError("The version of HTTP is not 1.0 or 1.1")
         # waitress takes this field out of the headers, and takes an empty one for none.
-        has_coding = b"\r\ntransfer-encoding:" in header_plus.lower()
+        lowered = header_plus.lower()
+        has_coding = b"\r\ntransfer-encoding:" in lowered
         if has_coding and (not self.chunked or "CONTENT_LENGTH" in self.headers):
             raise ParsingError("Transfer-Encoding is empty, or comes with Content-Length or HTTP/1.0")
-        if header_plus.lower().count(b"\r\nhost:") not in ((1,) if self.version == "1.1" else (0, 1)):
+        if lowered.count(b"\r\nhost:") not in ((1,) if self.version == "1.1" else (0, 1)):
             raise ParsingError("Host is missing, or there several times")  # RFC 9112, section 3.2
         path, size = "/" + self.path.lstrip("/"), None if self.chunked else self.content_length
         self.head = Head(self.command, path, self.headers, size, self._channel.server.effective_port)

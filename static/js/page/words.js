@@ -71,7 +71,7 @@ export function chance(prediction) {
   return prediction.probability ?? prediction.confidence;
 }
 
-// Say in a sentence what an answer is worth; templates/result.html says the same.
+// Say in a sentence what an answer is worth; write_verdict in app/web/rendering.py says the same.
 export function verdict({ predictions, certainty, group }) {
   const name = fullName(predictions[0]);
   if (certainty === 'sure') return t('js.verdict', { name });
