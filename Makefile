@@ -22,7 +22,8 @@ serve: $(VENV)/.installed ## Install what is missing, get the model, serve http:
 	@exec $(BIN)/topthree serve
 
 test: $(VENV)/.installed-test ## Run every test that needs no extra system package.
-	$(BIN)/pytest -n auto
+	@# Each process begins with neighbours, so that what the tests of a file share is made once.
+	$(BIN)/pytest -n auto --dist worksteal
 
 test-browser: $(VENV)/.installed-browser ## Test the page in Chromium, Firefox and WebKitGTK; install them if possible.
 	$(BIN)/pytest tests/browser -n 2 --dist loadfile
@@ -40,7 +41,7 @@ lint: $(VENV)/.installed-test ## Run ruff, ruff format, mypy strict on app/, and
 	$(BIN)/lint-imports --no-logo --no-cache
 
 coverage: $(VENV)/.installed-test ## Run the tests, and require 95% of branches.
-	$(BIN)/pytest -n auto --cov --cov-report=term
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Send damaged files to the decoders for 30 minutes; SECONDS=60 makes it a minute, INPUTS=1000000 a million files.
 	$(BIN)/python scripts/fuzz_images.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUTS),--inputs $(INPUTS))

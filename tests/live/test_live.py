@@ -11,7 +11,7 @@ import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -29,6 +29,8 @@ from servers import (
 )
 from shapes import assert_problem, assert_problem_document, form
 
+from app.settings import Settings
+
 pytestmark = pytest.mark.live
 
 MEBI = 1024 * 1024
@@ -38,15 +40,9 @@ HEAD = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder where the fallback is in use, so that no network is touched; parallel workers share it."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    folder = folder / "live-cache"
-    folder.mkdir(exist_ok=True)
-    (folder / "fallback-in-use").write_text("A test asked for it.")
-    return folder
+def cache(packaged_settings: Settings) -> Path:
+    """The cache of the packaged model, which all tests prepare once."""
+    return packaged_settings.cache
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +136,7 @@ def test_upload_cut_short_is_told_so(server: Server, real_photos: dict[str, byte
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("size", [10 * MEBI + 1, 12 * MEBI, 30 * MEBI, 80 * MEBI])
+@pytest.mark.parametrize("size", [10 * MEBI + 1, 30 * MEBI])
 @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
 def test_too_large_body_is_told_so_and_not_reset(server: Server, client: Client, size: int, chunked: bool) -> None:
     status, text = client(f"{server.url}/api/v1/predict", bytes(size), "image/jpeg", chunked=chunked)
@@ -199,7 +195,11 @@ def test_two_workers_are_ready_together_and_after_one_is_lost(cache: Path, log: 
 
 def test_two_workers_share_the_connections_that_stay(cache: Path, log: Path) -> None:
     def sockets(pid: int) -> int:
-        return sum(os.readlink(entry).startswith("socket:") for entry in Path(f"/proc/{pid}/fd").iterdir())
+        links = []
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it has been closed
+                links.append(os.readlink(entry))
+        return sum(link.startswith("socket:") for link in links)
 
     with serving(cache, log, workers=2) as server, ExitStack() as stack:
         server.wait_until_ready()

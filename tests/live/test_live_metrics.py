@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,14 +26,28 @@ PREDICT = "/api/v1/predict"
 ALL = {"route": PREDICT, "method": "POST"}
 
 
-@pytest.fixture
-def watched(packaged_settings: Settings, tmp_path: Path) -> Iterator[tuple[Server, str]]:
-    """A ready server of two workers that keeps no answers, and the address of its metrics."""
+@contextmanager
+def watching(settings: Settings, folder: Path) -> Iterator[tuple[Server, str]]:
+    """Run a ready server of two workers that keeps no answers, and the address of its metrics."""
     address = f"127.0.0.1:{free_port()}"
     options = {"workers": 2, "metrics_address": address, "log_format": "json", "access_log": "on"}
-    with serving(packaged_settings.cache, tmp_path / "log", result_cache_bytes=0, **options) as server:
+    with serving(settings.cache, folder / "log", result_cache_bytes=0, **options) as server:
         server.wait_until_ready()
         yield server, f"http://{address}"
+
+
+@pytest.fixture
+def watched(packaged_settings: Settings, tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """A server that has counted nothing yet, and the address of its metrics."""
+    with watching(packaged_settings, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(packaged_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """A server for all tests that count nothing, and the address of its metrics."""
+    with watching(packaged_settings, tmp_path_factory.mktemp("shared")) as found:
+        yield found
 
 
 def samples(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -87,24 +102,24 @@ def test_counts_outlive_a_worker_that_was_killed(watched: tuple[Server, str]) ->
     assert value(metrics, "requests_in_progress") == 1  # the one that asks
 
 
-def test_each_address_serves_its_own(watched: tuple[Server, str]) -> None:
-    server, metrics = watched
+def test_each_address_serves_its_own(shared: tuple[Server, str]) -> None:
+    server, metrics = shared
     for path, here, there in (("/metrics", 404, 200), ("/healthz", 200, 200), ("/", 200, 404), (PREDICT, 405, 404)):
         forged = {"Host": metrics.removeprefix("http://"), "X-Forwarded-Port": metrics.rpartition(":")[2]}
         assert httpx.get(server.url + path, headers=forged).status_code == here
         assert httpx.get(metrics + path).status_code == there
 
 
-def test_no_large_body_is_taken_at_the_address_of_metrics(watched: tuple[Server, str]) -> None:
-    _, metrics = watched
+def test_no_large_body_is_taken_at_the_address_of_metrics(shared: tuple[Server, str]) -> None:
+    _, metrics = shared
     address = httpx.URL(metrics)
     with socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(POST % (1_000_000, b""))  # and nothing of the body
         assert read_answer(connection)[0] == 404
 
 
-def test_every_line_is_json_and_says_whose_it_is(watched: tuple[Server, str]) -> None:
-    server, _ = watched
+def test_every_line_is_json_and_says_whose_it_is(shared: tuple[Server, str]) -> None:
+    server, _ = shared
     answer = httpx.get(f"{server.url}/none", headers={"X-Request-ID": "mine-7"})
     assert answer.headers["X-Request-ID"] == "mine-7"
     server.wait_for_log("mine-7")
