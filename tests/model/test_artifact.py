@@ -71,13 +71,6 @@ def test_a_damaged_manifest_is_noticed(settings: Settings, text: str) -> None:
     assert open_prepared(settings, packaged_weights("")) is None
 
 
-def test_a_damaged_artifact_is_made_again(settings: Settings) -> None:
-    (artifact(settings) / "model.bin").write_bytes(b"cut short")
-    assert ensure_prepared(settings).folder == artifact(settings)
-    assert (artifact(settings) / "model.bin").stat().st_size > 10**7
-    assert [path.name for path in (settings.cache / "prepared").iterdir() if path.name.startswith(".unf")] == []
-
-
 def test_the_artifact_alone_serves_where_the_weights_are_gone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,31 +139,6 @@ def test_a_cache_that_cannot_be_written_is_named(settings: Settings) -> None:
     )
 
 
-def test_what_a_killed_process_left_unfinished_is_removed(settings: Settings) -> None:
-    unfinished = settings.cache / "prepared" / ".unfinished-killed"
-    unfinished.mkdir()
-    (unfinished / "model.bin").write_bytes(b"half")
-    shutil.rmtree(artifact(settings))
-    ensure_prepared(settings)
-    assert not unfinished.exists()
-
-
-def test_two_processes_at_once_prepare_once(settings: Settings) -> None:
-    shutil.rmtree(artifact(settings))
-    command = [sys.executable, "-m", "app", "prepare"]
-    environment = os.environ | settings.as_environment()
-    both = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=240) for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    assert [path.name for path in (settings.cache / "prepared").iterdir() if path.is_dir()] == [
-        artifact(settings).name
-    ]
-    assert open_prepared(settings, packaged_weights("")) is not None
-
-
 PREPARE_WATCHED = """
 import socket, sys
 connect = socket.socket.connect
@@ -184,19 +152,36 @@ cli(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("arguments", [["--rebuild"], ["--precision", "int8", "--calibrate"]], ids=["fp32", "int8"])
-def test_preparing_sends_nothing_home(settings: Settings, tmp_path: Path, arguments: list[str]) -> None:
+def prepare(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command in a process of its own that prints the hosts which it asks."""
+    command = [sys.executable, "-c", PREPARE_WATCHED, "prepare", *arguments]
+    environment = os.environ | settings.as_environment()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+
+
+def test_two_processes_make_a_damaged_artifact_again_once(settings: Settings) -> None:
+    (artifact(settings) / "model.bin").write_bytes(b"cut short")
+    unfinished = settings.cache / "prepared" / ".unfinished-killed"
+    unfinished.mkdir()
+    (unfinished / "model.bin").write_bytes(b"half")
+    both = [prepare(settings) for _ in range(2)]
+    outputs = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert [path.name for path in (settings.cache / "prepared").iterdir() if path.is_dir()] == [
+        artifact(settings).name
+    ]
+    assert open_prepared(settings, packaged_weights("")) is not None
+    assert not any("opened" in output or "looked up" in output for output, _ in outputs)
+
+
+def test_preparing_int8_asks_no_host(settings: Settings, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(20):
         (photos / f"{number}.png").write_bytes(colour_png(12 * number, 255 - 12 * number, 100))
-    folder = [str(photos)] if "--calibrate" in arguments else []
-    command = [sys.executable, "-c", PREPARE_WATCHED, "prepare", *arguments, *folder]
-    environment = os.environ | settings.as_environment()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    output, errors = prepare(settings, "--precision", "int8", "--calibrate", str(photos)).communicate(timeout=240)
     # Twenty plain colours may not pass the gate; that it was reached is what shows that all before it ran.
-    assert "Prepared:" in done.stdout or "--max-drop" in done.stderr or "agree with float32" in done.stderr, (
-        done.stderr
-    )
-    assert "opened" not in done.stdout
-    assert "looked up" not in done.stdout
+    assert "Prepared:" in output or "--max-drop" in errors or "agree with float32" in errors, errors
+    assert "opened" not in output
+    assert "looked up" not in output
