@@ -330,5 +330,7 @@ def _refuse_beside_a_bundle(settings: Settings) -> None:
     for variable in ("WEIGHTS", "LABELS"):
         if getattr(settings, variable.lower()):
             raise SettingsError(f"TOPTHREE_BUNDLE has its own weights and labels; unset TOPTHREE_{variable}.")
+    if parsers.is_model_file(settings.model):
+        raise SettingsError("TOPTHREE_MODEL names a file, and TOPTHREE_BUNDLE has its own model; unset one of them.")
     if settings.engine == "torch":
         raise SettingsError("TOPTHREE_BUNDLE holds an OpenVINO model, which TOPTHREE_ENGINE=torch cannot run.")

@@ -68,15 +68,22 @@ def fit_temperature(logits: npt.NDArray[np.floating], truths: Ints) -> float:
     """Return the temperature that makes the true classes (n) likeliest, given logits (n, classes).
 
     It minimises the mean negative log-likelihood (Guo et al., ICML 2017), which is convex in 1/T: Newton's method,
-    halving the bracket where a step would leave it. Raises FitError if the minimum is at a bound, as it is for photos
-    that are all classified correctly, or not better than by chance.
+    halving the bracket where a step would leave it. Raises FitError if the minimum is beyond a bound, as it is for
+    photos that are all classified correctly, or not better than by chance.
     """
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     if _slopes(logits, truths, low).mean() >= 0:
-        raise FitError("The model names these photos no better than by chance, so that no temperature fits them.")
-    if _slopes(logits, truths, high).mean() <= 0:
         raise FitError(
-            "The model makes no mistake on these photos, so that no temperature fits them; use harder ones."
+            f"No temperature up to {MAX_TEMPERATURE:g} fits: the model names these photos no better than by chance, "
+            "or is certain of its mistakes."
+        )
+    if _slopes(logits, truths, high).mean() <= 0:
+        if (logits.argmax(axis=1) == truths).all():
+            raise FitError(
+                "The model makes no mistake on these photos, so that no temperature fits them; use harder ones."
+            )
+        raise FitError(
+            f"No temperature from {MIN_TEMPERATURE:g} on fits: the model's numbers are too close together for logits."
         )
     inverse = 1.0
     for _ in range(_STEPS):

@@ -82,6 +82,8 @@ def embed(photo_set: PhotoSet, model: Model, settings: Settings, report: Report)
 
 def _record_type(model: Model) -> np.dtype[Any]:
     channels = model.engine.infer(np.zeros((1, *_crop_shape(model)), np.uint8)).features.shape[1]
+    if not channels:
+        raise PhotoSetError(f"{model.name} gives no embedding, which a model of one's own is learnt on.")
     return np.dtype([("sha256", "V32"), ("rows", HALF, (2, channels))])
 
 
