@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -185,6 +186,10 @@ class Settings:
     def as_environment(self) -> dict[str, str]:
         """Write the settings as variables, with absolute paths, for a child process in any folder."""
         return {row.variable: _as_text(getattr(self, row.name)) for row in SETTINGS}
+
+    def for_child(self, **changes: Any) -> dict[str, str]:
+        """Return the environment of a child process: this process's own, with these settings and changes to them."""
+        return os.environ | dataclasses.replace(self, **changes).as_environment()
 
     @property
     def url(self) -> str:

@@ -35,11 +35,10 @@ def command() -> None:
     _require_free_ports(settings)
     make_ready(settings)
     click.echo("Starting the service; Ctrl-C stops it.", err=True)
-    environment = os.environ | settings.as_environment()
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(RESOURCES / "gunicorn.conf.py")]
     # Start in the folder that holds the package: an `app` of another project in the current folder would shadow it.
     os.chdir(ROOT)
-    os.execve(sys.executable, gunicorn, environment)
+    os.execve(sys.executable, gunicorn, settings.for_child())
 
 
 def _require_free_ports(settings: Settings) -> None:

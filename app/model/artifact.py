@@ -14,7 +14,6 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -264,8 +263,7 @@ def _prepare_in_subprocess(settings: Settings, name: str) -> None:
         )
     log.info("Preparing %s; this is done once.", name)
     command = [sys.executable, "-m", "app", "prepare", "--quiet"]
-    environment = os.environ | settings.as_environment()
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=settings.for_child(), stderr=subprocess.PIPE, text=True) as process:
         atexit.register(process.terminate)  # a worker that is stopped stops its child too
         _, errors = process.communicate()
         atexit.unregister(process.terminate)

@@ -145,7 +145,7 @@ def thumbnail() -> flask.Response:
 @blueprint.get("/model")
 @operation({JSON: schemas.ModelDescription}, parameters=("model",), problems=(UnknownModel,))
 def model() -> flask.Response:
-    """Return the description of a model, by default the one that answers where none is asked for."""
+    """Return the description of a model, by default the one that answers if a request names none."""
     refuse_unknown("model")
     return json_response(describe(_model()))
 
