@@ -10,7 +10,7 @@ from .schemas import Count, Schema, Sha256, Share, make_schemas
 
 Natural = Annotated[int, Meta(ge=0)]
 Revision = Annotated[int, Meta(ge=1, description="It rises with each change.")]
-Published = Annotated[int | None, Meta(description="The version that was published last; null if none is left.", ge=1)]
+Published = Annotated[int | None, Meta(description="The version that was published last; null if none is left.")]
 Label = Annotated[str, Meta(description="Its name; `~none` is the class of photos that show none of the others.")]
 Near = Annotated[
     str | None,
