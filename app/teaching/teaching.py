@@ -164,7 +164,7 @@ class Teaching:
             try:
                 number = contents.find_class(connection, label)
             except NotFound:
-                contents.add_class(connection, new_label or label, label_zh or "")
+                contents.add_class(connection, label if new_label is None else new_label, label_zh or "")
                 database.note_change(connection)
                 return True
             if new_label is not None or label_zh is not None:
@@ -200,7 +200,7 @@ class Teaching:
             keep_photos = contents.read_facts(connection).keep_photos
         found = self._compute(uploads, deadline, keep_photos=keep_photos)
         problems = [each for each in found if isinstance(each, Problem) and each.status >= 500]
-        if len(problems) == len(found):
+        if problems and len(problems) == len(found):
             raise problems[0]
         photos = [each for each in found if isinstance(each, NewPhoto)]
         self.projects.require_room(sum(photo.size for photo in photos))
