@@ -21,7 +21,7 @@ from app.teaching.teaching import Taken, Teaching, Upload
 CHANNELS = 64
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200), "grey": (120, 120, 120)}
 _DIRECTIONS = np.random.default_rng(3).normal(0, 1, (3, CHANNELS))
-_SHIFTS = np.random.default_rng(4).normal(0, 0.6, CHANNELS)
+_SHIFTS = np.random.default_rng(4).uniform(0, 2 * np.pi, CHANNELS)
 
 
 class ColourEngine(FakeEngine):
@@ -31,8 +31,8 @@ class ColourEngine(FakeEngine):
         """Compute a batch."""
         found = super().infer(batch, alone=alone)
         centre = batch.shape[1] // 2
-        colours = batch[:, centre, centre].astype(np.float64) / 64 - 2
-        features = np.maximum(colours @ _DIRECTIONS + _SHIFTS, 0).astype(np.float32)
+        angles = batch[:, centre, centre].astype(np.float64) @ _DIRECTIONS / 70 + _SHIFTS
+        features = np.maximum(np.sin(angles), 0).astype(np.float32)
         return Inference(found.logits, np.repeat(features[:, :, None, None], 49, axis=2).reshape(-1, CHANNELS, 7, 7))
 
 
