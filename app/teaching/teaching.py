@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ..classifier import Answer, Classifier, Outputs
 from ..errors import BadRequest, ModelUnavailable, NameTaken, NotFound, Problem
@@ -32,6 +33,9 @@ _RENEW_STEP = 32
 _RENEW_SHARE = 0.5
 
 
+State = Literal["added", "present", "moved"]
+
+
 @dataclass(frozen=True)
 class Upload:
     """A file that was sent: its name, or nothing, and its bytes, or the problem if there are none."""
@@ -49,7 +53,7 @@ class Taken:
 
     file: str
     sha256: str = ""
-    state: str = ""
+    state: State | None = None
     near: str | None = None
     moved_from: str | None = None
     problem: Problem | None = None
