@@ -101,5 +101,6 @@ def test_what_passes_by_itself_says_when_to_try_again():
         "rate-limited",
         "overloaded",
         "model-unavailable",
+        "projects-unavailable",
         "draining",
     }

@@ -23,6 +23,8 @@ from . import database
 
 SUFFIX = ".sqlite"
 _REMOVED = ".removed-"
+# Folders of copies that are about to be sent; they exist while the lock is held.
+LEAVING = ".leaving-"
 
 
 class Projects:
@@ -115,5 +117,6 @@ class Projects:
     def _sweep(self) -> None:
         """Remove what a killed process has left; called with the lock."""
         sweep(self.root)
-        for left in self.root.glob(f"{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for prefix in (_REMOVED, LEAVING):
+            for left in self.root.glob(f"{prefix}*"):
+                shutil.rmtree(left, ignore_errors=True)
