@@ -19,6 +19,7 @@ from torch import nn
 
 from app.model.backbones import load_backbone
 from app.model.backbones.untrained import untrained_backbone
+from app.model.calibration import published_calibration
 from app.model.exporting.crops import SAMPLES, sample_crops
 from app.model.exporting.folder import export_network
 from app.model.exporting.formats import FORMATS, WithEmbedding
@@ -52,7 +53,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|", flush=True)
     for name in sys.argv[1:] or MODELS:
         network, geometry = network_of(name), RECORDS[name].geometry
-        facts = Facts(name, "", imagenet_labels(), geometry, RECORDS[name].temperature)
+        facts = Facts(name, "", imagenet_labels(), geometry, published_calibration(RECORDS[name]))
         for to in FORMATS:
             with tempfile.TemporaryDirectory() as made:
                 folder, begin = Path(made) / to, time.monotonic()

@@ -37,6 +37,7 @@ STATUS_OF_SLUG = {
     "too-costly": 422,
     "no-heat-map": 422,
     "bad-project-file": 422,
+    "no-embedding": 422,
     "rate-limited": 429,
     "header-too-large": 431,
     "internal-error": 500,

@@ -84,7 +84,7 @@ class Served:
 
     @property
     def default_model(self) -> Model:
-        """Return the model that answers where none is asked for; `refreshed` ensures that there is one."""
+        """Return the model that answers if a request names none; `refreshed` ensures that there is one."""
         return self.models[self.default or self.backbone.name]
 
     def find(self, name: str) -> Model:

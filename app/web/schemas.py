@@ -234,7 +234,7 @@ class ListedModel(Struct):
 
     name: str
     version: Annotated[Count | None, Meta(description="Of a model of your own; null for a published one.")]
-    default: Annotated[bool, Meta(description="Whether it answers where none is asked for.")]
+    default: Annotated[bool, Meta(description="Whether it answers if the request names no model.")]
     classes: Count
     backbone: Annotated[str, Meta(description="Whose features it uses; a published model names itself.")]
     accuracy: Annotated[

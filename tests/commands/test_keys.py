@@ -57,7 +57,7 @@ def test_a_key_is_disabled_and_enabled_in_its_place(runner: CliRunner, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["new", "alice"], "the name alice is there already"),
+        (["new", "alice"], "the name alice already exists"),
         (["new", "no spaces"], "cannot be a key's name"),
         (["disable", "carol"], "no key named 'carol'"),
         (["check"], "does not have this key"),

@@ -102,14 +102,15 @@ HOSTILE = {
     "a view": ["CREATE VIEW v AS SELECT 1"],
     "a view in place of a table": [
         "DROP TABLE originals",
-        "CREATE VIEW originals AS WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT n AS photo, 1 AS bytes FROM r",
+        "CREATE VIEW originals AS WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) "
+        "SELECT n AS photo, 1 AS bytes FROM r",
     ],
     "another table": ["CREATE TABLE more (x)"],
     "a table of other columns": ["ALTER TABLE photos ADD COLUMN more TEXT"],
     "no project": ["DELETE FROM project"],
     "a short digest": ["UPDATE photos SET sha256 = x'00' WHERE id = 1"],
     "no JPEG": ["UPDATE photos SET thumbnail = x'3c7376673e' WHERE id = 1"],
-    "a large thumbnail": ["UPDATE photos SET thumbnail = x'ffd8ff' || zeroblob(70000) WHERE id = 1"],
+    "a large thumbnail": ["UPDATE photos SET thumbnail = CAST(x'ffd8ff' || zeroblob(70000) AS BLOB) WHERE id = 1"],
     "an odd vector": ["UPDATE embeddings SET vector = x'000000' WHERE photo = 1"],
     "a vector that is not finite": ["UPDATE embeddings SET vector = x'0000807f' WHERE photo = 1"],
     "an empty vector": ["UPDATE embeddings SET vector = x'' WHERE photo = 1"],

@@ -217,8 +217,8 @@ def test_guesses_of_keys_with_large_bodies_are_counted(make_settings: Callable[.
 def test_no_body_is_taken_at_the_address_of_metrics(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(metrics_address="127.0.0.1:9100"), fake_classifier())
     gate = Gate(app)
-    assert gate.refuse(Head("POST", PREDICT, {}, LARGE, 8000)) is None
-    assert gate.refuse(Head("POST", PREDICT, {}, LARGE, 9100)) is not None
+    assert gate.refuse(Head("POST", PREDICT, {}, LARGE, "8000")) is None
+    assert gate.refuse(Head("POST", PREDICT, {}, LARGE, "9100")) is not None
 
 
 def test_few_large_forms_are_taken_without_a_key(guarded: flask.Flask) -> None:

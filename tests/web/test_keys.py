@@ -51,8 +51,8 @@ def test_a_key_reads_as_it_is_written() -> None:
         (f"alice maybe {DIGEST}", "must be 'enabled' or 'disabled'"),
         (f"-alice enabled {DIGEST}", "begins with a letter or digit"),
         (f"alice enabled {DIGEST[:-1]}", "64 hexadecimal digits"),
-        (f"bob enabled {OTHER}", "the name bob is there already"),
-        (f"carol enabled {DIGEST}", "this is the key of bob again"),
+        (f"bob enabled {OTHER}", "the name bob already exists"),
+        (f"carol enabled {DIGEST}", "bob has the same key"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_reason(line: str, reason: str) -> None:
