@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from typing import NoReturn
 
 import click
 
@@ -30,8 +31,12 @@ def _settings_help() -> str:
 
 @click.command(help=__doc__, epilog=_settings_help())
 def command() -> None:
+    """Serve with the settings of the environment."""
+    start(read_settings())
+
+
+def start(settings: Settings) -> NoReturn:
     """Get the model ready, then become gunicorn."""
-    settings = read_settings()
     _require_free_ports(settings)
     make_ready(settings)
     click.echo("Starting the service; Ctrl-C stops it.", err=True)

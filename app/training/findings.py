@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..model.duplicates import group_duplicates
 from ..model.solver import Numbers
 from .embeddings import Embedded
-from .fitting import Task, group_duplicates
+from .fitting import Task
 from .photosets import LabelledPhoto, PhotoSetError
 
 # A class with fewer photos is reported: its precision and recall say little.

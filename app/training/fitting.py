@@ -16,6 +16,7 @@ from ..model.calibration import Calibration
 from ..model.calibration_fit import UNLIKE_PERCENTILE, FitError, fit_calibration
 from ..model.certainty import rejection_score
 from ..model.probabilities import Doubles
+from ..model.ridge import STRENGTHS
 from ..model.solver import (
     Examples,
     Numbers,
@@ -29,10 +30,6 @@ from ..model.solver import (
 
 Rows = npt.NDArray[np.float16]
 
-# The cosine of two photos' embeddings from which one counts as a copy of the other.
-NEAR_DUPLICATE = 0.93
-_BLOCK_ROWS = 1024
-RIDGE_STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-12, -2))
 # Measured on ten kinds of clothes with EfficientNet-Lite0: ridge heads were best at 3e-4, softmax heads at 1e-5.
 SOFTMAX_PER_RIDGE = 0.03
 FOLDS = 10
@@ -69,31 +66,6 @@ class Fitted:
     left_out: Doubles
 
 
-def group_duplicates(rows: Rows, report: Callable[[int, int], None]) -> Numbers:
-    """Return a number for each photo, the same for photos that are near-duplicates or mirror images of each other.
-
-    `rows` is (photos, 2, channels) of length 1, the second view the mirror image.
-    """
-    parents = np.arange(len(rows))
-
-    def root(photo: int) -> int:
-        while parents[photo] != photo:
-            parents[photo] = parents[parents[photo]]
-            photo = int(parents[photo])
-        return photo
-
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS, 0].astype(np.float32)
-        for other in range(0, start + 1, _BLOCK_ROWS):
-            views = rows[other : other + _BLOCK_ROWS].astype(np.float32)
-            near = np.einsum("bc,ovc->bov", block, views, optimize=True).max(axis=2) >= NEAR_DUPLICATE
-            for first, second in np.argwhere(near):
-                low, high = sorted((root(start + int(first)), root(other + int(second))))
-                parents[high] = low
-        report(min(start + _BLOCK_ROWS, len(rows)), len(rows))
-    return np.array([root(photo) for photo in range(len(rows))], np.intp)
-
-
 def choose_strength(task: Task) -> tuple[float, float, Spectrum]:
     """Return the strength whose left-out ridge heads err least, the share that they get right, and the spectrum.
 
@@ -101,16 +73,16 @@ def choose_strength(task: Task) -> tuple[float, float, Spectrum]:
     """
     examples, groups = task.examples()
     is_photo = np.arange(len(examples.rows)) % task.rows.shape[1] == 0
-    errors, hits = np.zeros(len(RIDGE_STRENGTHS)), np.zeros(len(RIDGE_STRENGTHS))
+    errors, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
     found = spectrum(examples)
-    for members, scores in ridge_left_out(examples, found, groups, RIDGE_STRENGTHS):
+    for members, scores in ridge_left_out(examples, found, groups, STRENGTHS):
         kept = is_photo[members]
         members, scores = members[kept], scores[:, kept]
         classes = examples.classes[members]
         errors += ((scores - np.eye(task.class_count)[classes]) ** 2).sum(axis=2) @ examples.weights[members]
         hits += (scores.argmax(axis=2) == classes).sum(axis=1)
     best = int(errors.argmin())
-    return RIDGE_STRENGTHS[best], float(hits[best] / len(task.rows)), found
+    return STRENGTHS[best], float(hits[best] / len(task.rows)), found
 
 
 def softmax_strength(ridge_strength: float) -> float:
