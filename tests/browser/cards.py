@@ -52,9 +52,9 @@ class Cards:
     def _dispatch(self, event: str, transfer: JSHandle) -> None:
         self.page.locator("h1").dispatch_event(event, {"dataTransfer": transfer, "bubbles": True, "cancelable": True})
 
-    def names(self) -> list[str]:
-        """Read the file names of the cards, from the top."""
-        return self.all.locator("[data-part=file]").all_inner_texts()
+    def expect_names(self, *names: str) -> None:
+        """Wait until the cards have these file names, from the top."""
+        expect(self.all.locator("[data-part=file]")).to_have_text(names)
 
 
 def payload(name: str, data: bytes, mimetype: str = "image/jpeg") -> dict[str, object]:

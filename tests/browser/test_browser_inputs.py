@@ -71,7 +71,7 @@ def test_a_folder_is_read_with_what_is_in_it(cards: Cards, tmp_path: Path) -> No
         (tmp_path / "trip" / name).write_bytes(cards.photos["cat"])
     drag_from_disk(cards.page, tmp_path / "trip")
     expect(cards.page.locator("[data-state=done]")).to_have_count(4)
-    assert cards.names() == ["a9.jpg", "a10.JPG", "b.jpg", "c.jpg"]
+    cards.expect_names("a9.jpg", "a10.JPG", "b.jpg", "c.jpg")
 
 
 def drag_from_disk(page: Page, *paths: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_pages_own_picture_is_not_classified_again(cards: Cards) -> None:
 def test_a_computers_camera_takes_a_photo(context: BrowserContext, page: Page, cards: Cards) -> None:
     context.grant_permissions(["camera"])
     page.get_by_role("button", name="Use the camera").click()
-    page.wait_for_function("document.getElementById('viewfinder').videoWidth > 0")
+    expect(page.locator("#viewfinder")).not_to_have_js_property("videoWidth", 0)
     page.get_by_role("button", name="Take the photo").click()
     expect_state(cards.all.first, "done")
     assert page.evaluate("document.getElementById('viewfinder').srcObject") is None
@@ -165,7 +165,7 @@ def test_the_samples_are_credited(page: Page) -> None:
 def test_several_photos_become_cards_in_order_newest_on_top(cards: Cards) -> None:
     cards.choose("rocket")
     cards.choose("cat", "coffee")
-    assert cards.names() == ["cat.jpg", "coffee.jpg", "rocket.jpg"]
+    cards.expect_names("cat.jpg", "coffee.jpg", "rocket.jpg")
     for index in range(3):
         expect_state(cards.all.nth(index), "done")
 
@@ -217,7 +217,7 @@ def test_a_removed_card_leaves_the_page(cards: Cards) -> None:
     cards.choose("cat", "coffee")
     expect(cards.page.locator("[data-state=done]")).to_have_count(2)
     cards.all.first.get_by_role("button", name="Remove").click()
-    assert cards.names() == ["coffee.jpg"]
+    cards.expect_names("coffee.jpg")
     expect(cards.all.first).to_be_focused()
 
 

@@ -21,18 +21,20 @@ def table(cards: Cards) -> Locator:
     cards.choose_files(*files, payload("=1+1.txt", b"words"))
     expect(cards.page.locator("#count")).to_have_text("4 of 4 done. ")
     cards.page.get_by_role("button", name="Table").click()
-    return cards.page.locator("#rows tr")
+    rows = cards.page.locator("#rows tr")
+    expect(rows).to_have_count(4)
+    return rows
 
 
-def column(table: Locator, part: str) -> list[str]:
-    """Read a column from the top."""
-    return table.locator(f"[data-part={part}]").all_inner_texts()
+def expect_column(table: Locator, part: str, texts: list[str]) -> None:
+    """Wait until a column reads so from the top."""
+    expect(table.locator(f"[data-part={part}]")).to_have_text(texts)
 
 
 def test_the_table_says_what_the_cards_say(page: Page, table: Locator) -> None:
-    assert column(table, "file") == ["coffee.jpg", "cat.jpg", "rocket.jpg", "=1+1.txt"]
-    assert column(table, "answer")[0] == "espresso"
-    assert column(table, "state") == ["Done", "Done", "Done", "Failed"]
+    expect_column(table, "file", ["coffee.jpg", "cat.jpg", "rocket.jpg", "=1+1.txt"])
+    expect(table.locator("[data-part=answer]").first).to_have_text("espresso")
+    expect_column(table, "state", ["Done", "Done", "Done", "Failed"])
     expect(page.locator("#cards")).to_be_hidden()
     table.get_by_role("button", name="cat.jpg").click()
     expect(page.locator("#cards > li").nth(1)).to_be_focused()
@@ -41,12 +43,12 @@ def test_the_table_says_what_the_cards_say(page: Page, table: Locator) -> None:
 def test_the_table_is_sorted_by_a_click_and_back_by_another(page: Page, table: Locator) -> None:
     sort = page.get_by_role("button", name="Probability")
     sort.click()
-    falling = column(table, "file")
     expect(page.locator("[aria-sort=descending]")).to_have_text("Probability")
+    falling = table.locator("[data-part=file]").all_text_contents()
     sort.click()
-    assert column(table, "file") == falling[::-1]
+    expect_column(table, "file", falling[::-1])
     page.get_by_role("columnheader", name="Name").get_by_role("button").click()
-    assert column(table, "file") == ["=1+1.txt", "cat.jpg", "coffee.jpg", "rocket.jpg"]
+    expect_column(table, "file", ["=1+1.txt", "cat.jpg", "coffee.jpg", "rocket.jpg"])
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_the_table_is_sorted_by_a_click_and_back_by_another(page: Page, table: L
 )
 def test_the_table_is_filtered_by_what_is_typed(page: Page, table: Locator, typed: str, left: list[str]) -> None:
     page.get_by_label("Filter").fill(typed)
-    assert column(table, "file") == left
+    expect_column(table, "file", left)
     expect(page.locator("#filtered")).to_have_text("1 shown")
 
 
