@@ -45,7 +45,6 @@ export class Photos {
     const { probability, near, answer } = photo;
     const isDoubted = typeof probability === 'number' && probability < DOUBTED_BELOW;
     element.classList.toggle('doubted', isDoubted);
-    element.classList.toggle('near', Boolean(near));
     const facts = () => [
       photo.file ?? t('js.teach.photo'),
       answer ? t('js.teach.answered', { name: answer }) : '',
@@ -54,7 +53,8 @@ export class Photos {
     ].filter(Boolean).join(', ');
     write(element, facts, 'aria-label');
     write(element, facts, 'title');
-    parts.mark.textContent = isDoubted ? '?' : '';
+    write(parts.caption, photo.caption ?? (() => ''));
+    parts.mark.textContent = (isDoubted && '?') || (near && '≈') || '';
   }
 
   #make({ sha256 }) {

@@ -11,7 +11,7 @@ export class Selection extends EventTarget {
   constructor(project, { onMove, onDelete }) {
     super();
     this.project = project;
-    byId('selected-move').addEventListener('click', () => this.#use((all) => onMove(all, byId('selected-class').value)));
+    byId('selected-move').addEventListener('click', () => this.#move(onMove));
     byId('selected-delete').addEventListener('click', () => this.#use(onDelete));
     byId('selected-clear').addEventListener('click', () => this.clear());
     for (const kind of ['change', 'report']) project.addEventListener(kind, () => this.#draw());
@@ -40,9 +40,17 @@ export class Selection extends EventTarget {
     if (this.#photos.size > 0) this.set(this.photos, false);
   }
 
+  #move(onMove) {
+    const field = byId('selected-class');
+    const { value: label } = field;
+    if (!label) field.focus(); // first a class must be chosen
+    else this.#use((photos) => onMove(photos, label));
+  }
+
   #use(work) {
     const { photos } = this;
     this.clear();
+    byId('selected-class').value = '';
     work(photos);
   }
 
@@ -51,6 +59,6 @@ export class Selection extends EventTarget {
     show(byId('selected'), count > 0);
     if (count === 0) return;
     write(byId('selected-count'), () => t('js.teach.selected', { count }));
-    offerClasses(byId('selected-class'), this.project.classes);
+    offerClasses(byId('selected-class'), this.project.classes, t('js.teach.move_to'));
   }
 }
