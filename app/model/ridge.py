@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .calibration import Calibration
 from .calibration_fit import UNLIKE_PERCENTILE, FitError, first_probabilities, fit_temperature, sure_threshold
@@ -16,6 +17,8 @@ from .certainty import rejection_score
 from .heads import Floats
 from .probabilities import Doubles
 from .solver import Examples, Numbers, Spectrum, ridge_left_out, spectrum, with_constant
+
+Bools = npt.NDArray[np.bool_]
 
 STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-12, -2))
 # With fewer photos, the threshold of the rejection score would rest on a single one of them.
@@ -38,7 +41,7 @@ class Ridge:
     weight: Doubles
     strength: float
     left_out: Doubles
-    is_measured: Numbers
+    is_measured: Bools
     calibration: Calibration
 
 
@@ -93,7 +96,8 @@ def _choose_strength(examples: Examples, like: Spectrum, groups: Numbers) -> flo
     for members, scores in ridge_left_out(examples, like, groups, STRENGTHS):
         squares = ((scores - targets[examples.classes[members]]) ** 2).sum(axis=2)
         errors += squares @ examples.weights[members]
-    return STRENGTHS[int(errors.argmin())]
+    best: float = STRENGTHS[int(errors.argmin())]
+    return best
 
 
 def _solve(examples: Examples, like: Spectrum, strength: float) -> Doubles:
@@ -105,7 +109,7 @@ def _solve(examples: Examples, like: Spectrum, strength: float) -> Doubles:
     return np.asarray((like.vectors @ turned).T)
 
 
-def _is_measured(classes: Numbers, groups: Numbers, class_count: int) -> Numbers:
+def _is_measured(classes: Numbers, groups: Numbers, class_count: int) -> Bools:
     pairs = np.unique(np.stack([classes, groups]), axis=1)
     return np.asarray((np.bincount(pairs[0], minlength=class_count) > 1)[classes])
 

@@ -27,4 +27,5 @@ def wilson_interval(hits: float, count: int) -> Share:
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Share(*(round(100 * value, 2) for value in (share, low, high)), count)
+    percent, low, high = (round(100 * value, 2) for value in (share, low, high))
+    return Share(percent, low, high, count)

@@ -23,6 +23,8 @@ APPLICATION_ID = int.from_bytes(b"top3")
 NONE = "~none"
 BUSY_SECONDS = 10.0
 _BUSY_AGAIN_SECONDS = 1
+# Of each connection. A commit is on the disk before it is answered.
+PRAGMAS = ("trusted_schema = OFF", "foreign_keys = ON", "secure_delete = ON", "synchronous = FULL")
 
 # A new file gets all steps, an older one those that it lacks; `user_version` counts the steps that a file has.
 STEPS = (
@@ -149,7 +151,7 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
         # It must exist: a project that was deleted elsewhere is not made again.
         address = f"{path.absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_SECONDS)) as connection:
-            for pragma in ("trusted_schema = OFF", "foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
+            for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             _update(connection, path)
             yield connection

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ..classifier import Answer, Classifier, Outputs
 from ..errors import BadRequest, ModelUnavailable, NameTaken, NotFound, Problem
@@ -32,6 +33,9 @@ _RENEW_STEP = 32
 _RENEW_SHARE = 0.5
 
 
+State = Literal["added", "present", "moved"]
+
+
 @dataclass(frozen=True)
 class Upload:
     """A file that was sent: its name, or nothing, and its bytes, or the problem if there are none."""
@@ -49,7 +53,7 @@ class Taken:
 
     file: str
     sha256: str = ""
-    state: str = ""
+    state: State | None = None
     near: str | None = None
     moved_from: str | None = None
     problem: Problem | None = None
@@ -164,7 +168,7 @@ class Teaching:
             try:
                 number = contents.find_class(connection, label)
             except NotFound:
-                contents.add_class(connection, new_label or label, label_zh or "")
+                contents.add_class(connection, label if new_label is None else new_label, label_zh or "")
                 database.note_change(connection)
                 return True
             if new_label is not None or label_zh is not None:
@@ -200,7 +204,7 @@ class Teaching:
             keep_photos = contents.read_facts(connection).keep_photos
         found = self._compute(uploads, deadline, keep_photos=keep_photos)
         problems = [each for each in found if isinstance(each, Problem) and each.status >= 500]
-        if len(problems) == len(found):
+        if problems and len(problems) == len(found):
             raise problems[0]
         photos = [each for each in found if isinstance(each, NewPhoto)]
         self.projects.require_room(sum(photo.size for photo in photos))

@@ -299,6 +299,7 @@ def _digest(text: str) -> str:
 def _added(taken: Taken) -> documents.AddedPhoto:
     if taken.problem is not None:
         return documents.AddedPhoto(taken.file or None, problem=ProblemDocument(**taken.problem.as_dict()))
+    assert taken.state is not None
     moved_from = UNSET if taken.moved_from is None else taken.moved_from
     return documents.AddedPhoto(taken.file or None, taken.sha256, taken.state, taken.near, moved_from)
 
@@ -322,5 +323,5 @@ def _report(found: Report) -> documents.ProjectReport:
 def _accuracy(share: Share | None) -> documents.LeftOutAccuracy | None:
     if share is None:
         return None
-    shares = (round(value / 100, 4) for value in (share.percent, share.low, share.high))
-    return documents.LeftOutAccuracy(*shares, share.count)
+    value, low, high = (round(percent / 100, 4) for percent in (share.percent, share.low, share.high))
+    return documents.LeftOutAccuracy(value, low, high, share.count)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import pytest
 from fakes import encode
 from flask.testing import FlaskClient
 from PIL import Image
-from shapes import assert_problem
 
 from app import create_app
 from app.classifier import Classifier
