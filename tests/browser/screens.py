@@ -204,7 +204,7 @@ def main() -> None:
         keys.write_text(f"{Key('screens', True, digest_of('tt_screens')).as_line()}\n", encoding="utf-8")
         packaged = Server(Path(cache), cache=cache)
         asking = Server(Path(cache), api_keys_file=keys, **settings)
-        teaching = teaching_server(Path(cache))
+        teaching = teaching_server(Path(cache), Path(cache))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
             teaching.start()

@@ -54,10 +54,9 @@ def archive(**classes: Sequence[bytes]) -> bytes:
     return out.getvalue()
 
 
-def teaching_server(folder: Path, **settings: object) -> Server:
-    """Make a real server with teaching on; the marker in its cache has it use the packaged model."""
-    (folder / "fallback-in-use").write_text("A test asked for it.")
-    return Server(folder, **({"cache": folder, "teach": "on", "projects": folder / "projects"} | settings))
+def teaching_server(folder: Path, cache: Path) -> Server:
+    """Make a real server with teaching on, whose projects and models lie in a folder."""
+    return Server(folder, cache=cache, teach="on", projects=folder / "projects", models=folder / "models")
 
 
 class Teaching:

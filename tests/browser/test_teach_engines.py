@@ -16,9 +16,9 @@ pytestmark = pytest.mark.skipif(not is_installed("firefox"), reason="Firefox is 
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, packaged_cache: Path) -> Iterator[Server]:
     """A server with teaching on."""
-    server = teaching_server(tmp_path)
+    server = teaching_server(tmp_path, packaged_cache)
     server.start()
     yield server
     server.stop()

@@ -151,10 +151,7 @@ export class ClassCard {
     }
     const doubted = (row?.doubted ?? []).filter(({ sha256 }) => !page.project.hidden.photos.has(sha256));
     show(parts.doubts, doubted.length > 0);
-    this.#doubted.fill(doubted.map((photo) => {
-      const [answer, caption] = [this.#answer(photo), () => this.#reason(photo)];
-      return { ...photo, label: each.label, answer, caption };
-    }));
+    this.#doubted.fill(doubted.map((photo) => ({ ...photo, label: each.label, caption: () => this.#reason(photo) })));
   }
 
   // The name that was given to a doubted photo, if it was a wrong one.

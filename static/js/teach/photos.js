@@ -42,18 +42,17 @@ export class Photos {
   #draw(photo) {
     if (!this.#items.has(photo.sha256)) this.#items.set(photo.sha256, this.#make(photo));
     const { element, parts } = this.#items.get(photo.sha256);
-    const { probability, near, answer } = photo;
+    const { probability, near, caption = () => '' } = photo;
     const isDoubted = typeof probability === 'number' && probability < DOUBTED_BELOW;
     element.classList.toggle('doubted', isDoubted);
     const facts = () => [
       photo.file ?? t('js.teach.photo'),
-      answer ? t('js.teach.answered', { name: answer }) : '',
-      typeof probability === 'number' ? t('js.teach.share', { percent: percent(probability, 0) }) : '',
+      caption() || (typeof probability === 'number' ? t('js.teach.share', { percent: percent(probability, 0) }) : ''),
       near ? t('js.teach.near') : '',
     ].filter(Boolean).join(', ');
     write(element, facts, 'aria-label');
     write(element, facts, 'title');
-    write(parts.caption, photo.caption ?? (() => ''));
+    write(parts.caption, caption);
     parts.mark.textContent = (isDoubted && '?') || (near && '≈') || '';
   }
 

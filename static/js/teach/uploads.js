@@ -86,6 +86,7 @@ export class Uploads {
     } catch (error) {
       if (signal.aborted) batch.settle();
       else this.#refuse(file.name, () => explain(error), batch);
+      if (error.slug === 'unknown-project') this.project.onTrouble(error);
     }
   }
 
