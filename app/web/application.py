@@ -78,6 +78,8 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)
+        if settings.teach == "on":
+            app.register_blueprint(pages.teach_blueprint)
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         inner = addresses.AddressAlone(app.wsgi_app)
