@@ -130,7 +130,7 @@ def softmax_left_out(
         some = range(first, min(first + at_a_time, count))
         weights = np.stack([_weights_without(examples, folds == fold) for fold in some])
         # A head that learns from no row would keep a little of where it begins.
-        start = np.where(weights.any(axis=1)[:, None, None], fitted, 0.0)
+        start = np.where(np.any(weights, axis=1, keepdims=True)[:, :, None], fitted, 0.0)
         heads, _ = _Softmax(examples, weights, strength).solve(start, curvature, MAX_STEPS)
         for fold, head in zip(some, heads, strict=True):
             for part in _parts(np.flatnonzero(folds == fold)):
@@ -215,7 +215,8 @@ class _Softmax:
         def is_far(gradients: Doubles) -> npt.NDArray[np.bool_]:
             by_weights = (gradients.reshape(self._shape) * roots).reshape(gradients.shape)
             # The second derivative is at least the strength, which bounds the distance to the minimum.
-            return np.linalg.norm(by_weights, axis=1) > min(TOLERANCE, self._strength * MAX_DISTANCE)
+            distances = np.linalg.norm(by_weights, axis=1)
+            return np.asarray(distances > min(TOLERANCE, self._strength * MAX_DISTANCE))
 
         scaled, is_done = minimise(losses, (turn(start) * roots).reshape(len(start), -1), is_far, max_steps)
         return weights_of(scaled), is_done
