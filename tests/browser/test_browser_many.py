@@ -54,7 +54,13 @@ def test_the_table_is_sorted_by_a_click_and_back_by_another(page: Page, table: L
 
 @pytest.mark.parametrize(
     ("typed", "left"),
-    [("espr", ["coffee.jpg"]), ("ROCK", ["rocket.jpg"]), ("failed", ["=1+1.txt"]), ("not a photo", ["=1+1.txt"]), ("浓缩", ["coffee.jpg"])],
+    [
+        ("espr", ["coffee.jpg"]),
+        ("ROCK", ["rocket.jpg"]),
+        ("failed", ["=1+1.txt"]),
+        ("not a photo", ["=1+1.txt"]),
+        ("浓缩", ["coffee.jpg"]),
+    ],
 )
 def test_the_table_is_filtered_by_what_is_typed(page: Page, table: Locator, typed: str, left: list[str]) -> None:
     page.get_by_label("Filter").fill(typed)
