@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 NEEDS := Python 3.11 or newer is needed. Install it, or name the one you have: make PYTHON=python3.12
+NO_CPU_INDEX := The index of PyTorch's CPU builds does not answer. The ordinary builds are installed, and $(VENV) takes 5.7 GB. \
+To avoid this, press Ctrl-C, and name a mirror: make TORCH_CPU_INDEX=ADDRESS
 
 export TOPTHREE_HOST ?= $(HOST)
 export TOPTHREE_PORT ?= $(PORT)
@@ -82,12 +84,15 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing topthree and its dependencies into $(VENV). The first time this takes some minutes."
+	@# pip shows what it is doing, since silence of minutes looks like a standstill.
 	@# No working pip means no environment, or one whose making was interrupted or whose Python has gone.
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@# CPU builds are a tenth of the size; where their index does not answer, the ordinary builds serve as well.
 	@if $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; \
-	then $(PIP) install --quiet --index-url $(TORCH_CPU_INDEX) torch torchvision; fi
-	@$(PIP) install --quiet --editable .
+	then $(PIP) install --index-url $(TORCH_CPU_INDEX) torch torchvision; \
+	elif [ "$$(uname -s)" = Linux ] && ! $(BIN)/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))' 2>/dev/null; \
+	then echo "$(NO_CPU_INDEX)"; fi
+	@$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

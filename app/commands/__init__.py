@@ -164,6 +164,10 @@ def _prepare_output() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that is not UTF-8 is shown with escapes; JSON escapes it in its own way.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is None:  # closed; a file of ours must not get its descriptor, to which libraries write
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.set_inheritable(descriptor, True)
+        sys.stderr = os.fdopen(descriptor, "w", encoding="utf-8")
 
 
 def _replace_output(descriptor: int, encoding: str) -> None:

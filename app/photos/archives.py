@@ -6,6 +6,7 @@ file whose name is written in two ways, and programs do that (a backslash in one
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import stat
@@ -139,7 +140,8 @@ def _unicode_path(extra: bytes, raw: bytes) -> str | None:
         kind, size = _LENGTHS.unpack_from(extra)
         field = extra[_LENGTHS.size : _LENGTHS.size + size]
         if kind == _UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
-            return field[5:].decode("utf-8", "replace").partition("\0")[0] or None
+            with contextlib.suppress(UnicodeDecodeError):  # a broken field does not change the name
+                return field[5:].decode().partition("\0")[0] or None
         extra = extra[_LENGTHS.size + size :]
     return None
 

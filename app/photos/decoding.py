@@ -254,4 +254,6 @@ def _levels(image: Image.Image) -> Levels:
 def _as_8_bits(image: Image.Image, levels: Levels) -> Image.Image:
     black, white = levels
     values = np.nan_to_num(np.asarray(image), nan=black).astype(np.float64).clip(black, white)
+    if (transparent := image.info.get("transparency")) is not None:  # of a PNG; it is seen over white
+        values[values == transparent] = white
     return Image.fromarray(np.rint((values - black) * (255.0 / (white - black or 1.0))).astype(np.uint8))

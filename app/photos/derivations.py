@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .bitstreams import FrameSize, av1_frame_size, hevc_frame_size
 from .costs import COSTS, Cost, Estimate, estimate
 from .isobmff import Item, Items, number_at, read_items
-from .refusals import check_size, damaged, too_costly, too_many_pixels
+from .refusals import check_size, damaged, ends_in_zeros, too_costly, too_many_pixels
 
 _MAX_DEPTH = 16
 # Together, for all pictures: units of a stream that are examined, and pictures that are decoded.
@@ -20,6 +20,7 @@ _MAX_UNITS = 3000
 _MAX_PICTURES = 4000
 # Of a photo's largest size: colours, transparency, and twice that for tiles which reach over the edge.
 _MAX_TIMES_DECODED = 4
+_MAX_HEVC_ZEROS = 16
 _PICTURE_SECONDS = 20e-6  # for each, however small: its decoder is made anew
 _DERIVED = (b"grid", b"iovl", b"iden", b"tmap")
 _AV1, _HEVC = b"av01", (b"hvc1", b"hev1")
@@ -119,6 +120,8 @@ class _Tree:
             wide = 4 if head[1] & 1 else 2
             width = max(width, number_at(head, 4, wide))
             height = max(height, number_at(head, 4 + wide, wide))
+            if len(parts) < (head[3] + 1) * (head[2] + 1):  # libheif would take one of its tiles for the photo
+                raise damaged(self._items.kind)
             self._check_tiles(head[3] + 1, head[2] + 1, (width, height), parts)
         elif item.kind == b"iovl":
             wide = 4 if len(head) > 1 and head[1] & 1 else 2
@@ -143,6 +146,11 @@ class _Tree:
             raise damaged(self._items.kind)
         if file_bytes > len(self._items.data):
             raise too_costly(self._items.kind, "its parts lie over each other")
+        # HEVC has no three zeros in a row (ITU-T H.265, section 7.4.2), and libde265 paints over what is missing.
+        if item.kind in _HEVC and any(
+            ends_in_zeros(self._items.data, start + size, _MAX_HEVC_ZEROS) for start, size in item.extents
+        ):
+            raise damaged(self._items.kind)
         if item.kind == _AV1:
             frames = self._read_av1(item, sizes)
         elif item.kind in _HEVC:

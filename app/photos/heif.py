@@ -1,9 +1,10 @@
-"""How AVIF and HEIC are decoded: in the thread that asks, and HEIC without its metadata.
+"""How AVIF and HEIC are decoded: in the thread that asks, and without their metadata.
 
 pillow-heif copies the metadata of each image to Python as soon as a file is opened, wanted or not. Many items may
 name the same bytes of the file, so that one megabyte became two gigabytes. libheif finds the metadata of an image by
 references of the type `cdsc` (ISO/IEC 14496-12 and 23008-12), so a file without that type has none copied. We have no
-use for any: orientation is a property of a HEIC image, not part of its metadata.
+use for any: orientation is a property of the image, not part of its metadata. libavif finds metadata in the same way,
+and rejects the photo if it is broken.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def open_avif(data: bytes, max_pixels: int) -> Image.Image:
-    """Open an AVIF with any main brand."""
-    return Image.open(io.BytesIO(_with_main_brand(data, _AVIF_BRANDS)), formats=["AVIF"])
+    """Open an AVIF with any main brand, without its metadata."""
+    return Image.open(io.BytesIO(_with_main_brand(without_metadata(data), _AVIF_BRANDS)), formats=["AVIF"])
 
 
 def open_heic(data: bytes, max_pixels: int) -> Image.Image:
@@ -46,7 +47,7 @@ def _with_main_brand(data: bytes, brands: tuple[bytes, ...]) -> bytes:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Return a HEIC whose images refer to no metadata; nothing else changes, and no byte moves."""
+    """Return a file whose images refer to no metadata; nothing else changes, and no byte moves."""
     if _REFERENCE not in data:
         return data
     return b"".join(

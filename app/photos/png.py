@@ -26,6 +26,7 @@ _CHUNK_SECONDS = 1e-6
 
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _TRANSPARENCY, _EXIF, _APPLES_OWN = b"tRNS", b"eXIf", b"CgBI"
+_GREY, _RGB, _PALETTE = 0, 2, 3  # colour types, section 11.2.1
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 # Texts that may hold the orientation: XMP, and EXIF as hexadecimal digits. More bytes than these hold a thumbnail.
 _XMP, _HEXADECIMAL_EXIF = b"XML:com.adobe.xmp", (b"Raw profile type exif", b"Raw profile type APP1")
@@ -36,7 +37,7 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
     """Estimate a PNG's cost from its IHDR, the largest if it has several, and the number of its chunks."""
     width = height = depth = colour = chunks = 0
-    has_pixels = False
+    has_pixels = has_palette = False
     for kind, start, _ in _chunks(data):
         chunks += 1
         if kind == _APPLES_OWN:
@@ -46,10 +47,11 @@ def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
             depth, colour = max(depth, data[start + 8]), data[start + 9]
         if kind == b"IEND":
             break
+        has_palette = has_palette or kind == b"PLTE"
         has_pixels = has_pixels or kind == b"IDAT"
         if chunks > (_MAX_CHUNKS if has_pixels else _MAX_CHUNKS_BEFORE_PIXELS):
             raise too_costly("PNG", f"it has more than {chunks - 1:,} chunks")
-    if not width or not height:
+    if not width or not height or (colour == _PALETTE and not has_palette):
         raise damaged("PNG")
     check_size(width, height, max_pixels)
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
@@ -68,8 +70,10 @@ def open_png(data: bytes, max_pixels: int) -> Image.Image:
     parts = [data[:_SIGNATURE_BYTES]]
     orientation = 1
     for kind, start, end in _chunks(data):
-        if kind in _PIXELS or (kind == _TRANSPARENCY and _is_intact(data, start, end)):
+        if kind in _PIXELS:
             parts.append(data[start - 8 : end + 4])
+        elif kind == _TRANSPARENCY and _is_intact(data, start, end):
+            parts.append(_transparency(parts[1], data[start:end]))
         elif orientation == 1:
             orientation = _orientation(kind, data[start:end])
         if kind == b"IEND":
@@ -89,6 +93,25 @@ def _chunks(data: bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:
 
 def _is_intact(data: bytes, start: int, end: int) -> bool:
     return zlib.crc32(data[start - 4 : end]) == _big(data, end)
+
+
+def _transparency(header: bytes, content: bytes) -> bytes:
+    """Write the chunk of transparency as Pillow needs it; none where its length is wrong (PNG, section 11.3.2.1).
+
+    Pillow compares the one transparent colour of a picture with pixels that it has scaled to 8 bits already, except
+    for grey of 16 bits.
+    """
+    depth, colour = header[16], header[17]
+    if colour == _PALETTE:
+        return _chunk(_TRANSPARENCY, content) if content else b""
+    if len(content) != {_GREY: 2, _RGB: 6}.get(colour):
+        return b""
+    samples = struct.unpack(f">{len(content) // 2}H", content)
+    if depth == 16 and colour == _RGB:
+        samples = tuple(sample >> 8 for sample in samples)
+    elif depth in (2, 4):
+        samples = tuple(sample * 255 // ((1 << depth) - 1) for sample in samples)
+    return _chunk(_TRANSPARENCY, struct.pack(f">{len(samples)}H", *(min(sample, 0xFFFF) for sample in samples)))
 
 
 def _orientation(kind: bytes, content: bytes) -> int:
@@ -137,8 +160,12 @@ def _exif_chunk(orientation: int) -> bytes:
     """Write the chunk of EXIF data that holds an orientation and nothing else; none for an upright photo."""
     if not 2 <= orientation <= 8:
         return b""
-    content = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, 3, 1, orientation, 0, 0)
-    return struct.pack(">I", len(content)) + (named := _EXIF + content) + struct.pack(">I", zlib.crc32(named))
+    return _chunk(_EXIF, b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, 3, 1, orientation, 0, 0))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    named = kind + content
+    return struct.pack(">I", len(content)) + named + struct.pack(">I", zlib.crc32(named))
 
 
 def _big(data: bytes | memoryview, start: int) -> int:

@@ -27,6 +27,15 @@ def damaged(name: str) -> BrokenImage:
     return BrokenImage(f"This {name} file is damaged or incomplete.")
 
 
+def ends_in_zeros(data: bytes | memoryview, end: int, count: int) -> bool:
+    """Return whether the `count` bytes before `end` are zeros.
+
+    A download that was never finished, or a file that was rescued from a damaged card, has its full size and zeros
+    where the rest should be. Several decoders paint something there without an error.
+    """
+    return count <= end <= len(data) and not any(data[end - count : end])
+
+
 def unsupported_kind(name: str, feature: str) -> UnsupportedImage:
     """Return the error for a good photo that uses an unsupported feature of its format."""
     return UnsupportedImage(f"This kind of {name} is not supported: {feature}. Save it as a usual JPEG or PNG.")

@@ -8,6 +8,7 @@ another decoder.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from .refusals import camera_raw, check_size, damaged, too_costly, too_many_pixels, unsupported_kind
@@ -45,6 +46,7 @@ _MAX_TILED = 2
 _MAX_SAMPLES = 64
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _MASK, CMYK, YCBCR, LAB = 0, 1, 2, 3, 4, 5, 6, 8
+_RAW_HEAD = re.compile(rb"CR|IIII.waR|MMMMRaw", re.DOTALL)  # behind the header of Canon's and Phase One's TIFFs
 _RAW_PHOTOMETRICS = (32803, 34892)  # a colour filter array, and its linear form in DNG
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
@@ -256,7 +258,7 @@ def _is_camera_raw(first: Directory) -> bool:
 
     The first directory of most raw files is a small preview, which must not be taken for the photo.
     """
-    if DNG_VERSION in first.tags or bytes(first.data[8:10]) == b"CR":
+    if DNG_VERSION in first.tags or _RAW_HEAD.match(bytes(first.data[8:16])):
         return True
     if first.number(NEW_SUBFILE_TYPE, 0) & 1 and MAKE in first.tags:
         return True

@@ -32,6 +32,8 @@ def parse_photo(body: bytes) -> bytes:
     Raises BadRequest with what is wrong.
     """
     body = _without_data_url(body.removeprefix(_BYTE_ORDER_MARK))
+    if not body:
+        raise BadRequest(f"The body is empty, but declared as JSON. Send {_SHAPE}.")
     try:
         with _ONE_AT_A_TIME:
             return _decode(body)

@@ -35,6 +35,7 @@ def test_the_table_says_what_the_cards_say(page: Page, table: Locator) -> None:
     expect_column(table, "file", ["coffee.jpg", "cat.jpg", "rocket.jpg", "=1+1.txt"])
     expect(table.locator("[data-part=answer]").first).to_have_text("espresso")
     expect_column(table, "state", ["Done", "Done", "Done", "Failed"])
+    expect(table.locator("[data-part=answer]").last).to_have_text("This file is not a photo that topthree can read.")
     expect(page.locator("#cards")).to_be_hidden()
     table.get_by_role("button", name="cat.jpg").click()
     expect(page.locator("#cards > li").nth(1)).to_be_focused()
@@ -53,7 +54,13 @@ def test_the_table_is_sorted_by_a_click_and_back_by_another(page: Page, table: L
 
 @pytest.mark.parametrize(
     ("typed", "left"),
-    [("espr", ["coffee.jpg"]), ("ROCK", ["rocket.jpg"]), ("failed", ["=1+1.txt"]), ("浓缩", ["coffee.jpg"])],
+    [
+        ("espr", ["coffee.jpg"]),
+        ("ROCK", ["rocket.jpg"]),
+        ("failed", ["=1+1.txt"]),
+        ("not a photo", ["=1+1.txt"]),
+        ("浓缩", ["coffee.jpg"]),
+    ],
 )
 def test_the_table_is_filtered_by_what_is_typed(page: Page, table: Locator, typed: str, left: list[str]) -> None:
     page.get_by_label("Filter").fill(typed)

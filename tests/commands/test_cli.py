@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -126,6 +127,13 @@ def test_output_that_cannot_be_written_is_one_sentence(arguments: str, redirecti
     command = f"{sys.executable} -m app {arguments} {redirection}"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, f"Error: Standard output cannot be written: {reason}.\n")
+
+
+def test_photos_are_classified_without_an_error_output(photos: Path) -> None:
+    command = f"{shlex.join(map(str, FAKE))} predict --csv {shlex.quote(str(photos))} 2>&-"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("file,rank,")
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["labels", "tabby"], ["weights"], ["predict", "empty"]])

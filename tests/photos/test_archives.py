@@ -289,6 +289,7 @@ NAMES = [
     (written(b"__.png", extra=TIMES + unicode_path("雄鸡.png", b"__.png")), "雄鸡.png"),
     (written("è.png".encode("cp437"), extra=unicode_path("雄鸡.png", "è.png".encode("cp437"))), "雄鸡.png"),
     (written(b"__.png", extra=unicode_path("雄鸡.png", b"another name")), "__.png"),
+    (written(b"__.png", extra=unicode_path("雄.png", b"__.png").replace("雄".encode(), b"\xff\xfe\xfd")), "__.png"),
     (written(b"__.png", extra=unicode_path("雄鸡.png", b"__.png", version=2)), "__.png"),
     (written(b"a\\b\\cock.png"), "a/b/cock.png"),
     (written(b"a\\cock.png", system=3), "a/cock.png"),

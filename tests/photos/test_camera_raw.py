@@ -84,6 +84,7 @@ def test_directories_in_a_circle_are_read_once():
     [
         b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
         b"II*\0\x10\0\0\0CR\2\0" + bytes(4) + struct.pack("<HHHIIHHII", 2, 256, 4, 1, 9, 257, 4, 1, 9) + bytes(4),
+        b"II*\0\x10\0\0\0IIII\0waR" + struct.pack("<HHHIIHHII", 2, 256, 4, 1, 9, 257, 4, 1, 9) + bytes(4),
         b"II\x1a\0\0\0HEAPCCDR",
         b"IIU\0\x18\0\0\0",
         b"IIRO\x08\0\0\0",
@@ -93,7 +94,7 @@ def test_directories_in_a_circle_are_read_once():
         b"FOVb\0\0\2\0",
         b"\0MRM\0\0\1\0",
     ],
-    ids=["CR3", "CR2", "CRW", "RW2", "ORF", "ORF of 2003", "ORF big-endian", "RAF", "X3F", "MRW"],
+    ids=["CR3", "CR2", "IIQ", "CRW", "RW2", "ORF", "ORF of 2003", "ORF big-endian", "RAF", "X3F", "MRW"],
 )
 def test_what_begins_like_a_raw_file_is_one(head: bytes):
     refuse(head + bytes(300))

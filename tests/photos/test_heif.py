@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pillow_heif
 import pytest
+from fakes import encode
 from packaging.version import Version
 from pictures import BILINEAR, MAX_PIXELS, cat
 from PIL import Image
@@ -170,3 +171,21 @@ def test_videos_are_no_photos(brands: bytes):
 def test_a_file_that_ends_before_its_pixels_is_damaged(name: str):
     with pytest.raises(BrokenImage):
         examine(SAMPLES[name][:-1], max_pixels=MAX_PIXELS)
+
+
+def test_a_heic_that_ends_in_zeros_is_damaged():
+    data = encode(cat(), "HEIF", quality=90)
+    assert decode(data, max_pixels=MAX_PIXELS).width == 451
+    kept = len(data) // 2
+    with pytest.raises(BrokenImage):
+        decode(data[:kept] + bytes(len(data) - kept), max_pixels=MAX_PIXELS)
+
+
+def test_broken_metadata_of_an_avif_never_costs_the_photo():
+    exif = b"Exif\0\0II*\0" + bytes(100)
+    data = encode(cat(), "AVIF", quality=90, exif=exif)
+    whole = decode(data, max_pixels=MAX_PIXELS).thumbnail(451)
+    # An item of EXIF data begins with the offset of its TIFF header, here one that leads beyond the end.
+    start = data.index(exif[6:]) - 4
+    broken = data[:start] + b"\xff" * 8 + data[start + 8 :]
+    assert (decode(broken, max_pixels=MAX_PIXELS).thumbnail(451) == whole).all()

@@ -132,3 +132,21 @@ def test_lossless_jpeg_of_8_bits_is_read(colours: np.ndarray):
     assert b"\xff\xc3" in data
     shown = decode(data, max_pixels=MAX_PIXELS).thumbnail(40)
     assert (shown == np.asarray(Image.fromarray(colours).convert("RGB"))).all()
+
+
+def zeroed(data: bytes, share: float) -> bytes:
+    """Write zeros over the end of a file, as an unfinished download leaves them."""
+    kept = int(len(data) * share)
+    return data[:kept] + bytes(len(data) - kept)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_jpeg_that_ends_in_zeros_is_damaged(name: str, share: float):
+    with pytest.raises(BrokenImage):
+        decode(zeroed(saved(name), share), max_pixels=MAX_PIXELS)
+
+
+def test_zeros_behind_the_end_of_a_jpeg_do_not_matter():
+    data = saved("usual") + bytes(5000)
+    assert decode(data, max_pixels=MAX_PIXELS).width == 150

@@ -156,3 +156,45 @@ def test_apple_s_own_form_is_named():
 def test_chunks_without_end_are_refused_by_their_number(after: bool):
     with pytest.raises(TooCostly, match="chunks"):
         examine(with_chunks(chunk(b"prVt", b"") * 50_001, after=after), max_pixels=MAX_PIXELS)
+
+
+AREA = (slice(5, 15), slice(10, 30))
+
+
+def png(samples: np.ndarray, depth: int, colour: int, *chunks: bytes) -> bytes:
+    """Write a PNG from samples of shape (height, width, channels), packed as its depth says."""
+    height, width, _ = samples.shape
+    bits = np.unpackbits(samples.astype(">u2").view(np.uint8).reshape(height, -1, 2), axis=-1)[..., 16 - depth :]
+    rows = np.packbits(bits.reshape(height, -1), axis=1)
+    packed = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return PHOTO[:8] + header + b"".join(chunks) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "value"),
+    [(1, 0, (0,)), (2, 0, (2,)), (4, 0, (9,)), (8, 0, (77,)), (16, 0, (0x1234,)), (8, 2, (7, 200, 99))]
+    + [(16, 2, (0x0712, 0xC834, 0x6356))],
+)
+def test_a_transparent_colour_of_each_depth_is_white(depth: int, colour: int, value: tuple[int, ...]):
+    top = (1 << depth) - 1
+    samples = np.full((20, 40, len(value)), top // 3 if depth > 1 else 1)
+    samples[AREA] = value
+    transparency = chunk(b"tRNS", struct.pack(f">{len(value)}H", *value))
+    pixels = decode(png(samples, depth, colour, transparency), max_pixels=MAX_PIXELS).thumbnail(40)
+    expected = np.broadcast_to(np.rint(samples * (255 / top)), (20, 40, 3)).copy()
+    expected[AREA] = 255
+    assert np.abs(pixels - expected).max() <= 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", bytes(2), bytes(50)])
+def test_transparency_of_a_wrong_length_is_ignored(content: bytes):
+    samples = np.asarray(Image.new("RGB", (40, 30)))
+    data = png(samples, 8, 2, chunk(b"tRNS", content))
+    assert (decode(data, max_pixels=MAX_PIXELS).thumbnail(40) == 0).all()
+
+
+def test_a_png_that_lacks_its_palette_is_damaged():
+    data = png(np.zeros((30, 40, 1), np.uint8), 8, 3)
+    with pytest.raises(BrokenImage):
+        decode(data, max_pixels=MAX_PIXELS)

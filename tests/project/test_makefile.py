@@ -84,7 +84,7 @@ def test_serve_says_one_line_installs_and_serves(make, tmp_path: Path) -> None:
     first, second = done.stdout.splitlines()
     assert first.startswith("Installing topthree and its dependencies into .venv.")
     assert second == "serve on 127.0.0.1 8000"
-    assert log(tmp_path) == ["venv", "-m pip install --quiet --editable ."]
+    assert log(tmp_path) == ["venv", "-m pip install --editable ."]
 
 
 def test_the_second_start_installs_nothing_and_says_nothing(make, tmp_path: Path) -> None:
@@ -97,9 +97,15 @@ def test_the_second_start_installs_nothing_and_says_nothing(make, tmp_path: Path
 def test_cpu_builds_are_taken_where_their_index_answers(make, tmp_path: Path, index: str) -> None:
     assert make("serve", index=index).returncode == 0
     assert log(tmp_path)[1:] == [
-        f"-m pip install --quiet --index-url {index} torch torchvision",
-        "-m pip install --quiet --editable .",
+        f"-m pip install --index-url {index} torch torchvision",
+        "-m pip install --editable .",
     ]
+
+
+def test_the_size_of_the_ordinary_builds_is_said_before(make, tmp_path: Path) -> None:
+    done = make("serve", PREAMBLE="import sys; sys.modules['torch'] = None")
+    assert done.returncode == 0
+    assert ".venv takes 5.7 GB. To avoid this, press Ctrl-C, and name a mirror: make TORCH_CPU_INDEX=" in done.stdout
 
 
 def test_an_environment_without_pip_is_made_anew(make, tmp_path: Path) -> None:
@@ -114,7 +120,7 @@ def test_changed_dependencies_go_into_the_same_environment(make, tmp_path: Path)
     later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
     os.utime(tmp_path / "pyproject.toml", (later, later))
     make("serve")
-    assert log(tmp_path) == ["venv", *["-m pip install --quiet --editable ."] * 2]
+    assert log(tmp_path) == ["venv", *["-m pip install --editable ."] * 2]
 
 
 def test_clean_leaves_nothing_that_was_made_here(make, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_photo_is_read_however_the_json_is_written(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
+        (b"", "The body is empty, but declared as JSON"),
         (b'{"image":"%s"} x' % TEXT, "cannot be read as JSON"),
         (b'{"image":"%s' % TEXT, "cannot be read as JSON"),
         ('{"image":"AAAA"}'.encode("utf-16"), "cannot be read as JSON"),

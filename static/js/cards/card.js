@@ -42,7 +42,7 @@ export class Card {
 
   // The card uses the queue, the lane and `mayBeSentWhole` of `visit`, and calls its `changed`, `remove` and `announceOf`.
   constructor(file, visit) {
-    Object.assign(this, build('card'), { file, visit, previewUrl: null, result: null, slug: '' });
+    Object.assign(this, build('card'), { file, visit, previewUrl: null, result: null, slug: '', reason: null });
     const { parts } = this;
     this.element.dataset.state = 'waiting';
     parts.file.textContent = file.name;
@@ -235,6 +235,7 @@ export class Card {
     const isOfKind = slug === 'unsupported-image' && kind;
     const texts = isOfKind ? ['js.unsupported', 'js.unsupported.advice'] : [`problem.${known}`, `advice.${known}`];
     const [title, advice] = texts.map((key) => () => t(key, { kind }));
+    this.reason = title;
     this.#set('failed', title, advice);
     show(this.parts.retry, MAY_PASS.includes(known));
     this.visit.announceOf(this, `${this.file.name}: ${title()} ${advice()}`);

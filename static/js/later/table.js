@@ -43,8 +43,8 @@ export class Table {
     if (card.previewUrl && !image.src) image.src = card.previewUrl;
     show(image, Boolean(card.previewUrl));
     row.element.dataset.of = card.state;
-    write(answer, () => bestName(card));
-    write(narrow, () => (best(card) ? '' : stateName(card)));
+    write(answer, () => (hasFailed(card) ? card.reason() : bestName(card)));
+    write(narrow, () => (best(card) || hasFailed(card) ? '' : stateName(card)));
     probability.textContent = bestPercent(card);
     write(state, () => stateName(card));
     this.#arrangeSoon();
@@ -94,7 +94,8 @@ export class Table {
   #matches(card) {
     const wanted = byId('filter').value.trim().toLowerCase();
     const { label = '', label_zh: chinese } = best(card) ?? {};
-    return [card.file.name, label, chinese ?? '', stateName(card)].some((text) => text.toLowerCase().includes(wanted));
+    const texts = [card.file.name, label, chinese ?? '', stateName(card), hasFailed(card) ? card.reason() : ''];
+    return texts.some((text) => text.toLowerCase().includes(wanted));
   }
 
   #sorted(cards) {
@@ -105,4 +106,8 @@ export class Table {
       : first.localeCompare(second, document.documentElement.lang, { numeric: true }));
     return [...cards].sort((first, second) => order * compare(value(first), value(second)));
   }
+}
+
+function hasFailed(card) {
+  return card.state === 'failed';
 }
