@@ -30,8 +30,14 @@ def server(packaged_settings: Settings, tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-def test_two_workers_and_four_people_lose_nothing(server: Server) -> None:
-    page = httpx.Client(base_url=server.url, headers=SAME_ORIGIN, timeout=60)
+@pytest.fixture
+def page(server: Server) -> Iterator[httpx.Client]:
+    """A client whose requests come from our own page."""
+    with httpx.Client(base_url=server.url, headers=SAME_ORIGIN, timeout=60) as client:
+        yield client
+
+
+def test_two_workers_and_four_people_lose_nothing(server: Server, page: httpx.Client) -> None:
     assert page.put(PROJECT, json={}).status_code == 201
     answers: list[httpx.Response] = []
 
