@@ -34,6 +34,7 @@ TopthreeError
     ├── TooManyPixels           422
     ├── TooCostly               422
     ├── NoHeatMap               422
+    ├── NoEmbedding             422
     ├── BadProjectFile          422
     ├── RateLimited             429
     ├── HeaderTooLarge          431
@@ -285,6 +286,12 @@ class NoHeatMap(Problem):
     """The model that answers has no heat maps, since its classes cannot be traced back to places of the photo."""
 
     status, slug, title = 422, "no-heat-map", "No heat map"
+
+
+class NoEmbedding(Problem):
+    """The model that answers gives no embedding: it was exported with its logits alone."""
+
+    status, slug, title = 422, "no-embedding", "No embedding"
 
 
 class BadProjectFile(Problem):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -206,6 +207,10 @@ class Settings:
         """Write the settings as variables, with absolute paths, for a child process in any folder."""
         return {row.variable: _as_text(getattr(self, row.name)) for row in SETTINGS}
 
+    def for_child(self, **changes: Any) -> dict[str, str]:
+        """Return the environment of a child process: this process's own, with these settings and changes to them."""
+        return os.environ | dataclasses.replace(self, **changes).as_environment()
+
     @property
     def url(self) -> str:
         """Return the address at which this machine reaches the service."""
@@ -352,5 +357,7 @@ def _refuse_beside_a_bundle(settings: Settings) -> None:
     for variable in ("WEIGHTS", "LABELS"):
         if getattr(settings, variable.lower()):
             raise SettingsError(f"TOPTHREE_BUNDLE has its own weights and labels; unset TOPTHREE_{variable}.")
+    if parsers.is_model_file(settings.model):
+        raise SettingsError("TOPTHREE_MODEL names a file, and TOPTHREE_BUNDLE has its own model; unset one of them.")
     if settings.engine == "torch":
         raise SettingsError("TOPTHREE_BUNDLE holds an OpenVINO model, which TOPTHREE_ENGINE=torch cannot run.")

@@ -70,7 +70,7 @@ def _write(settings: Settings, *, output: Path | None, precision: str | None, fo
     settings = on_backbone(settings)
     settings = dataclasses.replace(settings, engine="openvino", precision=family)
     prepared = ensure_prepared(settings, weights=make_ready(settings))
-    name = own.name if own else prepared.manifest.name
+    name = (own.name if own else prepared.manifest.name).replace("/", "-")  # of timm, or of a model file
     target = output or Path(f"topthree-{name}-{family}-openvino{openvino_version()}.tar")
     if target.exists() and not force:
         raise BundleError(f"{target} already exists; use --force to replace it.")

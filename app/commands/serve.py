@@ -40,12 +40,11 @@ def start(settings: Settings) -> NoReturn:
     _require_free_ports(settings)
     make_ready(settings)
     click.echo("Starting the service; Ctrl-C stops it.", err=True)
-    # Matrices are solved beside photos, which need the other processors more.
-    environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ | settings.as_environment()
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(RESOURCES / "gunicorn.conf.py")]
     # Start in the folder that holds the package: an `app` of another project in the current folder would shadow it.
     os.chdir(ROOT)
-    os.execve(sys.executable, gunicorn, environment)
+    # Heads of projects are solved beside photos, which need the other processors more.
+    os.execve(sys.executable, gunicorn, {"OPENBLAS_NUM_THREADS": "1"} | settings.for_child())
 
 
 def _require_free_ports(settings: Settings) -> None:

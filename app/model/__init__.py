@@ -114,6 +114,7 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
     Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.
     """
     bundled: OwnModel | None = None
+    carried: Calibration | None = None
     plan = make_plan(settings)
     cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
@@ -130,9 +131,9 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
         precision = choose_precision(settings.precision or prepared.manifest.precision)
         engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
         model = Model(engine, labels, prepared.weights, prepared.manifest)
-        bundled = prepared.own
+        bundled, carried = prepared.own, prepared.calibration
     weights = model.weights
-    model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights)))
+    model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights, carried)))
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
     if weights.is_fallback:
         log.warning(

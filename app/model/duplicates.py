@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,32 +15,6 @@ Rows = npt.NDArray[np.floating[Any]]
 # The cosine of two photos' embeddings from which one counts as a copy of the other.
 NEAR_DUPLICATE = 0.93
 _BLOCK_ROWS = 1024
-
-
-def group_duplicates(rows: Rows, report: Callable[[int, int], None]) -> Numbers:
-    """Return a number for each photo, the same for photos that are near-duplicates or mirror images of each other.
-
-    `rows` is (photos, 2, channels) of length 1, the second view the mirror image. `report` is called with the number
-    of photos that are done and of all.
-    """
-    parents = np.arange(len(rows))
-
-    def root(photo: int) -> int:
-        while parents[photo] != photo:
-            parents[photo] = parents[parents[photo]]
-            photo = int(parents[photo])
-        return photo
-
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS, 0].astype(np.float32)
-        for other in range(0, start + 1, _BLOCK_ROWS):
-            views = rows[other : other + _BLOCK_ROWS].astype(np.float32)
-            near = np.einsum("bc,ovc->bov", block, views, optimize=True).max(axis=2) >= NEAR_DUPLICATE
-            for first, second in np.argwhere(near):
-                low, high = sorted((root(start + int(first)), root(other + int(second))))
-                parents[high] = low
-        report(min(start + _BLOCK_ROWS, len(rows)), len(rows))
-    return np.array([root(photo) for photo in range(len(rows))], np.intp)
 
 
 def find_near(row: Rows, rows: Rows) -> Numbers:

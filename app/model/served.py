@@ -84,7 +84,7 @@ class Served:
 
     @property
     def default_model(self) -> Model:
-        """Return the model that answers where none is asked for; `refreshed` ensures that there is one."""
+        """Return the model that answers if a request names none; `refreshed` ensures that there is one."""
         return self.models[self.default or self.backbone.name]
 
     def find(self, name: str) -> Model:
@@ -242,7 +242,7 @@ def bound(own: OwnModel, backbone: Model) -> Model:
             f"backbone here is {backbone.name} (SHA-256 {backbone.weights.sha256[:12]}…): set TOPTHREE_MODEL to "
             f"{own.name}, or train it on this backbone."
         )
-    judge = Judge(own.calibration, groups_of(own.labels), own.bias)
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias, own.centres)
     return dataclasses.replace(backbone, labels=own.labels, own=own, judge=judge)
 
 

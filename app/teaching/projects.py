@@ -23,6 +23,8 @@ from . import database
 
 SUFFIX = ".sqlite"
 _REMOVED = ".removed-"
+# Folders of copies that are about to be sent; they exist while the lock is held.
+LEAVING = ".leaving-"
 
 
 class Projects:
@@ -92,9 +94,10 @@ class Projects:
         return sum(self.bytes_of(name) for name in self.names())
 
     def bytes_of(self, name: str) -> int:
-        """Return the bytes of one project on disk, 0 if it is gone."""
+        """Return the bytes of one project on disk, 0 if it is gone, without what SQLite shares in memory."""
         try:
-            return sum(entry.stat().st_size for entry in os.scandir(self.root / name))
+            files = [entry for entry in os.scandir(self.root / name) if not entry.name.endswith("-shm")]
+            return sum(entry.stat().st_size for entry in files)
         except OSError:  # it was deleted, or a journal was
             return 0
 
@@ -115,5 +118,6 @@ class Projects:
     def _sweep(self) -> None:
         """Remove what a killed process has left; called with the lock."""
         sweep(self.root)
-        for left in self.root.glob(f"{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for prefix in (_REMOVED, LEAVING):
+            for left in self.root.glob(f"{prefix}*"):
+                shutil.rmtree(left, ignore_errors=True)

@@ -18,6 +18,7 @@ from ..model.served import on_backbone
 from ..queueing.scheduling import Deadline
 from ..settings import Settings
 from . import contents, database
+from .projects import LEAVING
 from .teaching import Teaching
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,9 @@ class Publisher:
         try:
             own = read_version(self._models(), name, version)
             prepared = open_serving(on_backbone(self._settings))
+            projects = self._teaching.projects
             # In a folder of its own, whose name goes before the bytes are sent.
-            with TemporaryDirectory(prefix=".bundle-", dir=self._teaching.projects.root) as folder:
+            with projects.locked(), TemporaryDirectory(prefix=LEAVING, dir=projects.root) as folder:
                 path = Path(folder) / "bundle.tar"
                 write_bundle(prepared, load_labels(prepared.labels), path, own)
                 file = path.open("rb")

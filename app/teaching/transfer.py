@@ -22,7 +22,7 @@ from ..errors import BadProjectFile, BadRequest, ProjectFull
 from . import database
 from .contents import MAX_CLASSES, MAX_FILE_NAME, MAX_PHOTOS, checked_label, checked_translation
 from .database import APPLICATION_ID, FORMAT, NONE
-from .projects import Projects
+from .projects import LEAVING, Projects
 
 MAX_THUMBNAIL_BYTES = 64 * 1024
 MAX_CHANNELS = 8192
@@ -38,7 +38,7 @@ def export(projects: Projects, name: str) -> tuple[BinaryIO, int]:
     """Return an open copy of a project's newest state, which has no name in any folder, and its size."""
     path = projects.path(name)
     try:
-        with projects.locked(), tempfile.TemporaryDirectory(prefix=".export-", dir=projects.root) as folder:
+        with projects.locked(), tempfile.TemporaryDirectory(prefix=LEAVING, dir=projects.root) as folder:
             copy = Path(folder) / "project.sqlite"
             with database.reading(path) as connection:
                 connection.execute("COMMIT")  # VACUUM begins a transaction of its own

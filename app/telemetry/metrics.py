@@ -34,6 +34,7 @@ MODEL_LABELS = ("name", "version", "weights_sha256", "engine", "precision")
 MAX_MODELS = 100
 
 _process = {"name": ""}
+_creation = threading.Lock()
 
 
 class Stages(Protocol):
@@ -101,8 +102,13 @@ class _Collectors:
 
 
 @functools.cache
-def _collectors() -> _Collectors:
+def _create_collectors() -> _Collectors:
     return _Collectors()
+
+
+def _collectors() -> _Collectors:
+    with _creation:  # two threads that count at the same time for the first time must not get two objects
+        return _create_collectors()
 
 
 class _Current(Collector):

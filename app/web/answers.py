@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import UNSET
 
 from ..classifier import Answer, Classifier, Outputs, Prediction, Verdict
-from ..errors import BrokenImage, InternalError, Problem, forget_frames
+from ..errors import BrokenImage, InternalError, NoEmbedding, Problem, forget_frames
 from ..model import Model
 from ..model.engines import Floats, Pixels
 from ..model.heads import of_length_one
@@ -105,10 +105,15 @@ class Answerer:
         return self._render(data, parameters, outputs, lambda answer: encode(_photo(answer, parameters)))
 
     def embed(self, data: bytes, *, normalize: bool, as_npy: bool) -> Rendered:
-        """Return the embedding of a photo, as the JSON of `schemas.PhotoEmbedding` or as a .npy file of float32."""
+        """Return the embedding of a photo, as the JSON of `schemas.PhotoEmbedding` or as a .npy file of float32.
+
+        Raises NoEmbedding for a model without one.
+        """
 
         def write(answer: Answer) -> bytes:
             assert answer.embedding is not None
+            if not answer.embedding.size:
+                raise NoEmbedding(f"The model {answer.model.name} gives no embedding.")
             vector = of_length_one(answer.embedding) if normalize else answer.embedding
             if as_npy:
                 return _npy(vector)

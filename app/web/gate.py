@@ -32,14 +32,24 @@ class Head:
     """What a request says before its body.
 
     The path is decoded and begins with one slash. Headers have their WSGI names, without `HTTP_`. The body's length is
-    None if it comes in chunks. `port` is the one that the request arrived at.
+    None if it comes in chunks. `port` is the one that the request arrived at, in decimal.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body_bytes: int | None
-    port: int = 0
+    port: str = ""
+
+    @property
+    def is_api(self) -> bool:
+        """Return whether the path is one of the API's."""
+        return self.path.startswith(API_PREFIX)
+
+    @property
+    def is_large(self) -> bool:
+        """Return whether the body is larger than a route without photos takes, or of unknown length."""
+        return self.body_bytes is None or self.body_bytes > FRAMING_BYTES
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Gate:
         self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
         self._limits = BodyLimits(body_limits(app))
         self._places: set[object] = set()
-        self._metrics_port = int((self._settings.metrics_address or "").rpartition(":")[2] or -1)
+        self._metrics_port = (self._settings.metrics_address or "").rpartition(":")[2] or None
         self._counts_requests = found.limits is not None
         # Only Flask knows the address for the log, behind proxies, and makes traces.
         self._may_answer = self._settings.log_addresses == "off" and not self._settings.traces
@@ -79,9 +89,8 @@ class Gate:
         Returns a function that frees the place; any thread may call it, more than once. Raises Overloaded if no place
         is free.
         """
-        is_form = self._limit(head) is not None and not head.path.startswith(API_PREFIX)
-        is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
-        if not (is_form and is_large and self._keys.is_required) or self._key_problem(head) is None:
+        is_form = self._limit(head) is not None and not head.is_api
+        if not (is_form and head.is_large and self._keys.is_required) or self._key_problem(head) is None:
             return lambda: None
         if len(self._places) >= MAX_LARGE_FORMS:
             raise Overloaded(f"{MAX_LARGE_FORMS} large forms are being received already. Try again in 1 s.", 1)
@@ -104,33 +113,32 @@ class Gate:
     def _refusal(self, problem: Problem, head: Head) -> Refusal:
         # Only Flask counts requests for their address, and so limits how many keys can be guessed.
         is_counted = self._counts_requests and isinstance(problem, (Unauthorized, Forbidden))
-        is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None
-        if is_photo and self._may_answer and not is_counted:
+        if self._is_photo(head) and self._may_answer and not is_counted:
             return Refusal(problem, self.answer(problem, head, bytes_in=head.body_bytes or 0))
         return Refusal(problem, None)
 
     def _limit(self, head: Head) -> BodyLimit | None:
         return None if head.port == self._metrics_port else self._limits.find(head)
 
+    def _is_photo(self, head: Head) -> bool:
+        return head.is_api and self._limit(head) is not None
+
     def _full(self, head: Head) -> Problem | None:
-        is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None
-        return self._admission.refusal_if_full() if is_photo else None
+        return self._admission.refusal_if_full() if self._is_photo(head) else None
 
     def _too_large(self, head: Head) -> Problem | None:
-        limit, size = self._limit(head), head.body_bytes
+        limit = self._limit(head)
         if limit is None:
-            is_small = size is not None and size <= FRAMING_BYTES
-            return None if is_small else TooLarge("The request is larger than this address takes.")
-        return limit.problem(self._settings) if (size or 0) > limit.body_bytes(self._settings) else None
+            return TooLarge("The request is larger than this address takes.") if head.is_large else None
+        return limit.problem(self._settings) if (head.body_bytes or 0) > limit.body_bytes(self._settings) else None
 
     def _without_key(self, head: Head) -> Problem | None:
         """Require the key of a large body in its header; a form may hold it as a field, unless it comes in chunks.
 
         No browser sends a form in chunks.
         """
-        is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
-        may_have_it_inside = not head.path.startswith(API_PREFIX) and head.body_bytes is not None
-        if not (is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:
+        may_have_it_inside = not head.is_api and head.body_bytes is not None
+        if not (head.is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:
             return None
         return self._key_problem(head)
 

@@ -153,9 +153,9 @@ def parse_keys(text: str, path: Path) -> KeySet:
         try:
             key = _parse_line(fields)
             if key.name in by_name:
-                raise ValueError(f"the name {key.name} is there already")
+                raise ValueError(f"the name {key.name} already exists")
             if key.digest in by_digest:
-                raise ValueError(f"this is the key of {by_digest[key.digest].name} again")
+                raise ValueError(f"{by_digest[key.digest].name} has the same key")
         except ValueError as error:
             raise KeysError(f"The keys file {path}, line {number}: {error}.") from error
         by_name[key.name] = by_digest[key.digest] = key

@@ -174,7 +174,8 @@ def _describe(declared: Operation, endpoint: str, path: str, text: str, settings
     parameters = [_path_parameter(name) for name in _PLACES.findall(path)]
     parameters += [_parameter(name) for name in declared.parameters]
     if declared.body is not None:
-        described["requestBody"] = {"content": {JSON: {"schema": reference(declared.body)}}}
+        content = {JSON: {"schema": reference(declared.body)}}
+        described["requestBody"] = {"description": "A JSON document.", "content": content}
     elif declared.takes:
         described["requestBody"] = _body(declared.takes, settings)
         parameters.append(_timeout(settings))
@@ -198,7 +199,7 @@ def _successes(declared: Operation, summary: str) -> Schema:
     if declared.status == 201 and declared.takes == "json":
         found["200"] = success
     if "after" in declared.parameters:
-        found["204"] = {"description": "Nothing is newer."}
+        found["204"] = {"description": "Nothing is newer.", "content": {}}
     return dict(found)
 
 

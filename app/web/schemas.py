@@ -200,7 +200,7 @@ class Calibration(Struct):
     ]
     sure_at: Annotated[float | None, Meta(description="The least probability of a sure class or group.")]
     unlike_below: Annotated[
-        float | None, Meta(description="A photo whose rejection score, SCALE, is lower is unlike the known ones.")
+        float | None, Meta(description="A photo whose rejection score is lower is unlike the known ones.")
     ]
     source: Annotated[str, Meta(description="Where the numbers come from.")]
     photos: Annotated[int | None, Meta(description="How many photos they were measured on, if that is known.")]
@@ -234,7 +234,7 @@ class ListedModel(Struct):
 
     name: str
     version: Annotated[Count | None, Meta(description="Of a model of your own; null for a published one.")]
-    default: Annotated[bool, Meta(description="Whether it answers where none is asked for.")]
+    default: Annotated[bool, Meta(description="Whether it answers if the request names no model.")]
     classes: Count
     backbone: Annotated[str, Meta(description="Whose features it uses; a published model names itself.")]
     accuracy: Annotated[

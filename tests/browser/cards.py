@@ -74,6 +74,17 @@ def expect_state(card: Locator, state: str, timeout: float = 15_000) -> None:
     expect(card).to_have_attribute("data-state", state, timeout=timeout)
 
 
+def expect_value(page: Page, expression: str, value: object = True) -> None:
+    """Wait until an expression of JavaScript has a value.
+
+    The page's own policy forbids what `wait_for_function` does, which is to evaluate text in the page.
+    """
+    deadline = time.monotonic() + 15
+    while (found := page.evaluate(expression)) != value:
+        assert time.monotonic() < deadline, f"{expression} is {found!r}, not {value!r}"
+        page.wait_for_timeout(50)
+
+
 def show_answers(cards: Cards) -> None:
     """Bring up one photo's answers, with all that can be unfolded."""
     card = cards.choose("coffee")

@@ -73,6 +73,7 @@ def table(cards: Cards) -> None:
     history(cards)
     cards.choose_files(payload("report.pdf", b"%PDF-1.7"))
     cards.page.locator("#as-table").click()
+    expect(cards.page.locator("#rows tr")).to_have_count(4)
 
 
 def question(cards: Cards) -> None:
