@@ -183,9 +183,7 @@ def test_centres_are_read_back_in_a_format_of_their_own(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_with_advice(tmp_path: Path) -> None:
     write_version(tmp_path, "pets", own_model())
     describe(tmp_path / "pets" / "1", format=3)
-    with pytest.raises(
-        OwnModelError, match="has format 3, and .* reads up to format 2: install"
-    ):
+    with pytest.raises(OwnModelError, match="has format 3, and .* reads up to format 2: install"):
         read_version(tmp_path, "pets")
 
 
