@@ -94,10 +94,13 @@ ENV PATH=/opt/topthree/venv/bin:/opt/topthree/bin:/usr/local/bin:/usr/bin:/bin \
     TOPTHREE_LOG_FORMAT=json \
     TOPTHREE_CACHE=/opt/topthree/cache \
     TOPTHREE_MODELS=/models \
+    TOPTHREE_PROJECTS=/projects \
     TOPTHREE_FALLBACK=${FALLBACK} \
     TOPTHREE_WEIGHTS=${WEIGHTS:+/opt/topthree/${WEIGHTS}} \
     TOPTHREE_WEIGHTS_SHA256=${WEIGHTS_SHA256} \
     TOPTHREE_LABELS=${LABELS:+/opt/topthree/${LABELS}}
+# A volume that is mounted here belongs to the user then.
+RUN install --directory --owner=10001 --group=10001 --mode=700 /projects
 WORKDIR /opt/topthree
 USER 10001:10001
 EXPOSE 8000

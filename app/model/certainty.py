@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .calibration import Calibration
 from .groups import NO_GROUPS, GroupName, Groups
+from .heads import of_length_one
 from .probabilities import Doubles, Logits, log_sum_exp, softmax
 
 Floats = npt.NDArray[np.float32]
@@ -40,13 +41,14 @@ NO_JUDGEMENT = Judgement()
 class Judge:
     """Judges the answers of one model.
 
-    `bias` (classes) is the bias of the last layer, which the rejection score needs. Without a calibration no answer
-    has a certainty.
+    The rejection score needs `bias` (classes), the bias of the last layer, or `centres` (classes, C), if there are
+    any. Without a calibration no answer has a certainty.
     """
 
     calibration: Calibration | None = None
     groups: Groups = NO_GROUPS
     bias: Floats | None = None
+    centres: Floats | None = None
 
     @property
     def needs_embedding(self) -> bool:
@@ -80,11 +82,22 @@ class Judge:
         limit = self.calibration.unlike_below if self.calibration else None
         if limit is None or self.bias is None or embedding is None:
             return False
+        if self.centres is not None:
+            return bool(nearness(embedding, self.centres) < limit)
         return bool(rejection_score(logits, embedding, self.bias) < limit)
 
 
 # Of a model without a calibration.
 NO_JUDGE = Judge()
+
+
+def nearness(embedding: Logits, centres: Logits) -> Doubles:
+    """Return a score for each photo (…) that is low for photos unlike all classes.
+
+    It is the mean cosine of its embedding (…, C) with those of the photos of a class, of the class that is nearest;
+    `centres` are (classes, C), the means of embeddings of length 1.
+    """
+    return np.asarray((of_length_one(embedding.astype(np.float64)) @ centres.T).max(axis=-1))
 
 
 def rejection_score(logits: Logits, embedding: Logits, bias: Logits) -> Doubles:

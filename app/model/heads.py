@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Real = TypeVar("Real", bound=np.floating)
 
 RELU, HARDSWISH = "relu", "hardswish"
 _UNIT = "unit_length"
@@ -68,7 +70,7 @@ def own_logits(embeddings: Floats, weight: Floats, bias: Floats) -> Floats:
     return np.asarray(of_length_one(embeddings) @ weight.T + bias, np.float32)
 
 
-def of_length_one(embeddings: Floats) -> Floats:
+def of_length_one(embeddings: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Return embeddings (…, C) divided by their length (L2); zeros stay as they are."""
     lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
     return np.asarray(embeddings / np.where(lengths > 0, lengths, 1))

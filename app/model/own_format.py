@@ -22,7 +22,8 @@ from .digests import bytes_sha256
 from .heads import Floats
 from .labels import Label, parse_labels, write_labels
 
-FORMAT = 1
+# A head with centres has the later format, since earlier versions could not tell with it what is unlike.
+FORMAT, FORMAT_WITH_CENTRES = 1, 2
 HEAD, LABELS, DESCRIPTION = "head.safetensors", "labels.csv", "model.json"
 FILES = (HEAD, LABELS, DESCRIPTION)
 # A head of 10,000 classes on 1,280 channels has 51 MB.
@@ -48,7 +49,8 @@ class OwnModel:
     `weight` is float32 (classes, channels) and `bias` float32 (classes). `weights_sha256` is the digest of the
     backbone's weights file, `data_sha256` that of the photos and their labels, `photos` their number. `created` is a
     time in UTC, as ISO 8601 writes it. `accuracy` and `calibration` are None if they were not measured. `name`,
-    `version` and `sha256`, the digest of the head's file, are set by reading.
+    `version` and `sha256`, the digest of the head's file, are set by reading. `centres` is float32 (classes,
+    channels), the mean of each class's embeddings of length 1, if the rejection score is measured by them, else None.
     """
 
     weight: Floats = field(repr=False)
@@ -66,6 +68,7 @@ class OwnModel:
     name: str = ""
     version: int = 0
     sha256: str = ""
+    centres: Floats | None = field(default=None, repr=False)
 
 
 def parse_version(content: Mapping[str, bytes], where: str, *, name: str, version: int) -> OwnModel:
@@ -89,6 +92,7 @@ def parse_version(content: Mapping[str, bytes], where: str, *, name: str, versio
         name=name,
         version=version,
         sha256=bytes_sha256(content[HEAD]),
+        centres=tensors.get("centres"),
         **described,
     )
 
@@ -133,9 +137,10 @@ def _describe(text: bytes, where: str) -> dict[str, Any]:
     """Read `model.json` into the fields of `OwnModel` that it holds; unknown members are left out."""
     values = _object(text)
     made = values.get("format")
-    if isinstance(made, int) and made > FORMAT:
+    if isinstance(made, int) and made > FORMAT_WITH_CENTRES:
         raise OwnModelError(
-            f"{where} has format {made}, and this version of topthree reads format {FORMAT}: install a newer one."
+            f"{where} has format {made}, and this version of topthree reads up to format {FORMAT_WITH_CENTRES}: "
+            "install a newer one."
         )
     wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
     if wrong:
@@ -160,21 +165,26 @@ def _accuracy(values: Mapping[str, Any]) -> Accuracy:
 
 
 def _check_tensors(tensors: Mapping[str, Any], classes: int, where: str) -> None:
-    if tensors.keys() != {"weight", "bias"} or any(tensor.dtype != np.float32 for tensor in tensors.values()):
+    if tensors.keys() - {"centres"} != {"weight", "bias"} or any(
+        tensor.dtype != np.float32 for tensor in tensors.values()
+    ):
         raise OwnModelError(f"{where} is damaged: {HEAD} must hold weight and bias as float32.")
     weight, bias = tensors["weight"], tensors["bias"]
     if weight.ndim != 2 or not weight.size or bias.shape != (len(weight),):
         raise OwnModelError(f"{where} is damaged: weight and bias of {HEAD} do not fit.")
     if len(weight) != classes:
         raise OwnModelError(f"{where} is damaged: its head has {len(weight)} classes, and {LABELS} names {classes}.")
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+    centres = tensors.get("centres", weight)
+    if centres.shape != weight.shape:
+        raise OwnModelError(f"{where} is damaged: weight and centres of {HEAD} do not fit.")
+    if not all(np.isfinite(tensor).all() for tensor in (weight, bias, centres)):
         raise OwnModelError(f"{where} is damaged: {HEAD} holds numbers that are not finite.")
 
 
 def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
     """Return the bytes of a version's files by their names; the same model makes the same bytes."""
     described = {
-        "format": FORMAT,
+        "format": FORMAT if model.centres is None else FORMAT_WITH_CENTRES,
         "name": name,
         "version": version,
         "backbone": {"name": model.backbone, "weights_sha256": model.weights_sha256},
@@ -190,6 +200,8 @@ def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
         "weight": np.ascontiguousarray(model.weight, np.float32),
         "bias": np.ascontiguousarray(model.bias, np.float32),
     }
+    if model.centres is not None:
+        tensors["centres"] = np.ascontiguousarray(model.centres, np.float32)
     return {
         HEAD: save(tensors),
         LABELS: write_labels(model.labels),

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from .calibration import Calibration
 from .calibration_fit import UNLIKE_PERCENTILE, FitError, first_probabilities, fit_temperature, sure_threshold
-from .certainty import rejection_score
 from .heads import Floats
 from .probabilities import Doubles
 from .solver import Examples, Numbers, Spectrum, ridge_left_out, spectrum, with_constant
@@ -34,11 +33,13 @@ _SOURCE = "Measured on the photos that the model was taught, each left out with 
 class Ridge:
     """A head (classes, channels + 1), its last column the bias, and its strength before it was scaled.
 
+    `centres` (classes, channels) are the means of each class's embeddings, by which photos unlike all are noticed.
     `left_out` (photos, classes) are the logits for each photo by a head without its group. `is_measured` (photos) is
     false for a photo whose class has no other group: what is said of it by a head without its class means nothing.
     """
 
     weight: Doubles
+    centres: Doubles
     strength: float
     left_out: Doubles
     is_measured: Bools
@@ -71,10 +72,15 @@ def fit_ridge(rows: Floats, classes: Numbers, groups: Numbers, class_count: int)
         left_out[members] = scores[0]
     weight = _solve(examples, found, strength)
     is_measured = _is_measured(classes, groups, class_count)
-    return _scaled(Ridge(weight, strength, left_out, is_measured, _UNKNOWN), rows, classes, groups)
-
-
-_UNKNOWN = Calibration(None, None, None, _SOURCE)
+    # One photo of each group and class, since near-duplicates count once.
+    first = np.unique(np.stack([classes, groups]), axis=1, return_index=True)[1]
+    measured = np.sort(first[is_measured[first]])
+    temperature = _temperature(left_out[measured], classes[measured])
+    centres = _centres(examples)
+    calibration = _calibrate(
+        left_out[measured] / temperature, classes[measured], _left_out_nearness(examples, groups, centres)[measured]
+    )
+    return Ridge(weight / temperature, centres, strength, left_out / temperature, is_measured, calibration)
 
 
 def thin_spectrum(examples: Examples) -> Spectrum:
@@ -114,21 +120,44 @@ def _is_measured(classes: Numbers, groups: Numbers, class_count: int) -> Bools:
     return np.asarray((np.bincount(pairs[0], minlength=class_count) > 1)[classes])
 
 
-def _scaled(found: Ridge, rows: Floats, classes: Numbers, groups: Numbers) -> Ridge:
-    """Divide the head and its logits by the temperature, and measure the thresholds of certainty."""
-    first = np.unique(np.stack([classes, groups]), axis=1, return_index=True)[1]
-    measured = np.sort(first[found.is_measured[first]])
-    temperature = _temperature(found.left_out[measured], classes[measured])
-    weight, left_out = found.weight / temperature, found.left_out / temperature
+def _centres(examples: Examples) -> Doubles:
+    """Return the weighted mean (classes, channels) of the rows of each class."""
+    sums = np.zeros((examples.class_count, examples.rows.shape[1]))
+    targets = np.eye(examples.class_count)
+    for rows, part in examples.chunks():
+        sums += (targets[examples.classes[part]] * examples.weights[part, None]).T @ rows[:, :-1]
+    return np.asarray(sums / np.bincount(examples.classes, examples.weights)[:, None])
+
+
+def _left_out_nearness(examples: Examples, groups: Numbers, centres: Doubles) -> Doubles:
+    """Return the score (photos) of `nearness` for each photo, with the centre of its class without its group.
+
+    Of a group with photos of several classes, those of the others stay in their centres.
+    """
+    pairs, pair = np.unique(np.stack([examples.classes, groups]), axis=1, return_inverse=True)
+    pair, counts = pair.ravel(), np.bincount(pairs[0])[examples.classes]
+    order = np.argsort(pair, kind="stable")
+    starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
+    scores = np.empty(len(examples.rows))
+    means = np.add.reduceat(examples.rows[order], starts, axis=0) / np.bincount(pair)[:, None]
+    for rows, part in examples.chunks():
+        cosines, own = rows[:, :-1] @ centres.T, examples.classes[part]
+        at, groups_left = np.arange(len(rows)), counts[part] - 1
+        without = counts[part] * cosines[at, own] - (rows[:, :-1] * means[pair[part]]).sum(axis=1)
+        cosines[at, own] = np.divide(without, groups_left, out=np.full(len(rows), -1.0), where=groups_left > 0)
+        scores[part] = cosines.max(axis=1)
+    return scores
+
+
+def _calibrate(left_out: Doubles, classes: Numbers, scores: Doubles) -> Calibration:
+    """Measure the thresholds of certainty by the logits and the nearness of photos that were left out."""
     sure_at = unlike = None
-    if len(measured):
-        right = np.asarray(left_out[measured].argmax(axis=1) == classes[measured])
-        sure_at = round(sure_threshold(first_probabilities(left_out[measured], 1.0), right), 4)
-    if len(measured) >= MIN_PHOTOS:
-        scores = rejection_score(left_out[measured], rows[measured], weight[:, -1])
+    if len(classes):
+        right = np.asarray(left_out.argmax(axis=1) == classes)
+        sure_at = round(sure_threshold(first_probabilities(left_out, 1.0), right), 4)
+    if len(classes) >= MIN_PHOTOS:
         unlike = float(np.percentile(scores, UNLIKE_PERCENTILE))
-    calibration = Calibration(1.0, sure_at, unlike, _SOURCE, max(1, len(measured)))
-    return Ridge(weight, found.strength, left_out, found.is_measured, calibration)
+    return Calibration(1.0, sure_at, unlike, _SOURCE, max(1, len(classes)))
 
 
 def _temperature(left_out: Doubles, classes: Numbers) -> float:

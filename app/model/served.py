@@ -242,7 +242,7 @@ def bound(own: OwnModel, backbone: Model) -> Model:
             f"backbone here is {backbone.name} (SHA-256 {backbone.weights.sha256[:12]}…): set TOPTHREE_MODEL to "
             f"{own.name}, or train it on this backbone."
         )
-    judge = Judge(own.calibration, groups_of(own.labels), own.bias)
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias, own.centres)
     return dataclasses.replace(backbone, labels=own.labels, own=own, judge=judge)
 
 

@@ -11,7 +11,7 @@ import errno
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import Overloaded, ProjectFull, ProjectsUnavailable, UnknownProject
@@ -135,8 +135,15 @@ def writing(path: Path, *, erases: bool = False) -> Iterator[sqlite3.Connection]
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         if erases:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            _empty_journal(connection)
+            # What was deleted is zeros by now: on a full disk, the file only stays as large as it was.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+            _empty_journal(connection)
+
+
+def _empty_journal(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def note_change(connection: sqlite3.Connection) -> int:

@@ -94,9 +94,10 @@ class Projects:
         return sum(self.bytes_of(name) for name in self.names())
 
     def bytes_of(self, name: str) -> int:
-        """Return the bytes of one project on disk, 0 if it is gone."""
+        """Return the bytes of one project on disk, 0 if it is gone, without what SQLite shares in memory."""
         try:
-            return sum(entry.stat().st_size for entry in os.scandir(self.root / name))
+            files = [entry for entry in os.scandir(self.root / name) if not entry.name.endswith("-shm")]
+            return sum(entry.stat().st_size for entry in files)
         except OSError:  # it was deleted, or a journal was
             return 0
 

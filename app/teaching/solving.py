@@ -137,6 +137,7 @@ class Solved:
         own = OwnModel(
             weight=self.fit.weight[:, :-1].astype(np.float32),
             bias=self.fit.weight[:, -1].astype(np.float32),
+            centres=self.fit.centres.astype(np.float32),
             labels=tuple(_label(number, row) for number, row in enumerate(self.classes)),
             backbone=backbone.weights.record.name,
             weights_sha256=backbone.weights.sha256,

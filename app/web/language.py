@@ -20,8 +20,19 @@ DEFAULT = "en"
 CLASS_NAMES = {"label": "en", "label_zh": "zh-Hans"}
 # The page's script gets the words whose keys begin with one of these, and writes them into the cards.
 SCRIPT_PREFIXES = ("js.", "problem.", "advice.")
-# Of those, what only the page of teaching needs.
-TEACHING_PREFIX = "js.teach."
+# Of those, what only the page of teaching needs, with the problems that only its requests may have.
+_TEACHING_PROBLEMS = (
+    "no-right",
+    "foreign-origin",
+    "unknown-project",
+    "teaching-off",
+    "not-taught",
+    "name-taken",
+    "bad-project-file",
+    "projects-unavailable",
+    "project-full",
+)
+TEACHING_PREFIXES = ("js.teach.", *(f"{kind}.{slug}" for kind in ("problem", "advice") for slug in _TEACHING_PROBLEMS))
 
 
 class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +66,7 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         `is_teaching` adds the words of the page of teaching.
         """
-        left_out = () if is_teaching else (TEACHING_PREFIX,)
+        left_out = () if is_teaching else TEACHING_PREFIXES
         keys = [key for key in self.words if key.startswith(SCRIPT_PREFIXES) and not key.startswith(left_out)]
         words = {key: _fill(self.words[key], values) for key in keys}
         names = [{"member": name, "tag": CLASS_NAMES[name]} for name in self.names]

@@ -200,7 +200,7 @@ class Calibration(Struct):
     ]
     sure_at: Annotated[float | None, Meta(description="The least probability of a sure class or group.")]
     unlike_below: Annotated[
-        float | None, Meta(description="A photo whose rejection score, SCALE, is lower is unlike the known ones.")
+        float | None, Meta(description="A photo whose rejection score is lower is unlike the known ones.")
     ]
     source: Annotated[str, Meta(description="Where the numbers come from.")]
     photos: Annotated[int | None, Meta(description="How many photos they were measured on, if that is known.")]

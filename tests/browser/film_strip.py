@@ -1,4 +1,4 @@
-"""Screenshots of the page of teaching, from an empty project to a published model; `screens.py` takes them too."""
+"""Screenshots of the page of teaching, from an empty project to a published model; `screens.py` takes them."""
 
 from __future__ import annotations
 

@@ -170,10 +170,20 @@ def test_a_damaged_version_is_refused_in_a_sentence(tmp_path: Path, damage: str)
     assert str(tmp_path / "pets" / "1") in str(caught.value)
 
 
+def test_centres_are_read_back_in_a_format_of_their_own(tmp_path: Path) -> None:
+    centres = own_model().weight / 2
+    write_version(tmp_path, "pets", own_model())
+    write_version(tmp_path, "pets", own_model(centres=centres))
+    formats = [json.loads((tmp_path / "pets" / f"{number}" / "model.json").read_text())["format"] for number in (1, 2)]
+    assert formats == [1, 2]
+    assert read_version(tmp_path, "pets", 1).centres is None
+    assert np.array_equal(read_version(tmp_path, "pets", 2).centres, centres)
+
+
 def test_a_newer_format_is_refused_with_advice(tmp_path: Path) -> None:
     write_version(tmp_path, "pets", own_model())
-    describe(tmp_path / "pets" / "1", format=2)
-    with pytest.raises(OwnModelError, match="has format 2, and this version of topthree reads format 1: install"):
+    describe(tmp_path / "pets" / "1", format=3)
+    with pytest.raises(OwnModelError, match="has format 3, and .* reads up to format 2: install"):
         read_version(tmp_path, "pets")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.model.certainty import nearness
 from app.model.duplicates import connected, find_near
 from app.model.heads import of_length_one
 from app.model.ridge import STRENGTHS, fit_ridge, thin_spectrum, weigh_groups
@@ -78,6 +79,29 @@ def test_probabilities_are_calibrated_when_all_are_right() -> None:
     assert found.calibration.temperature == 1.0
     shares = np.exp(found.left_out) / np.exp(found.left_out).sum(axis=1, keepdims=True)
     assert 0.9 < shares.max(axis=1).mean() < 1.0
+
+
+def test_photos_unlike_all_classes_are_far_from_their_centres() -> None:
+    rows, truth = clusters(60, 3, 64, 0.4)
+    strangers = of_length_one(np.abs(np.random.default_rng(9).normal(0, 1, (60, 64))).astype(np.float32))
+    found = fit_ridge(rows, truth, np.arange(60), 3)
+    limit = found.calibration.unlike_below
+    assert limit is not None
+    assert np.mean(nearness(rows, found.centres) < limit) <= 0.05
+    assert np.mean(nearness(strangers, found.centres) < limit) > 0.9
+
+
+def test_threshold_is_of_centres_without_the_photos_group() -> None:
+    rows, truth = clusters(40, 2, 24, 1.0)
+    groups = np.arange(40) // 4  # two photos of each class in a group
+    found = fit_ridge(rows, truth, groups, 2)
+    scores = []
+    for photo in np.unique(np.stack([truth, groups]), axis=1, return_index=True)[1]:
+        centres = found.centres.copy()
+        rest = (truth == truth[photo]) & (groups != groups[photo])
+        centres[truth[photo]] = rows[rest].mean(axis=0)
+        scores.append(nearness(rows[photo], centres))
+    assert found.calibration.unlike_below == pytest.approx(np.percentile(scores, 5), rel=1e-5)
 
 
 def test_a_class_of_one_group_is_not_measured() -> None:

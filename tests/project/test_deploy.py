@@ -94,6 +94,25 @@ def test_every_manifest_is_applied() -> None:
     assert {path.name for path in KUBERNETES.glob("*.yaml")} == {*KUSTOMIZATION["resources"], *others}
 
 
+def test_teaching_has_a_volume_and_one_pod() -> None:
+    component = yaml.safe_load((KUBERNETES / "teaching" / "kustomization.yaml").read_text("utf-8"))
+    claim = yaml.safe_load((KUBERNETES / "teaching" / component["resources"][0]).read_text("utf-8"))
+    for release in RELEASES:
+        kubernetes_validate.validate(claim, release, strict=True)
+    deployment, autoscaler = (yaml.safe_load(patch["patch"]) for patch in component["patches"])
+    assert (autoscaler["spec"]["minReplicas"], autoscaler["spec"]["maxReplicas"]) == (1, 1)
+    assert deployment["metadata"]["name"] == MANIFESTS["deployment.yaml"]["metadata"]["name"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,), (volume,) = pod["containers"], pod["volumes"]
+    assert container["name"] == CONTAINER["name"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    (mount,) = container["volumeMounts"]
+    assert mount["name"] == volume["name"]
+    settings = Settings.from_environment({row["name"]: row["value"] for row in container["env"]})
+    assert settings.teach == "on"
+    assert {settings.projects.parent, settings.models.parent} == {Path(mount["mountPath"])}
+
+
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl, which builds without a cluster")
 def test_kustomize_builds_what_a_cluster_would_get() -> None:
     done = subprocess.run(["kubectl", "kustomize", KUBERNETES], capture_output=True, text=True, check=True)

@@ -91,7 +91,7 @@ async function drawProjects() {
     const { projects, bytes, max_bytes: maxBytes } = await listProjects();
     byId('projects').replaceChildren(...projects.map(row));
     show(byId('list'), projects.length > 0);
-    write(byId('space'), () => t('js.teach.space', { bytes: size(bytes), limit: size(maxBytes) }));
+    write(byId('space'), () => t('js.teach.space', { bytes: size(bytes), most: size(maxBytes) }));
   } catch (error) {
     complain(() => explain(error));
   }
