@@ -6,6 +6,7 @@ a function for each name, which reads the facts from the code that uses them.
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
 import tomllib
@@ -16,9 +17,9 @@ from typing import Any
 import click
 
 from app import create_app
-from app.errors import PROBLEMS
+from app.errors import PROBLEMS, UnsupportedImage
 from app.model.records import RECORDS, ModelRecord
-from app.photos.formats import FORMATS, SUPPORTED
+from app.photos.formats import FORMATS, SUPPORTED, format_of
 from app.settings import SETTINGS, Settings
 from app.telemetry import metrics
 
@@ -58,6 +59,15 @@ def problems() -> str:
     """List the problems by status; the first line of a class's docstring says what it means."""
     rows = ((str(p.status), code(p.slug), (p.__doc__ or "").splitlines()[0]) for p in PROBLEMS)
     return table(["Status", "Slug", "Meaning"], rows)
+
+
+def problem() -> str:
+    """Show the answer to a file that is no photo."""
+    try:
+        format_of(b"This is text.")
+    except UnsupportedImage as error:
+        members = ",\n ".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in error.as_dict().items())
+    return f"```json\n{{{members}}}\n```"
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -218,6 +228,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "formats": formats,
     "metrics": listed_metrics,
     "parameters": parameters,
+    "problem": problem,
     "problems": problems,
     "routes": routes,
     "settings": settings,

@@ -14,7 +14,7 @@ from samples import ANIMATIONS, SAMPLES
 from app.errors import BrokenImage, TooManyPixels
 from app.photos.costs import Cost
 from app.photos.decoding import decode
-from app.photos.formats import FORMATS, HEAD_BYTES, NAMES, SUPPORTED, Format, format_of
+from app.photos.formats import ACCEPT, FORMATS, HEAD_BYTES, NAMES, SUPPORTED, Format, format_of
 from app.photos.guards import examine
 
 PPM = Format("PPM", r"P6\s", (".ppm",), "image/x-portable-pixmap", cost=Cost(10.0, 5.0))
@@ -51,8 +51,13 @@ def test_of_two_brands_avif_counts(brands: bytes, name: str):
 def test_the_page_gets_its_formats_from_the_table(client: FlaskClient):
     page = client.get("/", headers={"Accept-Language": "en"}).text
     assert f"{SUPPORTED}, up to" in page
-    assert 'accept="image/*,.avif,.heic,.heif,.hif"' in page
+    assert f'accept="{ACCEPT}"' in page
     assert all(f"&#34;{row.mime_type}&#34;" in page for row in FORMATS)
+
+
+def test_new_formats_are_chosen_by_their_suffixes_too():
+    assert {".avif", ".heic"} < set(ACCEPT.split(","))
+    assert ".jpg" not in ACCEPT.split(",")
 
 
 def test_a_new_format_is_one_row():
