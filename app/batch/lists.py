@@ -38,7 +38,7 @@ def read_list(source: str) -> Iterator[Entry]:
         else:
             with open(source, "rb") as file:
                 yield from map(Entry, split_paths(file))
-    except (OSError, csv.Error, UnicodeError) as error:
+    except (OSError, csv.Error, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise BatchError(f"The list {source} cannot be read: {reason.rstrip('.')}.") from error
 

@@ -10,6 +10,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from ..errors import BatchStopped
+
 FILE = ".locks"
 
 
@@ -17,7 +19,10 @@ class ShardLocks:
     """The locks of an output folder. Open them once in a process: closing the file releases all that it holds."""
 
     def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise BatchStopped(f"{folder / FILE} cannot be written: {error.strerror}.") from error
 
     def take(self, shard: int) -> bool:
         """Lock a shard, and return whether it succeeded; it does not if another process holds it."""

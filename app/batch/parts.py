@@ -36,10 +36,7 @@ class Parts:
 
     def outcomes(self, shard: int) -> dict[str, str]:
         """Return the paths in a shard's part, each with the slug of its problem, empty if it was classified."""
-        path = self.path(shard)
-        if not path.exists():
-            return {}
-        return {row[PATH]: row[ERROR] or "" for row in read_table(path, self.run.format, (PATH, ERROR))}
+        return {row[PATH]: row[ERROR] or "" for row in self._read(self.path(shard), PATH, ERROR)}
 
     def leftovers(self) -> dict[int, list[Path]]:
         """Return the unfinished files of parts, by shard; with the shard's lock held, they are of killed processes."""
@@ -55,13 +52,13 @@ class Parts:
         The part is on the disk when this returns. Raises BatchStopped if it cannot be written; the old one stays then.
         """
         path = self.path(shard)
-        kept = (row for row in self._rows(path) if row[PATH] not in replaced)
+        kept = (row for row in self._read(path) if row[PATH] not in replaced)
         try:
             with replacing(path, 0o644, is_synced=True) as out:
                 write_table(out, self.run.format, columns.kinds, itertools.chain(kept, rows), self.run.digest)
         except OSError as error:
             raise BatchStopped(f"{path} cannot be written: {error.strerror or error}.") from error
 
-    def _rows(self, path: Path) -> Iterator[Row]:
+    def _read(self, path: Path, *columns: str) -> Iterator[Row]:
         if path.exists():
-            yield from read_table(path, self.run.format)
+            yield from read_table(path, self.run.format, columns, self.run.digest)

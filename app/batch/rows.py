@@ -10,6 +10,7 @@ import numpy as np
 
 from ..classifier import Answer, Verdict
 from ..errors import TopthreeError
+from ..measuring.stream import printable
 
 Row = dict[str, Any]
 
@@ -61,7 +62,7 @@ def problem_row(path: str, problem: TopthreeError, photo: bytes | None = None) -
     """Return the row of a photo that could not be read or classified, with its digest if its bytes are known."""
     slug = getattr(problem, "slug", UNREADABLE_FILE)
     digest = {"sha256": hashlib.sha256(photo).hexdigest()} if photo else {}
-    return {PATH: path, **digest, ERROR: slug, DETAIL: str(problem)}
+    return {PATH: path, **digest, ERROR: slug, DETAIL: printable(str(problem))}
 
 
 def _add_verdict(row: Row, prefix: str, verdict: Verdict) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import BatchError
+from ..errors import BatchError, BatchStopped
 from ..model import Model
 from ..writing import sync_folder
 from .rows import Columns
@@ -75,22 +75,22 @@ def read_run(folder: Path) -> Run | None:
 
 
 def write_run(folder: Path, run: Run) -> Run:
-    """Write the run of an output folder, and return it, or the one that another job has written first."""
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{FILE}-")
+    """Write the run of an output folder, and return it, or the one that another job has written first.
+
+    Raises BatchStopped if the folder cannot be written.
+    """
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{FILE}-") as file:
             file.write(msgspec.json.format(msgspec.json.encode(run)) + b"\n")
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
-        with suppress(FileExistsError):  # of another job, which then came first; so it is on network file systems too
-            os.link(name, folder / FILE)
-    finally:
-        os.unlink(name)
-    sync_folder(folder)
-    found = read_run(folder)
-    assert found is not None
-    return found
+            with suppress(FileExistsError):  # of another job, which then came first
+                os.link(file.name, folder / FILE)
+        sync_folder(folder)
+    except OSError as error:
+        raise BatchStopped(f"{folder / FILE} cannot be written: {error.strerror}.") from error
+    return read_run(folder) or run
 
 
 def check_run(folder: Path, found: Run, format_: str, fingerprint: dict[str, str]) -> None:

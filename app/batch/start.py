@@ -4,43 +4,81 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..classifier import Classifier
 from ..errors import BatchError
+from ..model import Model
 from .entries import Entry
-from .runs import MAX_DEFAULT_SHARDS, PHOTOS_PER_SHARD, Run, check_run, default_shards, read_run, write_run
+from .job import Job, Options
+from .listing import check_sources, list_entries
+from .parts import Parts
+from .pictures import prepare_heatmaps
+from .runs import (
+    MAX_DEFAULT_SHARDS,
+    PHOTOS_PER_SHARD,
+    Run,
+    check_run,
+    default_shards,
+    fingerprint_of,
+    prepare_folder,
+    read_run,
+    write_run,
+)
+from .store import Store
+from .tables import check_format
 
 MAX_SHARDS = 99_999
 _SLICE = re.compile(r"(?:([1-9][0-9]{0,4})|auto)(?:/([1-9][0-9]{0,4}))?")
 
 
-def open_run(
-    folder: Path, format_: str, fingerprint: dict[str, str], entries: Iterator[Entry], *, jobs: int, shards: int | None
-) -> tuple[Run, Iterator[Entry]]:
-    """Return the run of an output folder and the entries; the first job fixes the run, after the first entries.
+def check(sources: Sequence[str], output: Path, format_: str, *, embeddings: bool) -> None:
+    """Raise BatchError if sources, format or output folder cannot be used; creates the folder."""
+    check_format(format_, embeddings=embeddings)
+    check_sources(sources)
+    prepare_folder(output)
 
-    Raises BatchError if the folder holds another run, or one with another number of shards than asked for.
+
+def begin(
+    classifier: Classifier,
+    models: Sequence[Model],
+    sources: Sequence[str],
+    output: Path,
+    options: Options,
+    *,
+    format_: str,
+    shards: int | None,
+) -> tuple[Job, Iterator[Entry]]:
+    """Return a job on an output folder that `check` has passed, and the photos to run it on.
+
+    The first job fixes the folder's run; raises BatchError if it holds another one.
     """
-    found = read_run(folder)
+    folders = [output]
+    if options.heatmaps is not None:
+        if models[0].head is None:
+            raise BatchError(f"The model {models[0].name} has no heat maps; leave out --heatmaps.")
+        prepare_heatmaps(options.heatmaps)
+        folders.append(options.heatmaps)
+    store = Store()
+    entries = list_entries(sources, store, folders)
+    fingerprint = fingerprint_of(models, options.columns)
+    found = read_run(output)
     if found is None:
-        head: list[Entry] = []
-        if shards is None:
-            head = list(itertools.islice(entries, MAX_DEFAULT_SHARDS * PHOTOS_PER_SHARD))
-            entries = itertools.chain(head, entries)
-        wanted = shards or default_shards(len(head), jobs)
-        found = write_run(folder, Run(wanted, format_, fingerprint))
-    check_run(folder, found, format_, fingerprint)
-    if shards is not None and shards != found.shards:
-        raise BatchError(f"{folder} was begun with {found.shards} shards, which cannot change.")
-    return found, entries
+        chosen, entries = _choose_shards(shards, entries, options.jobs)
+        found = write_run(output, Run(chosen, format_, fingerprint))  # or that of a job which starts at the same time
+    check_run(output, found, format_, fingerprint)
+    if shards not in (None, found.shards):
+        raise BatchError(f"{output} was begun with --shards {found.shards}, which cannot change.")
+    return Job(classifier, models, Parts(output, found), options, store), entries
 
 
-def check_early(folder: Path, format_: str, fingerprint: dict[str, str]) -> None:
-    """Raise BatchError if the folder holds another run, before anything is listed."""
-    found = read_run(folder)
-    if found is not None:
-        check_run(folder, found, format_, fingerprint)
+def _choose_shards(asked: int | None, entries: Iterator[Entry], jobs: int) -> tuple[int, Iterator[Entry]]:
+    """Return the number of shards, which the first entries decide if it is not given, and the entries."""
+    if asked is not None:
+        return asked, entries
+    head = list(itertools.islice(entries, MAX_DEFAULT_SHARDS * PHOTOS_PER_SHARD))
+    return default_shards(len(head), jobs), itertools.chain(head, entries)
 
 
 def parse_slice(text: str, environment: Mapping[str, str]) -> tuple[int, int]:

@@ -45,14 +45,16 @@ def write_table(file: IO[bytes], name: str, kinds: Mapping[str, str], rows: Iter
     WRITERS[name](file, kinds, rows, fingerprint)
 
 
-def read_table(path: Path, name: str, columns: Sequence[str] = ()) -> Iterator[Row]:
+def read_table(path: Path, name: str, columns: Sequence[str] = (), fingerprint: str = "") -> Iterator[Row]:
     """Yield the rows of a file that `write_table` wrote, or only some of their columns.
 
-    Raises BatchError if the file is damaged.
+    Raises BatchError if the file is damaged, or is a Parquet file of a run with another fingerprint.
     """
     try:
+        if name == PARQUET and fingerprint:
+            _check_fingerprint(path, fingerprint)
         yield from READERS[name](path, columns)
-    except (OSError, ValueError, msgspec.DecodeError, csv.Error, StopIteration) as error:
+    except (OSError, ValueError, KeyError, msgspec.DecodeError, csv.Error) as error:
         raise BatchError(f"{path} cannot be read; move it away, and its photos are classified again.") from error
 
 
@@ -83,6 +85,12 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 if row.get(EMBEDDING) is not None:
                     row[EMBEDDING] = np.asarray(row[EMBEDDING], np.float16)
                 yield row
+
+
+def _check_fingerprint(path: Path, fingerprint: str) -> None:
+    with import_pyarrow(path.name).parquet.ParquetFile(path) as file:
+        if (file.schema_arrow.metadata or {}).get(_KEY) != fingerprint.encode():
+            raise BatchError(f"{path} is of another run; move it away, and its photos are classified again.")
 
 
 def _write_ndjson(file: IO[bytes], kinds: Mapping[str, str], rows: Iterable[Row], fingerprint: str) -> None:

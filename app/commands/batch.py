@@ -21,7 +21,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -29,21 +29,16 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..batch.entries import Entry
 from ..batch.job import Job, Options
 from ..batch.job import Progress as Counts
-from ..batch.listing import check_sources, list_entries
-from ..batch.parts import Parts
-from ..batch.pictures import prepare_heatmaps
 from ..batch.rows import Columns
-from ..batch.runs import fingerprint_of, prepare_folder
-from ..batch.start import MAX_SHARDS, check_early, open_run, parse_slice
+from ..batch.start import MAX_SHARDS, begin, check, parse_slice
 from ..batch.status import Status, read_status
-from ..batch.store import Store
-from ..batch.tables import FORMATS, PARQUET, check_format
+from ..batch.tables import FORMATS, PARQUET
 from ..classifier import Classifier
 from ..errors import BatchError, BatchStopped
 from ..measuring.stream import printable
-from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
 from . import plural, read_environment, read_settings
 
@@ -90,9 +85,7 @@ def command(
     if not sources or output is None:
         raise click.UsageError("Name at least one source, and --output.")
     number, jobs = parse_slice(slice_, read_environment())
-    check_format(format_, embeddings=embeddings)
-    check_sources(sources)
-    prepare_folder(output)
+    check(sources, output, format_, embeddings=embeddings)
     names = tuple(dict.fromkeys(filter(None, model.split(","))))
     settings = read_settings(names[0] if names else "")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
@@ -100,33 +93,12 @@ def command(
         models = classifier.find_models(names)
         columns = Columns(top, tuple(each.name for each in models), embeddings)
         options = Options(columns, settings.max_pixels, heatmaps, retry_failed, number, jobs)
-        counts = _run(classifier, models, sources, output, options, format_=format_, shards=shards)
+        counts = _run(*begin(classifier, models, sources, output, options, format_=format_, shards=shards))
     raise SystemExit(_end(counts, output))
 
 
-def _run(
-    classifier: Classifier,
-    models: Sequence[Model],
-    sources: Sequence[str],
-    output: Path,
-    options: Options,
-    *,
-    format_: str,
-    shards: int | None,
-) -> Counts:
+def _run(job: Job, entries: Iterator[Entry]) -> Counts:
     """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
-    folders = [output]
-    if options.heatmaps is not None:
-        if models[0].head is None:
-            raise BatchError(f"The model {models[0].name} has no heat maps; leave out --heatmaps.")
-        prepare_heatmaps(options.heatmaps)
-        folders.append(options.heatmaps)
-    fingerprint = fingerprint_of(models, options.columns)
-    check_early(output, format_, fingerprint)
-    store = Store()
-    entries = list_entries(sources, store, folders)
-    run, entries = open_run(output, format_, fingerprint, entries, jobs=options.jobs, shards=shards)
-    job = Job(classifier, models, Parts(output, run), options, store)
     try:
         with _showing(job):
             return job.run(entries)
