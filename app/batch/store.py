@@ -19,6 +19,8 @@ from .walking import matches, split_pattern
 
 SCHEME = "s3://"
 MAX_ATTEMPTS = 4
+# The most that a store lists at once.
+PAGE = 1000
 _CODE = re.compile(r"\w{1,40}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
 
@@ -34,13 +36,13 @@ class Store:
         self._opened: Any = None
 
     def list_photos(self, address: str) -> Iterator[Entry]:
-        """Yield the photos below an address, or those that match it; a thousand names are asked for at a time.
+        """Yield the photos below an address, or those that match it; `PAGE` names are asked for at a time.
 
         Raises BatchError for an address that cannot be used, and BatchStopped if the store does not answer.
         """
         bucket, key = split_address(address)
         fixed, wanted = split_pattern(key) if any(sign in key for sign in "*?[") else (key, [])
-        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": fixed}
+        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": fixed, "MaxKeys": PAGE}
         while True:
             page = self._list_page(asked)
             for found in page.get("Contents", ()):

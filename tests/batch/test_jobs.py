@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -13,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from batches import batch, make_job, paths_of, rows_of
 from fakes import colour_png, fake_classifier, fake_model, make_classifier
 from own_heads import classifier_with_heads
 
+from app.batch.entries import problem_entry, shard_of
 from app.batch.parts import Parts
 from app.batch.rows import Columns
 from app.batch.runs import default_shards, read_run, write_run
@@ -153,8 +156,6 @@ def test_only_failed_photos_are_tried_again(photos: Path, tmp_path: Path, format
 
 def test_a_folder_that_can_be_read_by_now_has_no_row(photos: Path, tmp_path: Path) -> None:
     job, entries = make_job([photos], tmp_path / "out")
-    from app.batch.entries import problem_entry
-
     failed = problem_entry(f"{photos}/sub", "unreadable-folder", "The folder cannot be read: Permission denied.")
     assert job.run([*entries, failed]).failed == 4
     assert batch([photos], tmp_path / "out").failed == 4
@@ -186,7 +187,8 @@ def test_slices_share_a_folder_without_overlap(photos: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("photos", "jobs", "shards"), [(0, 1, 1), (64, 1, 1), (65, 1, 2), (10**6, 1, 512), (100, 16, 256), (10**6, 64, 1024)]
+    ("photos", "jobs", "shards"),
+    [(0, 1, 1), (64, 1, 1), (65, 1, 2), (10**6, 1, 512), (100, 16, 256), (10**6, 64, 1024)],
 )
 def test_the_number_of_shards_follows_the_photos(photos: int, jobs: int, shards: int) -> None:
     assert default_shards(photos, jobs) == shards
@@ -249,13 +251,9 @@ def test_the_first_of_two_jobs_fixes_the_run(tmp_path: Path) -> None:
     batch([Path(__file__).parents[2] / "static" / "samples" / "cat.webp"], tmp_path / "out", shards=5)
     first = read_run(tmp_path / "out")
     with ThreadPoolExecutor(8) as pool:
-        runs = list(pool.map(lambda n: write_run(tmp_path, dataclasses_run(first, n)), range(1, 33)))
+        runs = list(pool.map(lambda n: write_run(tmp_path, msgspec.structs.replace(first, shards=n)), range(1, 33)))
     assert len({run.shards for run in runs}) == 1
     assert sorted(path.name for path in tmp_path.glob(".run*")) == []
-
-
-def dataclasses_run(run: object, shards: int) -> object:
-    return type(run)(shards, run.format, run.fingerprint)
 
 
 @pytest.fixture
@@ -329,12 +327,20 @@ def test_a_killed_job_loses_and_repeats_nothing(photos: Path, tmp_path: Path, st
     assert Parts(output, read_run(output)).leftovers() == {}
 
 
+def held_in_the_last(folder: Path, shards: int) -> Path:
+    """Write a photo that is held back, by a name whose shard is the last."""
+    paths = (folder / f"held-{number}.png" for number in itertools.count())
+    path = next(path for path in paths if shard_of(os.fsencode(path), shards) == shards - 1)
+    path.write_bytes(colour_png(200, size=(30, 20)))
+    return path
+
+
 def test_two_jobs_share_a_folder_shard_by_shard(tmp_path: Path, start: Start) -> None:
     photos, gate = tmp_path / "photos", tmp_path / "gate"
     photos.mkdir()
     for number in range(30):
         (photos / f"{number:02}.png").write_bytes(SMALL)
-    (photos / "held.png").write_bytes(colour_png(200, size=(30, 20)))
+    held_in_the_last(photos, 4)
     output = tmp_path / "out"
     first = start(photos, "--output", output, "--shards", 4, BATCH_GATE=gate)
     wait_for_parts(output, 1)
@@ -349,15 +355,16 @@ def test_two_jobs_share_a_folder_shard_by_shard(tmp_path: Path, start: Start) ->
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_job_says_what_is_left(tmp_path: Path, start: Start, number: int) -> None:
-    (tmp_path / "a.png").write_bytes(SMALL)
-    (tmp_path / "held.png").write_bytes(colour_png(200, size=(30, 20)))
+    photos = [tmp_path / f"{number}.png" for number in range(4)]
+    for photo in photos:
+        photo.write_bytes(SMALL)
     output = tmp_path / "out"
-    job = start(tmp_path / "a.png", tmp_path / "held.png", "--output", output, "--shards", 50, BATCH_GATE=tmp_path / "g")
+    job = start(*photos, held_in_the_last(tmp_path, 9), "--output", output, "--shards", 9, BATCH_GATE=tmp_path / "g")
     wait_for_parts(output, 1)
     job.send_signal(number)
     (tmp_path / "g").touch()
     said = job.communicate(timeout=PATIENCE_SECONDS)[1]
     assert job.returncode == 3
     assert said.splitlines()[-1] == (
-        "Error: The job was stopped. 1 of 2 photos were answered; the same command does the rest."
+        "Error: The job was stopped. 4 of 5 photos were answered; the same command does the rest."
     )
