@@ -3,11 +3,12 @@
 EfficientNet-Lite0 has its real weights; the others have random ones, whose batch norms one batch of the samples'
 crops has set, and whose head is scaled to logits of standard deviation 3. Prints a table in Markdown.
 
-    python scripts/check_exports.py [MODEL...]
+    python scripts/check_exports.py [MODEL...] [--to FORMAT]...
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from torch import nn
 
 from app.model.backbones import load_backbone
 from app.model.backbones.untrained import untrained_backbone
+from app.model.calibration import published_calibration
 from app.model.exporting.crops import SAMPLES, sample_crops
 from app.model.exporting.folder import export_network
 from app.model.exporting.formats import FORMATS, WithEmbedding
@@ -48,12 +50,16 @@ def run_example(folder: Path) -> str:
 
 def main() -> None:
     """Print a row for each model and format; a failed gate or example ends it with an error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", metavar="MODEL", nargs="*", default=MODELS)
+    parser.add_argument("--to", choices=FORMATS, action="append", help="only this format")
+    options = parser.parse_args()
     print("| Model | Format | Largest error of a probability | Seconds | Size | Example's first line |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name in sys.argv[1:] or MODELS:
+    for name in options.models:
         network, geometry = network_of(name), RECORDS[name].geometry
-        facts = Facts(name, "", imagenet_labels(), geometry, RECORDS[name].temperature)
-        for to in FORMATS:
+        facts = Facts(name, "", imagenet_labels(), geometry, published_calibration(RECORDS[name]))
+        for to in options.to or FORMATS:
             with tempfile.TemporaryDirectory() as made:
                 folder, begin = Path(made) / to, time.monotonic()
                 error = export_network(network, facts, sample_crops(geometry), to, folder)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import unlike_pictures
 
-from app.model import Model, load_model
+from app.model import Model, head_bias, load_model
 from app.model.certainty import rejection_score
 from app.photos.decoding import decode
 from app.photos.folders import list_photos
@@ -26,14 +26,6 @@ from app.settings import Settings
 Scores = npt.NDArray[np.float64]
 PERCENTILE = 5
 RESAMPLES = 2000
-
-
-def bias_of(model: Model) -> npt.NDArray[np.float32]:
-    """Return the bias of the last layer, from the answer to a black picture."""
-    head, side = model.engine.head, model.weights.record.geometry.crop
-    assert head is not None
-    black = model.engine.infer(np.zeros((1, side, side, 3), np.uint8))
-    return np.asarray(black.logits[0] - head.logits(black.features[0]), np.float32)
 
 
 def score(model: Model, bias: npt.NDArray[np.float32], data: bytes) -> float:
@@ -75,8 +67,10 @@ def main() -> None:
     parser.add_argument("photos", metavar="PHOTOS")
     parser.add_argument("--pictures", type=int, default=100, help="how many of each kind to draw")
     options = parser.parse_args()
-    model = load_model(Settings.from_environment(os.environ))
-    bias, rng = bias_of(model), np.random.default_rng(0)
+    model, _ = load_model(Settings.from_environment(os.environ))
+    bias, rng = head_bias(model), np.random.default_rng(0)
+    if bias is None:
+        parser.error("the model's head is not one linear layer")
     photos = np.array([score(model, bias, Path(file).read_bytes()) for file in list_photos([options.photos])])
     print(f"{model.weights.record.name}, {model.engine.precision}, {len(photos)} photos")
     for kind in unlike_pictures.KINDS:

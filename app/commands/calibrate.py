@@ -4,7 +4,7 @@ FOLDER is labelled as for 'topthree evaluate', and holds at least 300 photos tha
 give the temperature that turns logits into probabilities, the probability from which an answer is sure (95% of such
 answers are right), and, where the model allows it, the score below which a photo is unlike all that the model knows.
 The numbers are kept in the cache, and used for these weights from the next start on. A photo that cannot be read is
-listed and left out, and the exit status is 1.
+listed and left out, and the exit status is 1. Ctrl-C stores nothing.
 
 \b
 Examples:
@@ -23,15 +23,16 @@ import numpy.typing as npt
 
 from ..classifier import Answer, Classifier
 from ..errors import TopthreeError
-from ..measuring.accuracy import find_labelled, wilson_interval
+from ..measuring.accuracy import find_labelled
 from ..measuring.stream import printable
 from ..model import Model, head_bias
 from ..model.calibration import Calibration, calibration_file, write_calibration
 from ..model.calibration_fit import fit_calibration
 from ..model.certainty import rejection_score
+from ..model.shares import wilson_interval
 from ..photos.folders import MAX_FILE_BYTES
 from ..settings import Settings
-from . import plural, read_settings
+from . import INTERRUPTED, plural, read_settings
 
 # With fewer, the interval of the temperature is wider than what calibration gains.
 MIN_PHOTOS = 300
@@ -58,7 +59,11 @@ def command(folder: Path | None, *, trust: bool, forget: bool) -> None:
             _forget(settings, model)
             return
         unreadable: list[str] = []
-        found = _measure(classifier, model, folder, settings, unreadable=unreadable, trust=trust)
+        try:
+            found = _measure(classifier, model, folder, settings, unreadable=unreadable, trust=trust)
+        except KeyboardInterrupt:
+            click.echo("Stopped before everything was measured; nothing was stored.", err=True)
+            raise SystemExit(INTERRUPTED) from None
     file = write_calibration(settings.cache, model.weights.sha256, found)
     _print_report(found, file)
     for line in unreadable:

@@ -1,6 +1,7 @@
 """Write the model for other programs: ONNX, OpenVINO, torch's .pt2 or TorchScript.
 
 The file takes uint8 RGB crops in batches of any size and returns logits and embedding; the normalisation is inside.
+A model of your own is exported with its head, the names of its classes and its calibration.
 Beside it are a README that says how to cut the crop, and an example that runs without topthree. Nothing is written
 unless the file and torch agree on 32 crops: the same first class for all, and probabilities within 0.002.
 
@@ -8,30 +9,33 @@ unless the file and torch agree on 32 crops: the same first class for all, and p
 Examples:
   topthree export --to onnx --output resnet18-onnx
   topthree export --model mobilenet_v3_large --to openvino --output exported --photos photos/
+  topthree export --model birds --to torchscript --output birds
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
 import numpy as np
 
-from ..errors import BundleError
+from ..errors import BundleError, OwnModelError
 from ..model.calibration import find_calibration
 from ..model.exporting.crops import CROPS, photo_crops, sample_crops
 from ..model.facts import Facts
 from ..model.labels import load_labels
+from ..model.own_format import OwnModel
+from ..model.served import on_backbone, read_own_default
+from ..model.weights import Weights
 from ..photos.decoding import Geometry
 from ..photos.folders import list_photos
 from ..settings import Settings
-from . import plural, read_settings
+from . import model_option, plural, read_settings
 from .weights import find_with_progress
 
 
 @click.command(help=__doc__)
-@click.option("--model", metavar="NAME", help="The model to export (default: TOPTHREE_MODEL).")
+@model_option
 @click.option(
     "--to", type=click.Choice(["onnx", "openvino", "pt2", "torchscript"]), required=True, help="Format of the file."
 )
@@ -43,28 +47,40 @@ from .weights import find_with_progress
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of photos to compare with (default: the samples).",
 )
-def command(*, model: str | None, to: str, output: Path, photos: Path | None) -> None:
+def command(*, model: str, to: str, output: Path, photos: Path | None) -> None:
     """Export the model that would serve, and print how far it is from torch."""
     from ..model.backbones import load_backbone
     from ..model.exporting.folder import export_network
-    from ..model.exporting.formats import FORMATS, WithEmbedding
+    from ..model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead
 
-    settings = read_settings()
+    settings = read_settings(model)
     if settings.bundle:
         raise BundleError("TOPTHREE_BUNDLE names a model that is prepared already; unset it to export from weights.")
-    if model:
-        settings = dataclasses.replace(settings, model=model)
-    weights = find_with_progress(settings)
-    labels, record = load_labels(settings.labels), weights.record
-    crops = _crops(photos, settings, record.geometry)
-    network = WithEmbedding(load_backbone(weights, len(labels))).eval()
-    licence = record.licence if weights.is_published else ""
-    calibration = find_calibration(settings.cache, weights)
-    temperature = calibration.temperature if calibration else None
-    facts = Facts(record.name, weights.sha256, labels, record.geometry, temperature, licence)
-    found = export_network(network, facts, crops, to, output)
+    own = read_own_default(settings)
+    weights = find_with_progress(on_backbone(settings))
+    facts = _facts(settings, weights, own)
+    crops = _crops(photos, settings, facts.geometry)
+    backbone = load_backbone(weights, len(load_labels(settings.labels)))
+    network = WithOwnHead(backbone, own.weight, own.bias) if own else WithEmbedding(backbone)
+    found = export_network(network.eval(), facts, crops, to, output)
     click.echo(f"Compared with torch on {plural(len(crops), 'crop')}: probabilities differ by at most {found:.1g}.")
     click.echo(f"Exported: {output / FORMATS[to].file}")
+
+
+def _facts(settings: Settings, weights: Weights, own: OwnModel | None) -> Facts:
+    """Return what the file will say of itself; raises OwnModelError for a head on other weights."""
+    record = weights.record
+    licence = record.licence if weights.is_published else ""
+    if own is None:
+        calibration = find_calibration(settings.cache, weights)
+        return Facts(record.name, weights.sha256, load_labels(settings.labels), record.geometry, calibration, licence)
+    if own.weights_sha256 != weights.sha256:
+        raise OwnModelError(
+            f"{own.name} is a head on weights of {own.backbone} with SHA-256 {own.weights_sha256[:12]}…, and those of "
+            f"{weights.path} have {weights.sha256[:12]}…: set TOPTHREE_WEIGHTS to the file that it was trained on."
+        )
+    # Its digest is that of the head, since many heads have the same backbone.
+    return Facts(own.name, own.sha256, own.labels, record.geometry, own.calibration, licence)
 
 
 def _crops(photos: Path | None, settings: Settings, geometry: Geometry) -> np.ndarray:

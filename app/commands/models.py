@@ -12,6 +12,7 @@ Examples:
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -40,9 +41,7 @@ def command(context: click.Context, *, as_json: bool) -> None:
     found = list_models(root)
     if as_json:
         click.echo(json.dumps([_as_json(each) for each in found], ensure_ascii=False, indent=1))
-    elif found:
-        _print(found)
-    else:
+    elif not _print(found):
         click.echo(f"There are no models in {root}.", err=True)
 
 
@@ -89,7 +88,8 @@ def _as_json(listed: Listed) -> dict[str, Any]:
     }
 
 
-def _print(found: list[Listed]) -> None:
+def _print(found: Iterable[Listed]) -> bool:
+    """Print a table of the models, and return whether there are any."""
     columns = ("name", "version", "classes", "backbone", "accuracy", "created", "other versions")
     table = Table(*columns, box=None, pad_edge=False)
     for each in found:
@@ -102,5 +102,8 @@ def _print(found: list[Listed]) -> None:
             accuracy, classes = f"{own.accuracy.top1:.1f} %" if own.accuracy else "", str(len(own.labels))
             backbone, created = Text(printable(own.backbone)), Text(printable(own.created))
             table.add_row(each.name, str(own.version), classes, backbone, accuracy, created, others)
+    if not table.rows:
+        return False
     console = Console()
     Console(width=None if console.is_terminal else _WIDE).print(table, highlight=False)
+    return True

@@ -13,7 +13,6 @@ Examples:
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import sys
@@ -95,7 +94,7 @@ def command(
     _write_report(path, lesson, photo_set if not no_thumbnails else None, f"{name} {version}", language)
     click.echo(f"Report: {path}{'' if no_thumbnails else '; it holds small copies of some photos'}")
     if serve:
-        _serve(settings, name)
+        _serve(chosen.settings, name)
 
 
 def _name_of(photos: Path) -> str:
@@ -206,7 +205,6 @@ def _print_result(lesson: learning.Lesson) -> None:
 
 
 def _serve(settings: Settings, name: str) -> None:
-    settings = dataclasses.replace(settings, model=name)
-    environment = os.environ | settings.as_environment()
+    environment = settings.for_child(model=name)
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-m", "app", "serve"], environment)

@@ -61,9 +61,20 @@ def command(*, fetch: bool) -> None:
     """Print the steps of the search; the exit status is 1 if no weights serve."""
     settings = on_backbone(read_settings())
     if fetch:
-        fetch_with_progress(settings)
+        _fetch(settings)
     if not report(settings):
         raise SystemExit(1)
+
+
+def _fetch(settings: Settings) -> None:
+    if is_model_file(settings.model):
+        raise WeightsError(f"TOPTHREE_MODEL names {settings.model}, which has its own weights; there is no download.")
+    if not settings.model.startswith(TIMM):
+        fetch_with_progress(settings)
+        return
+    from ..model.backbones.timm_family import timm_record, timm_weights
+
+    timm_weights(timm_record(settings.model))
 
 
 def find_with_progress(settings: Settings, *, quiet: bool = False) -> Weights:
@@ -128,6 +139,10 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
         return
     if settings.model.startswith(TIMM):
         yield "prepared model", settings.model, lambda: prepared_timm(settings) or _raise("not prepared yet")
+        if explicit:
+            yield "TOPTHREE_WEIGHTS", str(explicit), partial(find_with_progress, settings, quiet=True)
+        else:
+            yield "hub", settings.model, partial(_cached_timm, settings)
         return
     if explicit:
         yield "TOPTHREE_WEIGHTS", str(explicit), partial(explicit_weights, settings)
@@ -148,6 +163,13 @@ def _steps(settings: Settings) -> Iterator[tuple[str, str, Callable[[], Weights]
         yield "packaged fallback", "", partial(_raise, f"switched off by {by}")
     else:
         yield "packaged fallback", "", partial(packaged_weights, "")
+
+
+def _cached_timm(settings: Settings) -> Weights:
+    """Return the weights of a model of timm if the hub's cache has them; raises WeightsError without them."""
+    from ..model.backbones.timm_family import cached_timm, timm_record
+
+    return cached_timm(timm_record(settings.model)) or _raise("not there; downloaded at the next start")
 
 
 def _download_state(settings: Settings) -> str:

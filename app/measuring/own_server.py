@@ -94,7 +94,7 @@ class OwnServer:
 def own_server(settings: Settings) -> Iterator[OwnServer]:
     """Run `topthree serve` on a free port of the loopback address, and stop all its processes at the end."""
     port = free_port()
-    environment = os.environ | settings.as_environment() | {"TOPTHREE_HOST": "127.0.0.1", "TOPTHREE_PORT": str(port)}
+    environment = settings.for_child(host="127.0.0.1", port=port)
     command = [sys.executable, "-m", "app", "serve"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log, start_new_session=True)

@@ -68,7 +68,7 @@ class Model:
 
     @property
     def version(self) -> int:
-        """Return the version of a model of one's own, 0 for a published model."""
+        """Return the version of a model of one's own, 0 for a published model and for a head without a version."""
         return self.own.version if self.own else 0
 
     @functools.cached_property
@@ -94,7 +94,8 @@ class Model:
             "fallback": self.weights.is_fallback and self.own is None,
         }
         if self.own is not None:
-            facts |= {"version": self.version, "backbone": self.own.backbone, "head_sha256": self.own.sha256}
+            facts |= {"version": self.version} if self.version else {}  # a head that is not published has none
+            facts |= {"backbone": self.own.backbone, "head_sha256": self.own.sha256}
         return facts
 
     @functools.cached_property
@@ -113,6 +114,7 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
     Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.
     """
     bundled: OwnModel | None = None
+    carried: Calibration | None = None
     plan = make_plan(settings)
     cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
@@ -129,9 +131,9 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
         precision = choose_precision(settings.precision or prepared.manifest.precision)
         engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
         model = Model(engine, labels, prepared.weights, prepared.manifest)
-        bundled = prepared.own
+        bundled, carried = prepared.own, prepared.calibration
     weights = model.weights
-    model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights)))
+    model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights, carried)))
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
     if weights.is_fallback:
         log.warning(

@@ -14,7 +14,6 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,17 +24,19 @@ from typing import TYPE_CHECKING, Any
 from ..errors import WeightsError
 from ..parsers import is_model_file
 from ..settings import ROOT, Settings
+from .calibration import Calibration
 from .digests import bytes_sha256, file_sha256
-from .model_files import SOURCE, file_digest, labels_of
+from .model_files import SOURCE, facts_of, file_digest, labels_of
 from .own_format import OwnModel
 from .records import FALLBACK_NAME, FILE, TIMM, ModelRecord, find_record, from_json
 from .weights import (
     PACKAGED,
     Weights,
-    cached_candidates,
     chosen_record,
     explicit_weights,
     fallback_in_use,
+    find_cached,
+    find_elsewhere,
     find_weights,
 )
 
@@ -84,6 +85,12 @@ class Prepared:
     labels: Path | bytes | None = None
     own: OwnModel | None = None
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """Return the calibration in the metadata of a model file, None for any other model."""
+        facts = facts_of(self.content["model.xml"]) if self.weights.record.name.startswith(FILE) else None
+        return facts.calibration if facts else None
+
 
 def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
     """Return the folder of these weights' artifact; `family` is 'fp32' (which bf16 uses too) or 'int8'."""
@@ -115,10 +122,15 @@ def identify_weights(settings: Settings, *, progress: Progress | None = None) ->
     artifact = prepared_weights(settings, chosen_record(settings), "prepared model")
     if artifact is not None:
         return artifact
+    if chosen_record(settings).package:
+        return find_weights(settings)
+    cached = find_cached(settings)
+    if cached is not None:
+        return cached
     reason = fallback_in_use(settings)
-    if reason is not None and not any(found.weights for found in cached_candidates(settings)):
+    if reason is not None:
         artifact = prepared_weights(settings, find_record(FALLBACK_NAME), PACKAGED, reason)
-    return artifact or find_weights(settings, progress=progress)
+    return artifact or find_elsewhere(settings, progress=progress)
 
 
 def _identify_prepared(settings: Settings, find: Callable[[Settings], Weights | None]) -> Weights:
@@ -135,7 +147,7 @@ def _identify_prepared(settings: Settings, find: Callable[[Settings], Weights | 
 def prepared_timm(settings: Settings) -> Weights | None:
     """Find the artifact of a model of timm, made of the file of TOPTHREE_WEIGHTS if there is one; None without one.
 
-    Of several artifacts, the newest is taken.
+    Without that setting, the newest artifact of weights from the hub is taken, never one of other weights.
     """
     if settings.weights is not None and not settings.weights.is_file():
         return None  # preparing it says what is wrong
@@ -143,7 +155,8 @@ def prepared_timm(settings: Settings) -> Weights | None:
     for folder, digest, record in _with_records(settings, glob.escape(settings.model), own[:16] if own else "*"):
         if own is not None:
             return explicit_weights(settings, record)
-        return Weights(folder, digest, record, "prepared model")
+        if record.source:
+            return Weights(folder, digest, record, "prepared model")
     return None
 
 
@@ -250,8 +263,7 @@ def _prepare_in_subprocess(settings: Settings, name: str) -> None:
         )
     log.info("Preparing %s; this is done once.", name)
     command = [sys.executable, "-m", "app", "prepare", "--quiet"]
-    environment = os.environ | settings.as_environment()
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=settings.for_child(), stderr=subprocess.PIPE, text=True) as process:
         atexit.register(process.terminate)  # a worker that is stopped stops its child too
         _, errors = process.communicate()
         atexit.unregister(process.terminate)

@@ -36,7 +36,7 @@ def publish(
     target = artifact_folder(settings.cache, weights.record, weights.sha256, family)
     with _alone_in(target.parent):
         prepared = None if rebuild else open_prepared(settings, weights)
-        if prepared is not None:
+        if prepared is not None and prepared.manifest.record == _record_of(weights):
             return prepared
         sweep(target.parent)
         with ExitStack() as stack:
@@ -78,9 +78,14 @@ def describe(weights: Weights, folder: Path, *, precision: str, classes: int, **
         preprocessing=dataclasses.asdict(record.geometry) | {"mean": record.mean, "std": record.std},
         versions=_versions(),
         files={name: file_sha256(folder / name) for name in FILES},
-        record=None if record.name in RECORDS else as_json(record),
+        record=_record_of(weights),
         **more,
     )
+
+
+def _record_of(weights: Weights) -> dict[str, Any] | None:
+    """Return the record that a manifest holds: that of a model outside our table."""
+    return None if weights.record.name in RECORDS else as_json(weights.record)
 
 
 def _versions() -> dict[str, str]:

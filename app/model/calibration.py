@@ -1,8 +1,9 @@
 """Calibration: the measured numbers that turn a model's logits into probabilities and into a certainty.
 
 A row of `backbones.csv` has the temperature that was published for its weights, and `calibrations.json` the numbers
-that we measured ourselves. A calibration on the user's own photos replaces both. It is a file of the cache, named
-after the digest of the weights, so that it holds for each precision in which they are served.
+that we measured ourselves; a model file may have them in its metadata. A calibration on the user's own photos replaces
+them. It is a file of the cache, named after the digest of the weights, so that it holds for each precision in which
+they are served.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 from ..errors import WeightsError
 from ..writing import replacing
-from .records import FILE, ModelRecord
+from .records import ModelRecord
 from .room import not_writable
 from .weights import Weights
 
@@ -66,10 +67,10 @@ class Calibration:
         return msgspec.convert(dict(values), cls)
 
 
-def find_calibration(cache: Path, weights: Weights) -> Calibration | None:
-    """Return the user's own calibration of these weights, else the published one, else None.
+def find_calibration(cache: Path, weights: Weights, carried: Calibration | None = None) -> Calibration | None:
+    """Return the user's own calibration of these weights, else the one that came with them, else None.
 
-    A damaged file in the cache is reported in the log and ignored.
+    `carried` is what the metadata of a model file has. A damaged file in the cache is reported in the log and ignored.
     """
     path = calibration_file(cache, weights.sha256)
     try:
@@ -78,10 +79,7 @@ def find_calibration(cache: Path, weights: Weights) -> Calibration | None:
         pass
     except (OSError, ValueError) as error:
         log.warning("The calibration %s cannot be used (%s) and is ignored.", path, error)
-    record = weights.record
-    if record.name.startswith(FILE) and record.temperature is not None:
-        return Calibration(record.temperature, None, None, "The temperature is in the metadata of the model's file.")
-    return published_calibration(record) if weights.is_published else None
+    return published_calibration(weights.record) if weights.is_published else carried
 
 
 def calibration_file(cache: Path, weights_sha256: str) -> Path:

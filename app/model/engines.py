@@ -34,9 +34,16 @@ CPU_INFO = Path("/proc/cpuinfo")
 GPU_DEVICE = Path("/dev/nvidiactl")
 
 
+# Of a model file that gives logits alone.
+_NO_FEATURES = np.zeros((0, 1, 1), np.float32)
+
+
 @dataclass(frozen=True)
 class Inference:
-    """The result for n crops: `logits` (n, classes) and `features` (n, C, h, w), float32."""
+    """The result for n crops: `logits` (n, classes) and `features` (n, C, h, w), float32.
+
+    C is 0 for a model file that gives logits alone.
+    """
 
     logits: Floats
     features: Floats
@@ -131,7 +138,8 @@ def _requests(graphs: Sequence[Any]) -> SimpleQueue[openvino.InferRequest]:
 def _infer_one(request: openvino.InferRequest, photo: Pixels) -> tuple[Floats, Floats]:
     results = request.infer([photo[None]], share_inputs=True, share_outputs=True)
     # The results are the request's own memory, which its next inference overwrites.
-    return results["logits"][0].copy(), results["features"][0].copy()
+    features = results["features"][0].copy() if len(results) > 1 else _NO_FEATURES
+    return results["logits"][0].copy(), features
 
 
 def _compile(core: Any, model: Any, hint: str, *, threads: int) -> Any:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 RELU, HARDSWISH = "relu", "hardswish"
+_UNIT = "unit_length"
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Head:
 
     `weight` (classes, K) is the last layer's matrix. If a hidden layer comes before it, `hidden_weight` (K, C) and
     `hidden_bias` (K) are that layer's, and `activation` is `relu` or `hardswish`; else K is C, the map's channels.
+    With `unit_length`, the mean is divided by its length (L2) before the last layer, which changes no heat map.
     """
 
     weight: Floats
     hidden_weight: Floats | None = None
     hidden_bias: Floats | None = None
     activation: str = ""
+    unit_length: bool = False
 
     def cells(self, features: Floats) -> Floats:
         """Return the last layer's input for each cell (K, h, w) of a feature map (C, h, w).
@@ -39,11 +42,13 @@ class Head:
 
     def logits(self, features: Floats) -> Floats:
         """Return the logits (classes), without the last layer's bias, of a feature map whose cells are averaged."""
-        pooled = features.mean(axis=(1, 2), keepdims=True)
-        return np.asarray(self.weight @ self.cells(pooled)[:, 0, 0], np.float32)
+        pooled = self.cells(features.mean(axis=(1, 2), keepdims=True))[:, 0, 0]
+        return np.asarray(self.weight @ (of_length_one(pooled) if self.unit_length else pooled), np.float32)
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of a .npy file: the matrix, or a record of matrix, hidden layer and activation."""
+        """Return the bytes of a .npy file: the matrix, or a record of it and of what else the head has."""
+        if self.unit_length:
+            return _npy(np.array((self.weight, True), [("weight", np.float32, self.weight.shape), (_UNIT, bool)]))
         if self.hidden_weight is None or self.hidden_bias is None:
             return _npy(self.weight)
         parts = {"weight": self.weight, "hidden_weight": self.hidden_weight, "hidden_bias": self.hidden_bias}
@@ -81,6 +86,8 @@ def head_bytes(head: Head | None) -> bytes:
 def read_head(data: bytes) -> Head | None:
     """Read the .npy file of a head; None for a network without heat maps."""
     array = np.load(io.BytesIO(data), allow_pickle=False)
+    if array.dtype.names and _UNIT in array.dtype.names:
+        return Head(array["weight"], unit_length=bool(array[_UNIT]))
     if array.dtype.names:
         return Head(array["weight"], array["hidden_weight"], array["hidden_bias"], str(array["activation"]))
     return Head(array) if array.size else None

@@ -1,8 +1,8 @@
 """Model files that serve as they are: ONNX, or OpenVINO's IR, whose input is a crop of uint8 RGB.
 
-OpenVINO reads both, so that neither torch nor onnx is needed. The names, temperature and geometry that 'topthree
+OpenVINO reads both, so that neither torch nor onnx is needed. The names, calibration and geometry that 'topthree
 export' writes into the metadata are used; a file without them takes the centre of photos, and has ImageNet's names if
-it has 1000 classes.
+it has 1000 classes. Heat maps need a feature map in the graph, embeddings need one or an output of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..photos.decoding import Geometry
 from ..photos.protocol import MAX_CROP_SIDE
 from .digests import file_sha256
 from .facts import KEY, Facts, read_facts
+from .graph_heads import read_graph_head
 from .heads import head_bytes
 from .labels import imagenet_labels, write_labels
 from .records import FILE, ModelRecord
@@ -44,7 +45,7 @@ def file_digest(path: Path) -> str:
 
 
 def read_model_file(path: Path) -> tuple[Any, Weights]:
-    """Read and check a model file: return its graph, with outputs `logits` and `features`, and what serves it.
+    """Read and check a model file: return its graph, with outputs `logits` and perhaps `features`, and what serves it.
 
     Raises WeightsError, in one sentence, for a file that cannot serve.
     """
@@ -57,14 +58,13 @@ def read_model_file(path: Path) -> tuple[Any, Weights]:
             f"{path} cannot be read by OpenVINO: it is damaged or incomplete, or its operators or opset are unknown."
         ) from error
     side = _side(model, path)
-    outputs = {name: output for output in model.outputs for name in output.get_names()}
-    classes = _classes(outputs, path)
-    graph = _with_features(openvino, model, outputs, path)
+    logits = _logits(model, path)
+    graph = _as_served(openvino, model, logits, path)
     try:
         graph.clone().reshape([1, side, side, 3])
     except RuntimeError as error:
         raise WeightsError(f"{path} takes no single photo: its batch size is fixed.") from error
-    facts = _facts(model, path, side, classes)
+    facts = _facts(model, path, side, int(logits.partial_shape[1].get_length()))
     graph.set_rt_info(facts.to_json(), KEY)
     return graph, Weights(path, digest, _record(facts, path), SOURCE)
 
@@ -73,16 +73,21 @@ def save_model_file(path: Path, folder: Path) -> int:
     """Write the files of the artifact that serves a model file, and return how many classes it has."""
     graph, _ = read_model_file(path)
     import_openvino().save_model(graph, folder / "model.xml", compress_to_fp16=False)
-    (folder / "classifier.npy").write_bytes(head_bytes(None))
+    (folder / "classifier.npy").write_bytes(head_bytes(read_graph_head(graph)))
     return int(graph.output("logits").partial_shape[1].get_length())
+
+
+def facts_of(graph: bytes) -> Facts | None:
+    """Return the metadata of a prepared model file's graph, None without any."""
+    found = ET.fromstring(graph).find(f"rt_info/{KEY}")
+    text = found.get("value") if found is not None else None
+    return read_facts(text, "the prepared model") if text else None
 
 
 def labels_of(graph: bytes) -> bytes | None:
     """Return the names of the classes in the metadata of a graph, as the bytes of a labels file; None without any."""
-    found = ET.fromstring(graph).find(f"rt_info/{KEY}")
-    text = found.get("value") if found is not None else None
-    labels = read_facts(text, "the prepared model").labels if text else ()
-    return write_labels(labels) if labels else None
+    facts = facts_of(graph)
+    return write_labels(facts.labels) if facts and facts.labels else None
 
 
 def _side(model: Any, path: Path) -> int:
@@ -107,35 +112,55 @@ def _side(model: Any, path: Path) -> int:
     return int(height)
 
 
-def _classes(outputs: dict[str, Any], path: Path) -> int:
-    if "logits" not in outputs:
-        names = ", ".join(sorted(outputs)) or "none with a name"
+def _logits(model: Any, path: Path) -> Any:
+    """Return the output of logits: the one of that name, or the only one there is."""
+    named = [output for output in model.outputs if "logits" in output.get_names()]
+    if not named and len(model.outputs) > 1:
+        names = ", ".join(sorted(name for output in model.outputs for name in output.get_names())) or "without names"
         raise WeightsError(f"{path} has no output 'logits' (n, classes); its outputs are {names}.")
-    shape, kind = outputs["logits"].partial_shape, outputs["logits"].element_type.get_type_name()
+    found = named[0] if named else model.outputs[0]
+    shape, kind = found.partial_shape, found.element_type.get_type_name()
     if kind != "f32" or shape.rank.is_dynamic or len(shape) != 2 or shape[1].is_dynamic or shape[1].get_length() < 2:
         raise WeightsError(f"{path} gives logits of shape {shape} in {kind}, and only float32 (n, classes) can serve.")
-    return int(shape[1].get_length())
+    if found.get_node().input_value(0).get_node().get_type_name() == "Softmax":
+        raise WeightsError(f"{path} ends in a softmax: export it again without, so that it gives logits.")
+    return found
 
 
-def _with_features(openvino: Any, model: Any, outputs: dict[str, Any], path: Path) -> Any:
-    """Return the graph with two outputs; an embedding (n, C) becomes a feature map of one cell."""
-    if "features" in outputs:
-        found, rank = outputs["features"], 4
-    elif "embedding" in outputs:
-        found, rank = outputs["embedding"], 2
-    else:
-        raise WeightsError(f"{path} has no output 'embedding' (n, channels) or 'features' beside its logits.")
-    shape = found.partial_shape
-    if found.element_type.get_type_name() != "f32" or shape.rank.is_dynamic or len(shape) != rank:
-        raise WeightsError(f"{path} gives an embedding or features of shape {shape}, which cannot serve.")
-    logits, features = (output.get_node().input_value(0) for output in (outputs["logits"], found))
-    if rank == 2:
-        operations = openvino.opset13
-        features = operations.unsqueeze(features, operations.constant([2, 3], dtype="int64")).output(0)
-    graph = openvino.Model([logits, features], model.get_parameters(), "served")
-    for output, name in zip(graph.outputs, ("logits", "features"), strict=True):
+def _as_served(openvino: Any, model: Any, logits: Any, path: Path) -> Any:
+    """Return the graph of the logits and, unless the file gives logits alone, of the feature map."""
+    outputs = {"logits": logits.get_node().input_value(0)}
+    for name, rank in (("features", 4), ("embedding", 2)):
+        found = next((output for output in model.outputs if name in output.get_names()), None)
+        if found is None or "features" in outputs:
+            continue
+        shape = found.partial_shape
+        if found.element_type.get_type_name() != "f32" or shape.rank.is_dynamic or len(shape) != rank:
+            raise WeightsError(f"{path} gives {name} of shape {shape}, which cannot serve.")
+        value = found.get_node().input_value(0)
+        outputs["features"] = value if rank == 4 else _as_map(openvino.opset13, value)
+    graph = openvino.Model(list(outputs.values()), model.get_parameters(), "served")
+    for output, name in zip(graph.outputs, outputs, strict=True):
         output.get_tensor().set_names({name})
     return graph
+
+
+def _as_map(operations: Any, embedding: Any) -> Any:
+    """Return the feature map whose mean an embedding (n, C) is, or the embedding as a map of one cell."""
+    node = embedding.get_node()
+    while node.get_type_name() in ("Reshape", "Squeeze"):
+        node = node.input_value(0).get_node()
+    if node.get_type_name() == "ReduceMean":
+        source, axes = node.input_value(0), node.input_value(1).get_node()
+        is_constant = axes.get_type_name() == "Constant"
+        rank = source.partial_shape.rank
+        if is_constant and not rank.is_dynamic and rank.get_length() == 4 and _axes(axes) == {2, 3}:
+            return source
+    return operations.unsqueeze(embedding, operations.constant([2, 3], dtype="int64")).output(0)
+
+
+def _axes(constant: Any) -> set[int]:
+    return {int(axis) % 4 for axis in constant.data.ravel()}
 
 
 def _facts(model: Any, path: Path, side: int, classes: int) -> Facts:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +112,9 @@ def version_in_use(root: Path, name: str) -> int:
     return int(text)
 
 
-def list_models(root: Path) -> list[Listed]:
-    """Read every model in the version that is in use, in the order of their names."""
-    return [_list_one(root, name) for name in list_names(root)]
+def list_models(root: Path) -> Iterator[Listed]:
+    """Read every model in the version that is in use, one at a time and in the order of their names."""
+    return (_list_one(root, name) for name in list_names(root))
 
 
 def _list_one(root: Path, name: str) -> Listed:
@@ -178,9 +178,10 @@ def write_version(root: Path, name: str, model: OwnModel) -> int:
             _publish(folder, version, content)
             (folder / PINNED).unlink(missing_ok=True)
         except OSError as error:
-            with suppress(OSError):  # if it is not empty, it holds other versions
-                folder.rmdir()
             raise OwnModelError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        finally:
+            with suppress(OSError):  # it is not empty if it holds a version
+                folder.rmdir()
         for old in _versions(folder)[:-MAX_VERSIONS]:
             _discard(folder / str(old))
     return version

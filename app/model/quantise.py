@@ -21,14 +21,14 @@ from ..photos.protocol import Wanted
 from .artifact import Manifest, Prepared, read_files
 from .artifact_writer import describe
 from .engines import OpenVINOEngine, Pixels
-from .labels import class_names, imagenet_labels
+from .labels import Label, class_names, load_labels
 from .runtime import import_openvino
+from .shares import Z_95
 
 MAX_CALIBRATION_PHOTOS = 300
 MIN_PHOTOS = 20
 MIN_AGREEMENT_PERCENT = 93.0
 STRONG_EVIDENCE_PHOTOS = 1000
-Z_95 = 1.959964
 # OpenVINO's names of the operations that multiply by weights.
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 _MAX_PHOTO_MEMORY = 2**30
@@ -75,7 +75,8 @@ def quantise(
     test passes. Writes the artifact's files into `folder`, and calls `report` with a few lines about each test. Raises
     QuantisationRefused if top-1 falls by more than `max_drop` points or fewer than 93% of the answers agree.
     """
-    files, truths = _labelled(photos)
+    _refuse_quantised(base)
+    files, truths = _labelled(photos, load_labels(base.labels))
     crops = _crops(files, base, max_pixels)
     calibration, evaluation = _split(len(files))
     shown = [crops[index] for index in evaluation]
@@ -173,11 +174,19 @@ def _gate(comparison: Comparison, max_drop: float) -> None:
         )
 
 
-def _labelled(folder: Path) -> tuple[list[str], list[int]]:
+def _refuse_quantised(base: Prepared) -> None:
+    model = import_openvino().Core().read_model(base.content["model.xml"], base.content["model.bin"])
+    if any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
+        raise QuantisationRefused(
+            f"{base.weights.path} is quantised already: serve it as it is, without --precision int8."
+        )
+
+
+def _labelled(folder: Path, labels: tuple[Label, ...]) -> tuple[list[str], list[int]]:
     files = list_photos([str(folder)])
     if len(files) < MIN_PHOTOS:
         raise FileProblem(f"{folder} holds {len(files)} photos; calibration takes at least {MIN_PHOTOS}.")
-    classes = class_names(imagenet_labels())
+    classes = class_names(labels)
     truths = [true_class(Path(file), folder, classes) for file in files]
     return files, [-1 if truth is None else truth for truth in truths]
 

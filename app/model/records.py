@@ -47,7 +47,8 @@ _LEVELS: dict[str, tuple[Levels, Levels]] = {
 class ModelRecord:
     """The facts about one published weights file: identity, preprocessing, and measured accuracy.
 
-    `family` names how the network is built and loaded, `source` is the file's address, or the package that carries it.
+    `family` names how the network is built and loaded, `source` is the file's address, or the package that carries it;
+    it is empty for weights of one's own in an architecture of timm.
     `sha256` may be only the beginning of the digest, and `size_bytes` is then known to within `size_slack` bytes. Of a
     model outside the table they are empty and 0, as is `parameters`. A pixel value v of 0 to 255 becomes
     (v - mean) / std. `top1` and `top5` are percentages on ImageNet's validation set, None if none were published.

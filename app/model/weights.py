@@ -80,9 +80,19 @@ def find_weights(settings: Settings, *, progress: Progress | None = None) -> Wei
     record = chosen_record(settings)
     if record.package:
         return _packaged(record, "package")
-    for candidate in cached_candidates(settings):
-        if candidate.weights:
-            return candidate.weights
+    return find_cached(settings) or find_elsewhere(settings, progress=progress)
+
+
+def find_cached(settings: Settings) -> Weights | None:
+    """Return the chosen model's file from the first cache that has it undamaged, None if none has."""
+    return next((found.weights for found in cached_candidates(settings) if found.weights), None)
+
+
+def find_elsewhere(settings: Settings, *, progress: Progress | None = None) -> Weights:
+    """Return the fallback if it is in use, else the chosen model's file, which is downloaded, else the fallback.
+
+    Raises WeightsError if no weights can serve.
+    """
     reason = fallback_in_use(settings)
     if reason is not None:
         return packaged_weights(reason)

@@ -47,10 +47,6 @@ _MAX_EARLY_SECONDS = 0.5
 class Waiter(Protocol):
     """How long a caller waits, such as a deadline."""
 
-    @property
-    def remaining_seconds(self) -> float | None:
-        """Return the remaining seconds, at least 0; None if there is no limit."""
-
     def check(self) -> None:
         """Raise if the answer is no longer of use."""
 
@@ -138,7 +134,7 @@ class DecoderProcess:
         return reply.resident_bytes > MAX_RESIDENT_BYTES or kept_bytes > MAX_KEPT_BYTES
 
     def max_tries(self, decoders: int) -> int:
-        """Return in how many decoders a photo is tried after the end of this one; waits for its status.
+        """Return how many decoders, in all, may try a photo during which this one has ended; waits for its status.
 
         A photo is tried again if something else may have ended the decoder: it was killed from outside, perhaps
         with all `decoders`, or it crashed so soon that an earlier photo may have damaged it.

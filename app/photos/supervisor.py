@@ -12,13 +12,13 @@ import socket
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 from ..errors import Overloaded
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected, shared_block
 from ..processes.forkserver import Event, ForkServer
-from .decoder_process import DecoderProcess, Waiter
+from .decoder_process import LOOK_SECONDS, DecoderProcess, Waiter
 from .protocol import HELLO, OUTPUT_BYTES
 
 log = logging.getLogger(__name__)
@@ -93,9 +93,7 @@ class Supervisor:
                     raise Overloaded("No process for decoding photos can be started.")
                 if waiter is not None:
                     waiter.check()
-                    remaining = waiter.remaining_seconds
-                    left = left if remaining is None else min(left, remaining)
-                self._changed.wait(left)
+                self._changed.wait(min(left, LOOK_SECONDS))
             return decoder
 
     def _next_idle(self) -> DecoderProcess | None:
@@ -118,10 +116,9 @@ class Supervisor:
 
     def check_in(self, decoder: DecoderProcess, used_bytes: int = 0, *, has_grown: bool = False) -> None:
         """Give a decoder back; one that has grown, or that runs at a lower priority, is replaced."""
-        if decoder.is_apart or has_grown:
+        if decoder.is_apart or has_grown or not decoder.channel.tidy(used_bytes):
             self.end(decoder)
             return
-        decoder.channel.tidy(used_bytes)
         with self._changed:
             if self._alive.get(decoder.pid) is decoder:
                 self._idle.append(decoder)
@@ -190,17 +187,15 @@ class Supervisor:
             self._give_up_for_now(_not_started(error))
 
     def _ask(self, server: ForkServer) -> None:
-        ours, theirs = socket.socketpair()
-        block = shared_block(self._max_bytes + OUTPUT_BYTES)
-        try:
-            channel = Channel(ours, block, self._max_bytes)
-            with theirs:
-                server.fork(theirs, block)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            os.close(block)
+        with ExitStack() as kept, ExitStack() as sent:
+            block = shared_block(self._max_bytes + OUTPUT_BYTES)
+            sent.callback(os.close, block)
+            ours, theirs = socket.socketpair()
+            sent.enter_context(theirs)
+            kept.enter_context(ours)
+            channel = kept.enter_context(closing(Channel(ours, block, self._max_bytes)))
+            server.fork(theirs, block)
+            kept.pop_all()
         self._asked.append(channel)
         self._owed[channel] = time.monotonic()
 

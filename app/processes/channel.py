@@ -80,10 +80,14 @@ class Channel:
         at = self.input_bytes + start
         return self.block[at : at + size]
 
-    def tidy(self, used_bytes: int) -> None:
-        """Return the memory of the whole block to the system after a large input."""
+    def tidy(self, used_bytes: int) -> bool:
+        """Return the memory of the whole block to the system after a large input; return False if that fails."""
         if used_bytes > _KEPT_BYTES and hasattr(mmap, "MADV_REMOVE"):
-            self.block.madvise(mmap.MADV_REMOVE)
+            try:
+                self.block.madvise(mmap.MADV_REMOVE)
+            except OSError:  # gVisor, for example, does not support it
+                return False
+        return True
 
     def close(self) -> None:
         """Close the socket and the file, and unmap the block."""

@@ -1,9 +1,9 @@
 """Reload on SIGHUP: every worker prepares a new model and the keys; then all workers use them, or none does.
 
-    the master                            each worker
-    order(n, PREPARE), SIGHUP  ->         build, check, read; report(n, PREPARED or FAILED)
+    the master                       each worker
+    n, PREPARE; SIGHUP          ->   build, check, read; n, PREPARED or n, FAILED
     waits for all, then decides
-    order(n, USE or DROP), SIGHUP  ->     use what was prepared and report(n, USED), or drop it
+    n, USE or n, DROP; SIGHUP   ->   use what was prepared; n, USED; or drop it
 
 Only the master writes the decision, one word, once for each reload. Requests are answered all the time, each with the
 model that it began with.
@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from enum import IntEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import TopthreeError
 from .memory import shared_words
@@ -32,6 +32,7 @@ PREPARE_SECONDS = 300.0
 # To exchange two references takes no time; a worker that has not done it by then is stuck.
 USE_SECONDS = 10.0
 _ROUND_SECONDS = 0.05
+MASTER = -1
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -48,7 +49,7 @@ class Step(IntEnum):
 
 
 class ReloadState:
-    """The master's order and the workers' reports, in memory that they share across the fork.
+    """The master's last order at `MASTER`, and each worker's last report at its slot, in memory that all share.
 
     Each is a 64-bit word that holds a reload's number and a step of it, and has one writer, so that both are always
     read together.
@@ -57,29 +58,15 @@ class ReloadState:
     def __init__(self) -> None:
         self._words = shared_words()
 
-    @property
-    def order(self) -> tuple[int, Step]:
-        """Return the master's last order: the number of the reload, and its step."""
-        return self._read(0)
-
-    def give_order(self, number: int, step: Step) -> None:
-        """Give an order; only the master may call this."""
-        self._write(0, number, step)
-
-    def reported(self, slot: int) -> tuple[int, Step]:
-        """Return the last report of the worker in a slot: the number of the reload, and its step."""
-        return self._read(1 + slot)
-
-    def report(self, slot: int, number: int, step: Step) -> None:
-        """Report a step; only the worker in this slot may call this."""
-        self._write(1 + slot, number, step)
-
-    def _read(self, index: int) -> tuple[int, Step]:
-        number, step = divmod(self._words[index], 8)
+    def __getitem__(self, slot: int) -> tuple[int, Step]:
+        """Return the number and the step that were written last."""
+        number, step = divmod(self._words[1 + slot], 8)
         return number, Step(step)
 
-    def _write(self, index: int, number: int, step: Step) -> None:
-        self._words[index] = 8 * number + step
+    def __setitem__(self, slot: int, written: tuple[int, Step]) -> None:
+        """Write a number and a step; the master may write only its order, and a worker only its report."""
+        number, step = written
+        self._words[1 + slot] = 8 * number + step
 
 
 class Reloader(Generic[Prepared]):
@@ -104,14 +91,14 @@ class Reloader(Generic[Prepared]):
 
     def _follow(self) -> None:
         with self._turn:
-            number, step = self._state.order
+            number, step = self._state[MASTER]
             if step is Step.PREPARE and number != self._begun:
                 self._begun = number
                 self._prepare(number)
                 return
             if step is Step.USE and number == self._begun and self._prepared is not None:
                 self._use(self._prepared)
-                self._state.report(self._slot, number, Step.USED)
+                self._state[self._slot] = number, Step.USED
             if step is not Step.PREPARE:
                 self._prepared = None
 
@@ -123,37 +110,18 @@ class Reloader(Generic[Prepared]):
         except TopthreeError as error:
             log.error("Reload %d failed in process %d: %s", number, os.getpid(), error)
         finally:
-            self._state.report(self._slot, number, step)
-
-
-class Arbiter(Protocol):
-    """The parts of gunicorn's master, `gunicorn.arbiter.Arbiter`, that are used here."""
-
-    WORKERS: Mapping[int, Any]
-    SIG_QUEUE: Any
-
-    def kill_workers(self, sig: int) -> None:
-        """Send all workers a signal."""
-
-    def murder_workers(self) -> None:
-        """End workers that hang."""
-
-    def reap_workers(self) -> None:
-        """Forget workers that have ended."""
-
-    def wait_for_signals(self, timeout: float) -> list[int]:
-        """Wait for signals for at most `timeout` seconds, and return them."""
+            self._state[self._slot] = number, step
 
 
 def reload_workers(
-    master: Arbiter, state: ReloadState, *, prepare_seconds: float = PREPARE_SECONDS, use_seconds: float = USE_SECONDS
+    master: Any, state: ReloadState, *, prepare_seconds: float = PREPARE_SECONDS, use_seconds: float = USE_SECONDS
 ) -> None:
-    """Do the master's part: have all workers prepare, decide, and log the result.
+    """Do the part of `master`, a `gunicorn.arbiter.Arbiter`: have all workers prepare, decide, and log the result.
 
     The master does nothing else until then, as in gunicorn's own reload. A worker that leaves, or a signal to stop,
     ends the reload at once.
     """
-    number = state.order[0] + 1
+    number = state[MASTER][0] + 1
     workers = dict(master.WORKERS)
     _order(master, state, number, Step.PREPARE)
     obstacle = _wait(master, state, workers, (number, Step.PREPARED), prepare_seconds)
@@ -168,13 +136,13 @@ def reload_workers(
         log.info("Reload %d is done: %d workers have read model and keys again.", number, len(workers))
 
 
-def _order(master: Arbiter, state: ReloadState, number: int, step: Step) -> None:
-    state.give_order(number, step)
+def _order(master: Any, state: ReloadState, number: int, step: Step) -> None:
+    state[MASTER] = number, step
     master.kill_workers(signal.SIGHUP)
 
 
 def _wait(
-    master: Arbiter, state: ReloadState, workers: Mapping[int, Any], wanted: tuple[int, Step], seconds: float
+    master: Any, state: ReloadState, workers: Mapping[int, Any], wanted: tuple[int, Step], seconds: float
 ) -> str | None:
     """Wait until all workers report what is wanted; return None, or the reason if they will not."""
     deadline = time.monotonic() + seconds
@@ -182,7 +150,7 @@ def _wait(
     try:
         while True:
             obstacle = _obstacle(master, state, workers, wanted[0])
-            if obstacle or all(state.reported(worker.slot) == wanted for worker in workers.values()):
+            if obstacle or all(state[worker.slot] == wanted for worker in workers.values()):
                 return obstacle
             if time.monotonic() > deadline:
                 return f"a worker took longer than {seconds:g} seconds"
@@ -196,7 +164,7 @@ def _wait(
             master.SIG_QUEUE.put_nowait(each)
 
 
-def _obstacle(master: Arbiter, state: ReloadState, workers: Mapping[int, Any], number: int) -> str | None:
-    if (number, Step.FAILED) in [state.reported(worker.slot) for worker in workers.values()]:
+def _obstacle(master: Any, state: ReloadState, workers: Mapping[int, Any], number: int) -> str | None:
+    if (number, Step.FAILED) in [state[worker.slot] for worker in workers.values()]:
         return "a worker failed; the log above has the reason"
     return "a worker left" if workers != master.WORKERS else None

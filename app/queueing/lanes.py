@@ -38,16 +38,17 @@ class Lanes:
         Raises what `Decoders.attempt` raises; TooCostly if the header promises more than one photo may take;
         DeadlineExceeded and ClientClosedRequest; Overloaded if the wait for the long lane takes the whole deadline.
         """
-        with ExitStack() as stack:
-            turn = stack.enter_context(self.slots.take(deadline))
-            found = self._attempt(photo, wanted, FAST, deadline, turn)
+        with ExitStack() as held:
+            turn = held.enter_context(self.slots.take(deadline))
             waited = turn.waited_seconds
+            found = self.decoders.attempt(photo, wanted, FAST, deadline, step_aside=turn.give_up)
             if isinstance(found, Estimate):
-                turn.give_up()
+                held.close()
                 found, waited_long = self._decode_long(photo, wanted, found, deadline)
                 waited += waited_long
             if not turn.is_held:
-                turn = stack.enter_context(self.slots.take(deadline))
+                held.close()  # of a photo that has stepped aside: the metrics count it as in flight until here
+                turn = held.enter_context(self.slots.take(deadline))
                 waited += turn.waited_seconds
             turn.waited_seconds = waited
             yield found, turn
@@ -68,13 +69,8 @@ class Lanes:
             except DeadlineExceeded as error:
                 raise Overloaded("Other large photos are waiting already. Try again later.") from error
             waited = time.monotonic() - began
-            found = self._attempt(photo, wanted, Allowance(estimate.memory_bytes, estimate.seconds), deadline, turn)
+            allowance = Allowance(estimate.memory_bytes, estimate.seconds)
+            found = self.decoders.attempt(photo, wanted, allowance, deadline, step_aside=turn.give_up, is_long=True)
         if isinstance(found, Estimate):
             raise self.decoders.too_costly(found)
         return found, waited
-
-    def _attempt(
-        self, photo: bytes, wanted: Wanted, allowance: Allowance, deadline: Deadline, turn: Turn
-    ) -> Decoded | Estimate:
-        is_long = allowance is not FAST
-        return self.decoders.attempt(photo, wanted, allowance, deadline, step_aside=turn.give_up, is_long=is_long)

@@ -224,7 +224,7 @@ class MemoryBudget:
         `size` must not be above the total, or this waits without end.
         """
         ticket = object()
-        with self._changed:
+        with metrics.counting_waiting(), self._changed:
             self._waiting.append(ticket)
             try:
                 while self._waiting[0] is not ticket or self._free_bytes < size:

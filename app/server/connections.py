@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -27,6 +27,7 @@ from waitress.channel import HTTPChannel
 from ..errors import BadRequest, Overloaded, Problem, RequestTimeout
 from ..processes.plan import make_plan
 from ..settings import Settings
+from ..web.addresses import counted_as
 from ..web.gate import Gate
 from ..web.uploads import FRAMING_BYTES
 from .requests import MAX_SKIPPED_BYTES, Rejection, Request, Task
@@ -62,6 +63,7 @@ class Channel(HTTPChannel):
         self.wait, self.since, self.last_pace = "request", time.monotonic(), 0.0
         self.deadline = self.since + connections.settings.stall_seconds
         super().__init__(server, sock, *args, **options)
+        self.client = counted_as(self.addr[0])
         connections.add(self)
 
     def handle_read(self) -> None:
@@ -104,7 +106,7 @@ class Channel(HTTPChannel):
         """Forget a connection that is being closed, and its request if that has not arrived whole."""
         super().del_channel(map)
         self.connections.channels.pop(self, None)
-        self.connections.hold(-self.held_bytes)
+        self.connections.held_bytes -= self.held_bytes
         self.held_bytes = 0
         if self.request is not None:
             self.request.close()
@@ -114,7 +116,8 @@ class Channel(HTTPChannel):
         requests = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
         arrived = [each.header_bytes_received + each.body_bytes_received for each in requests]
         before, self.held_bytes = self.held_bytes, sum(arrived) + self.total_outbufs_len + len(self.rest)
-        self.connections.hold(self.held_bytes - before)
+        more = self.held_bytes - before
+        self.connections.held_bytes += more
         wait = self._waits_for()
         if wait in ("request", "head", "body") and self.rest:
             data, self.rest = self.rest, b""
@@ -124,6 +127,8 @@ class Channel(HTTPChannel):
             self.handle_close()
         elif wait != self.wait and self.connected:
             self._begin(wait)
+        if more > 0:
+            self.connections.limit_bytes()
 
     def _waits_for(self) -> Wait:
         if self.requests:
@@ -208,10 +213,9 @@ class Connections:
         if len(self.channels) > self.cfg.worker_connections:
             self._make_room(channel)
 
-    def hold(self, change: int) -> None:
-        """Count a change of the bytes that are held, and refuse the slowest client if there are too many."""
-        self.held_bytes += change
-        if change > 0 and self.held_bytes > self._max_held_bytes and (slowest := _slowest(self.channels)):
+    def limit_bytes(self) -> None:
+        """Refuse the slowest client if too many bytes are held."""
+        if self.held_bytes > self._max_held_bytes and (slowest := _slowest(self.channels)):
             slowest.refuse(Overloaded("Too much is being received at once. Try again in a moment.", 1))
 
     def stop(self) -> None:
@@ -228,16 +232,27 @@ class Connections:
             channel.handle_close()
 
     def _make_room(self, newest: Channel) -> None:
-        """End the connection that is idle longest, or else the slowest; never the newest, nor one in a thread."""
-        others = [each for each in self.channels if not (each is newest or each.requests)]
+        """End the longest idle, or else the slowest, of the client with most connections; never one in a thread."""
+        others = _of_largest_clients(each for each in self.channels if not (each is newest or each.requests))
         idle = (each for each in others if each.wait in _IDLE and each.since <= time.monotonic() - _IDLE_SECONDS)
         if victim := next(idle, None) or _slowest(others) or next(iter(others), None):
             victim.refuse(Overloaded("There are too many connections. Try again in a moment.", 1))
             victim.handle_close()
 
 
+def _of_largest_clients(channels: Iterable[Channel]) -> list[Channel]:
+    """Return the connections of the client that has the most of these, or of several clients that have as many."""
+    found = list(channels)
+    counts = Counter(each.client for each in found)
+    most = max(counts.values(), default=0)
+    return [each for each in found if counts[each.client] == most]
+
+
 def _slowest(channels: Iterable[Channel]) -> Channel | None:
-    """Return the channel with the fewest bytes per second, in this window or the one before; None if none moves."""
+    """Return the connection with the fewest bytes per second, in this window or the one before; None if none moves.
+
+    It is one of the client that has the most moving ones.
+    """
+    moving = _of_largest_clients(each for each in channels if each.wait in _MOVING)
     now = time.monotonic()
-    moving = {each: each.moved_bytes / (now - each.since + 1) for each in channels if each.wait in _MOVING}
-    return min(moving, key=lambda each: max(each.last_pace, moving[each]), default=None)
+    return min(moving, key=lambda each: max(each.last_pace, each.moved_bytes / (now - each.since + 1)), default=None)

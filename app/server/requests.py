@@ -96,7 +96,7 @@ class Request(HTTPRequestParser):
         if has_coding and (not self.chunked or "CONTENT_LENGTH" in self.headers):
             raise ParsingError("Transfer-Encoding is empty, or comes with Content-Length or HTTP/1.0")
         if lowered.count(b"\r\nhost:") not in ((1,) if self.version == "1.1" else (0, 1)):
-            raise ParsingError("Host is missing, or there several times")  # RFC 9112, section 3.2
+            raise ParsingError("Host is missing or repeated")  # RFC 9112, section 3.2
         path, size = "/" + self.path.lstrip("/"), None if self.chunked else self.content_length
         self.head = Head(self.command, path, self.headers, size, self._channel.server.effective_port)
 

@@ -12,6 +12,7 @@ from ..model import Model, load_model
 from ..model.records import DEFAULT_NAME, RECORDS
 from ..model.served import on_backbone
 from ..model.weights import cached_candidates
+from ..parsers import is_model_file
 from ..settings import Settings
 from .embeddings import embed
 from .findings import Findings, examine
@@ -50,7 +51,9 @@ def choose(photo_set: PhotoSet, settings: Settings, name: str | None, step: Step
 
 
 def _with_backbone(settings: Settings, name: str) -> Settings:
-    return dataclasses.replace(settings, model=name, weights=None, weights_sha256=None, labels=None)
+    return dataclasses.replace(
+        settings, model=name, weights=None, weights_sha256=None, labels=None, bundle=None, bundle_sha256=None
+    )
 
 
 def _candidates(settings: Settings) -> list[Settings]:
@@ -60,10 +63,11 @@ def _candidates(settings: Settings) -> list[Settings]:
         for record in RECORDS.values()
         if record.package and importlib.util.find_spec(record.package)
     ]
+    if settings.weights or settings.bundle or is_model_file(settings.model):
+        return [settings, *packaged]
     resnet = _with_backbone(settings, DEFAULT_NAME)
-    at_hand = settings.weights is not None or any(found.path.exists() for found in cached_candidates(resnet))
-    own = [settings] if settings.weights is not None else [resnet] if at_hand else []
-    return own + packaged
+    is_at_hand = any(found.path.exists() for found in cached_candidates(resnet))
+    return [resnet, *packaged] if is_at_hand else packaged
 
 
 def _use(photo_set: PhotoSet, settings: Settings, step: Step) -> Chosen:

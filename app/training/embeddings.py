@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +42,22 @@ class Embedded:
     """The embeddings of photos: `rows` (photos, 2, channels), each of length 1, of the photo and its mirror image.
 
     `digests` has the SHA-256 of each photo's file, `photos` what it is; `unreadable` a line for each photo without an
-    embedding, with the reason. The rows lie in a file that goes when they are no longer used.
+    embedding, with the reason. The rows lie in a file of `folder`, without a name, that goes when they are no longer
+    used.
     """
 
     photos: tuple[LabelledPhoto, ...]
     digests: tuple[str, ...]
     rows: npt.NDArray[np.float16]
     unreadable: tuple[str, ...]
+    folder: Path
+
+    def rows_of(self, places: Sequence[int]) -> npt.NDArray[np.float16]:
+        """Return the rows of some photos, in a file of their own; raises PhotoSetError if it cannot be written."""
+        if list(places) == list(range(len(self.rows))):
+            return self.rows
+        with _explained(self.folder):
+            return _collect((self.rows[place] for place in places), (len(places), *self.rows.shape[1:]), self.folder)
 
 
 def embed(photo_set: PhotoSet, model: Model, settings: Settings, report: Report) -> Embedded:
@@ -60,7 +69,7 @@ def embed(photo_set: PhotoSet, model: Model, settings: Settings, report: Report)
     cache = _Cache(settings.cache / FOLDER / model.fingerprint, _record_type(model))
     photos, digests, unreadable = [], [], []
     done = 0
-    try:
+    with _explained(settings.cache):
         with ExitStack() as stack:
             stack.callback(cache.flush)  # what is done is kept if the user stops here
             for photo, outcome in _work(photo_set, model, settings, cache, stack):
@@ -74,14 +83,24 @@ def embed(photo_set: PhotoSet, model: Model, settings: Settings, report: Report)
                     cache.add(record)
                 photos.append(photo)
                 digests.append(digest)
-        rows = _gather(cache, digests, settings.cache)
+        found = (cache[bytes.fromhex(digest)] for digest in digests)
+        rows = _collect(found, (len(digests), *cache.record_type["rows"].shape), settings.cache)
+    return Embedded(tuple(photos), tuple(digests), rows, tuple(unreadable), settings.cache)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Raise PhotoSetError with the sentence for a folder of the cache that cannot be written."""
+    try:
+        yield
     except OSError as error:
-        raise PhotoSetError(not_writable(settings.cache, error)) from error
-    return Embedded(tuple(photos), tuple(digests), rows, tuple(unreadable))
+        raise PhotoSetError(not_writable(folder, error)) from error
 
 
 def _record_type(model: Model) -> np.dtype[Any]:
     channels = model.engine.infer(np.zeros((1, *_crop_shape(model)), np.uint8)).features.shape[1]
+    if not channels:
+        raise PhotoSetError(f"{model.name} gives no embedding, which a model of one's own is learnt on.")
     return np.dtype([("sha256", "V32"), ("rows", HALF, (2, channels))])
 
 
@@ -182,21 +201,17 @@ def _open_pack(path: Path, record_type: np.dtype[Any]) -> npt.NDArray[Any] | Non
     return pack if pack.dtype == record_type and pack.ndim == 1 else None
 
 
-def _gather(cache: _Cache, digests: Iterable[str], folder: Path) -> npt.NDArray[np.float16]:
-    """Copy the rows of photos into one array in a file that has no name; raises OSError if the disk is full."""
-    keys = [bytes.fromhex(digest) for digest in digests]
-    shape = len(keys), *cache.record_type["rows"].shape
-    if not keys:
+def _collect(
+    found: Iterable[npt.NDArray[np.float16]], shape: tuple[int, ...], folder: Path
+) -> npt.NDArray[np.float16]:
+    """Copy rows into one array in a file that has no name; raises OSError if the disk is full."""
+    if not shape[0]:
         return np.zeros(shape, HALF)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        _reserve(file, int(np.prod(shape)) * np.dtype(HALF).itemsize)
+        # Take the room on the disk now: a write to mapped memory that finds no room would end the process.
+        os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * np.dtype(HALF).itemsize)
         rows = np.memmap(file, HALF, "r+", shape=shape)
-    for place, key in enumerate(keys):
-        rows[place] = cache[key]
+    for place, row in enumerate(found):
+        rows[place] = row
     return rows
-
-
-def _reserve(file: IO[bytes], size: int) -> None:
-    """Take the room on the disk now: a write to mapped memory that finds no room would end the process."""
-    os.posix_fallocate(file.fileno(), 0, size)

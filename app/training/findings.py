@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.solver import Numbers
+from .duplicates import group_duplicates
 from .embeddings import Embedded
-from .fitting import Task, group_duplicates
+from .fitting import Task
 from .photosets import LabelledPhoto, PhotoSetError
 
 # A class with fewer photos is reported: its precision and recall say little.
@@ -58,8 +59,7 @@ def examine(embedded: Embedded, wanted: tuple[str, ...], report: Callable[[int, 
     _require_photos(wanted, counts)
     numbers = {label: number for number, label in enumerate(wanted)}
     classes = np.array([numbers[embedded.photos[at].label] for at in learn], np.intp)
-    # Without a copy, rows stay in their file.
-    rows = embedded.rows if len(learn) == len(embedded.rows) else embedded.rows[learn]
+    rows = embedded.rows_of(learn)
     task = Task(rows, classes, group_duplicates(rows, report), len(wanted))
     tested = [at for at in held_out if embedded.photos[at].label in numbers]
     return Findings(
@@ -67,7 +67,7 @@ def examine(embedded: Embedded, wanted: tuple[str, ...], report: Callable[[int, 
         photos=tuple(embedded.photos[at] for at in learn),
         task=task,
         held_out=tuple(embedded.photos[at] for at in tested),
-        held_out_rows=embedded.rows[tested, 0],
+        held_out_rows=embedded.rows_of(tested),
         held_out_classes=np.array([numbers[embedded.photos[at].label] for at in tested], np.intp),
         counts={label: counts[label] for label in wanted},
         unreadable=embedded.unreadable,

@@ -16,12 +16,14 @@ from ..model.calibration import Calibration
 from ..model.calibration_fit import UNLIKE_PERCENTILE, FitError, fit_calibration
 from ..model.certainty import rejection_score
 from ..model.probabilities import Doubles
+from ..model.ridge import STRENGTHS
 from ..model.solver import (
     Examples,
     Numbers,
     Spectrum,
     fit_softmax,
     ridge_left_out,
+    softmax_left_out,
     spectrum,
     weigh_classes,
     with_constant,
@@ -29,13 +31,10 @@ from ..model.solver import (
 
 Rows = npt.NDArray[np.float16]
 
-# The cosine of two photos' embeddings from which one counts as a copy of the other.
-NEAR_DUPLICATE = 0.93
-_BLOCK_ROWS = 1024
-RIDGE_STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-12, -2))
 # Measured on ten kinds of clothes with EfficientNet-Lite0: ridge heads were best at 3e-4, softmax heads at 1e-5.
 SOFTMAX_PER_RIDGE = 0.03
 FOLDS = 10
+_PART_ROWS = 4096
 MIN_PHOTOS = 20
 _SOURCE = "Measured on the photos that the model was taught, each left out with its copies when it was predicted."
 
@@ -49,15 +48,16 @@ class Task:
     groups: Numbers
     class_count: int
 
-    def examples(self, photos: Numbers | None = None) -> tuple[Examples, Numbers]:
-        """Return all views of photos, by default of all, as examples, and the group of each."""
-        photos = np.arange(len(self.rows)) if photos is None else photos
-        views = self.rows.shape[1]
-        rows = self.rows if len(photos) == len(self.rows) else self.rows[photos]
-        classes = np.repeat(self.classes[photos], views)
+    @property
+    def views(self) -> int:
+        """Return how many rows there are of each photo."""
+        return int(self.rows.shape[1])
+
+    def examples(self) -> Examples:
+        """Return all views of all photos as examples, those of a photo one after the other."""
+        classes = np.repeat(self.classes, self.views)
         weights = weigh_classes(classes, self.class_count)
-        examples = Examples(rows.reshape(-1, rows.shape[2]), classes, weights, self.class_count)
-        return examples, np.repeat(self.groups[photos], views)
+        return Examples(self.rows.reshape(-1, self.rows.shape[2]), classes, weights, self.class_count)
 
 
 @dataclass(frozen=True)
@@ -69,48 +69,22 @@ class Fitted:
     left_out: Doubles
 
 
-def group_duplicates(rows: Rows, report: Callable[[int, int], None]) -> Numbers:
-    """Return a number for each photo, the same for photos that are near-duplicates or mirror images of each other.
-
-    `rows` is (photos, 2, channels) of length 1, the second view the mirror image.
-    """
-    parents = np.arange(len(rows))
-
-    def root(photo: int) -> int:
-        while parents[photo] != photo:
-            parents[photo] = parents[parents[photo]]
-            photo = int(parents[photo])
-        return photo
-
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS, 0].astype(np.float32)
-        for other in range(0, start + 1, _BLOCK_ROWS):
-            views = rows[other : other + _BLOCK_ROWS].astype(np.float32)
-            near = np.einsum("bc,ovc->bov", block, views, optimize=True).max(axis=2) >= NEAR_DUPLICATE
-            for first, second in np.argwhere(near):
-                low, high = sorted((root(start + int(first)), root(other + int(second))))
-                parents[high] = low
-        report(min(start + _BLOCK_ROWS, len(rows)), len(rows))
-    return np.array([root(photo) for photo in range(len(rows))], np.intp)
-
-
 def choose_strength(task: Task) -> tuple[float, float, Spectrum]:
     """Return the strength whose left-out ridge heads err least, the share that they get right, and the spectrum.
 
     Every class counts the same in the error. In the share, each photo counts once, without its mirror image.
     """
-    examples, groups = task.examples()
-    is_photo = np.arange(len(examples.rows)) % task.rows.shape[1] == 0
-    errors, hits = np.zeros(len(RIDGE_STRENGTHS)), np.zeros(len(RIDGE_STRENGTHS))
+    examples, groups = task.examples(), np.repeat(task.groups, task.views)
+    errors, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
     found = spectrum(examples)
-    for members, scores in ridge_left_out(examples, found, groups, RIDGE_STRENGTHS):
-        kept = is_photo[members]
-        members, scores = members[kept], scores[:, kept]
+    for members, scores in ridge_left_out(examples, found, groups, STRENGTHS):
+        is_photo = members % task.views == 0
+        members, scores = members[is_photo], scores[:, is_photo]
         classes = examples.classes[members]
         errors += ((scores - np.eye(task.class_count)[classes]) ** 2).sum(axis=2) @ examples.weights[members]
         hits += (scores.argmax(axis=2) == classes).sum(axis=1)
     best = int(errors.argmin())
-    return RIDGE_STRENGTHS[best], float(hits[best] / len(task.rows)), found
+    return STRENGTHS[best], float(hits[best] / len(task.rows)), found
 
 
 def softmax_strength(ridge_strength: float) -> float:
@@ -120,23 +94,20 @@ def softmax_strength(ridge_strength: float) -> float:
 
 def fit(task: Task, strength: float, like: Spectrum, seed: int, report: Callable[[int, int], None]) -> Fitted:
     """Fit the head that serves on all photos, and the same head once for each fold of groups that is left out."""
-    examples, _ = task.examples()
+    examples = task.examples()
     weight = fit_softmax(examples, strength, like)
-    folds = _folds(task, seed)
-    left_out = np.empty((len(task.rows), task.class_count))
-    count = int(folds.max()) + 1
-    report(1, count + 1)
-    for fold in range(count):
-        # The optimum does not depend on where the search begins, so nothing of the photos left out leaks.
-        part, _ = task.examples(np.flatnonzero(folds != fold))
-        members = np.flatnonzero(folds == fold)
-        left_out[members] = with_constant(task.rows[members, 0]) @ fit_softmax(part, strength, like, weight).T
-        report(fold + 2, count + 1)
+    left_out, done = np.empty((len(task.rows), task.class_count)), 0
+    folds = np.repeat(divide(task, seed), task.views)
+    for members, logits in softmax_left_out(examples, folds, strength, weight):
+        is_photo = members % task.views == 0
+        left_out[members[is_photo] // task.views] = logits[is_photo]
+        done += int(np.count_nonzero(is_photo))
+        report(done, len(task.rows))
     return Fitted(weight, strength, left_out)
 
 
-def _folds(task: Task, seed: int) -> Numbers:
-    """Divide the groups into folds with about equal shares of each class; return the fold of each photo."""
+def divide(task: Task, seed: int) -> Numbers:
+    """Divide the groups into folds with about equal shares of each class; return the fold, from 0, of each photo."""
     names, first, members = np.unique(task.groups, return_index=True, return_inverse=True)
     shuffled = np.random.default_rng(seed).permutation(len(names))
     order = shuffled[np.argsort(task.classes[first][shuffled], kind="stable")]
@@ -153,9 +124,26 @@ def calibrate(fitted: Fitted, task: Task) -> Calibration:
     """
     scores = None
     if len(task.rows) >= MIN_PHOTOS:
-        scores = rejection_score(fitted.left_out, task.rows[:, 0], fitted.weight[:, -1])
+        scores = _rejection_scores(fitted, task)
     try:
         return fit_calibration(fitted.left_out, task.classes, source=_SOURCE, scores=scores)
     except FitError:
         unlike = None if scores is None else float(np.percentile(scores, UNLIKE_PERCENTILE))
         return Calibration(None, None, unlike, _SOURCE, len(task.rows))
+
+
+def _rejection_scores(fitted: Fitted, task: Task) -> Doubles:
+    bias = fitted.weight[:, -1]
+    parts = [rejection_score(fitted.left_out[part], task.rows[part, 0], bias) for part in _parts(len(task.rows))]
+    return np.concatenate(parts)
+
+
+def predict(weight: Doubles, rows: Rows) -> Numbers:
+    """Return the most likely class of each row (photos, channels) by a head (classes, channels + 1)."""
+    parts = [(with_constant(rows[part]) @ weight.T).argmax(axis=1) for part in _parts(len(rows))]
+    return np.concatenate(parts)
+
+
+def _parts(count: int) -> list[slice]:
+    """Return slices of rows that may be turned into float64 at a time."""
+    return [slice(start, start + _PART_ROWS) for start in range(0, count, _PART_ROWS)]

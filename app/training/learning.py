@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..measuring.accuracy import Share, wilson_interval
 from ..model.labels import Label
 from ..model.own_format import Accuracy, OwnModel
 from ..model.probabilities import Doubles, softmax
-from ..model.solver import with_constant
+from ..model.shares import Share, wilson_interval
 from .backbones import Chosen
 from .findings import Findings
-from .fitting import Fitted, calibrate, choose_strength, fit, softmax_strength
+from .fitting import Fitted, calibrate, choose_strength, fit, predict, softmax_strength
 from .photosets import PhotoSet
 
 __all__ = ["Lesson", "PhotoSet", "learn"]
@@ -76,5 +75,5 @@ def _labels(classes: tuple[str, ...], photo_set: PhotoSet) -> tuple[Label, ...]:
 def _test(fitted: Fitted, findings: Findings) -> Share | None:
     if not findings.held_out:
         return None
-    logits = with_constant(findings.held_out_rows) @ fitted.weight.T
-    return wilson_interval(int(np.sum(logits.argmax(axis=1) == findings.held_out_classes)), len(findings.held_out))
+    predicted = predict(fitted.weight, findings.held_out_rows[:, 0])
+    return wilson_interval(int(np.sum(predicted == findings.held_out_classes)), len(findings.held_out))

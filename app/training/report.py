@@ -58,18 +58,19 @@ def write_report(lesson: Lesson, photo_set: PhotoSet | None, *, title: str, lang
     bins = reliability_bins(lesson.shares.max(axis=1), predicted == truth, _BINS)
     pairs = collections.Counter(zip(truth.tolist(), predicted.tolist(), strict=True))
     classes = range(len(lesson.findings.classes))
+    labels = [_shown(label.label, label.label_zh, language) for label in lesson.model.labels]
     has_matrix = len(classes) <= MAX_CLASSES_OF_MATRIX
     return template.render(
         words=words,
         language="zh-Hans" if language == "zh" else "en",
         title=title,
         lesson=lesson,
-        labels=[_shown(label.label, label.label_zh, language) for label in lesson.model.labels],
+        labels=labels,
         matrix=[[pairs[row, column] for column in classes] for row in classes] if has_matrix else None,
         classes=by_class(pairs, lesson.model.labels),
         needs_more=_needs_more,
         bins=[found for found in bins if found.photos],
-        doubtful=_doubtful(lesson, photo_set),
+        doubtful=_doubtful(lesson, labels, photo_set),
         has_pictures=photo_set is not None,
         max_classes=MAX_CLASSES_OF_MATRIX,
     )
@@ -84,15 +85,15 @@ def _needs_more(found: ClassAccuracy) -> bool:
     return found.photos < MIN_PHOTOS or found.recall is None or found.recall.percent < _MIN_RECALL_PERCENT
 
 
-def _doubtful(lesson: Lesson, photo_set: PhotoSet | None) -> list[Doubtful]:
+def _doubtful(lesson: Lesson, labels: list[str], photo_set: PhotoSet | None) -> list[Doubtful]:
     """Return the photos most against their label: by how much the prediction is more probable than the label."""
     shares, truth = lesson.shares, lesson.findings.task.classes
     against = shares.max(axis=1) - shares[np.arange(len(truth)), truth]
     order = [int(at) for at in np.argsort(-against, kind="stable")[:MAX_DOUBTFUL] if against[at] > 0]
-    names, files = lesson.findings.classes, [lesson.findings.photos[at].file for at in order]
+    files = [lesson.findings.photos[at].file for at in order]
     pictures: list[str | None] = [None] * len(order) if photo_set is None else _pictures(photo_set, files)
     return [
-        Doubtful(file, names[truth[at]], names[int(shares[at].argmax())], float(shares[at].max()), picture)
+        Doubtful(file, labels[truth[at]], labels[int(shares[at].argmax())], float(shares[at].max()), picture)
         for at, file, picture in zip(order, files, pictures, strict=True)
     ]
 

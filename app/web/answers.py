@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import UNSET
 
 from ..classifier import Answer, Classifier, Outputs, Prediction, Verdict
-from ..errors import BrokenImage, InternalError, Problem, forget_frames
+from ..errors import BrokenImage, InternalError, NoEmbedding, Problem, forget_frames
 from ..model import Model
 from ..model.engines import Floats, Pixels
 from ..model.heads import of_length_one
@@ -63,6 +63,13 @@ class Answerer:
     note: Callable[[Sequence[Model]], object] = id
     _models: list[Model] | None = None
 
+    @classmethod
+    def of_model(
+        cls, model: Model, classifier: Classifier, *, max_pixels: int, deadline: Deadline, caller: str | None
+    ) -> Answerer:
+        """Create the answerer of a model that no request can name; no answer of it is cached."""
+        return cls(classifier, ResultCache(0), max_pixels, deadline, caller, _models=[model])
+
     def load_models(self) -> list[Model]:
         """Return the models of this request, which a reload does not change; loads them if necessary.
 
@@ -98,10 +105,15 @@ class Answerer:
         return self._render(data, parameters, outputs, lambda answer: encode(_photo(answer, parameters)))
 
     def embed(self, data: bytes, *, normalize: bool, as_npy: bool) -> Rendered:
-        """Return the embedding of a photo, as the JSON of `schemas.PhotoEmbedding` or as a .npy file of float32."""
+        """Return the embedding of a photo, as the JSON of `schemas.PhotoEmbedding` or as a .npy file of float32.
+
+        Raises NoEmbedding for a model without one.
+        """
 
         def write(answer: Answer) -> bytes:
             assert answer.embedding is not None
+            if not answer.embedding.size:
+                raise NoEmbedding(f"The model {answer.model.name} gives no embedding.")
             vector = of_length_one(answer.embedding) if normalize else answer.embedding
             if as_npy:
                 return _npy(vector)

@@ -10,7 +10,7 @@ import flask
 import msgspec
 
 from ..classifier import Answer, Outputs
-from ..errors import NoHeatMap, Problem, UnknownModel
+from ..errors import NoEmbedding, NoHeatMap, Problem, UnknownModel
 from ..model import Model
 from ..photos import heatmaps
 from ..photos.archives import Entry
@@ -79,7 +79,10 @@ def predict_batch() -> flask.Response:
 
 @blueprint.post("/embed")
 @operation(
-    {JSON: schemas.Embedding, NPY: BINARY}, takes="photo", parameters=("normalize", "model"), problems=(UnknownModel,)
+    {JSON: schemas.Embedding, NPY: BINARY},
+    takes="photo",
+    parameters=("normalize", "model"),
+    problems=(NoEmbedding, UnknownModel),
 )
 def embed() -> flask.Response:
     """Return the model's embedding of one photo.
@@ -142,7 +145,7 @@ def thumbnail() -> flask.Response:
 @blueprint.get("/model")
 @operation({JSON: schemas.ModelDescription}, parameters=("model",), problems=(UnknownModel,))
 def model() -> flask.Response:
-    """Return the description of a model, by default the one that answers where none is asked for."""
+    """Return the description of a model, by default the one that answers if a request names none."""
     refuse_unknown("model")
     return json_response(describe(_model()))
 

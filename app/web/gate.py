@@ -7,6 +7,7 @@ request without its body, and the reason in the WSGI environment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -31,14 +32,24 @@ class Head:
     """What a request says before its body.
 
     The path is decoded and begins with one slash. Headers have their WSGI names, without `HTTP_`. The body's length is
-    None if it comes in chunks. `port` is the one that the request arrived at.
+    None if it comes in chunks. `port` is the one that the request arrived at, in decimal.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body_bytes: int | None
-    port: int = 0
+    port: str = ""
+
+    @property
+    def is_api(self) -> bool:
+        """Return whether the path is one of the API's."""
+        return self.path.startswith(API_PREFIX)
+
+    @property
+    def is_large(self) -> bool:
+        """Return whether the body is larger than a route without photos takes, or of unknown length."""
+        return self.body_bytes is None or self.body_bytes > FRAMING_BYTES
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,9 @@ class Gate:
     def __init__(self, app: flask.Flask) -> None:
         found = service_of(app)
         self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
-        self._limits = body_limits(app)
+        self._limits = BodyLimits(body_limits(app))
         self._places: set[object] = set()
-        self._metrics_port = int((self._settings.metrics_address or "").rpartition(":")[2] or -1)
+        self._metrics_port = (self._settings.metrics_address or "").rpartition(":")[2] or None
         self._counts_requests = found.limits is not None
         # Only Flask knows the address for the log, behind proxies, and makes traces.
         self._may_answer = self._settings.log_addresses == "off" and not self._settings.traces
@@ -78,9 +89,8 @@ class Gate:
         Returns a function that frees the place; any thread may call it, more than once. Raises Overloaded if no place
         is free.
         """
-        is_form = self._limit(head) is not None and not head.path.startswith(API_PREFIX)
-        is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
-        if not (is_form and is_large and self._keys.is_required) or self._key_problem(head) is None:
+        is_form = self._limit(head) is not None and not head.is_api
+        if not (is_form and head.is_large and self._keys.is_required) or self._key_problem(head) is None:
             return lambda: None
         if len(self._places) >= MAX_LARGE_FORMS:
             raise Overloaded(f"{MAX_LARGE_FORMS} large forms are being received already. Try again in 1 s.", 1)
@@ -95,7 +105,7 @@ class Gate:
         status, fields, body = render_problem(problem, request_id)
         if self._settings.cors_origins:
             fields |= {"Vary": "Origin"} | allowing(headers.get("ORIGIN"), self._settings.cors_origins)
-        route = head.path if head and head.path in self._limits else UNMATCHED
+        route = (head and self._limits.rule(head)) or UNMATCHED
         method = head.method if head else "other"
         report_refused(problem, request_id, method=method, route=route, bytes_in=bytes_in, bytes_out=len(body))
         return ProblemAnswer(status, fields, body)
@@ -103,34 +113,32 @@ class Gate:
     def _refusal(self, problem: Problem, head: Head) -> Refusal:
         # Only Flask counts requests for their address, and so limits how many keys can be guessed.
         is_counted = self._counts_requests and isinstance(problem, (Unauthorized, Forbidden))
-        is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None
-        if is_photo and self._may_answer and not is_counted:
+        if self._is_photo(head) and self._may_answer and not is_counted:
             return Refusal(problem, self.answer(problem, head, bytes_in=head.body_bytes or 0))
         return Refusal(problem, None)
 
     def _limit(self, head: Head) -> BodyLimit | None:
-        takes_photos = head.method == "POST" and head.port != self._metrics_port
-        return self._limits.get(head.path) if takes_photos else None
+        return None if head.port == self._metrics_port else self._limits.find(head)
+
+    def _is_photo(self, head: Head) -> bool:
+        return head.is_api and self._limit(head) is not None
 
     def _full(self, head: Head) -> Problem | None:
-        is_photo = head.path.startswith(API_PREFIX) and self._limit(head) is not None
-        return self._admission.refusal_if_full() if is_photo else None
+        return self._admission.refusal_if_full() if self._is_photo(head) else None
 
     def _too_large(self, head: Head) -> Problem | None:
-        limit, size = self._limit(head), head.body_bytes
+        limit = self._limit(head)
         if limit is None:
-            is_small = size is not None and size <= FRAMING_BYTES
-            return None if is_small else TooLarge("The request is larger than this address takes.")
-        return limit.problem(self._settings) if (size or 0) > limit.body_bytes(self._settings) else None
+            return TooLarge("The request is larger than this address takes.") if head.is_large else None
+        return limit.problem(self._settings) if (head.body_bytes or 0) > limit.body_bytes(self._settings) else None
 
     def _without_key(self, head: Head) -> Problem | None:
         """Require the key of a large body in its header; a form may hold it as a field, unless it comes in chunks.
 
         No browser sends a form in chunks.
         """
-        is_large = head.body_bytes is None or head.body_bytes > FRAMING_BYTES
-        may_have_it_inside = not head.path.startswith(API_PREFIX) and head.body_bytes is not None
-        if not (is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:
+        may_have_it_inside = not head.is_api and head.body_bytes is not None
+        if not (head.is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:
             return None
         return self._key_problem(head)
 
@@ -142,15 +150,44 @@ class Gate:
         return None
 
 
-def body_limits(app: flask.Flask) -> dict[str, BodyLimit]:
-    """Return how large a body each route takes that takes photos, by what it declares."""
+class BodyLimits:
+    """How large a body each route takes, found by method and path; most paths are a rule themselves."""
+
+    def __init__(self, limits: Mapping[tuple[str, str], BodyLimit]) -> None:
+        self._limits = limits
+        self._patterns = [(method, _pattern(rule), rule) for method, rule in limits if "<" in rule]
+
+    def rule(self, head: Head) -> str | None:
+        """Return the rule of the route that a head's body is for; None if no route takes one there."""
+        if (head.method, head.path) in self._limits:
+            return head.path
+        found = (rule for method, path, rule in self._patterns if method == head.method and path.fullmatch(head.path))
+        return next(found, None)
+
+    def find(self, head: Head) -> BodyLimit | None:
+        """Return the limit of a head's body; None if its route takes no more than a few lines."""
+        rule = self.rule(head)
+        return None if rule is None else self._limits[head.method, rule]
+
+
+def _pattern(rule: str) -> re.Pattern[str]:
+    """Return the paths that a rule matches: a part in <> is one of the path's, and may hold slashes in <path:>."""
+    parts = re.split(r"<(?:(path):)?\w+>", rule)
+    texts, kinds = parts[::2], parts[1::2]
+    found = re.escape(texts[0])
+    for kind, text in zip(kinds, texts[1:], strict=True):
+        found += (".+" if kind else "[^/]+") + re.escape(text)
+    return re.compile(found)
+
+
+def body_limits(app: flask.Flask) -> dict[tuple[str, str], BodyLimit]:
+    """Return how large a body each route takes, by method and rule, by what it declares."""
     limits = {}
     for rule in app.url_map.iter_rules():
-        if "POST" not in (rule.methods or ()):
-            continue
         declared = operation_of(app.view_functions[rule.endpoint])
-        if declared is not None and declared.takes:
-            limits[rule.rule] = BODY_LIMITS[declared.takes]
-        elif rule.endpoint == FORM_ENDPOINT:
-            limits[rule.rule] = FORM_LIMIT
+        for method in (rule.methods or set()) & {"POST", "PUT"}:
+            if declared is not None and declared.takes in BODY_LIMITS:
+                limits[method, rule.rule] = BODY_LIMITS[declared.takes]
+            elif rule.endpoint == FORM_ENDPOINT:
+                limits[method, rule.rule] = FORM_LIMIT
     return limits

@@ -80,11 +80,17 @@ def warm_up_in_background(
     classifier.slots.elsewhere = readiness.in_flight_elsewhere
 
     def warm_up() -> None:
-        while not _is_warm(classifier):
+        reason = ""
+        while new_reason := _try_known_photo(classifier, reason):
             is_explicit = settings.weights or settings.bundle or settings.precision == "int8"
             if is_explicit and not readiness.warm_workers:
                 halt(HALT_SERVICE)
                 return
+            if new_reason != reason:
+                log.critical(
+                    "It is tried again every %d seconds, and logged again if the reason changes.", RETRY_SECONDS
+                )
+            reason = new_reason
             pause(RETRY_SECONDS)
         if slot == 0:
             classifier.log_sandbox()
@@ -101,10 +107,12 @@ def keep_watch_in_background(
     """Try the known photo again if photos were asked for and none has succeeded; mark whether it was answered."""
 
     def watch() -> None:
+        reason = ""
         while True:
             pause(WATCH_SECONDS)
             if classifier.loaded_model is not None and classifier.is_in_doubt:
-                readiness.mark(slot, _is_warm(classifier))
+                reason = _try_known_photo(classifier, reason)
+                readiness.mark(slot, not reason)
 
     threading.Thread(target=watch, name="watch", daemon=True).start()
 
@@ -125,10 +133,13 @@ def keep_models_current_in_background(
     threading.Thread(target=look, name="models", daemon=True).start()
 
 
-def _is_warm(classifier: Classifier) -> bool:
+def _try_known_photo(classifier: Classifier, known_reason: str) -> str:
+    """Return why the model does not answer the known photo, empty if it does; a reason that is known is not logged."""
     try:
         classifier.warm_up()
     except ModelUnavailable as error:
-        log.critical("No model is ready: %s", error)
-        return False
-    return True
+        reason = str(error)
+        if reason != known_reason:
+            log.critical("No model is ready: %s", reason)
+        return reason
+    return ""

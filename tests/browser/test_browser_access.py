@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from cards import Cards, expect_state, held_requests, payload, show_answers, show_several
+from cards import Cards, expect_state, expect_value, held_requests, payload, show_answers, show_several
 from conftest import ARGUMENTS, CHROMIUM, open_page
 from fakes import colour_png
 from PIL import Image
@@ -54,8 +54,8 @@ def test_the_file_dialog_opens_from_the_keyboard(page: Page) -> None:
     page.on("filechooser", lambda chooser: choosers.append(chooser))
     for key in ("Enter", "Space"):
         page.locator("#file").focus()
-        page.keyboard.press(key)
-        page.wait_for_timeout(300)
+        with page.expect_file_chooser():
+            page.keyboard.press(key)
     assert [chooser.is_multiple() for chooser in choosers] == [True, True]
 
 
@@ -109,7 +109,7 @@ def test_going_back_from_another_page_restores_the_visit(
         page.wait_for_url("**/docs")
         page.evaluate("history.back()")
         page.wait_for_url(server.url, wait_until="commit")  # a page that comes back does not load
-        assert page.evaluate("document.querySelectorAll('[data-state=done] meter').length") == 3
+        expect_value(page, "document.querySelectorAll('[data-state=done] meter').length", 3)
 
 
 COUNT_ADDRESSES = """() => {
@@ -164,7 +164,7 @@ def test_nothing_sticks_out_at_any_size(cards: Cards, width: int, height: int, l
     cards.page.goto(f"./?lang={language}")
     cards.page.locator("html[data-alive]").wait_for()
     show_answers(cards)
-    cards.choose_files(payload(f"{'IMG_20260314_' * 12}.txt", b"words"))
+    expect_state(cards.choose_files(payload(f"{'IMG_20260314_' * 12}.txt", b"words")), "failed")
     assert cards.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     tops = "['.brand', '.tools'].map((part) => document.querySelector(part).offsetTop)"
     brand, tools = cards.page.evaluate(tops)
@@ -218,9 +218,9 @@ def test_less_motion_means_none(context: BrowserContext, gated: Callable[..., Se
     expect_state(card, "thinking")
     running = "document.getAnimations().filter(({ playState }) => playState === 'running').length"
     page.emulate_media(reduced_motion="no-preference")
-    assert page.evaluate(running) > 0
+    expect_value(page, f"{running} > 0")
     page.emulate_media(reduced_motion="reduce")
-    assert page.evaluate(running) == 0
+    expect_value(page, running, 0)
 
 
 def test_paper_shows_photos_and_answers_only(cards: Cards) -> None:

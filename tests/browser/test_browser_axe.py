@@ -105,7 +105,9 @@ def show_table(cards: Cards) -> None:
     expect(cards.page.locator("[data-state=done]")).to_have_count(1)
     expect(cards.page.locator("#consent")).to_be_visible()
     cards.page.locator("#as-table").click()
+    expect(cards.page.locator("#rows tr")).to_have_count(4)  # before its script has come a click would be lost
     cards.page.locator("[data-sort=file]").click()
+    expect(cards.page.locator("[aria-sort=ascending]")).to_have_count(1)
 
 
 def show_part(cards: Cards) -> None:
@@ -115,6 +117,7 @@ def show_part(cards: Cards) -> None:
     card.locator("[data-part=more]").click()
     card.locator("[data-part=otherPart]").click()
     cards.page.locator("#classes summary").click()
+    expect(cards.page.locator("#class-said")).to_contain_text("1000")
     cards.page.locator("#class-query").fill("owl")
     expect(cards.page.locator("#class-list li")).to_have_count(5)
 

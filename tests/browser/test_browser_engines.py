@@ -100,7 +100,7 @@ def test_a_heic_is_asked_about_answered_and_shown(visitor: Visitor) -> None:
 def test_many_photos_become_a_table(visitor: Visitor, real_photos: dict[str, bytes]) -> None:
     visitor.choose(**{f"photo{number}_jpg": real_photos["cat"] for number in range(20)})
     visitor.wait_for(STATES, ",".join(["done"] * 20), seconds=120)
-    assert visitor.run("return document.querySelectorAll('#rows tr').length") == 20
+    visitor.wait_for("document.querySelectorAll('#rows tr').length", 20)
     assert visitor.text("#count") == "20 of 20 done. "
     visitor.type("#filter", "photo7")
     visitor.wait_for("document.querySelectorAll('#rows tr').length", 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +176,28 @@ def test_photos_that_may_have_trained_the_model_need_trust(easy_photos: Path, ca
     refused(cache, easy_photos, sentence="90.0 % of these photos, much more than the published 69.8 %")
     assert calibrate(easy_photos, "--trust").exit_code == 0
     assert len(stored(cache)) == 1
+
+
+class InterruptedEngine(StrengthEngine):
+    """Have the user press Ctrl-C while the hundredth photo is computed."""
+
+    photos = 0
+
+    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+        self.photos += 1
+        if self.photos == 100:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return super().infer(batch, alone=alone)
+
+
+def test_ctrl_c_stores_nothing(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fake_model(InterruptedEngine())
+    monkeypatch.setattr("app.model.served.load_model", lambda settings: (model, None))
+    result = calibrate(photos)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "Stopped before everything was measured; nothing was stored.\n"
+    assert stored(cache) == []
+    assert model.engine.photos < COUNT
 
 
 @pytest.mark.parametrize("arguments", [[], ["--forget", "."]])

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import io
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
 from click.testing import CliRunner, Result
+from made_photos import write_photos
+from own_heads import backbone_model
 from PIL import Image
 
 from app.commands import cli
-from app.model.own_models import list_versions, read_version
+from app.errors import OwnModelError
+from app.model.own_models import list_models, list_versions, read_version
 from app.settings import Settings
-
-PICTURES = {"cat": skimage.data.chelsea, "coffee": skimage.data.coffee, "rocket": skimage.data.rocket}
-SIDE = 200
-
-
-def write_photos(folder: Path, count: int = 4) -> Path:
-    """Write different parts of a picture for each class."""
-    for label, picture in PICTURES.items():
-        (folder / label).mkdir(parents=True)
-        image = Image.fromarray(picture())
-        for number in range(count):
-            left = number * (image.width - SIDE) // max(1, count - 1)
-            part = image.crop((left, 20 * number, left + SIDE, 20 * number + SIDE))
-            part.save(folder / label / f"{number}.jpg", quality=90)
-    return folder
 
 
 @pytest.fixture
@@ -37,8 +25,9 @@ def train(runner: CliRunner, packaged_settings: Settings, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     environment = packaged_settings.as_environment() | {"TOPTHREE_MODELS": str(tmp_path / "models")}
 
-    def run(*arguments: str) -> Result:
-        return runner.invoke(cli, ["train", *arguments], env=environment)
+    def run(*arguments: str, **settings: object) -> Result:
+        own = {f"TOPTHREE_{name.upper()}": str(value) for name, value in settings.items()}
+        return runner.invoke(cli, ["train", *arguments], env=environment | own)
 
     return run
 
@@ -136,3 +125,51 @@ def test_a_folder_of_models_that_is_a_file_is_refused(train, tmp_path: Path) -> 
     write_photos(tmp_path / "things", count=1)
     (tmp_path / "models").touch()
     assert "cannot be written: File exists" in train("things").output
+
+
+STAGES = [
+    "app.commands.train.open_photo_set",
+    "app.training.backbones.load_model",
+    "app.training.embeddings._record",
+    "app.training.embeddings.np.save",
+    "app.training.embeddings._collect",
+    "app.training.findings.group_duplicates",
+    "app.training.learning.fit",
+    "app.model.own_models._publish",
+    "app.model.own_models._write",
+    "app.commands.train.write_report",
+]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupt_leaves_nothing_half_written(
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, moment: str
+) -> None:
+    # Only the engine is not the real one, and the cache holds nothing yet.
+    monkeypatch.setattr("app.training.backbones.load_model", lambda settings: (backbone_model(), None))
+    write_photos(tmp_path / "things")
+    with monkeypatch.context() as patch:
+        interrupt(patch, stage, moment)
+        result = train("things", "--no-thumbnails", cache=tmp_path / "cache")
+    assert (result.exit_code, "Traceback" in result.output) == (130, False), result.output
+    for listed in list_models(tmp_path / "models"):
+        assert not isinstance(listed.found, OwnModelError)
+    assert not [path for path in tmp_path.rglob(".*") if path.name.startswith((".unfinished", ".things-report"))]
+    assert {path.name for path in tmp_path.glob("models/[!.]*")} <= {"things"}
+    before = len(list(list_models(tmp_path / "models")))
+    assert train("things", "--no-thumbnails", cache=tmp_path / "cache").exit_code == 0
+    assert list_versions(tmp_path / "models", "things") == [1, 2][: before + 1]
+
+
+def interrupt(patch: pytest.MonkeyPatch, stage: str, moment: str) -> None:
+    """Have a function end as if Ctrl-C was pressed right before or after it."""
+    module, _, name = stage.rpartition(".")
+    work = getattr(pkgutil.resolve_name(module), name)
+
+    def stop(*args: object, **values: object) -> None:
+        if moment == "after":
+            work(*args, **values)
+        raise KeyboardInterrupt
+
+    patch.setattr(stage, stop)

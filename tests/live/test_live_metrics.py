@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from fakes import colour_png
 from prometheus_client.parser import text_string_to_metric_families
 from servers import PATIENCE_SECONDS, Server, free_port, serving
+from workers import POST, read_answer
 
 from app.settings import Settings
 
@@ -91,6 +93,14 @@ def test_each_address_serves_its_own(watched: tuple[Server, str]) -> None:
         forged = {"Host": metrics.removeprefix("http://"), "X-Forwarded-Port": metrics.rpartition(":")[2]}
         assert httpx.get(server.url + path, headers=forged).status_code == here
         assert httpx.get(metrics + path).status_code == there
+
+
+def test_no_large_body_is_taken_at_the_address_of_metrics(watched: tuple[Server, str]) -> None:
+    _, metrics = watched
+    address = httpx.URL(metrics)
+    with socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(POST % (1_000_000, b""))  # and nothing of the body
+        assert read_answer(connection)[0] == 404
 
 
 def test_every_line_is_json_and_says_whose_it_is(watched: tuple[Server, str]) -> None:

@@ -65,6 +65,7 @@ def test_ones_own_calibration_replaces_the_published(tmp_path: Path) -> None:
 
 def test_other_weights_have_no_published_calibration(tmp_path: Path) -> None:
     assert find_calibration(tmp_path, weights_of(RESNET18, "ab" * 32)) is None
+    assert find_calibration(tmp_path, weights_of(RESNET18, "ab" * 32), OWN) == OWN
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"temperature": "warm"}', b"\xff"])

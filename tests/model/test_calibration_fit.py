@@ -67,6 +67,14 @@ def test_photos_without_a_mistake_fit_no_temperature() -> None:
         fit_temperature(logits, np.arange(300) % 10)
 
 
+def test_probabilities_in_place_of_logits_fit_no_temperature() -> None:
+    logits, truths = made_with(1.0, 400, seed=4)
+    with pytest.raises(
+        FitError, match=r"No temperature from 0\.05 on fits: the model's numbers are too close together"
+    ):
+        fit_temperature(logits / 100, truths)
+
+
 def test_answers_by_chance_fit_no_temperature() -> None:
     logits = np.eye(10)[np.arange(300) % 10] * 8
     with pytest.raises(FitError, match="by chance"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,23 +13,31 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from fakes import colour_png
+from own_heads import own_model
 from torch import nn
 
 from app.commands import cli
-from app.model import load_model
+from app.model import head_bias, load_model, quantise
+from app.model.artifact import ensure_prepared
+from app.model.calibration import Calibration
 from app.model.exporting import folder as exporting
 from app.model.exporting.crops import CROPS, SAMPLES, photo_crops, sample_crops
-from app.model.exporting.folder import ExportRefused, compare_logits, export_network
-from app.model.exporting.formats import FORMATS, WithEmbedding, infer
+from app.model.exporting.folder import ExportRefused, compare_embeddings, compare_logits, export_network
+from app.model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead, infer
 from app.model.facts import Facts
+from app.model.heads import own_logits
 from app.model.labels import Label
+from app.model.own_models import write_version
+from app.model.weights import packaged_weights
 from app.photos.decoding import Geometry
 from app.settings import Settings
 
 SIDE = 32
 GEOMETRY = Geometry(36, SIDE, "bicubic")
 LABELS = (Label(0, "n01", "red", "红"), Label(1, None, "green", None, "the colour"), Label(2, None, "blue", None))
-FACTS = Facts("colours", "ab" * 32, LABELS, GEOMETRY, 0.5, "CC0-1.0")
+CALIBRATION = Calibration(0.5, 0.9, None, "Made by the test.", 300, {"temperature": (0.4, 0.6)})
+FACTS = Facts("colours", "ab" * 32, LABELS, GEOMETRY, CALIBRATION, "CC0-1.0")
 # The package cannot be imported in this process.
 ALONE = "import runpy, sys; sys.modules['app'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
 
@@ -91,7 +100,8 @@ def test_the_example_runs_without_this_package(exported: Path, network: nn.Modul
 def test_the_readme_says_how_to_cut_the_crop(exported: Path) -> None:
     text = (exported / "README.txt").read_text()
     assert "short side of 36 pixels (bicubic" in text
-    assert "softmax(logits / 0.5)" in text
+    assert "softmax(logits / 0.5). An answer counts as sure from a probability of 0.9 on." in text
+    assert "Made by the test." in text
     assert "The licence of the weights: CC0-1.0." in text
     assert len((exported / "classify.py").read_text().splitlines()) <= 30
 
@@ -103,8 +113,9 @@ def test_an_exported_file_serves(exported: Path, make_settings: Callable[..., Se
     assert model.identity["name"] == "file/colours"
     assert model.labels == LABELS
     assert model.weights.record.geometry == GEOMETRY
-    assert model.weights.record.temperature == 0.5
-    assert model.engine.head is None
+    assert model.judge.calibration == CALIBRATION
+    assert model.engine.grid == (4, 4)
+    assert np.abs(model.head.weight - network.backbone.last.weight.numpy()).max() < 1e-4
     found, (logits, embedding) = model.engine.infer(crops[:3]), infer(network, crops[:3])
     assert np.abs(found.logits - logits).max() < 1e-4
     assert np.abs(found.embeddings - embedding).max() < 1e-4
@@ -117,6 +128,8 @@ def test_other_answers_than_torchs_are_refused() -> None:
         compare_logits(torchs, np.array([[2.0, 0.0], [2.0, 0.0]], np.float32), "model.onnx")
     with pytest.raises(ExportRefused, match=r"differ from torch's by up to 0\.1192, more than 0\.002"):
         compare_logits(torchs, torchs * 100, "model.onnx")
+    with pytest.raises(ExportRefused, match="gives other embeddings than torch; nothing was written"):
+        compare_embeddings(torchs, torchs * 1.1, "model.onnx")
     with pytest.raises(ExportRefused, match="nan"):
         compare_logits(torchs, np.array([[np.nan, 0.0], [0.0, 2.0]], np.float32), "model.onnx")
 
@@ -159,6 +172,7 @@ def test_the_command_exports_the_packaged_model(runner: CliRunner, tmp_path: Pat
 
 def test_metadata_is_one_json_object() -> None:
     values = json.loads(FACTS.to_json())
+    assert values["calibration"]["sure_at"] == 0.9
     assert values["classes"][0] == {"wnid": "n01", "label": "red", "label_zh": "红"}
     assert (values["resize"], values["crop"], values["interpolation"], values["temperature"]) == (
         36,
@@ -166,3 +180,99 @@ def test_metadata_is_one_json_object() -> None:
         "bicubic",
         0.5,
     )
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_head_of_ones_own_is_exported_on_its_backbone(to: str, crops, tmp_path: Path, make_settings) -> None:
+    with torch.random.fork_rng():
+        backbone = Tiny()
+    numbers = np.random.default_rng(1)
+    weight, bias = (numbers.normal(size=shape).astype(np.float32) * 3 for shape in ((3, 8), (3,)))
+    own = WithOwnHead(backbone, weight, bias).eval().requires_grad_(False)
+    assert export_network(own, FACTS, crops, to, tmp_path / to) < 1e-5
+    logits, embedding = FORMATS[to].load(tmp_path / to / FORMATS[to].file)(crops[:5])
+    assert np.abs(own_logits(embedding, weight, bias) - logits).max() < 1e-4
+    if to in ("onnx", "openvino"):
+        model, _ = load_model(make_settings(model=tmp_path / to / FORMATS[to].file))
+        assert np.abs(model.head.weight - weight).max() < 1e-3
+        assert np.abs(head_bias(model) - bias).max() < 1e-3
+
+
+def test_the_command_exports_a_model_of_ones_own(
+    runner: CliRunner, tmp_path: Path, make_settings, monkeypatch
+) -> None:
+    weights = packaged_weights("")
+    names = ["cat", "cup", "rocket"]
+    head = own_model(
+        *names, channels=1280, backbone=weights.record.name, weights_sha256=weights.sha256, calibration=CALIBRATION
+    )
+    write_version(tmp_path / "models", "pets", head)
+    monkeypatch.setenv("TOPTHREE_MODELS", str(tmp_path / "models"))
+    arguments = ["export", "--model", "pets", "--to", "openvino", "--output", str(tmp_path / "out")]
+    result = runner.invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    model, _ = load_model(make_settings(model=tmp_path / "out" / "model.xml"))
+    assert (model.name, model.judge.calibration) == ("file/pets", CALIBRATION)
+    assert [label.label for label in model.labels] == names
+    crop = sample_crops(model.weights.record.geometry)[:1]
+    found = model.engine.infer(crop)
+    assert np.abs(own_logits(found.embeddings, head.weight, head.bias) - found.logits).max() < 1e-3
+    assert model.engine.grid == (7, 7)
+
+
+def test_a_head_on_other_weights_is_not_exported(runner: CliRunner, tmp_path: Path, monkeypatch) -> None:
+    write_version(tmp_path / "models", "pets", own_model(channels=1280, backbone="efficientnet_lite0"))
+    monkeypatch.setenv("TOPTHREE_MODELS", str(tmp_path / "models"))
+    arguments = ["export", "--model", "pets", "--to", "torchscript", "--output", str(tmp_path / "out")]
+    result = runner.invoke(cli, arguments)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "pets is a head on weights of efficientnet_lite0 with SHA-256" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twenty-four photos, each of another colour."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for place, (red, green) in enumerate(itertools.product(range(0, 256, 50), range(0, 256, 80))):
+        (folder / f"{place}.png").write_bytes(colour_png(red, green, 255 - red, size=(64, 64)))
+    return folder
+
+
+def test_a_model_file_becomes_int8_and_a_bundle(
+    runner: CliRunner, network: nn.Module, crops, photos: Path, tmp_path: Path, make_settings, monkeypatch
+) -> None:
+    pytest.importorskip("nncf", reason="needs the extra 'optimize'")
+    # A network of one layer and random weights is often of two minds about a colour.
+    monkeypatch.setattr(quantise, "MIN_AGREEMENT_PERCENT", 75.0)
+    export_network(network, FACTS, crops, "onnx", tmp_path / "out")
+    file = tmp_path / "out" / "model.onnx"
+    monkeypatch.setenv("TOPTHREE_MODEL", str(file))
+    result = runner.invoke(cli, ["prepare", "--precision", "int8", "--calibrate", str(photos)])
+    assert result.exit_code == 0, result.output
+    settings = make_settings(model=file, precision="int8")
+    result = runner.invoke(cli, ["bundle", "--precision", "int8", "--output", str(tmp_path / "colours.tar")])
+    assert result.exit_code == 0, result.output
+    monkeypatch.delenv("TOPTHREE_MODEL")
+    bundled = make_settings(bundle=tmp_path / "colours.tar")
+    for model in (load_model(settings)[0], load_model(bundled)[0]):
+        assert (model.identity["name"], model.engine.precision) == ("file/colours", "int8")
+        assert (model.labels, model.judge.calibration) == (LABELS, CALIBRATION)
+        assert model.head is not None
+        assert (model.engine.infer(crops).logits.argmax(1) == infer(network, crops)[0].argmax(1)).mean() > 0.9
+    quantised = ensure_prepared(settings).folder / "model.xml"
+    monkeypatch.setenv("TOPTHREE_MODEL", str(quantised))
+    result = runner.invoke(cli, ["prepare", "--precision", "int8", "--calibrate", str(photos)])
+    assert (result.exit_code, "is quantised already: serve it as it is" in result.output) == (1, True)
+
+
+def test_a_bundle_of_a_model_file_gets_a_name_without_a_folder(
+    runner: CliRunner, network: nn.Module, crops, tmp_path: Path, monkeypatch
+) -> None:
+    export_network(network, FACTS, crops, "openvino", tmp_path / "out")
+    monkeypatch.setenv("TOPTHREE_MODEL", str(tmp_path / "out" / "model.xml"))
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(cli, ["bundle"])
+    assert result.exit_code == 0, result.output
+    assert [path.name.partition("-fp32")[0] for path in tmp_path.glob("*.tar")] == ["topthree-file-colours"]

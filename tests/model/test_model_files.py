@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app import create_app
 from app.errors import LabelsError, SettingsError, TopthreeError, WeightsError
 from app.model import load_model
 from app.model.facts import KEY
@@ -19,8 +20,16 @@ from app.settings import Settings
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
-def save(folder: Path, *, kind: Any = np.uint8, shape: Any = (-1, 32, 32, 3), outputs: Any = None, facts: str = ""):
-    """Write an IR of four classes whose embedding is the mean colour; `outputs` renames logits and embedding."""
+def save(
+    folder: Path,
+    *,
+    kind: Any = np.uint8,
+    shape: Any = (-1, 32, 32, 3),
+    outputs: tuple[str, ...] = ("logits", "embedding"),
+    facts: str = "",
+    softmax: bool = False,
+) -> Path:
+    """Write an IR of four classes whose embedding is the mean colour; `outputs` names logits and embedding."""
     openvino = import_openvino()
     operations = openvino.opset13
     pixels = operations.parameter(list(shape), kind, name="pixels")
@@ -29,8 +38,10 @@ def save(folder: Path, *, kind: Any = np.uint8, shape: Any = (-1, 32, 32, 3), ou
         values, operations.constant([1, 2] if shape[3] in (3, -1) else [2, 3], dtype="int64"), False
     )
     logits = operations.matmul(embedding, operations.constant(WEIGHT), False, True)
-    model = openvino.Model([logits, embedding], [pixels], "colours")
-    for output, name in zip(model.outputs, outputs or ("logits", "embedding"), strict=True):
+    if softmax:
+        logits = operations.softmax(logits, 1)
+    model = openvino.Model([logits, embedding][: len(outputs)], [pixels], "colours")
+    for output, name in zip(model.outputs, outputs, strict=True):
         output.get_tensor().set_names({name})
     if facts:
         model.set_rt_info(facts, KEY)
@@ -44,8 +55,9 @@ REFUSED = [
     ({"shape": (-1, 32, 48, 3)}, "takes pictures of 48x32 pixels, and only squares of at most 640 can serve"),
     ({"shape": (-1, 3, 32, 32)}, r"takes an input of shape \[\?,3,32,32\], and only crops \(n, side, side, 3\)"),
     ({"outputs": ("scores", "embedding")}, "has no output 'logits'.* its outputs are embedding, scores"),
-    ({"outputs": ("logits", "other")}, "has no output 'embedding'"),
     ({"outputs": ("embedding", "features")}, "has no output 'logits'"),
+    ({"outputs": ("logits", "features")}, r"gives features of shape \[\?,3\], which cannot serve"),
+    ({"softmax": True}, "ends in a softmax: export it again without, so that it gives logits"),
     ({"facts": "{}"}, "The metadata 'topthree' of .* is not what 'topthree export' writes"),
 ]
 
@@ -98,9 +110,31 @@ def test_a_replaced_file_is_prepared_again(tmp_path: Path, make_settings: Callab
     assert (first.weights.record.geometry.crop, second.weights.record.geometry.crop) == (32, 40)
 
 
+@pytest.mark.parametrize("outputs", [("scores",), ("logits",), ("logits", "other")])
+def test_a_file_with_logits_alone_serves_without_embedding(
+    outputs: tuple[str, ...], tmp_path: Path, make_settings: Callable[..., Settings], real_photos: dict[str, bytes]
+) -> None:
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+    client = create_app(
+        make_settings(model=save(tmp_path, outputs=outputs), labels=tmp_path / "names.txt")
+    ).test_client()
+    photo = {"data": real_photos["cat"], "headers": {"Content-Type": "image/jpeg"}}
+    answer = client.post("/api/v1/predict?heatmap=1", **photo).json
+    assert answer["predictions"][0]["label"] == "d"
+    assert not any("heatmap" in row for row in answer["predictions"])
+    for route, slug in (("embed", "no-embedding"), ("heatmap", "no-heat-map")):
+        refused = client.post(f"/api/v1/{route}", **photo)
+        assert (refused.status_code, refused.json["type"].rpartition("/")[2]) == (422, slug)
+    assert client.get("/api/v1/model").json["heatmap"] is None
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
-    [({"engine": "torch"}, "TOPTHREE_ENGINE=torch cannot run"), ({"weights": "a.pth"}, "unset TOPTHREE_WEIGHTS")],
+    [
+        ({"engine": "torch"}, "TOPTHREE_ENGINE=torch cannot run"),
+        ({"weights": "a.pth"}, "unset TOPTHREE_WEIGHTS"),
+        ({"bundle": "a.tar"}, "TOPTHREE_BUNDLE has its own model; unset one of them"),
+    ],
 )
 def test_settings_that_a_file_excludes(
     others: dict[str, str], message: str, make_settings: Callable[..., Settings]

@@ -233,7 +233,7 @@ def test_a_list_shows_damaged_models_too(tmp_path: Path) -> None:
 
 
 def test_an_absent_folder_has_no_models(tmp_path: Path) -> None:
-    assert list_models(tmp_path / "nothing") == []
+    assert list(list_models(tmp_path / "nothing")) == []
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

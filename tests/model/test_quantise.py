@@ -18,6 +18,7 @@ from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
 from app.commands import cli
 from app.errors import WeightsError
 from app.model import quantise
+from app.model.labels import imagenet_labels
 from app.model.quantise import Comparison, QuantisationRefused, compare
 from app.model.runtime import import_openvino
 from app.settings import Settings
@@ -97,7 +98,7 @@ def test_int8_and_its_photos_go_together(runner: CliRunner, arguments: list[str]
 def test_too_few_photos_are_refused(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(colour_png(1))
     with pytest.raises(quantise.FileProblem, match="holds 1 photos; calibration takes at least 20"):
-        quantise._labelled(tmp_path)
+        quantise._labelled(tmp_path, imagenet_labels())
 
 
 @needs_test_weights

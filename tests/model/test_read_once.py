@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import shutil
 import struct
@@ -19,7 +20,7 @@ from bundling import LABELS, small_bundle
 from torchvision.models import resnet18
 
 from app.errors import WeightsError
-from app.model.artifact import FILES, ensure_prepared
+from app.model.artifact import FILES, ensure_prepared, identify_weights
 from app.model.backbones import load_backbone
 from app.model.bundle import read_bundle
 from app.model.digests import bytes_sha256, file_sha256
@@ -27,7 +28,7 @@ from app.model.engines import OpenVINOEngine
 from app.model.labels import load_labels
 from app.model.opening import open_bundle, unpack
 from app.model.records import RECORDS
-from app.model.weights import Weights, find_weights, packaged_weights
+from app.model.weights import FALLBACK_MARKER, Weights, find_weights, packaged_weights
 from app.settings import Settings
 
 RESNET18 = RECORDS["resnet18"]
@@ -87,6 +88,21 @@ def test_weights_are_opened_once_to_be_verified_and_loaded(own: Path) -> None:
     with Opened(own) as opened:
         load_backbone(weights, 1000)
     assert opened.count == 1
+
+
+@pytest.mark.parametrize("has_fallback", [False, True])
+def test_a_cached_file_is_hashed_once_to_be_found(
+    has_fallback: bool, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(RECORDS, "resnet18", dataclasses.replace(RESNET18, sha256=bytes_sha256(b"weights")))
+    file = tmp_path / "own-cache" / "weights" / RESNET18.file_name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    if has_fallback:
+        (tmp_path / "own-cache" / FALLBACK_MARKER).write_text("The host cannot be reached.")
+    with Opened(file) as opened:
+        found = identify_weights(make_settings(cache=tmp_path / "own-cache"))
+    assert (found.path, found.source, opened.count) == (file, "cache", 1)
 
 
 def test_opening_twice_would_be_noticed(own: Path) -> None:

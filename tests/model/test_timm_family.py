@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +16,20 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from file_server import CONTENT, SHA256
 
 from app.errors import WeightsError
-from app.model.artifact_writer import describe
+from app.model.artifact import FILES, Manifest, prepared_timm
+from app.model.artifact_writer import describe, publish
 from app.model.backbones import any_record, find_weights_to_load, load_backbone
 from app.model.backbones.head_reading import read_head_of
 from app.model.heads import head_bytes, read_head
 from app.model.records import as_json, from_json
+from app.model.weights import Weights
 from app.photos.decoding import Geometry
 from app.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[2]
 HGNET = "timm/hgnetv2_b1.ssld_stage2_ft_in1k"
 
 
@@ -61,11 +70,16 @@ def network() -> torch.nn.Module:
     return network
 
 
-def test_weights_of_a_file_compute_what_timm_does(
-    make_settings: Callable[..., Settings], network: torch.nn.Module, tmp_path: Path
-) -> None:
+@pytest.fixture
+def own(network: torch.nn.Module, tmp_path: Path) -> Path:
     safetensors.torch.save_file(network.state_dict(), tmp_path / "own.safetensors")
-    weights = find_weights_to_load(make_settings(model=HGNET, weights=tmp_path / "own.safetensors"))
+    return tmp_path / "own.safetensors"
+
+
+def test_weights_of_a_file_compute_what_timm_does(
+    make_settings: Callable[..., Settings], network: torch.nn.Module, own: Path
+) -> None:
+    weights = find_weights_to_load(make_settings(model=HGNET, weights=own))
     backbone = load_backbone(weights, 1000)
     pixels = torch.randint(0, 256, (1, 224, 224, 3), dtype=torch.uint8)
     with torch.inference_mode():
@@ -80,13 +94,89 @@ def test_weights_of_a_file_compute_what_timm_does(
     assert np.abs(kept.logits(features[0].numpy()) - expected).max() < 1e-4 * max(1.0, np.abs(expected).max())
 
 
-def test_artifact_keeps_the_row_that_serving_needs(
-    make_settings: Callable[..., Settings], network: torch.nn.Module, tmp_path: Path
-) -> None:
-    safetensors.torch.save_file(network.state_dict(), tmp_path / "own.safetensors")
-    weights = find_weights_to_load(make_settings(model=HGNET, weights=tmp_path / "own.safetensors"))
-    for name in ("model.xml", "model.bin", "classifier.npy"):
-        (tmp_path / name).touch()
-    manifest = describe(weights, tmp_path, precision="fp32", classes=1000)
+def fill(weights: Weights, folder: Path) -> Manifest:
+    """Write the files of an artifact, of a few bytes each."""
+    for name in FILES:
+        (folder / name).write_text(name)
+    return describe(weights, folder, precision="fp32", classes=1000)
+
+
+def test_artifact_keeps_the_row_that_serving_needs(make_settings: Callable[..., Settings], own: Path) -> None:
+    settings = make_settings(model=HGNET, weights=own)
+    weights = find_weights_to_load(settings)
+    manifest = publish(settings, weights, lambda folder: fill(weights, folder)).manifest
     assert manifest.record is not None
-    assert from_json(manifest.record) == any_record(HGNET)
+    assert from_json(manifest.record) == dataclasses.replace(any_record(HGNET), source="")
+    found = prepared_timm(settings)
+    assert found is not None
+    assert (found.path, found.sha256) == (own, weights.sha256)
+
+
+def test_an_artifact_of_ones_own_weights_serves_with_them_only(
+    make_settings: Callable[..., Settings], own: Path
+) -> None:
+    settings = make_settings(model=HGNET, weights=own)
+    weights = find_weights_to_load(settings)
+    publish(settings, weights, lambda folder: fill(weights, folder))
+    assert prepared_timm(make_settings(model=HGNET)) is None
+    hub = dataclasses.replace(weights, record=any_record(HGNET), source="hub")  # the same file, from its publisher
+    publish(make_settings(model=HGNET), hub, lambda folder: fill(hub, folder))
+    for each in (settings, make_settings(model=HGNET)):
+        found = prepared_timm(each)
+        assert found is not None
+        assert found.sha256 == weights.sha256
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers for a file as the hub does: with a commit and an etag."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        headers = {"ETag": '"0123"', "X-Repo-Commit": "a" * 40, "Content-Length": str(len(CONTENT))}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(CONTENT)
+
+    def log_message(self, *args: object) -> None:
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a process that takes this test's server for the hub."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HOME": str(tmp_path / "hub"),
+            "NO_PROXY": "*",
+        }
+        server.shutdown()
+        thread.join()
+
+
+def weights_command(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app", "weights", *arguments]
+    variables = os.environ | environment | {"TOPTHREE_MODEL": HGNET}
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_fetch_downloads_a_model_of_timm_from_the_hub(hub: dict[str, str]) -> None:
+    before = weights_command(hub)
+    assert (before.returncode, "not there; downloaded at the next start" in before.stdout) == (1, True), before.stderr
+    fetched = weights_command(hub, "--fetch")
+    assert fetched.returncode == 0, fetched.stderr
+    assert f"hub                serves: {HGNET}, SHA-256 {SHA256}" in fetched.stdout
+    unreachable = hub | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    assert weights_command(unreachable).stdout == fetched.stdout
+
+
+def test_fetch_without_the_hub_is_one_sentence(hub: dict[str, str]) -> None:
+    done = weights_command(hub | {"HF_ENDPOINT": "http://127.0.0.1:9"}, "--fetch")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"The weights of {HGNET} cannot be downloaded: " in done.stderr

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import mmap
 import os
 import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import bomb_photos
@@ -18,7 +20,7 @@ import pytest
 from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled, wait_for
 from fakes import colour_png
 
-from app.errors import BrokenImage, DeadlineExceeded, Overloaded, TooCostly
+from app.errors import BrokenImage, ClientClosedRequest, DeadlineExceeded, Overloaded, TooCostly
 from app.photos import supervisor
 from app.photos.decoders import Decoders
 from app.photos.decoding import Geometry
@@ -142,25 +144,60 @@ def processes_of(module: str) -> list[int]:
     return found
 
 
-class JustOver:
-    """A deadline that passes between its first check and the question how long is left."""
-
-    remaining_seconds = 0.0
-    checks = 0
-
-    def check(self) -> None:
-        """Return the first time, and raise from then on."""
-        self.checks += 1
-        if self.checks > 1:
-            raise DeadlineExceeded("It is over.")
+def test_a_photo_does_not_wait_for_decoders_beyond_its_deadline() -> None:
+    with without_decoders() as pool, pytest.raises(DeadlineExceeded):
+        pool.decode(PHOTO, WANTED, Deadline(time.monotonic() + 0.3))
 
 
-def test_a_deadline_that_passes_while_it_is_looked_at_is_kept() -> None:
+def test_a_photo_does_not_wait_for_decoders_once_its_client_left() -> None:
+    looks = iter([False])
+    with without_decoders() as pool, pytest.raises(ClientClosedRequest):
+        pool.decode(PHOTO, WANTED, Deadline(is_abandoned=lambda: next(looks, True)))
+
+
+@contextmanager
+def without_decoders() -> Iterator[Decoders]:
+    """Make a pool that can start none, and expect that nothing waits for them as long as it might."""
     began = time.monotonic()
     with closing(Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("no_such_module",))) as pool:
-        with pytest.raises(DeadlineExceeded):
-            pool.decode(PHOTO, WANTED, JustOver())
+        yield pool
         assert time.monotonic() - began < supervisor.MAX_WAIT_SECONDS / 2
+
+
+def test_a_decoder_that_cannot_be_asked_for_leaves_no_file_open(
+    pool: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    first, _ = settled(pool)
+    before = photo_blocks()
+    with monkeypatch.context() as patch:
+        patch.setattr(ForkServer, "fork", refuse)
+        patch.setattr(supervisor, "_RETRY_SECONDS", 0.01)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: len(pool.pids) == 1)
+        with pytest.raises(DeadlineExceeded):
+            pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.3))
+        wait_for(lambda: not pool.pids)
+        assert photo_blocks() < before
+    assert pool.decode(PHOTO, WANTED).width == 300
+
+
+def photo_blocks() -> int:
+    """Count the open files of this process that are blocks for photos."""
+    links = []
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has been closed
+            links.append(os.readlink(file))
+    return sum("topthree-photo" in link for link in links)
+
+
+def test_a_block_that_cannot_be_emptied_ends_its_decoder(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "MADV_REMOVE", 9999)  # unknown to the kernel, as the right number is to gVisor's
+    with replacing(pool):
+        assert pool.decode(PHOTO + bytes(2 * MEBI), WANTED).width == 300
+    assert pool.decode(PHOTO, WANTED).width == 300
 
 
 def test_waiting_for_a_closed_fork_server_ends() -> None:

@@ -213,7 +213,7 @@ def test_a_worker_that_starts_during_a_reload_takes_part(service: Service) -> No
     master = threading.Thread(target=service.reload)
     master.start()
     first = service.master.reloaders[0]
-    while service.state.reported(0)[1] is not Step.PREPARED:
+    while service.state[0][1] is not Step.PREPARED:
         first.follow().join(PATIENCE_SECONDS)
     service.master.reloaders[1] = reloader
     reloader.follow()

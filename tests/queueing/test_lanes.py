@@ -24,6 +24,7 @@ from app.photos.decoding import Geometry
 from app.photos.protocol import Wanted
 from app.queueing.lanes import Lanes
 from app.queueing.scheduling import NO_DEADLINE, Deadline, Slots
+from app.telemetry import metrics
 
 MEBI = 2**20
 PATIENCE_SECONDS = 60
@@ -132,3 +133,27 @@ def test_a_slot_is_free_again_after_its_deadline(lanes: Lanes, deed: str) -> Non
         width_of(lanes, bomb_photos.hostile(deed), Deadline(time.monotonic() + 0.2))
     assert lanes.slots.in_flight == 0
     assert width_of(lanes, SHORT) == 300
+
+
+def gauges() -> tuple[float, float]:
+    """Return the metrics' numbers of photos in flight and waiting."""
+    lines = metrics.render("")[0].decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return float(values["topthree_photos_in_flight"]), float(values["topthree_photos_waiting"])
+
+
+@pytest.mark.parametrize("photo", [SHORT, LONG, bomb_photos.hostile("is slow")], ids=["short", "long", "slow"])
+def test_every_photo_counts_once_as_in_flight(lanes: Lanes, photo: bytes) -> None:
+    before = gauges()
+    with lanes.decoded(photo, WANTED):
+        assert gauges() == (before[0] + 1, before[1])
+    assert gauges() == before
+
+
+def test_a_photo_that_waits_for_memory_is_not_in_flight(lanes: Lanes) -> None:
+    in_flight, waiting = gauges()
+    with ThreadPoolExecutor(1) as threads:
+        with lanes.memory.reserve(lanes.memory.total_bytes):
+            long = threads.submit(width_of, lanes, LONG)
+            wait_until(lambda: gauges() == (in_flight, waiting + 1))
+        assert long.result(PATIENCE_SECONDS) == 4000

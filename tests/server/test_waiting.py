@@ -13,9 +13,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
-from workers import ALIVE, CHUNKED, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
+from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
 
 from app.parsers import base64_length
+from app.server import connections
 from app.telemetry import metrics
 
 
@@ -117,6 +118,35 @@ def test_one_connection_too_many_ends_the_longest_idle(run_worker: Callable[...,
         assert (read_answer(oldest)[0], read_answer(other)[0]) == (200, 200)
         assert ask(server, WHOLE)[0] == 200
         assert oldest.recv(1) == b""
+
+
+def test_one_client_s_connections_cannot_push_out_another_s(
+    run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_IDLE_SECONDS", 0.0)
+    server = run_worker({"worker_connections": 4})
+    with ExitStack() as stack:
+        other = stack.enter_context(socket.create_connection(server.address, PATIENCE_SECONDS, ("127.0.0.2", 0)))
+        other.sendall(ALIVE)
+        assert read_answer(other)[0] == 200
+        first, *_ = [stack.enter_context(server.connect()) for _ in range(5)]
+        assert first.recv(1) == b""
+        other.sendall(WHOLE)
+        assert read_answer(other)[0] == 200
+
+
+def test_much_that_one_client_sends_does_not_cost_a_slower_one(run_worker: Callable[..., Running]) -> None:
+    server = run_worker(**SMALL_LIMITS)
+    with ExitStack() as stack:
+        other = stack.enter_context(socket.create_connection(server.address, PATIENCE_SECONDS, ("127.0.0.2", 0)))
+        other.sendall(POST % (len(PHOTO), b"") + PHOTO[:20])
+        wait_until(lambda: "body" in waits_of(server))
+        greedy = [stack.enter_context(server.connect()) for _ in range(2)]
+        for connection in greedy:
+            connection.sendall(POST % (SMALL, b"") + bytes(SMALL * 7 // 8))
+        wait_until(lambda: "end" in waits_of(server))
+        other.sendall(PHOTO[20:])
+        assert read_answer(other)[0] == 200
 
 
 def test_stop_answers_late_requests_with_a_problem(run_worker: Callable[..., Running]) -> None:

@@ -47,6 +47,23 @@ def test_model_that_was_replaced_is_no_longer_shown(tmp_path: Path, shared: bool
     assert 'name="old"' not in shown
 
 
+ALL_AT_ONCE = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+def count():
+    start.wait()
+    metrics.request_started()
+threads = [threading.Thread(target=count) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_threads_that_count_first_at_the_same_time_lose_nothing() -> None:
+    assert "topthree_requests_in_progress 8.0" in run(ALL_AT_ONCE + SHOW)
+
+
 def test_openmetrics_is_written_on_request() -> None:
     shown = run(
         "body, kind = metrics.render('application/openmetrics-text; version=1.0.0')\nprint(kind, body.decode())"

@@ -1,10 +1,54 @@
-"""The words of a report."""
+"""The report: the same words in both languages, names in the language of the reader, and nothing that is not text."""
 
 from __future__ import annotations
 
+import dataclasses
+import html
 import json
+from pathlib import Path
 
+import numpy as np
+import pytest
+from made_photos import PICTURES, embeddings, write_photos
+from own_heads import own_model
+
+from app.measuring.accuracy import wilson_interval
+from app.model.calibration import Calibration
+from app.model.labels import Label
 from app.training import report
+from app.training.findings import Findings
+from app.training.fitting import Task
+from app.training.learning import Lesson
+from app.training.photosets import LabelledPhoto, open_photo_set
+from app.training.report import write_report
+
+NAMES = {"cat": "猫", "coffee": "咖啡", "rocket": "火箭"}
+
+
+def make_lesson(files: tuple[str, ...], wrong: int = 1) -> Lesson:
+    """Make a lesson of three classes, the first photos of which were taken for the next class."""
+    classes = np.arange(len(files)) % 3
+    shares = np.eye(3)[np.where(np.arange(len(files)) < wrong, (classes + 1) % 3, classes)] * 0.7 + 0.1
+    labels = tuple(Label(number, None, name, NAMES[name]) for number, name in enumerate(NAMES))
+    calibration = Calibration(1.0, 0.8, None, "Measured by a test.", len(files))
+    findings = Findings(
+        classes=tuple(NAMES),
+        photos=tuple(LabelledPhoto(file, list(NAMES)[at]) for file, at in zip(files, classes, strict=True)),
+        task=Task(embeddings(classes), classes, np.arange(len(files)), 3),
+        held_out=(),
+        held_out_rows=np.zeros((0, 2, 64), np.float16),
+        held_out_classes=np.zeros(0, np.intp),
+        counts=dict.fromkeys(NAMES, len(files) // 3),
+        unreadable=(),
+        copies=0,
+        contradictions=(),
+        near_duplicates=0,
+        near_contradictions=(),
+        unknown=0,
+        data_sha256="d" * 64,
+    )
+    model = own_model(labels=labels, photos=len(files), calibration=calibration)
+    return Lesson(model, findings, shares, wilson_interval(len(files) - wrong, len(files)), None, {})
 
 
 def test_both_languages_have_the_same_words() -> None:
@@ -12,3 +56,42 @@ def test_both_languages_have_the_same_words() -> None:
     assert words.keys() == set(report.LANGUAGES)
     assert words["en"].keys() == words["zh"].keys()
     assert all(text for each in words.values() for text in each.values())
+
+
+def test_a_chinese_report_has_chinese_names_only() -> None:
+    text = write_report(make_lesson(("1.jpg", "2.jpg", "3.jpg")), None, title="things 1", language="zh")
+    assert "标签: <bdi>猫</bdi><br>识别为: <bdi>咖啡</bdi> (80%)" in text
+    assert not any(name in text for name in NAMES)
+
+
+def test_an_english_report_has_english_names_only() -> None:
+    text = write_report(make_lesson(("1.jpg", "2.jpg", "3.jpg")), None, title="things 1", language="en")
+    assert "Label: <bdi>cat</bdi><br>Taken for: <bdi>coffee</bdi> (80%)" in text
+    assert not any(name in text for name in NAMES.values())
+
+
+def test_a_class_without_a_chinese_name_keeps_its_own() -> None:
+    lesson = make_lesson(("1.jpg", "2.jpg", "3.jpg"))
+    labels = tuple(dataclasses.replace(label, label_zh=None) for label in lesson.model.labels)
+    lesson = dataclasses.replace(lesson, model=dataclasses.replace(lesson.model, labels=labels))
+    assert "标签: <bdi>cat</bdi>" in write_report(lesson, None, title="things 1", language="zh")
+
+
+def test_photos_against_their_label_are_shown(tmp_path: Path) -> None:
+    photo_set = open_photo_set(write_photos(tmp_path / "things", count=1))
+    lesson = make_lesson(tuple(str(tmp_path / "things" / name / "0.jpg") for name in PICTURES), wrong=2)
+    text = write_report(lesson, photo_set, title="things 1", language="en")
+    assert text.count('<img src="data:image/jpeg;base64,') == 2
+    assert "<img" not in write_report(lesson, None, title="things 1", language="en")
+
+
+def test_no_mistake_is_said() -> None:
+    text = write_report(make_lesson(("1.jpg", "2.jpg", "3.jpg"), wrong=0), None, title="things 1", language="en")
+    assert "There are none: every left-out photo was named as it is labelled." in text
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '" onload="alert(1)'])
+def test_names_of_files_and_models_are_escaped(name: str) -> None:
+    text = write_report(make_lesson((name, "2.jpg", "3.jpg")), None, title=name, language="en")
+    assert name not in text
+    assert text.count(html.escape(name).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -52,7 +54,10 @@ def find_weights_to_load(settings: Settings, *, progress: Progress | None = None
     if not settings.model.startswith(TIMM):
         return find_weights(settings, progress=progress)
     record = timm_record(settings.model)
-    return explicit_weights(settings, record) if settings.weights else timm_weights(record)
+    if settings.weights is None:
+        return timm_weights(record)
+    # Without an address, its prepared model is not taken for one of the hub's weights later.
+    return explicit_weights(settings, dataclasses.replace(record, source=""))
 
 
 def load_backbone(weights: Weights, classes: int) -> Backbone:

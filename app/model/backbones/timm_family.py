@@ -85,20 +85,33 @@ def timm_record(name: str) -> ModelRecord:
     )
 
 
+def cached_timm(record: ModelRecord) -> Weights | None:
+    """Return the weights of a model of timm in the hub's own cache, None if they are not there; never downloads."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(*_place(record))
+    return Weights(Path(found), file_sha256(Path(found)), record, "hub") if isinstance(found, str) else None
+
+
 def timm_weights(record: ModelRecord) -> Weights:
     """Download the weights of a model of timm into the hub's own cache, unless they are cached."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    repository, _, file_name = record.source.removeprefix("https://huggingface.co/").rpartition("/")
     try:
-        path = Path(hf_hub_download(repository, file_name))
+        path = Path(hf_hub_download(*_place(record)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
             f"The weights of {record.name} cannot be downloaded: {reason} Set TOPTHREE_WEIGHTS to a file."
         ) from error
     return Weights(path, file_sha256(path), record, "hub")
+
+
+def _place(record: ModelRecord) -> tuple[str, str]:
+    """Return the repository of the hub and the file in it."""
+    repository, _, file_name = record.source.removeprefix("https://huggingface.co/").rpartition("/")
+    return repository, file_name
 
 
 def timm_family(record: ModelRecord) -> Family:

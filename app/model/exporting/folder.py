@@ -17,6 +17,7 @@ from .formats import FORMATS, Format, Run, infer
 from .texts import example, readme
 
 MAX_PROBABILITY_ERROR = 0.002
+MAX_EMBEDDING_ERROR = 0.01
 
 
 class ExportRefused(TopthreeError):
@@ -27,8 +28,8 @@ def export_network(network: nn.Module, facts: Facts, crops: Pixels, to: str, tar
     """Write a folder with a network in a format, and return the largest error of a probability on the crops.
 
     `network` maps uint8 RGB (n, side, side, 3) to logits (n, classes) and an embedding (n, C), in eval mode; `to` is
-    a key of `FORMATS`. Raises ExportRefused, and writes nothing, if a crop has another first class than in torch, or
-    a probability that differs by more than 0.002.
+    a key of `FORMATS`. Raises ExportRefused, and writes nothing, if a crop has another first class than in torch, a
+    probability that differs by more than 0.002, or an embedding that differs by more than 1% of its largest number.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ExportRefused(f"{target} exists already; name a new or empty folder with --output.")
@@ -52,7 +53,10 @@ def _compare(original: Run, chosen: Format, folder: Path, crops: Pixels) -> floa
     exported = chosen.load(folder / chosen.file)
     if exported(crops[:2])[0].shape != original(crops[:2])[0].shape:
         raise ExportRefused(f"{chosen.file} does not compute batches; nothing was written.")
-    return compare_logits(_logits(original, crops), _logits(exported, crops), chosen.file)
+    (logits, embeddings), (found, others) = _all(original, crops), _all(exported, crops)
+    largest = compare_logits(logits, found, chosen.file)
+    compare_embeddings(embeddings, others, chosen.file)
+    return largest
 
 
 def compare_logits(original: Floats, exported: Floats, file: str) -> float:
@@ -71,5 +75,13 @@ def compare_logits(original: Floats, exported: Floats, file: str) -> float:
     return largest
 
 
-def _logits(run: Run, crops: Pixels) -> Floats:
-    return np.concatenate([run(crop[None])[0] for crop in crops])
+def compare_embeddings(original: Floats, exported: Floats, file: str) -> None:
+    """Compare embeddings (n, C); raises ExportRefused if they are of other shapes or differ too much."""
+    same = original.shape == exported.shape
+    if not same or not np.abs(original - exported).max() <= MAX_EMBEDDING_ERROR * np.abs(original).max():
+        raise ExportRefused(f"{file} gives other embeddings than torch; nothing was written.")
+
+
+def _all(run: Run, crops: Pixels) -> tuple[Floats, Floats]:
+    logits, embeddings = zip(*(run(crop[None]) for crop in crops), strict=True)
+    return np.concatenate(logits), np.concatenate(embeddings)

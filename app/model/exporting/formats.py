@@ -50,6 +50,28 @@ class WithEmbedding(nn.Module):
         return logits, features.mean(dim=(2, 3))
 
 
+class WithOwnHead(nn.Module):
+    """Map pixels to the logits of a model of one's own and the embedding, with its backbone.
+
+    `weight` (classes, C) and `bias` (classes) are those of its head, which takes embeddings of length 1 (L2).
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, backbone: nn.Module, weight: Floats, bias: Floats) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("weight", torch.from_numpy(weight.copy()))
+        self.register_buffer("bias", torch.from_numpy(bias.copy()))
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map uint8 RGB (n, side, side, 3) to logits (n, classes) and embedding (n, C)."""
+        _, features = self.backbone(pixels)
+        embedding = features.mean(dim=(2, 3))
+        return nn.functional.linear(nn.functional.normalize(embedding), self.weight, self.bias), embedding
+
+
 def _program(network: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
     with torch.no_grad():
         return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..calibration import Calibration
 from ..facts import KEY, Facts
 from .formats import FORMATS, Format
 
@@ -17,7 +18,7 @@ How to cut the crop of a photo:
    ratio, rounded down.
 3. Cut the central square of {crop} x {crop} pixels.
 
-Probabilities are softmax(logits{temperature}).
+Probabilities are softmax(logits{temperature}).{sure}
 The metadata, under the key "{key}", is a JSON object with the names of the classes, the numbers above and the SHA-256
 of the weights.{licence}
 
@@ -89,11 +90,18 @@ def readme(facts: Facts, chosen: Format) -> str:
         resize=facts.geometry.resize,
         interpolation=facts.geometry.interpolation,
         classes=len(facts.labels),
+        sure=_sure(facts.calibration),
         temperature="" if facts.temperature is None else f" / {facts.temperature:g}",
         key=KEY,
         licence=f" The licence of the weights: {facts.licence}." if facts.licence else "",
         package=chosen.package,
     )
+
+
+def _sure(calibration: Calibration | None) -> str:
+    if calibration is None or calibration.temperature is None or calibration.sure_at is None:
+        return ""
+    return f" An answer counts as sure from a probability of {calibration.sure_at:g} on.\n{calibration.source}"
 
 
 def example(to: str) -> str:
