@@ -8,6 +8,8 @@ TopthreeError
 ├── WeightsError                a weights file cannot be used, or none can be downloaded
 ├── BundleError                 a bundle cannot be used
 ├── OwnModelError               a model of one's own cannot be read, written or served
+├── BatchError                  the sources or the output folder of a batch cannot be used
+├── BatchStopped                a batch ended before all its photos were classified
 └── Problem                     an error of an HTTP response, as RFC 9457 describes it
     ├── NoPhoto                 400
     ├── TooManyPhotos           400
@@ -100,6 +102,16 @@ class OwnModelError(TopthreeError):
     """A model of one's own is missing, damaged, of another backbone or of a newer format, or cannot be written."""
 
     public = "The model that should answer cannot be used. The service's log has the reason."
+
+
+class BatchError(TopthreeError):
+    """The sources or the output folder of a batch cannot be used, or not with these settings."""
+
+
+class BatchStopped(TopthreeError):
+    """A batch ended before all its photos were classified; the same command goes on."""
+
+    exit_status = 3
 
 
 class Problem(TopthreeError):

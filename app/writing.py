@@ -15,19 +15,33 @@ UNFINISHED = ".unfinished-"
 
 
 @contextmanager
-def replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
+def replacing(path: Path, mode: int, *, is_synced: bool = False) -> Iterator[IO[bytes]]:
     """Yield a new file that replaces the one at `path` at the end of the block, with these permissions.
 
-    If the block or the writing fails, nothing is left of it, and the old file stays. Raises OSError.
+    If the block or the writing fails, nothing is left of it, and the old file stays. With `is_synced` the new file is
+    on the disk when this returns, and survives a power cut. Raises OSError.
     """
     with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}-", delete=False) as out:
         try:
             yield out.file
             out.flush()
             os.fchmod(out.fileno(), mode)
+            if is_synced:
+                os.fsync(out.fileno())
             os.replace(out.name, path)
+            if is_synced:
+                sync_folder(path.absolute().parent)
         finally:
             Path(out.name).unlink(missing_ok=True)  # it still exists only if writing failed
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names of a folder to the disk, so that files that were created or renamed survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -11,8 +11,16 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cell(value: object) -> object:
-    """Return a value as a cell that no spreadsheet computes: text that begins like a formula gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+    """Return a value as a cell that no spreadsheet computes: text that begins like a formula gets an apostrophe.
+
+    So does text that already looks like such a cell, so that `plain` can give back every text.
+    """
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA_STARTS) else value
+
+
+def plain(text: str) -> str:
+    """Return the text that `cell` made a cell of."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:

@@ -25,9 +25,9 @@ _DIRECTORY_ENTRY = b"PK\x01\x02"
 _MAX_ENTRIES = 4096
 # A file's own header (APPNOTE 4.3.7): it begins so, and ends with the lengths of its name and extra field.
 _LOCAL_HEADER = b"PK\x03\x04"
-_LOCAL_HEADER_BYTES = 30
-_LENGTHS = struct.Struct("<HH")
-_LENGTHS_START = 26
+LOCAL_HEADER_BYTES = 30
+LENGTHS = struct.Struct("<HH")
+LENGTHS_START = 26
 # Flags and fields of APPNOTE 4.4.4, 4.4.2 and 4.6.9.
 _ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
@@ -37,7 +37,7 @@ _UNICODE_PATH = 0x7075
 _DOS_FOLDER = 0x10
 # Other methods decompress whole blocks even if less is wanted, so that a few kilobytes could become very many.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_UNREADABLE_DIRECTORY = (
+UNREADABLE_DIRECTORY = (
     zipfile.BadZipFile,
     ValueError,
     OSError,
@@ -75,7 +75,7 @@ def read_archive(
     files = [
         (name, entry)
         for entry in _read_directory(data)
-        if not _is_folder(entry, name := _name_of(entry)) and not is_clutter(name.split("/"))
+        if not is_folder(entry, name := name_of(entry)) and not is_clutter(name.split("/"))
     ]
     if not files:
         raise NoPhoto("The archive holds no file. Pack at least one photo.")
@@ -88,7 +88,7 @@ def read_archive(
         raise UnreadableArchive("Files of the archive overlap. Pack it again.")
     admit(size)
     view = memoryview(data)
-    return [Entry(name, _read(view, entry, max_entry_bytes)) for name, entry in files]
+    return [Entry(name, read_entry(view, entry, max_entry_bytes)) for name, entry in files]
 
 
 def _read_directory(data: bytes) -> list[zipfile.ZipInfo]:
@@ -101,7 +101,7 @@ def _read_directory(data: bytes) -> list[zipfile.ZipInfo]:
         raise UnreadableArchive(
             "A name in the archive is marked as UTF-8, but is not UTF-8. Pack it again."
         ) from error
-    except _UNREADABLE_DIRECTORY as error:
+    except UNREADABLE_DIRECTORY as error:
         raise _not_an_archive(data) from error
 
 
@@ -118,7 +118,7 @@ def _not_an_archive(data: bytes) -> UnreadableArchive:
     return UnreadableArchive("The body is no ZIP archive, or a damaged one. Pack it again.")
 
 
-def _name_of(entry: zipfile.ZipInfo) -> str:
+def name_of(entry: zipfile.ZipInfo) -> str:
     """Return an entry's name with slashes between its folders.
 
     Without the flag for UTF-8 a name is CP437 by the standard; but many programs write UTF-8 without it, and some
@@ -136,13 +136,13 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 
 def _unicode_path(extra: bytes, raw: bytes) -> str | None:
     """Return the Unicode path of an extra field, None if none belongs to this very name."""
-    while len(extra) >= _LENGTHS.size:
-        kind, size = _LENGTHS.unpack_from(extra)
-        field = extra[_LENGTHS.size : _LENGTHS.size + size]
+    while len(extra) >= LENGTHS.size:
+        kind, size = LENGTHS.unpack_from(extra)
+        field = extra[LENGTHS.size : LENGTHS.size + size]
         if kind == _UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
             with contextlib.suppress(UnicodeDecodeError):  # a broken field does not change the name
                 return field[5:].decode().partition("\0")[0] or None
-        extra = extra[_LENGTHS.size + size :]
+        extra = extra[LENGTHS.size + size :]
     return None
 
 
@@ -153,14 +153,16 @@ def _decode(raw: bytes) -> str:
         return raw.decode("cp437")
 
 
-def _is_folder(entry: zipfile.ZipInfo, name: str) -> bool:
+def is_folder(entry: zipfile.ZipInfo, name: str) -> bool:
+    """Return whether an entry, with the name that `name_of` gives it, is a folder."""
     # A backslash at the end may also be half of a character in a Japanese encoding; such an entry has bytes.
     if entry.filename.endswith("/"):
         return True
     return not entry.file_size and (name.endswith("/") or bool(entry.external_attr & _DOS_FOLDER))
 
 
-def _read(data: memoryview, entry: zipfile.ZipInfo, max_bytes: int) -> bytes | Problem:
+def read_entry(data: memoryview, entry: zipfile.ZipInfo, max_bytes: int) -> bytes | Problem:
+    """Unpack an entry whose header is at `entry.header_offset` of the data, or return why that cannot be done."""
     if entry.flag_bits & _ENCRYPTED:
         return UnreadableArchive("This entry is encrypted. Pack it without a password.")
     if entry.create_system == _UNIX and stat.S_ISLNK(entry.external_attr >> 16):
@@ -178,10 +180,10 @@ def _read(data: memoryview, entry: zipfile.ZipInfo, max_bytes: int) -> bytes | P
 def _unpack(data: memoryview, entry: zipfile.ZipInfo) -> bytes | None:
     """Return at most one byte more than the entry declares, or None if it cannot be read."""
     start = entry.header_offset
-    header = data[start : start + _LOCAL_HEADER_BYTES] if start >= 0 else b""
-    if len(header) < _LOCAL_HEADER_BYTES or header[: len(_LOCAL_HEADER)] != _LOCAL_HEADER:
+    header = data[start : start + LOCAL_HEADER_BYTES] if start >= 0 else b""
+    if len(header) < LOCAL_HEADER_BYTES or header[: len(_LOCAL_HEADER)] != _LOCAL_HEADER:
         return None
-    start += _LOCAL_HEADER_BYTES + sum(_LENGTHS.unpack_from(header, _LENGTHS_START))
+    start += LOCAL_HEADER_BYTES + sum(LENGTHS.unpack_from(header, LENGTHS_START))
     packed = data[start : start + entry.compress_size]
     if entry.compress_type == zipfile.ZIP_STORED:
         return bytes(packed[: entry.file_size + 1])

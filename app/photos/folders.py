@@ -102,15 +102,16 @@ def _photos_below(folder: str) -> Iterator[str]:
         if entry.is_dir(follow_symlinks=False):  # a link may lead back
             if not is_clutter_folder(entry.name):
                 yield from _photos_below(entry.path)
-        elif _has_photo_name(entry.name) and _may_be_file(entry.path):
+        elif has_photo_name(entry.name) and may_be_file(entry.path):
             yield str(Path(entry.path))
 
 
-def _has_photo_name(name: str) -> bool:
+def has_photo_name(name: str) -> bool:
+    """Return whether a file's name ends like a photo's, and is not one that file managers and the like add."""
     return Path(name).suffix.lower() in SUFFIXES and not is_clutter([name])
 
 
-def _may_be_file(path: str) -> bool:
+def may_be_file(path: str) -> bool:
     """Return whether this is a file, or may be one; reading a pipe or a device could wait without end."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)

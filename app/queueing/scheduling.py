@@ -20,7 +20,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -76,7 +76,7 @@ def moving_mean(mean: float, newest: float) -> float:
 
 def side_by_side(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Iterator[tuple[int, Future[Result]]]:
+) -> Generator[tuple[int, Future[Result]]]:
     """Work on items in several threads; yield each item's place and its future, in the order in which they end.
 
     An item is taken, in the caller's thread, only when it can be queued for a thread, so that `items` may be endless.

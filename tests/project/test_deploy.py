@@ -30,8 +30,11 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 KUSTOMIZATION = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))
 # Applied by hand, where there are keys.
 EXAMPLE = "keys.example.yaml"
+# Applied by hand, for a collection.
+BATCH = "batch.yaml"
 MANIFESTS = {
-    name: yaml.safe_load((KUBERNETES / name).read_text("utf-8")) for name in [*KUSTOMIZATION["resources"], EXAMPLE]
+    name: yaml.safe_load((KUBERNETES / name).read_text("utf-8"))
+    for name in [*KUSTOMIZATION["resources"], EXAMPLE, BATCH]
 }
 # The oldest Kubernetes that has all that is used, and the newest whose schemas we have.
 RELEASES = ["1.32", kubernetes_validate.latest_version().rpartition(".")[0]]
@@ -90,7 +93,7 @@ def test_a_misspelt_field_would_be_noticed() -> None:
 
 
 def test_every_manifest_is_applied() -> None:
-    others = {"kustomization.yaml", EXAMPLE}
+    others = {"kustomization.yaml", EXAMPLE, BATCH}
     assert {path.name for path in KUBERNETES.glob("*.yaml")} == {*KUSTOMIZATION["resources"], *others}
 
 

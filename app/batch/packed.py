@@ -1,0 +1,135 @@
+"""Photos in TAR and ZIP archives on disk: listed once with their places, and read from there in any order.
+
+A photo's path is that of the archive, a slash, and its name in the archive. WebDataset's shards are such archives.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+
+from ..errors import Problem, TooLarge, UnreadableArchive
+from ..photos.archives import (
+    LENGTHS,
+    LENGTHS_START,
+    LOCAL_HEADER_BYTES,
+    UNREADABLE_DIRECTORY,
+    is_folder,
+    name_of,
+    read_entry,
+)
+from ..photos.folders import MAX_FILE_BYTES, FileProblem, has_photo_name
+from .entries import TAR, ZIP, Entry, problem_entry
+
+_MAX_MEMBERS = 1000
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def is_compressed_tar(path: str) -> bool:
+    """Return whether a file is, by its name, a TAR archive that is compressed as a whole."""
+    return path.lower().endswith(_COMPRESSED)
+
+
+def list_archive(path: str) -> Iterator[Entry]:
+    """Yield the photos of an archive, by their names; an entry with the reason if the archive cannot be read."""
+    is_zip = path.lower().endswith(".zip")
+    try:
+        yield from (_list_zip if is_zip else _list_tar)(path)
+    except (tarfile.TarError, *UNREADABLE_DIRECTORY) as error:
+        kind = "ZIP" if is_zip else "TAR"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else ""
+        detail = f"The file cannot be read: {reason}." if reason else f"The {kind} archive is damaged or incomplete."
+        yield problem_entry(path, UnreadableArchive.slug, detail)
+
+
+def _list_tar(path: str) -> Iterator[Entry]:
+    for member in _members(path):
+        name = f"{path}/{member.name}"
+        if member.isdir() or not has_photo_name(os.path.basename(member.name)):
+            continue
+        if not member.isreg() or member.issparse():
+            detail = "This entry is a link or a sparse file. Pack the file itself."
+            yield problem_entry(name, UnreadableArchive.slug, detail)
+        else:
+            yield Entry(os.fsencode(name), TAR, os.fsencode(path), (member.offset_data, member.size))
+
+
+def _members(path: str) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a TAR archive; it is opened again now and then, since a TarFile keeps all its members."""
+    start: int | None = 0
+    with open(path, "rb") as file:
+        while start is not None:
+            file.seek(start)
+            start = None
+            with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as archive:
+                for number, member in enumerate(archive, start=1):
+                    yield member
+                    if number >= _MAX_MEMBERS and member.isreg() and not member.issparse():
+                        start = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                        break
+
+
+def _list_zip(path: str) -> Iterator[Entry]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            name = name_of(info)
+            if not is_folder(info, name) and has_photo_name(name.rpartition("/")[2]):
+                yield Entry(os.fsencode(f"{path}/{name}"), ZIP, os.fsencode(path), _place_of(info))
+
+
+def _place_of(info: zipfile.ZipInfo) -> tuple[int, ...]:
+    return (
+        info.header_offset,
+        info.compress_size,
+        info.file_size,
+        info.compress_type,
+        info.CRC,
+        info.flag_bits,
+        info.create_system,
+        info.external_attr,
+    )
+
+
+def read_packed(entry: Entry) -> bytes | Problem:
+    """Read a photo from its archive, or return why it cannot be read; raises FileProblem if the archive is gone."""
+    size = entry.place[1] if entry.kind == TAR else max(entry.place[1:3])
+    if size > MAX_FILE_BYTES:
+        return TooLarge(f"The photo has {size:,} bytes; {MAX_FILE_BYTES:,} are allowed.")
+    try:
+        with open(entry.archive, "rb", buffering=0) as archive:
+            return (_read_from_tar if entry.kind == TAR else _read_from_zip)(archive.fileno(), entry)
+    except OSError as error:
+        raise FileProblem(f"The archive cannot be read: {error.strerror}.") from error
+
+
+def _read_from_tar(descriptor: int, entry: Entry) -> bytes | Problem:
+    start, size = entry.place
+    data = _read_at(descriptor, size, start)
+    return data if len(data) == size else UnreadableArchive("The archive has become shorter since it was listed.")
+
+
+def _read_from_zip(descriptor: int, entry: Entry) -> bytes | Problem:
+    info = zipfile.ZipInfo()
+    start, info.compress_size, info.file_size, info.compress_type, info.CRC, *rest = entry.place
+    info.flag_bits, info.create_system, info.external_attr = rest
+    info.header_offset = 0
+    header = _read_at(descriptor, LOCAL_HEADER_BYTES, start)
+    lengths = sum(LENGTHS.unpack_from(header, LENGTHS_START)) if len(header) == LOCAL_HEADER_BYTES else 0
+    block = _read_at(descriptor, LOCAL_HEADER_BYTES + lengths + info.compress_size, start)
+    return read_entry(memoryview(block), info, MAX_FILE_BYTES)
+
+
+def _read_at(descriptor: int, size: int, place: int) -> bytes:
+    """Read up to `size` bytes at a place: fewer only at the end of the file."""
+    data = bytearray()
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), place + len(data))):
+        data += more
+    return bytes(data)
+
+
+def is_regular(path: str) -> bool:
+    """Return whether a path is that of a regular file; raises OSError."""
+    return stat.S_ISREG(os.stat(path).st_mode)

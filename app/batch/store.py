@@ -1,0 +1,133 @@
+"""Photos in an object store that speaks S3's protocol, through fsspec.
+
+Where the store is and how to sign in come from the environment or the files that all programs for S3 read
+(AWS_ENDPOINT_URL, AWS_PROFILE, …); nothing of it passes through here. What a store answers is never quoted, since its
+texts may name keys and addresses.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import BatchError, BatchStopped, TooLarge
+from ..photos.folders import MAX_FILE_BYTES, FileProblem, has_photo_name
+from .entries import Entry, entry_of, problem_entry
+from .walking import matches, split_pattern
+
+SCHEME = "s3://"
+MAX_ATTEMPTS = 4
+# The most that a store lists at once.
+PAGE = 1000
+_CODE = re.compile(r"\w{1,40}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
+
+
+class StoreProblem(FileProblem):
+    """The store did not give an object, for a reason that may be the same for the next one."""
+
+
+class Store:
+    """The store, opened with the first request; usable from many threads."""
+
+    def __init__(self) -> None:
+        self._opened: Any = None
+
+    def list_photos(self, address: str) -> Iterator[Entry]:
+        """Yield the photos below an address, or those that match it; `PAGE` names are asked for at a time.
+
+        Raises BatchError for an address that cannot be used, and BatchStopped if the store does not answer.
+        """
+        bucket, key = split_address(address)
+        fixed, wanted = split_pattern(key) if any(sign in key for sign in "*?[") else (key, [])
+        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": fixed, "MaxKeys": PAGE}
+        while True:
+            page = self._list_page(asked)
+            for found in page.get("Contents", ()):
+                name = found["Key"]
+                if has_photo_name(name.rpartition("/")[2]) and _is_below(name, fixed, wanted):
+                    yield _entry(f"{SCHEME}{bucket}/{name}", found["Size"])
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def read(self, address: str) -> bytes:
+        """Read an object; raises FileProblem if it is not there, StoreProblem if the store does not give it."""
+        bucket, key = split_address(address)
+        try:
+            data: bytes = self._files.cat_file(f"{bucket}/{key}")
+        except self._errors as error:
+            if isinstance(error, FileNotFoundError):
+                raise FileProblem("The store has no such object.") from error
+            raise StoreProblem(_sentence(error)) from error
+        return data
+
+    def _list_page(self, asked: dict[str, Any]) -> dict[str, Any]:
+        files = self._files
+        try:
+            page: dict[str, Any] = files.call_s3("list_objects_v2", **asked)
+        except self._errors as error:
+            if isinstance(error, FileNotFoundError):
+                raise BatchError(f"The store has no bucket {asked['Bucket']}.") from error
+            if isinstance(error, PermissionError):
+                raise BatchError(f"The bucket {asked['Bucket']} cannot be listed. {_sentence(error)}") from error
+            raise BatchStopped(f"The photos could not all be listed. {_sentence(error)}") from error
+        return page
+
+    @property
+    def _files(self) -> Any:
+        if self._opened is None:
+            if importlib.util.find_spec("s3fs") is None:
+                raise BatchError("Addresses that begin with s3:// need s3fs: pip install 'topthree[s3]'")
+            import fsspec
+
+            # One request for an object, not two; no listing is kept.
+            options = {"retries": {"max_attempts": MAX_ATTEMPTS, "mode": "standard"}, "max_pool_connections": 64}
+            self._opened = fsspec.filesystem(
+                "s3", max_concurrency=1, use_listings_cache=False, skip_instance_cache=True, config_kwargs=options
+            )
+        return self._opened
+
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        from botocore.exceptions import BotoCoreError
+
+        return OSError, BotoCoreError
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Split an address into bucket and key; raises BatchError, without quoting it, for one that cannot be used."""
+    bucket, _, key = address.removeprefix(SCHEME).partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise BatchError("An address of a store is s3://BUCKET/PREFIX, without a key or password in it.")
+    return bucket, key
+
+
+def _is_below(name: str, fixed: str, wanted: list[str]) -> bool:
+    if wanted:
+        return matches(name.removeprefix(fixed).split("/"), wanted)
+    # The prefix `cats` is the folder cats/ or the object cats, not the folder cats-and-dogs/.
+    return not fixed or fixed.endswith("/") or name[len(fixed) :][:1] in ("", "/")
+
+
+def _entry(address: str, size: int) -> Entry:
+    if size > MAX_FILE_BYTES:
+        return problem_entry(address, TooLarge.slug, f"The photo has {size:,} bytes; {MAX_FILE_BYTES:,} are allowed.")
+    return entry_of(address)
+
+
+def _sentence(error: Exception) -> str:
+    """Say what the store answered, by its code alone."""
+    answer = getattr(error.__cause__ or error, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = _CODE.fullmatch(str(answer.get("Error", {}).get("Code", "")))
+    if status is None:
+        return f"The store does not answer ({type(error).__name__})."
+    return f"The store answered {status}{f' ({code[0]})' if code and code[0] != str(status) else ''}."
+
+
+def is_address(source: str) -> bool:
+    """Return whether a path or source is an address of the store."""
+    return source.startswith(SCHEME)

@@ -1,0 +1,208 @@
+"""Classify large collections of photos into files, in jobs that resume.
+
+A source is a folder, a pattern in quotes, a ZIP or TAR archive (such as WebDataset's), a list of paths (.txt, .csv or
+.parquet; - for one on standard input), or s3://BUCKET/PREFIX. The rows go to part-00000.parquet and so on in the
+output folder. The same command again does what is missing. Several jobs may share one output folder, on one machine or
+many: each shard is done by one of them.
+
+The exit status is 0 if all photos were classified, 1 if some failed (their rows say why), and 3 if the job was stopped
+before its end.
+
+\b
+Examples:
+  topthree batch photos/ --output out/
+  topthree batch 'shards/*.tar' --output out/ --format ndjson
+  topthree batch photos/ --output out/ --shard 3/16
+  topthree batch --status out/
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..batch.entries import Entry
+from ..batch.job import Job, Options
+from ..batch.job import Progress as Counts
+from ..batch.rows import Columns
+from ..batch.start import MAX_SHARDS, begin, check, parse_slice
+from ..batch.status import Status, read_status
+from ..batch.tables import FORMATS, PARQUET
+from ..classifier import Classifier
+from ..errors import BatchError, BatchStopped
+from ..measuring.stream import printable
+from ..photos.folders import MAX_FILE_BYTES
+from . import plural, read_environment, read_settings
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+LOG_SECONDS = 30.0
+
+
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, metavar="[SOURCE…]")
+@click.option("--output", type=FOLDER, metavar="DIR", help="Folder for the parts; it is created.")
+@click.option(
+    "--format", "format_", type=click.Choice(FORMATS), default=PARQUET, show_default=True, help="Format of the parts."
+)
+@click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Answers per photo.")
+@click.option(
+    "--model", default="", metavar="NAME,…", help="Models to use, on one backbone (default: TOPTHREE_MODEL)."
+)
+@click.option("--embeddings", is_flag=True, help="Add a column with the embedding in float16.")
+@click.option("--heatmaps", type=FOLDER, metavar="DIR", help="Save heat maps there, named by the photos' SHA-256.")
+@click.option("--shard", "slice_", default="1/1", metavar="K/N", help="Do the K-th of N slices; auto in a job array.")
+@click.option(
+    "--shards", type=click.IntRange(1, MAX_SHARDS), help="Number of parts, fixed by the first job (default: by size)."
+)
+@click.option("--retry-failed", is_flag=True, help="Try the photos again that failed, and replace their rows.")
+@click.option("--status", "status_of", type=FOLDER, metavar="DIR", help="Print how far the batch in DIR is.")
+def command(
+    sources: tuple[str, ...],
+    *,
+    output: Path | None,
+    format_: str,
+    top: int,
+    model: str,
+    embeddings: bool,
+    heatmaps: Path | None,
+    slice_: str,
+    shards: int | None,
+    retry_failed: bool,
+    status_of: Path | None,
+) -> None:
+    """Run a job, or print the status of all."""
+    if status_of is not None:
+        _print_status(read_status(status_of))
+        return
+    if not sources or output is None:
+        raise click.UsageError("Name at least one source, and --output.")
+    number, jobs = parse_slice(slice_, read_environment())
+    check(sources, output, format_, embeddings=embeddings)
+    names = tuple(dict.fromkeys(filter(None, model.split(","))))
+    settings = read_settings(names[0] if names else "")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
+    with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
+        models = classifier.find_models(names)
+        columns = Columns(top, tuple(each.name for each in models), embeddings)
+        options = Options(columns, settings.max_pixels, heatmaps, retry_failed, number, jobs)
+        counts = _run(*begin(classifier, models, sources, output, options, format_=format_, shards=shards))
+    raise SystemExit(_end(counts, output))
+
+
+def _run(job: Job, entries: Iterator[Entry]) -> Counts:
+    """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
+    try:
+        with _showing(job):
+            return job.run(entries)
+    except KeyboardInterrupt:
+        raise BatchStopped(f"The job was stopped. {_go_on(job.progress)}") from None
+    except BatchStopped as error:
+        raise BatchStopped(f"{error} {_go_on(job.progress)}") from error
+
+
+def _go_on(counts: Counts) -> str:
+    return f"{counts.done:,} of {plural(counts.photos, 'photo')} were answered; the same command does the rest."
+
+
+@contextmanager
+def _showing(job: Job) -> Iterator[None]:
+    """Show the progress: as a bar on a terminal, else as a line every half minute."""
+    if not sys.stderr.isatty():
+        job.note = _Lines()
+        yield
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bar:
+        job.note = _Bar(bar)
+        yield
+
+
+class _Bar:
+    """Show the progress in a bar, a few times a second."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("Listing", total=None, pace="")
+        self._begin = time.monotonic()
+
+    def __call__(self, counts: Counts) -> None:
+        failed = f", {counts.failed:,} failed" if counts.failed else ""
+        self._bar.update(
+            self._task,
+            description=f"Classifying{failed}",
+            total=counts.photos,
+            completed=counts.done,
+            pace=f"{_pace(counts, self._begin):.0f} photos/s",
+        )
+
+
+class _Lines:
+    """Print the progress on standard error, when it begins and then every half minute."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._printed = 0.0
+
+    def __call__(self, counts: Counts) -> None:
+        now = time.monotonic()
+        if now - self._printed < LOG_SECONDS:
+            return
+        self._printed = now
+        pace = _pace(counts, self._begin)
+        left = f", {_duration((counts.photos - counts.done) / pace)} left" if pace else ""
+        failed = f", {counts.failed:,} failed" if counts.failed else ""
+        line = f"{counts.done:,} of {plural(counts.photos, 'photo')}{failed}, {pace:.0f} photos/s{left}"
+        click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}", err=True)
+
+
+def _pace(counts: Counts, begin: float) -> float:
+    return counts.computed / max(0.001, time.monotonic() - begin)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return (
+        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "under a minute"
+    )
+
+
+def _end(counts: Counts, output: Path) -> int:
+    """Print how a job has ended, and return its exit status."""
+    click.echo(f"{plural(counts.done, 'photo')} in {output}, {counts.failed:,} failed.", err=True)
+    if counts.busy:
+        click.echo(f"Other jobs still work on {plural(counts.busy, 'shard')} of these photos.", err=True)
+        return BatchStopped.exit_status
+    if counts.failed:
+        click.echo(f"topthree batch --status {output} sums them up; --retry-failed tries them again.", err=True)
+        return BatchError.exit_status
+    return 0
+
+
+def _print_status(status: Status) -> None:
+    failed = status.failed.total()
+    listed = "" if status.listed is None else f" of {status.listed:,}"
+    click.echo(f"done      {status.rows:,}{listed}")
+    click.echo(f"failed    {failed:,}")
+    for slug, count in status.failed.most_common():
+        click.echo(f"          {count:,} {slug}, for example: {printable(status.examples[slug])}")
+    if status.photos_per_second is not None:
+        click.echo(f"pace      {status.photos_per_second:.1f} photos/s, by the newest parts")
+    if status.seconds_left:
+        click.echo(f"time left {_duration(status.seconds_left)}, if jobs are running")
