@@ -88,6 +88,7 @@ ENV PATH=/opt/topthree/venv/bin:/opt/topthree/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/topthree \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    OPENBLAS_NUM_THREADS=1 \
     TOPTHREE_HOST=0.0.0.0 \
     TOPTHREE_PORT=8000 \
     TOPTHREE_LOG_FORMAT=json \

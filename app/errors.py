@@ -15,10 +15,16 @@ TopthreeError
     ├── BadRequest              400
     ├── Unauthorized            401
     ├── Forbidden               403
+    ├── NoRight                 403
+    ├── ForeignOrigin           403
     ├── NotFound                404
     ├── UnknownModel            404
+    ├── UnknownProject          404
+    ├── TeachingOff             404
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
+    ├── NotTaught               409
+    ├── NameTaken               409
     ├── TooLarge                413
     ├── AddressTooLong          414
     ├── UnsupportedContentType  415
@@ -29,6 +35,7 @@ TopthreeError
     ├── TooCostly               422
     ├── NoHeatMap               422
     ├── NoEmbedding             422
+    ├── BadProjectFile          422
     ├── RateLimited             429
     ├── HeaderTooLarge          431
     ├── ClientClosedRequest     499
@@ -36,7 +43,9 @@ TopthreeError
     ├── Overloaded              503
     ├── ModelUnavailable        503
     ├── Draining                503
-    └── DeadlineExceeded        504
+    ├── ProjectsUnavailable     503
+    ├── DeadlineExceeded        504
+    └── ProjectFull             507
 """
 
 from __future__ import annotations
@@ -160,6 +169,19 @@ class Forbidden(Problem):
     challenge = "Bearer"
 
 
+class NoRight(Problem):
+    """The API key does not have the right to teach."""
+
+    status, slug, title = 403, "no-right", "The key has no right to this"
+    challenge = "Bearer"
+
+
+class ForeignOrigin(Problem):
+    """The request comes from a page of another site, or is for a host name that is not listed in `TOPTHREE_HOSTS`."""
+
+    status, slug, title = 403, "foreign-origin", "Not from this site"
+
+
 class NotFound(Problem):
     """Nothing is served at this path."""
 
@@ -172,6 +194,18 @@ class UnknownModel(Problem):
     status, slug, title = 404, "unknown-model", "No model of this name"
 
 
+class UnknownProject(Problem):
+    """There is no project of this name; it may have been deleted."""
+
+    status, slug, title = 404, "unknown-project", "No project of this name"
+
+
+class TeachingOff(Problem):
+    """Teaching is turned off here; `TOPTHREE_TEACH=on` or `topthree teach` turns it on."""
+
+    status, slug, title = 404, "teaching-off", "Teaching is off"
+
+
 class MethodNotAllowed(Problem):
     """The path does not support this method; the header `Allow` lists the methods that it supports."""
 
@@ -182,6 +216,18 @@ class RequestTimeout(Problem):
     """The request arrived too slowly: see `TOPTHREE_STALL_SECONDS` and `TOPTHREE_MIN_BYTES_PER_SECOND`."""
 
     status, slug, title = 408, "request-timeout", "Request too slow"
+
+
+class NotTaught(Problem):
+    """The project needs photos of at least two classes before it can answer."""
+
+    status, slug, title = 409, "not-taught", "Too few classes with photos"
+
+
+class NameTaken(Problem):
+    """Another project or another class has this name already."""
+
+    status, slug, title = 409, "name-taken", "The name is taken"
 
 
 class TooLarge(Problem):
@@ -246,6 +292,12 @@ class NoEmbedding(Problem):
     """The model that answers gives no embedding: it was exported with its logits alone."""
 
     status, slug, title = 422, "no-embedding", "No embedding"
+
+
+class BadProjectFile(Problem):
+    """The file is not a project, is damaged, or was written by a newer version."""
+
+    status, slug, title = 422, "bad-project-file", "Not a usable project file"
 
 
 class RateLimited(Problem):
@@ -313,10 +365,23 @@ class Draining(Problem):
         return super().as_dict() | ({} if self.in_flight is None else {"in_flight": self.in_flight})
 
 
+class ProjectsUnavailable(Problem):
+    """The projects cannot be read or written now; `Retry-After` says when to try again."""
+
+    status, slug, title = 503, "projects-unavailable", "Projects are not available"
+    retry_after_seconds = 5
+
+
 class DeadlineExceeded(Problem):
     """Waiting or decoding took longer than `TOPTHREE_DEADLINE_MS` or `X-Request-Timeout-Ms` allows."""
 
     status, slug, title = 504, "deadline-exceeded", "Deadline exceeded"
+
+
+class ProjectFull(Problem):
+    """A limit of photos, classes or bytes of the projects is reached, or the disk is full."""
+
+    status, slug, title = 507, "project-full", "No room in the project"
 
 
 PROBLEMS: tuple[type[Problem], ...] = tuple(Problem.__subclasses__())

@@ -89,6 +89,11 @@ def origins(text: str) -> tuple[str, ...]:
     return found
 
 
+def hosts(text: str) -> tuple[str, ...]:
+    """Parse host names and IP addresses without ports, separated by commas or spaces; empty is an empty tuple."""
+    return tuple(dict.fromkeys(host(part.lower()) for part in re.split(r"[\s,]+", text) if part))
+
+
 def rate_limit(text: str) -> str | None:
     """Parse limits such as `60/minute` or `10/second;1000/day`; empty is None."""
     limit = r"[1-9][0-9]{0,8}/([1-9][0-9]{0,3} )?(second|minute|hour|day)"

@@ -152,6 +152,25 @@ class Settings:
     log_format: str = setting("text", parsers.one_of("text", "json"), "log format; json writes one object per line")
     access_log: str = setting("off", parsers.one_of("on", "off"), "one log line per request")
     log_addresses: str = setting("off", parsers.one_of("on", "off"), "client addresses in the log")
+    teach: str = setting(
+        "off",
+        parsers.one_of("off", "on"),
+        "teaching in the browser, at /teach; with keys it needs one with that right",
+    )
+    projects: Path | None = setting(
+        "",
+        parsers.path,
+        "folder of the projects of teaching; the default is topthree/projects in the user's data folder",
+    )
+    teach_max_bytes: int = setting(
+        1024 * MEBI, parsers.integer(1, 1024 * 1024 * MEBI), "maximum size of all projects together, in bytes"
+    )
+    hosts: tuple[str, ...] = setting(
+        "",
+        parsers.hosts,
+        "host names by which browsers reach the service, separated by commas, besides those of this machine;"
+        " teaching answers no others",
+    )
     metrics_address: str | None = setting(
         "", parsers.address, "host:port that serves /metrics and the probes; /metrics is served nowhere else"
     )
@@ -174,7 +193,8 @@ class Settings:
         user_cache = _user_cache(environment, values["cache"])
         torch_home = _folder(environment, "TORCH_HOME", str(user_cache / "torch"))
         values["cache"] = values["cache"] or user_cache / "topthree"
-        values["models"] = values["models"] or _user_models(environment)
+        values["models"] = values["models"] or _user_data(environment, "models")
+        values["projects"] = values["projects"] or _user_data(environment, "projects")
         if values["bundle"]:
             values |= _defaults_of_a_bundle(values, environment)
         if parsers.is_model_file(values["model"]) and values["engine"] == "auto":
@@ -265,11 +285,11 @@ def _user_cache(environment: Mapping[str, str], cache: Path | None) -> Path:
         return cache
 
 
-def _user_models(environment: Mapping[str, str]) -> Path | None:
-    """Return the folder of models in the user's data folder (XDG Base Directory Specification), if there is one."""
+def _user_data(environment: Mapping[str, str], name: str) -> Path | None:
+    """Return our folder of this name in the user's data folder (XDG Base Directory Specification), if there is one."""
     try:
-        return Path(environment.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "topthree" / "models"
-    except RuntimeError:  # a user without a home folder has no models of their own unless the setting names a folder
+        return Path(environment.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "topthree" / name
+    except RuntimeError:  # a user without a home folder has none unless a setting names a folder
         return None
 
 
@@ -318,6 +338,8 @@ def _refuse_impossible(settings: Settings) -> None:
     is_limited = settings.rate_limit or settings.rate_limit_per_address
     if settings.rate_limit_storage != "memory://" and not is_limited:
         raise SettingsError("TOPTHREE_RATE_LIMIT_STORAGE keeps the counts of TOPTHREE_RATE_LIMIT, which is not set.")
+    if settings.teach == "on" and settings.projects is None:
+        raise SettingsError("The home folder cannot be found; set TOPTHREE_PROJECTS to a folder that can be written.")
     if settings.metrics_address and settings.metrics_address.rpartition(":")[2] == str(settings.port):
         raise SettingsError("TOPTHREE_METRICS_ADDRESS must have another port than TOPTHREE_PORT.")
 

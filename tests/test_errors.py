@@ -17,10 +17,16 @@ STATUS_OF_SLUG = {
     "bad-request": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "no-right": 403,
+    "foreign-origin": 403,
     "not-found": 404,
     "unknown-model": 404,
+    "unknown-project": 404,
+    "teaching-off": 404,
     "method-not-allowed": 405,
     "request-timeout": 408,
+    "not-taught": 409,
+    "name-taken": 409,
     "too-large": 413,
     "address-too-long": 414,
     "unsupported-content-type": 415,
@@ -30,6 +36,7 @@ STATUS_OF_SLUG = {
     "too-many-pixels": 422,
     "too-costly": 422,
     "no-heat-map": 422,
+    "bad-project-file": 422,
     "no-embedding": 422,
     "rate-limited": 429,
     "header-too-large": 431,
@@ -38,7 +45,9 @@ STATUS_OF_SLUG = {
     "overloaded": 503,
     "model-unavailable": 503,
     "draining": 503,
+    "projects-unavailable": 503,
     "deadline-exceeded": 504,
+    "project-full": 507,
 }
 
 
@@ -93,5 +102,6 @@ def test_what_passes_by_itself_says_when_to_try_again():
         "rate-limited",
         "overloaded",
         "model-unavailable",
+        "projects-unavailable",
         "draining",
     }

@@ -99,11 +99,15 @@ def summary(name: str) -> str:
         return module.readline().strip().strip('"')
 
 
-def read_settings(model: str = "") -> Settings:
-    """Read the settings from the environment; a model that is given replaces TOPTHREE_MODEL. Raises SettingsError."""
+def read_settings(model: str = "", **values: str) -> Settings:
+    """Read the settings from the environment; a model that is given replaces TOPTHREE_MODEL. Raises SettingsError.
+
+    Other `values`, by the names of their settings, replace those of the environment.
+    """
     from ..settings import Settings  # imported here, since it would take a third of the time of --help
 
     chosen = {"TOPTHREE_MODEL": model} if model else {}
+    chosen |= {f"TOPTHREE_{name.upper()}": value for name, value in values.items()}
     return Settings.from_environment({**read_environment(), **chosen})
 
 

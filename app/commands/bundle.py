@@ -13,46 +13,18 @@ Examples:
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import os
-import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import click
 
 from ..errors import BundleError
-from ..model.artifact import FILES, MANIFEST, PREPARE_VERSION, Prepared, ensure_prepared, precision_family
-from ..model.bundle import (
-    COPY_BYTES,
-    DESCRIPTION,
-    END,
-    FORMAT,
-    FORMAT_WITH_OWN,
-    LABELS,
-    MEMBERS,
-    MODEL,
-    OWN,
-    OWN_MEMBERS,
-    SUMS,
-    Bundle,
-    Description,
-    openvino_version,
-    padding,
-    read_bundle,
-    tar_header,
-    write_sums,
-)
-from ..model.digests import bytes_sha256, file_sha256
-from ..model.engines import check_classes
-from ..model.labels import Label, load_labels, write_labels
-from ..model.own_format import OwnModel, files_of
-from ..model.records import as_json
+from ..model.artifact import ensure_prepared, precision_family
+from ..model.bundle import Bundle, openvino_version, read_bundle
+from ..model.bundle_writer import write_bundle
+from ..model.labels import load_labels
 from ..model.served import on_backbone, read_own_default
 from ..settings import Settings
-from ..version import __version__
-from ..writing import replacing
 from . import model_option, read_settings
 from .weights import make_ready
 
@@ -135,61 +107,3 @@ def describe(bundle: Bundle) -> str:
     if made.accuracy:
         rows["Accuracy"] = ", ".join(f"{key} {value}" for key, value in made.accuracy.items() if value is not None)
     return "\n".join(f"{name:9} {value}" for name, value in rows.items())
-
-
-def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path, own: OwnModel | None = None) -> Bundle:
-    """Write a bundle, whole or not at all, and read it back; the same model and labels make the same bytes.
-
-    `own` is a model of one's own to put in, whose head must be on these weights.
-    """
-    check_classes(prepared, len(labels))
-    description = dataclasses.replace(_describe(prepared), format=FORMAT_WITH_OWN if own else FORMAT)
-    described = (json.dumps(dataclasses.asdict(description), indent=1, ensure_ascii=False) + "\n").encode()
-    texts = {DESCRIPTION: described, LABELS: write_labels(labels)}
-    if own is not None:
-        texts |= {f"{OWN}/{name}": data for name, data in files_of(own, own.name, own.version).items()}
-    files = {f"{MODEL}/{name}": prepared.folder / name for name in (MANIFEST, *FILES)}
-    digests = {name: bytes_sha256(text) for name, text in texts.items()}
-    digests |= {name: file_sha256(path) for name, path in files.items()}
-    members = (*MEMBERS, *OWN_MEMBERS) if own else MEMBERS
-    texts[SUMS] = write_sums({name: digests[name] for name in members if name != SUMS})
-    try:
-        with replacing(target, 0o644) as out:
-            _write_members(out, members, texts, files)
-    except OSError as error:
-        raise BundleError(f"{target} cannot be written: {error.strerror or error}.") from error
-    return read_bundle(target)
-
-
-def _describe(prepared: Prepared) -> Description:
-    manifest, weights = prepared.manifest, prepared.weights
-    return Description(
-        format=FORMAT,
-        model=as_json(weights.record),
-        weights_sha256=weights.sha256,
-        fallback=weights.is_fallback,
-        precision=manifest.precision,
-        classes=manifest.classes,
-        accuracy=manifest.accuracy,
-        topthree=__version__,
-        openvino=openvino_version(),
-        prepare_version=PREPARE_VERSION,
-    )
-
-
-def _write_members(out: Any, members: tuple[str, ...], texts: dict[str, bytes], files: dict[str, Path]) -> None:
-    for name in members:
-        if name in texts:
-            _write_member(out, name, io.BytesIO(texts[name]), len(texts[name]))
-        else:
-            with files[name].open("rb") as file:
-                _write_member(out, name, file, files[name].stat().st_size)
-    out.write(END)
-    out.flush()
-    os.fsync(out.fileno())
-
-
-def _write_member(out: Any, name: str, content: BinaryIO, size: int) -> None:
-    out.write(tar_header(name, size))
-    shutil.copyfileobj(content, out, COPY_BYTES)
-    out.write(bytes(padding(size)))

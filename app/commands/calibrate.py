@@ -23,12 +23,13 @@ import numpy.typing as npt
 
 from ..classifier import Answer, Classifier
 from ..errors import TopthreeError
-from ..measuring.accuracy import find_labelled, wilson_interval
+from ..measuring.accuracy import find_labelled
 from ..measuring.stream import printable
 from ..model import Model, head_bias
 from ..model.calibration import Calibration, calibration_file, write_calibration
 from ..model.calibration_fit import fit_calibration
 from ..model.certainty import rejection_score
+from ..model.shares import wilson_interval
 from ..photos.folders import MAX_FILE_BYTES
 from ..settings import Settings
 from . import INTERRUPTED, plural, read_settings

@@ -26,11 +26,12 @@ from rich.console import Console
 
 from ..classifier import Classifier
 from ..errors import TopthreeError
-from ..measuring.accuracy import Evaluation, Share, evaluate
+from ..measuring.accuracy import Evaluation, evaluate
 from ..measuring.diagram import draw_reliability
 from ..measuring.reliability import Reliability
 from ..measuring.stream import printable
 from ..model import Model
+from ..model.shares import Share
 from ..photos.folders import MAX_FILE_BYTES
 from ..writing import replacing
 from . import model_option, plural, read_settings

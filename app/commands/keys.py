@@ -10,6 +10,7 @@ Examples:
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,10 @@ from pathlib import Path
 import click
 
 from ..errors import KeysError
-from ..web.keys import Key, KeySet, check_name, digest_of, new_token, parse_keys, read_keys, read_text
+from ..web.keys import RIGHTS, Key, KeySet, check_name, digest_of, new_token, parse_keys, read_keys, read_text
 from ..writing import replacing
 
-HEADING = "# API keys of topthree: name, enabled or disabled, SHA-256 of the key.\n"
+HEADING = "# API keys of topthree: name, enabled or disabled, SHA-256 of the key, rights.\n"
 
 
 def _keys_file(*, required: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -42,8 +43,9 @@ def command() -> None:
 
 @command.command("new")
 @click.argument("name")
+@click.option("--may", "rights", type=click.Choice(RIGHTS), multiple=True, help="A right of the key.")
 @_keys_file(required=False)
-def new(name: str, path: Path | None) -> None:
+def new(name: str, path: Path | None, rights: tuple[str, ...]) -> None:
     """Print a new key for NAME and add it to the file.
 
     The file is made if it does not exist. Without a file, the line to add to it is printed too.
@@ -51,9 +53,10 @@ def new(name: str, path: Path | None) -> None:
     \b
     Example:
       topthree keys new alice --file keys.txt
+      topthree keys new bob --may teach --file keys.txt
     """
     token = new_token()
-    key = Key(check_name(name), True, digest_of(token))
+    key = Key(check_name(name), True, digest_of(token), tuple(dict.fromkeys(rights)))
     if path is None:
         click.echo("Add this line to the file of TOPTHREE_API_KEYS_FILE:", err=True)
         click.echo(key.as_line(), err=True)
@@ -67,14 +70,15 @@ def new(name: str, path: Path | None) -> None:
 @command.command("list")
 @_keys_file()
 def show(path: Path) -> None:
-    """List the keys: state, first digits of the digest, and name.
+    """List the keys: state, first digits of the digest, name, and rights.
 
     \b
     Example:
       topthree keys list --file keys.txt
     """
     for key in read_keys(path).keys:
-        click.echo(f"{key.state:8}  {key.digest.hex()[:12]}…  {key.name}")
+        rights = f"  {','.join(key.rights)}" if key.rights else ""
+        click.echo(f"{key.state:8}  {key.digest.hex()[:12]}…  {key.name}{rights}")
 
 
 @command.command("check")
@@ -125,7 +129,7 @@ def _set_state(name: str, path: Path, *, enabled: bool) -> None:
     text = read_text(path)
     keys = parse_keys(text, path)
     old = _named(keys, name, path)
-    new_line = Key(old.name, enabled, old.digest).as_line()
+    new_line = dataclasses.replace(old, enabled=enabled).as_line()
     lines = text.split("\n")
     number = keys.lines[keys.keys.index(old)] - 1
     _, hash_sign, comment = lines[number].partition("#")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from typing import NoReturn
 
 import click
 
@@ -30,15 +31,20 @@ def _settings_help() -> str:
 
 @click.command(help=__doc__, epilog=_settings_help())
 def command() -> None:
+    """Serve with the settings of the environment."""
+    start(read_settings())
+
+
+def start(settings: Settings) -> NoReturn:
     """Get the model ready, then become gunicorn."""
-    settings = read_settings()
     _require_free_ports(settings)
     make_ready(settings)
     click.echo("Starting the service; Ctrl-C stops it.", err=True)
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(RESOURCES / "gunicorn.conf.py")]
     # Start in the folder that holds the package: an `app` of another project in the current folder would shadow it.
     os.chdir(ROOT)
-    os.execve(sys.executable, gunicorn, settings.for_child())
+    # Heads of projects are solved beside photos, which need the other processors more.
+    os.execve(sys.executable, gunicorn, {"OPENBLAS_NUM_THREADS": "1"} | settings.for_child())
 
 
 def _require_free_ports(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +12,13 @@ import numpy as np
 
 from ..classifier import Answer, Classifier
 from ..model.labels import Label, class_names
-from ..model.quantise import Z_95
+from ..model.shares import Share, wilson_interval
 from ..photos.folders import FileProblem, is_unreadable, list_photos, true_class
 from .reliability import Reliability, measure_reliability
 from .stream import classify_files
 
 RANKS = (1, 3, 5)
 MAX_CONFUSIONS = 10
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of photos in percent, with its 95% interval."""
-
-    percent: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -173,17 +163,6 @@ def evaluate(classifier: Classifier, folder: Path, *, max_pixels: int) -> Evalua
         classes=by_class(tally.pairs, model.labels),
         model=model.identity,
     )
-
-
-def wilson_interval(hits: int, count: int) -> Share:
-    """Return hits / count in percent with its 95% interval (Wilson, JASA 22, 1927)."""
-    if count == 0:
-        return Share(0.0, 0.0, 100.0)
-    z = Z_95
-    share = hits / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Share(*(round(100 * value, 2) for value in (share, max(0.0, centre - half), min(1.0, centre + half))))
 
 
 def _worst(pairs: collections.Counter[tuple[int, int]], labels: Sequence[Label]) -> list[Confusion]:

@@ -68,7 +68,7 @@ class Model:
 
     @property
     def version(self) -> int:
-        """Return the version of a model of one's own, 0 for a published model."""
+        """Return the version of a model of one's own, 0 for a published model and for a head without a version."""
         return self.own.version if self.own else 0
 
     @functools.cached_property
@@ -94,7 +94,8 @@ class Model:
             "fallback": self.weights.is_fallback and self.own is None,
         }
         if self.own is not None:
-            facts |= {"version": self.version, "backbone": self.own.backbone, "head_sha256": self.own.sha256}
+            facts |= {"version": self.version} if self.version else {}  # a head that is not published has none
+            facts |= {"backbone": self.own.backbone, "head_sha256": self.own.sha256}
         return facts
 
     @functools.cached_property

@@ -64,20 +64,24 @@ def fit_calibration(
     return Calibration(round(temperature, 4), round(sure_at, 4), unlike, source, len(truths), intervals)
 
 
-def fit_temperature(logits: npt.NDArray[np.floating], truths: Ints) -> float:
+def fit_temperature(logits: npt.NDArray[np.floating], truths: Ints, *, added: int = 0) -> float:
     """Return the temperature that makes the true classes (n) likeliest, given logits (n, classes).
 
     It minimises the mean negative log-likelihood (Guo et al., ICML 2017), which is convex in 1/T: Newton's method,
-    halving the bracket where a step would leave it. Raises FitError if the minimum is beyond a bound, as it is for
-    photos that are all classified correctly, or not better than by chance.
+    halving the bracket where a step would leave it. `added` photos with the logits of all, but of any class, count as
+    well: with them there is a temperature for photos that are all classified correctly. Raises FitError if the minimum
+    is beyond a bound, as it is for such photos without them, or for photos that are named no better than by chance.
     """
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
-    if _slopes(logits, truths, low).mean() >= 0:
+    share = added / (len(truths) + added)
+    # The slope changes by this wherever it is: a photo of any class has the mean of its logits for its true one's.
+    shift = share * float((logits[np.arange(len(truths)), truths] - logits.mean(axis=1)).mean())
+    if _slopes(logits, truths, low).mean() + shift >= 0:
         raise FitError(
             f"No temperature up to {MAX_TEMPERATURE:g} fits: the model names these photos no better than by chance, "
             "or is certain of its mistakes."
         )
-    if _slopes(logits, truths, high).mean() <= 0:
+    if _slopes(logits, truths, high).mean() + shift <= 0:
         if (logits.argmax(axis=1) == truths).all():
             raise FitError(
                 "The model makes no mistake on these photos, so that no temperature fits them; use harder ones."
@@ -87,7 +91,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], truths: Ints) -> float:
         )
     inverse = 1.0
     for _ in range(_STEPS):
-        slope, curvature = _slopes(logits, truths, inverse).mean(), _curvature(logits, inverse)
+        slope, curvature = _slopes(logits, truths, inverse).mean() + shift, _curvature(logits, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         step = inverse - slope / curvature if curvature > 0 else low
         following = step if low < step < high else (low + high) / 2

@@ -7,6 +7,7 @@ import csv
 import functools
 import io
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ..errors import LabelsError
 from ..photos.folders import name_key
 
 IMAGENET_FILE = Path(__file__).with_name("labels.csv")
+# The longest name of a class of one's own.
+MAX_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -129,3 +132,17 @@ def class_names(labels: tuple[Label, ...]) -> dict[str, int]:
     count = collections.Counter(keys)
     names = {key: label.class_id for key, label in zip(keys, labels, strict=True) if count[key] == 1}
     return names | {name_key(label.wnid): label.class_id for label in labels if label.wnid}
+
+
+def tidy_name(label: str) -> str:
+    """Write the name of a class of one's own in one form of Unicode, without blanks around it."""
+    return unicodedata.normalize("NFC", label).strip()
+
+
+def name_fault(label: str) -> str | None:
+    """Return, in a sentence, why a class of one's own cannot have this name, as `tidy_name` writes it, or None."""
+    if len(label) > MAX_NAME:
+        return f"The class {label[:40]!r}… has a name of more than {MAX_NAME} characters: shorten it."
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in label):
+        return f"The class {label!r} has a name with control characters: rename it."
+    return None

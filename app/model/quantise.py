@@ -23,12 +23,12 @@ from .artifact_writer import describe
 from .engines import OpenVINOEngine, Pixels
 from .labels import Label, class_names, load_labels
 from .runtime import import_openvino
+from .shares import Z_95
 
 MAX_CALIBRATION_PHOTOS = 300
 MIN_PHOTOS = 20
 MIN_AGREEMENT_PERCENT = 93.0
 STRONG_EVIDENCE_PHOTOS = 1000
-Z_95 = 1.959964
 # OpenVINO's names of the operations that multiply by weights.
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 _MAX_PHOTO_MEMORY = 2**30

@@ -138,7 +138,7 @@ def load_served(settings: Settings) -> Served:
     if bundled is None:
         return Served(backbone, settings.models, default)
     default = default or ("" if settings.model else bundled.name)
-    return Served(backbone, settings.models, default, {bundled.name: Slot(_bound(bundled, backbone))})
+    return Served(backbone, settings.models, default, {bundled.name: Slot(bound(bundled, backbone))})
 
 
 def carried_over(fresh: Served, old: Served | None) -> Served:
@@ -150,7 +150,7 @@ def carried_over(fresh: Served, old: Served | None) -> Served:
     for name, slot in old.slots.items() if old else ():
         own = slot.model.own if slot.model else None
         if own and name not in slots and not slot.is_bundled and own.weights_sha256 == fresh.backbone.weights.sha256:
-            slots[name] = Slot(_bound(own, fresh.backbone), _CARRIED)
+            slots[name] = Slot(bound(own, fresh.backbone), _CARRIED)
     return dataclasses.replace(fresh, slots=slots)
 
 
@@ -221,7 +221,7 @@ def _replacement(served: Served, name: str, known: Callable[[], Inference]) -> M
     assert served.root is not None
     old = served.slots.get(name, Slot(None)).model
     try:
-        model = _bound(read_version(served.root, name), served.backbone)
+        model = bound(read_version(served.root, name), served.backbone)
         _check(model, known())
     except OwnModelError as error:
         if name == served.default and old is None:
@@ -234,8 +234,8 @@ def _replacement(served: Served, name: str, known: Callable[[], Inference]) -> M
     return model
 
 
-def _bound(own: OwnModel, backbone: Model) -> Model:
-    """Put a head on the backbone; raises OwnModelError if it was made for another one."""
+def bound(own: OwnModel, backbone: Model) -> Model:
+    """Put a head on the backbone, in place of any other; raises OwnModelError if it was made for another backbone."""
     if own.weights_sha256 != backbone.weights.sha256:
         raise OwnModelError(
             f"version {own.version} is a head on {own.backbone} (SHA-256 {own.weights_sha256[:12]}…), and the "

@@ -82,6 +82,7 @@ class _Collectors:
         self.cache = self._counter("cache_lookups", "Answers by source: hit, miss, shared.", "source")
         self.decode_failures = self._counter("decode_failures", "Photos that could not be read.", "reason")
         self.problems = self._counter("problems", "Requests answered with a problem.", "problem")
+        self.solve_seconds = self._histogram("solve_seconds", "Time to solve the head of a project.", STAGE_BUCKETS)
         self.restarts = self._counter("worker_restarts", "Workers started in place of one that ended.")
         self.ready = self._gauge(
             "ready_workers", "Workers whose model has classified the known photo.", mode="livemostrecent"
@@ -218,6 +219,11 @@ def count_decode_failure(reason: str) -> None:
 def count_problem(slug: str) -> None:
     """Count a request that was rejected or failed, by the slug of its problem."""
     _collectors().problems.labels(slug).inc()
+
+
+def head_solved(seconds: float) -> None:
+    """Record how long it took to solve the head of a project."""
+    _collectors().solve_seconds.observe(seconds)
 
 
 def count_restart() -> None:

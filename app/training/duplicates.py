@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from ..model.duplicates import NEAR_DUPLICATE
 from ..model.solver import Numbers
 
 Rows = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float32]
 
-# The cosine of two photos' embeddings from which one counts as a copy of the other.
-NEAR_DUPLICATE = 0.93
 _BLOCK_ROWS = 2048
 _PART_PAIRS = 4096
 # The directions in which photos differ most are found from so many of them.

@@ -16,6 +16,7 @@ from ..model.calibration import Calibration
 from ..model.calibration_fit import UNLIKE_PERCENTILE, FitError, fit_calibration
 from ..model.certainty import rejection_score
 from ..model.probabilities import Doubles
+from ..model.ridge import STRENGTHS
 from ..model.solver import (
     Examples,
     Numbers,
@@ -30,7 +31,6 @@ from ..model.solver import (
 
 Rows = npt.NDArray[np.float16]
 
-RIDGE_STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-12, -2))
 # Measured on ten kinds of clothes with EfficientNet-Lite0: ridge heads were best at 3e-4, softmax heads at 1e-5.
 SOFTMAX_PER_RIDGE = 0.03
 FOLDS = 10
@@ -75,16 +75,16 @@ def choose_strength(task: Task) -> tuple[float, float, Spectrum]:
     Every class counts the same in the error. In the share, each photo counts once, without its mirror image.
     """
     examples, groups = task.examples(), np.repeat(task.groups, task.views)
-    errors, hits = np.zeros(len(RIDGE_STRENGTHS)), np.zeros(len(RIDGE_STRENGTHS))
+    errors, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
     found = spectrum(examples)
-    for members, scores in ridge_left_out(examples, found, groups, RIDGE_STRENGTHS):
+    for members, scores in ridge_left_out(examples, found, groups, STRENGTHS):
         is_photo = members % task.views == 0
         members, scores = members[is_photo], scores[:, is_photo]
         classes = examples.classes[members]
         errors += ((scores - np.eye(task.class_count)[classes]) ** 2).sum(axis=2) @ examples.weights[members]
         hits += (scores.argmax(axis=2) == classes).sum(axis=1)
     best = int(errors.argmin())
-    return RIDGE_STRENGTHS[best], float(hits[best] / len(task.rows)), found
+    return STRENGTHS[best], float(hits[best] / len(task.rows)), found
 
 
 def softmax_strength(ridge_strength: float) -> float:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..measuring.accuracy import Share, wilson_interval
 from ..model.labels import Label
 from ..model.own_format import Accuracy, OwnModel
 from ..model.probabilities import Doubles, softmax
+from ..model.shares import Share, wilson_interval
 from .backbones import Chosen
 from .findings import Findings
 from .fitting import Fitted, calibrate, choose_strength, fit, predict, softmax_strength

@@ -6,7 +6,6 @@ import csv
 import io
 import lzma
 import threading
-import unicodedata
 import zipfile
 import zlib
 from collections import defaultdict
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import TopthreeError
+from ..model.labels import name_fault, tidy_name
 from ..photos.clutter import is_clutter
 from ..photos.folders import FileProblem, find_photos, name_key, read_file
 from ..photos.formats import SUFFIXES
@@ -24,7 +24,6 @@ TRAIN = "train"
 HELD_OUT = frozenset(["val", "valid", "validation", "test"])
 MAX_PHOTOS = 200_000
 MAX_CLASSES = 5_000
-MAX_NAME = 200
 MAX_PHOTO_BYTES = 256 * 2**20
 MAX_TABLE_BYTES = 64 * 2**20
 # What zipfile raises for an entry that is damaged, encrypted or compressed in an unusual way.
@@ -164,14 +163,14 @@ def _from_folders(parts: Mapping[str, tuple[str, ...]]) -> tuple[LabelledPhoto, 
         if len(names) < (3 if has_parts else 2):  # a photo outside the folders of classes has no label
             continue
         label = names[1] if has_parts else names[0]
-        photos.append(LabelledPhoto(file, _tidy(label), has_parts and names[0].casefold() != TRAIN))
+        photos.append(LabelledPhoto(file, tidy_name(label), has_parts and names[0].casefold() != TRAIN))
     return tuple(photos)
 
 
 def _from_table(text: str, locate: Callable[[str], str], read: Callable[[str], bytes]) -> PhotoSet:
     rows = _rows(text, TABLE, ("file", "label"))
-    photos = tuple(LabelledPhoto(locate(row["file"].replace("\\", "/")), _tidy(row["label"])) for row in rows)
-    names = {_tidy(row["label"]): row["label_zh"].strip() for row in rows if (row.get("label_zh") or "").strip()}
+    photos = tuple(LabelledPhoto(locate(row["file"].replace("\\", "/")), tidy_name(row["label"])) for row in rows)
+    names = {tidy_name(row["label"]): row["label_zh"].strip() for row in rows if (row.get("label_zh") or "").strip()}
     return PhotoSet(photos, read, names)
 
 
@@ -179,7 +178,7 @@ def _read_names(path: Path, classes: Iterable[str]) -> dict[str, str]:
     by_key = {name_key(label): label for label in classes}
     found = {}
     for row in _rows(_file_text(path), str(path), ("label", "label_zh")):
-        label = by_key.get(name_key(_tidy(row["label"])))
+        label = by_key.get(name_key(tidy_name(row["label"])))
         if label is None:
             raise PhotoSetError(f"{path} names the class {row['label']!r}, which has no photo.")
         found[label] = row["label_zh"].strip()
@@ -218,11 +217,6 @@ def _decode(data: bytes, name: str) -> str:
         raise PhotoSetError(f"{name} is not UTF-8; save it as CSV in UTF-8.") from error
 
 
-def _tidy(label: str) -> str:
-    """Write a name in one form of Unicode, without blanks around it."""
-    return unicodedata.normalize("NFC", label).strip()
-
-
 def _check(found: PhotoSet, path: Path) -> None:
     if not found.photos:
         raise PhotoSetError(f"There is no labelled photo in {path}: put the photos of each class into one folder.")
@@ -240,12 +234,8 @@ def _check(found: PhotoSet, path: Path) -> None:
 def _check_names(classes: Iterable[str]) -> None:
     same = defaultdict(list)
     for label in classes:
-        if len(label) > MAX_NAME:
-            raise PhotoSetError(
-                f"The class {label[:40]!r}… has a name of more than {MAX_NAME} characters: shorten it."
-            )
-        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in label):
-            raise PhotoSetError(f"The class {label!r} has a name with control characters: rename it.")
+        if (fault := name_fault(label)) is not None:
+            raise PhotoSetError(fault)
         same[label.casefold()].append(label)
     twins = next((names for names in same.values() if len(names) > 1), None)
     if twins:

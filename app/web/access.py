@@ -6,7 +6,7 @@ import logging
 
 import flask
 
-from ..errors import Forbidden, Unauthorized
+from ..errors import Forbidden, NoRight, Unauthorized
 from ..settings import Settings
 from .keys import KeySet, is_writable_by_others, read_keys
 from .operations import operation_of
@@ -48,6 +48,18 @@ def require_form_key() -> None:
         state.caller = check_key(service().keys.current, read_form_field(FORM_FIELD).strip())
         release_place()
         count_key_of_form()
+
+
+def check_right(right: str) -> None:
+    """Raise NoRight if keys are required and that of the current request does not have a right."""
+    keys, caller = service().keys, request_state().caller
+    key = keys.current.named(caller) if caller else None
+    if keys.is_required and (key is None or right not in key.rights):
+        raise NoRight(
+            f"This key does not have the right to {right}. The administrator can make one that does, with "
+            f"'topthree keys new NAME --may {right}'.",
+            challenge=f'Bearer realm="{REALM}", error="insufficient_scope"',
+        )
 
 
 def announce(settings: Settings) -> None:

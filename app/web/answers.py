@@ -63,6 +63,13 @@ class Answerer:
     note: Callable[[Sequence[Model]], object] = id
     _models: list[Model] | None = None
 
+    @classmethod
+    def of_model(
+        cls, model: Model, classifier: Classifier, *, max_pixels: int, deadline: Deadline, caller: str | None
+    ) -> Answerer:
+        """Create the answerer of a model that no request can name; no answer of it is cached."""
+        return cls(classifier, ResultCache(0), max_pixels, deadline, caller, _models=[model])
+
     def load_models(self) -> list[Model]:
         """Return the models of this request, which a reload does not change; loads them if necessary.
 

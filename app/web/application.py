@@ -13,6 +13,9 @@ from ..processes.readiness import Readiness
 from ..queueing.admission import Admission
 from ..queueing.cache import ResultCache
 from ..settings import RESOURCES, Settings
+from ..teaching.projects import Projects
+from ..teaching.publishing import Publisher
+from ..teaching.teaching import Teaching
 from ..telemetry.traces import Tracing
 from . import (
     access,
@@ -29,6 +32,8 @@ from . import (
     problems,
     ratelimits,
     service,
+    teaching,
+    teaching_files,
     uploads,
 )
 from .keys import KeyRing
@@ -69,10 +74,12 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
     make_service(settings, classifier).attach(app)
     _register_hooks(app)
     problems.register(app)
-    for module in (api, openapi, probes, observing, pages):
+    for module in (api, teaching, teaching_files, openapi, probes, observing, pages):
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)
+        if settings.teach == "on":
+            app.register_blueprint(pages.teach_blueprint)
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         inner = addresses.AddressAlone(app.wsgi_app)
@@ -86,6 +93,7 @@ def make_service(settings: Settings, classifier: Classifier | None = None) -> se
     Raises KeysError for a file of keys that cannot be used.
     """
     classifier = classifier or Classifier.from_settings(settings)
+    teach = _make_teaching(settings, classifier)
     return service.Service(
         settings=settings,
         classifier=classifier,
@@ -97,7 +105,17 @@ def make_service(settings: Settings, classifier: Classifier | None = None) -> se
         tracing=Tracing(settings.traces) if settings.traces else None,
         assets=assets.read_assets(RESOURCES / "static"),
         languages=language.read_languages(),
+        teaching=teach,
+        publisher=None if teach is None else Publisher(teach, settings),
     )
+
+
+def _make_teaching(settings: Settings, classifier: Classifier) -> Teaching | None:
+    if settings.teach == "off":
+        return None
+    assert settings.projects is not None  # as the settings are checked
+    projects = Projects(settings.projects, settings.teach_max_bytes)
+    return Teaching(projects, classifier, max_pixels=settings.max_pixels)
 
 
 def _make_admission(settings: Settings, classifier: Classifier) -> Admission:

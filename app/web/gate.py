@@ -7,6 +7,7 @@ request without its body, and the reason in the WSGI environment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ class Gate:
     def __init__(self, app: flask.Flask) -> None:
         found = service_of(app)
         self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
-        self._limits = body_limits(app)
+        self._limits = BodyLimits(body_limits(app))
         self._places: set[object] = set()
         self._metrics_port = (self._settings.metrics_address or "").rpartition(":")[2] or None
         self._counts_requests = found.limits is not None
@@ -104,7 +105,7 @@ class Gate:
         status, fields, body = render_problem(problem, request_id)
         if self._settings.cors_origins:
             fields |= {"Vary": "Origin"} | allowing(headers.get("ORIGIN"), self._settings.cors_origins)
-        route = head.path if head and head.path in self._limits else UNMATCHED
+        route = (head and self._limits.rule(head)) or UNMATCHED
         method = head.method if head else "other"
         report_refused(problem, request_id, method=method, route=route, bytes_in=bytes_in, bytes_out=len(body))
         return ProblemAnswer(status, fields, body)
@@ -117,8 +118,7 @@ class Gate:
         return Refusal(problem, None)
 
     def _limit(self, head: Head) -> BodyLimit | None:
-        takes_photos = head.method == "POST" and head.port != self._metrics_port
-        return self._limits.get(head.path) if takes_photos else None
+        return None if head.port == self._metrics_port else self._limits.find(head)
 
     def _is_photo(self, head: Head) -> bool:
         return head.is_api and self._limit(head) is not None
@@ -150,15 +150,44 @@ class Gate:
         return None
 
 
-def body_limits(app: flask.Flask) -> dict[str, BodyLimit]:
-    """Return how large a body each route takes that takes photos, by what it declares."""
+class BodyLimits:
+    """How large a body each route takes, found by method and path; most paths are a rule themselves."""
+
+    def __init__(self, limits: Mapping[tuple[str, str], BodyLimit]) -> None:
+        self._limits = limits
+        self._patterns = [(method, _pattern(rule), rule) for method, rule in limits if "<" in rule]
+
+    def rule(self, head: Head) -> str | None:
+        """Return the rule of the route that a head's body is for; None if no route takes one there."""
+        if (head.method, head.path) in self._limits:
+            return head.path
+        found = (rule for method, path, rule in self._patterns if method == head.method and path.fullmatch(head.path))
+        return next(found, None)
+
+    def find(self, head: Head) -> BodyLimit | None:
+        """Return the limit of a head's body; None if its route takes no more than a few lines."""
+        rule = self.rule(head)
+        return None if rule is None else self._limits[head.method, rule]
+
+
+def _pattern(rule: str) -> re.Pattern[str]:
+    """Return the paths that a rule matches: a part in <> is one of the path's, and may hold slashes in <path:>."""
+    parts = re.split(r"<(?:(path):)?\w+>", rule)
+    texts, kinds = parts[::2], parts[1::2]
+    found = re.escape(texts[0])
+    for kind, text in zip(kinds, texts[1:], strict=True):
+        found += (".+" if kind else "[^/]+") + re.escape(text)
+    return re.compile(found)
+
+
+def body_limits(app: flask.Flask) -> dict[tuple[str, str], BodyLimit]:
+    """Return how large a body each route takes, by method and rule, by what it declares."""
     limits = {}
     for rule in app.url_map.iter_rules():
-        if "POST" not in (rule.methods or ()):
-            continue
         declared = operation_of(app.view_functions[rule.endpoint])
-        if declared is not None and declared.takes:
-            limits[rule.rule] = BODY_LIMITS[declared.takes]
-        elif rule.endpoint == FORM_ENDPOINT:
-            limits[rule.rule] = FORM_LIMIT
+        for method in (rule.methods or set()) & {"POST", "PUT"}:
+            if declared is not None and declared.takes in BODY_LIMITS:
+                limits[method, rule.rule] = BODY_LIMITS[declared.takes]
+            elif rule.endpoint == FORM_ENDPOINT:
+                limits[method, rule.rule] = FORM_LIMIT
     return limits

@@ -21,6 +21,8 @@ RANDOM_BYTES = 32
 STATES = ("enabled", "disabled")
 NAME_RULE = "a name has at most 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# What a key may do besides asking for answers, which every key may.
+RIGHTS = ("teach",)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 # The form of a bearer token (RFC 6750, section 2.1); the length only bounds what is hashed.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
@@ -28,11 +30,15 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
 
 @dataclass(frozen=True)
 class Key:
-    """One line of a keys file; `digest` is the SHA-256 of the key itself, which is not stored."""
+    """One line of a keys file; `digest` is the SHA-256 of the key itself, which is not stored.
+
+    `rights` are some of `RIGHTS`, in their order; a line without any is of a key that may only ask for answers.
+    """
 
     name: str
     enabled: bool
     digest: bytes
+    rights: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -41,7 +47,8 @@ class Key:
 
     def as_line(self) -> str:
         """Return the key's line in the file, without the line end."""
-        return f"{self.name}  {self.state}  {self.digest.hex()}"
+        line = f"{self.name}  {self.state}  {self.digest.hex()}"
+        return f"{line}  {','.join(self.rights)}" if self.rights else line
 
 
 @dataclass(frozen=True)
@@ -167,15 +174,23 @@ def is_writable_by_others(path: Path) -> bool:
 def _parse_line(fields: list[str]) -> Key:
     if any(field.startswith(PREFIX) and len(field) > RANDOM_BYTES for field in fields):
         raise ValueError("this is a key itself; the file holds its SHA-256, as 'topthree keys new' writes it")
-    if len(fields) != 3:
+    if len(fields) not in (3, 4):
         raise ValueError(
-            f"a line has three parts, a name, 'enabled' or 'disabled', and a SHA-256; this one has {len(fields)}"
+            "a line has three parts, a name, 'enabled' or 'disabled', and a SHA-256, and perhaps rights; "
+            f"this one has {len(fields)}"
         )
-    name, state, digest = fields
+    name, state, digest = fields[:3]
     if not _NAME.fullmatch(name):
         raise ValueError(NAME_RULE)
     if state not in STATES:
         raise ValueError("the second part must be 'enabled' or 'disabled'")
     if not _DIGEST.fullmatch(digest):
         raise ValueError("the third part must be a SHA-256, 64 hexadecimal digits")
-    return Key(name, state == STATES[0], bytes.fromhex(digest))
+    return Key(name, state == STATES[0], bytes.fromhex(digest), _parse_rights(fields[3:]))
+
+
+def _parse_rights(fields: list[str]) -> tuple[str, ...]:
+    given = fields[0].split(",") if fields else []
+    if not set(given) <= set(RIGHTS):
+        raise ValueError(f"the fourth part holds rights, separated by commas: {', '.join(RIGHTS)}")
+    return tuple(right for right in RIGHTS if right in given)

@@ -20,6 +20,8 @@ DEFAULT = "en"
 CLASS_NAMES = {"label": "en", "label_zh": "zh-Hans"}
 # The page's script gets the words whose keys begin with one of these, and writes them into the cards.
 SCRIPT_PREFIXES = ("js.", "problem.", "advice.")
+# Of those, what only the page of teaching needs.
+TEACHING_PREFIX = "js.teach."
 
 
 class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,9 +50,14 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         comma, last = self.alternatives
         return last.join([comma.join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
-    def for_script(self, **values: object) -> dict[str, object]:
-        """Return what the page's script needs of this language, with `values` filled in already."""
-        words = {key: _fill(word, values) for key, word in self.words.items() if key.startswith(SCRIPT_PREFIXES)}
+    def for_script(self, *, is_teaching: bool = False, **values: object) -> dict[str, object]:
+        """Return what a page's script needs of this language, with `values` filled in already.
+
+        `is_teaching` adds the words of the page of teaching.
+        """
+        left_out = () if is_teaching else (TEACHING_PREFIX,)
+        keys = [key for key in self.words if key.startswith(SCRIPT_PREFIXES) and not key.startswith(left_out)]
+        words = {key: _fill(self.words[key], values) for key in keys}
         names = [{"member": name, "tag": CLASS_NAMES[name]} for name in self.names]
         return {"tag": self.tag, "space": self.space, "names": names, "words": words}
 

@@ -14,10 +14,12 @@ from msgspec import Struct
 
 from .. import errors
 from ..errors import PROBLEMS, Problem
+from ..model.own_format import NAME
 from ..photos.protocol import MAX_THUMBNAIL_SIDE
 from ..settings import Settings
+from ..teaching.contents import MAX_PHOTOS
 from ..version import __version__
-from . import schemas
+from . import schemas, teaching_schemas
 from .api import MIN_THUMBNAIL_SIDE, THUMBNAIL_SIDE
 from .operations import BINARY, Operation, operation, operations_of
 from .parameters import NAMES
@@ -25,6 +27,7 @@ from .rendering import remember_language, render_page
 from .routes import API_PREFIX
 from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
 from .service import service
+from .teaching import LISTED_PHOTOS, MAX_LISTED_PHOTOS
 from .uploads import JSON, TIMEOUT_HEADER
 
 blueprint = flask.Blueprint("openapi", __name__)
@@ -32,13 +35,16 @@ blueprint = flask.Blueprint("openapi", __name__)
 Problems = tuple[type[Problem], ...]
 
 # Any address under /api may answer with these: for keys, for slow or oversized requests, and for rate limits.
-_KEYS = tuple(problem for problem in PROBLEMS if problem.status in (401, 403))
+_KEYS: tuple[type[Problem], ...] = (errors.Unauthorized, errors.Forbidden)
 _ALWAYS = tuple(problem for problem in PROBLEMS if problem.status in (408, 414, 429, 431))
 _MODEL: Problems = (errors.BadParameter, errors.InternalError, errors.Overloaded, errors.ModelUnavailable)
 _BODY = (errors.NoPhoto, errors.BadRequest, errors.TooLarge, errors.UnsupportedContentType, errors.DeadlineExceeded)
 _IMAGE = (errors.UnsupportedImage, errors.BrokenImage, errors.TooManyPixels, errors.TooCostly)
 _TAKEN: dict[str, Problems] = {
     "photo": (*_MODEL, *_BODY, *_IMAGE, errors.TooManyPhotos),
+    "any": (*_MODEL, *_BODY, *_IMAGE, errors.UnreadableArchive),
+    "file": (*_MODEL, errors.TooLarge, errors.UnsupportedContentType),
+    "json": (*_MODEL, errors.TooLarge),
     "photos": (*_MODEL, *_BODY, errors.UnreadableArchive),
     "": _MODEL,
 }
@@ -74,7 +80,26 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         },
         "The longest side in pixels; a photo is never enlarged.",
     ),
+    "label": ({"type": "string", "examples": ["mug"]}, "Only photos of this class."),
+    "offset": ({"type": "integer", "minimum": 0, "maximum": MAX_PHOTOS, "default": 0}, "How many photos to skip."),
+    "limit": (
+        {"type": "integer", "minimum": 1, "maximum": MAX_LISTED_PHOTOS, "default": LISTED_PHOTOS},
+        "How many photos to return.",
+    ),
+    "after": (
+        {"type": "integer", "minimum": 0, "maximum": 10**9 - 1, "default": 0},
+        "The revision that is known already.",
+    ),
 }
+# The parts of paths.
+PLACES: dict[str, tuple[Schema, str]] = {
+    "name": ({"type": "string", "pattern": f"^{NAME.pattern}$"}, "The name of the project."),
+    "label": ({"type": "string", "minLength": 1}, "The name of the class, or `~none`."),
+    "sha256": ({"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 of the photo's file."),
+}
+# A part of a path as Flask's rules and as OpenAPI's paths have it.
+_PLACE = re.compile(r"<(?:path:)?(\w+)>")
+_PLACES = re.compile(r"{(\w+)}")
 
 
 def _header(name: str, description: str, **schema: object) -> Schema:
@@ -104,10 +129,10 @@ def docs() -> flask.Response:
 def build_document(app: flask.Flask, settings: Settings, root: str = "/") -> Schema:
     """Build the OpenAPI document of an application's routes, below `root`, with the limits of the settings."""
     paths: dict[str, dict[str, Schema]] = {}
-    for path, method, endpoint, declared in operations_of(app):
+    for rule, method, endpoint, declared in operations_of(app):
+        path = _PLACE.sub(r"{\1}", rule)
         text = inspect.getdoc(app.view_functions[endpoint]) or ""
-        described = _describe(declared, endpoint, text, is_api=path.startswith(API_PREFIX), settings=settings)
-        paths.setdefault(path, {})[method] = described
+        paths.setdefault(path, {})[method] = _describe(declared, endpoint, path, text, settings)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -122,7 +147,7 @@ def build_document(app: flask.Flask, settings: Settings, root: str = "/") -> Sch
         "servers": [{"url": root}],
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": SCHEMAS | teaching_schemas.SCHEMAS,
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -139,27 +164,43 @@ def _current_document() -> Schema:
     return build_document(app, service().settings, flask.request.script_root or "/")
 
 
-def _describe(declared: Operation, endpoint: str, text: str, *, is_api: bool, settings: Settings) -> Schema:
+def _describe(declared: Operation, endpoint: str, path: str, text: str, settings: Settings) -> Schema:
+    is_api = path.startswith(API_PREFIX)
     summary, _, description = text.partition("\n\n")
     summary = summary.rstrip(".")
     described: Schema = {"operationId": _camel_case(endpoint.rpartition(".")[2]), "summary": summary}
     if description:
         described["description"] = " ".join(description.split())
-    parameters = [_parameter(name) for name in declared.parameters]
-    if declared.takes:
+    parameters = [_path_parameter(name) for name in _PLACES.findall(path)]
+    parameters += [_parameter(name) for name in declared.parameters]
+    if declared.body is not None:
+        content = {JSON: {"schema": reference(declared.body)}}
+        described["requestBody"] = {"description": "A JSON document.", "content": content}
+    elif declared.takes:
         described["requestBody"] = _body(declared.takes, settings)
         parameters.append(_timeout(settings))
     if parameters:
         described["parameters"] = parameters
-    success = {
+    takes_key = is_api and declared.needs_key
+    rejections = _rejections(_problems(declared, is_api, takes_key))
+    described["responses"] = _successes(declared, summary) | rejections
+    described["security"] = _security(settings) if takes_key else [{}]
+    return described
+
+
+def _successes(declared: Operation, summary: str) -> Schema:
+    """Describe the answers without a problem; what was made is 201, and 200 if it was there already."""
+    success: Schema = {
         "description": summary + ".",
         "headers": _TIMING if declared.takes == "photo" else {},
         "content": {mimetype: {"schema": _schema(answer)} for mimetype, answer in declared.answers.items()},
     }
-    takes_key = is_api and declared.needs_key
-    described["responses"] = {"200": success} | _rejections(_problems(declared, is_api, takes_key))
-    described["security"] = _security(settings) if takes_key else [{}]
-    return described
+    found = {str(declared.status): success}
+    if declared.status == 201 and declared.takes == "json":
+        found["200"] = success
+    if "after" in declared.parameters:
+        found["204"] = {"description": "Nothing is newer.", "content": {}}
+    return dict(found)
 
 
 def _problems(declared: Operation, is_api: bool, takes_key: bool) -> Problems:
@@ -186,6 +227,11 @@ def _parameter(name: str) -> Schema:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
+def _path_parameter(name: str) -> Schema:
+    schema, description = PLACES[name]
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": description}
+
+
 def _timeout(settings: Settings) -> Schema:
     return {
         "name": TIMEOUT_HEADER,
@@ -207,10 +253,15 @@ def _body(kind: str, settings: Settings) -> Schema:
             "application/octet-stream": {"schema": _PHOTO},
             "image/*": {"schema": _PHOTO},
         }
+    elif kind == "file":
+        description = f"A project's file of at most {settings.max_batch_bytes:,} bytes."
+        content = {"application/octet-stream": {"schema": BINARY}}
     else:
         description = f"At most {settings.max_batch_items} photos and {settings.max_batch_bytes:,} bytes together."
         files = {"type": "array", "items": BINARY, "minItems": 1, "maxItems": settings.max_batch_items}
         content = {"multipart/form-data": {"schema": _form(files)}, "application/zip": {"schema": _PHOTO}}
+        if kind == "any":
+            content |= {JSON: {"schema": reference(schemas.Base64Photo)}, "image/*": {"schema": _PHOTO}}
     return {"required": True, "description": description, "content": content}
 
 

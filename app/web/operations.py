@@ -25,14 +25,17 @@ class Operation:
     """What a route takes and returns; the view's docstring is its summary and description.
 
     `answers` are the documents or schemas of its answers by media type. `takes` says whether its body is one photo,
-    many, or nothing. `problems` are those besides the problems of every route that takes the same.
+    many, a file, a JSON document of its own, or nothing; `status` is that of success. `problems` are those besides the
+    problems of every route that takes the same.
     """
 
     answers: Mapping[str, Schema | type[Struct]]
-    takes: Literal["photo", "photos", ""] = ""
+    takes: Literal["photo", "photos", "any", "file", "json", ""] = ""
     parameters: tuple[str, ...] = ()
     problems: tuple[type[Problem], ...] = ()
     needs_key: bool = True
+    status: int = 200
+    body: type[Struct] | None = None
 
     def __call__(self, view: View) -> View:
         """Declare this operation for a view."""
@@ -54,4 +57,5 @@ def operations_of(app: flask.Flask) -> Iterator[tuple[str, str, str, Operation]]
     for rule in app.url_map.iter_rules():
         found = operation_of(app.view_functions[rule.endpoint])
         if found is not None:
-            yield rule.rule, "post" if found.takes else "get", rule.endpoint, found
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield rule.rule, method.lower(), rule.endpoint, found

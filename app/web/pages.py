@@ -20,6 +20,8 @@ from .uploads import FORM, read_form_field, read_photo
 blueprint = flask.Blueprint("pages", __name__)
 # What TOPTHREE_PAGE=off takes away; the rest explains problems to which the API's answers refer.
 form_blueprint = flask.Blueprint("form", __name__)
+# Served with TOPTHREE_TEACH=on.
+teach_blueprint = flask.Blueprint("teach", __name__)
 
 THUMBNAIL_SIDE = 640
 
@@ -40,6 +42,12 @@ def classify() -> flask.Response:
     thumbnail = base64.b64encode(encode(answer.thumbnail, "JPEG")).decode("ascii")
     values = {"photo": answer.image, "predictions": answer.predictions, "thumbnail": thumbnail}
     return _page("result.html", model=answerer.load_model(), verdict=write_verdict(answer), **values)
+
+
+@teach_blueprint.get("/teach")
+def teach() -> flask.Response:
+    """Show the page of teaching; its script asks the API for the projects, and `?project=` names one of them."""
+    return remember_language() or _page("teach.html")
 
 
 @blueprint.get("/problems/<slug>")

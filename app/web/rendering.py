@@ -14,7 +14,7 @@ from .service import service
 
 COOKIE_SECONDS = 365 * 24 * 3600
 # Their views call `remember_language`.
-_PAGES_WITH_SWITCH = ("form.index", "openapi.docs", "pages.problem_page")
+_PAGES_WITH_SWITCH = ("form.index", "teach.teach", "openapi.docs", "pages.problem_page")
 
 
 def render_page(template: str, **values: object) -> flask.Response:
@@ -36,6 +36,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         switch=_switch_address(root, has_page=settings.page == "on"),
         asset=lambda name: root + assets.path(name),
         has_page=settings.page == "on",
+        has_teaching=settings.page == "on" and settings.teach == "on",
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
         suffixes=" ".join(sorted(formats.SUFFIXES)),
@@ -116,7 +117,10 @@ def _words(language: Language, settings: Settings) -> dict[str, object]:
         found = [(getattr(prediction, name), CLASS_NAMES[name]) for name in language.names]
         return [(name, tag) for name, tag in found if name]
 
-    return {"t": t, "word": word, "names": names, "script_words": language.for_script(**known)}
+    def script_words(*, is_teaching: bool = False) -> dict[str, object]:
+        return language.for_script(is_teaching=is_teaching, **known)
+
+    return {"t": t, "word": word, "names": names, "script_words": script_words}
 
 
 def _switch_address(root: str, *, has_page: bool) -> str | None:

@@ -5,6 +5,7 @@ Members come in the order of the fields; those that are UNSET are left out. With
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -347,12 +348,13 @@ def reference(document: type[Struct]) -> Schema:
     return {"$ref": _REFERENCE.format(name=document.__name__)}
 
 
-def _make_schemas() -> dict[str, Schema]:
-    schemas = msgspec.json.schema_components(_EXAMPLES, ref_template=_REFERENCE)[1]
-    for document, example in _EXAMPLES.items():
+def make_schemas(examples: Mapping[type[Struct], Struct | dict[str, str] | None]) -> dict[str, Schema]:
+    """Return the JSON Schema of each document by its name, and of those inside, with an example if there is one."""
+    schemas = msgspec.json.schema_components(examples, ref_template=_REFERENCE)[1]
+    for document, example in examples.items():
         if example is not None:
             schemas[document.__name__]["examples"] = [msgspec.to_builtins(example)]
     return schemas
 
 
-SCHEMAS = _make_schemas()
+SCHEMAS = make_schemas(_EXAMPLES)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..queueing.admission import Admission
     from ..queueing.cache import ResultCache
     from ..settings import Settings
+    from ..teaching.publishing import Publisher
+    from ..teaching.teaching import Teaching
     from ..telemetry.traces import Trace, Tracing
     from .assets import Assets
     from .forms import Part
@@ -31,7 +33,8 @@ _NAME = "topthree"
 class Service:
     """Everything that one application holds, for all its requests.
 
-    `readiness` counts only this process until a worker replaces it by the one that all workers share.
+    `readiness` counts only this process until a worker replaces it by the one that all workers share. `teaching` and
+    `publisher` are None if teaching is turned off.
     """
 
     settings: Settings
@@ -44,6 +47,8 @@ class Service:
     tracing: Tracing | None
     assets: Assets
     languages: Mapping[str, Language]
+    teaching: Teaching | None
+    publisher: Publisher | None
 
     def attach(self, app: flask.Flask) -> None:
         """Make this the service of an application."""

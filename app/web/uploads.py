@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import TypeVar
 
 import flask
+import msgspec
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import (
     BadParameter,
+    BadRequest,
     NoPhoto,
     Problem,
     TooLarge,
@@ -26,6 +29,8 @@ from .forms import BINARY_TYPES, Part, boundary_of, parse_form
 from .json_bodies import parse_photo
 from .mistakes import explain
 from .service import request_state, service
+
+Document = TypeVar("Document", bound=msgspec.Struct)
 
 FIELD = "file"
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -70,6 +75,8 @@ class BodyLimit:
 BODY_LIMITS = {
     "photo": BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER),
     "photos": BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER),
+    "any": BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER),
+    "file": BodyLimit("max_batch_bytes", may_be_base64=False, advice=""),
 }
 FORM_LIMIT = BodyLimit("max_upload_bytes", may_be_base64=False, advice=SMALLER)
 
@@ -104,11 +111,35 @@ def read_photos() -> list[Entry]:
             f"A batch is multipart/form-data, {EXAMPLE} -F file=@other.jpg …, or an archive, "
             "curl --data-binary @photos.zip -H 'Content-Type: application/zip'."
         )
-    admit_body(settings.max_batch_bytes)
-    parts = _parts(settings.max_batch_bytes, advice=FEWER)
-    if len(parts) > settings.max_batch_items:
-        raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
-    return [Entry("", _checked(part)) for part in parts]
+    return [Entry("", _checked(part)) for part in _read_parts(settings)]
+
+
+def read_any() -> list[Entry]:
+    """Read the photos of a request, in any form of one photo or of a batch, in order and with their files' names.
+
+    An empty or too large photo of a batch is replaced by its problem.
+    """
+    settings = service().settings
+    if flask.request.mimetype in ZIP:
+        return [Entry(entry.name, _checked(entry.photo)) for entry in _read_zip(settings)]
+    if flask.request.mimetype != FORM:
+        return [Entry("", read_photo())]
+    return [Entry(part.filename or "", _checked(part)) for part in _read_parts(settings)]
+
+
+def read_file(limit: int) -> bytes:
+    """Read a body that is one file of at most `limit` bytes, whatever its type."""
+    admit_body(limit)
+    return _take_body(limit, "It can be changed with TOPTHREE_MAX_BATCH_BYTES.")
+
+
+def read_json(kind: type[Document]) -> Document:
+    """Read a small JSON document; an empty body is an empty object. Raises BadRequest."""
+    body = flask.request.get_data(cache=False) or b"{}"
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a ValidationError is a DecodeError too
+        raise BadRequest(f"The body is not the JSON that is expected here: {str(error)[:200]}.") from error
 
 
 def read_form_field(name: str) -> str:
@@ -254,6 +285,14 @@ def _refuse_encoded_body() -> None:
             f"The body has the Content-Encoding '{encoding[:50]}'. Send it as it is: photos are compressed already.",
             accept_encoding="identity",
         )
+
+
+def _read_parts(settings: Settings) -> list[Part]:
+    admit_body(settings.max_batch_bytes)
+    parts = _parts(settings.max_batch_bytes, advice=FEWER)
+    if len(parts) > settings.max_batch_items:
+        raise TooLarge(f"{len(parts)} photos are more than the {settings.max_batch_items} of one batch.")
+    return parts
 
 
 def _read_zip(settings: Settings) -> list[Entry]:

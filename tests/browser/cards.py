@@ -45,7 +45,7 @@ class Cards:
 
     def drag(self, *files: dict[str, object], texts: dict[str, str] | None = None) -> None:
         """Hold files, or texts by their types, over the page."""
-        self._dragged = self.page.evaluate_handle(MAKE_TRANSFER, [[_encoded(file) for file in files], texts or {}])
+        self._dragged = self.page.evaluate_handle(MAKE_TRANSFER, [[encoded(file) for file in files], texts or {}])
         for event in ("dragenter", "dragover"):
             self._dispatch(event, self._dragged)
 
@@ -62,7 +62,8 @@ def payload(name: str, data: bytes, mimetype: str = "image/jpeg") -> dict[str, o
     return {"name": name, "mimeType": mimetype, "buffer": data}
 
 
-def _encoded(file: dict[str, object]) -> dict[str, str]:
+def encoded(file: dict[str, object]) -> dict[str, str]:
+    """Write a file so that a script of the page can be given it."""
     data = file["buffer"]
     assert isinstance(data, bytes)
     return {"name": str(file["name"]), "type": str(file["mimeType"]), "base64": base64.b64encode(data).decode()}

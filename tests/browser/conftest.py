@@ -27,11 +27,17 @@ ARGUMENTS = [
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The real server with the real packaged model; the marker in its cache keeps it off the network."""
+def packaged_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the packaged model is prepared once; the marker keeps servers off the network."""
     cache = tmp_path_factory.mktemp("cache")
     (cache / "fallback-in-use").write_text("A test asked for it.")
-    server = Server(cache, cache=cache)
+    return cache
+
+
+@pytest.fixture(scope="session")
+def server(packaged_cache: Path) -> Iterator[Server]:
+    """The real server with the real packaged model."""
+    server = Server(packaged_cache, cache=packaged_cache)
     server.start()
     yield server
     server.stop()

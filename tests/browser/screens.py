@@ -15,9 +15,11 @@ from pathlib import Path
 import skimage.data
 from cards import Cards, expect_state, payload
 from conftest import ARGUMENTS, CHROMIUM, open_page
+from film_strip import take_film_strip
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from server import ROOT, Server
+from teaching import teaching_server
 from unlike_pictures import text_page
 
 from app.web.keys import Key, digest_of
@@ -203,8 +205,13 @@ def main() -> None:
         keys.write_text(f"{Key('screens', True, digest_of('tt_screens')).as_line()}\n", encoding="utf-8")
         packaged = Server(Path(cache), cache=cache)
         asking = Server(Path(cache), api_keys_file=keys, **settings)
+        teaching = teaching_server(Path(cache), Path(cache))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
+            teaching.start()
+            for locale in ("en-GB", "zh-CN"):
+                for name, (width, height) in SIZES.items():
+                    take_film_strip(browser, teaching, (name, width, height), locale, save)
             server.start()
             asking.start()
             packaged.start()
@@ -218,6 +225,7 @@ def main() -> None:
                 take(browser, server, heat_map, {"color_scheme": scheme, "locale": "zh-CN"})
         finally:
             browser.close()
+            teaching.stop()
             server.stop()
             asking.stop()
             packaged.stop()

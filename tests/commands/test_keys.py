@@ -26,6 +26,15 @@ def test_a_new_key_is_shown_once_and_kept_as_a_digest(runner: CliRunner, tmp_pat
     assert keys(runner, path, "check", input=token + "\n") == "alice: enabled\n"
 
 
+def test_a_key_with_a_right_keeps_it(runner: CliRunner, tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    keys(runner, path, "new", "bob", "--may", "teach")
+    keys(runner, path, "disable", "bob")
+    keys(runner, path, "enable", "bob")
+    assert read_keys(path).keys[0].rights == ("teach",)
+    assert keys(runner, path, "list").split()[-2:] == ["bob", "teach"]
+
+
 def test_without_a_file_the_line_is_printed(runner: CliRunner, tmp_path: Path) -> None:
     result = runner.invoke(cli, ["keys", "new", "alice"])
     token, line = result.stdout.strip(), next(line for line in result.stderr.splitlines() if line.startswith("alice"))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from servers import GUNICORN, ROOT, free_port, serving
 
-from app.commands.bundle import write_bundle
 from app.model.artifact import ensure_prepared
+from app.model.bundle_writer import write_bundle
 from app.model.labels import imagenet_labels
 from app.settings import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.measuring.accuracy import wilson_interval
+from app.model.shares import wilson_interval
 
 
 # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (score without continuity correction).

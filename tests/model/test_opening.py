@@ -16,10 +16,10 @@ import pytest
 from bundling import rewrite, small_bundle
 
 from app.classifier import Classifier
-from app.commands.bundle import write_bundle
 from app.errors import BundleError
 from app.model.artifact import Prepared, ensure_prepared
 from app.model.bundle import DESCRIPTION, MEMBERS, read_bundle
+from app.model.bundle_writer import write_bundle
 from app.model.labels import imagenet_labels
 from app.model.opening import FALLBACK_REASON, open_bundle, unpack
 from app.model.records import FALLBACK_NAME

@@ -7,9 +7,9 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from app.commands.bundle import write_bundle
 from app.model.artifact import FILES, Manifest, Prepared, read_files, write_manifest
 from app.model.bundle import END, MEMBERS, SUMS, padding, tar_header, write_sums
+from app.model.bundle_writer import write_bundle
 from app.model.digests import bytes_sha256
 from app.model.labels import Label
 from app.model.records import RECORDS

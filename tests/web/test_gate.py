@@ -71,9 +71,34 @@ def test_every_route_of_photos_is_refused_at_capacity(app: flask.Flask, route: s
     assert gate.refuse(head(route)) is None
 
 
-def test_every_route_of_posts_declares_its_size(app: flask.Flask) -> None:
-    posts = {rule.rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())}
-    assert set(body_limits(app)) == posts == {*ROUTES, "/"}
+def test_every_route_of_large_bodies_declares_its_size(app: flask.Flask) -> None:
+    project = "/api/v1/projects/<name>"
+    photos = {("POST", f"{project}/classes/<path:label>/photos"), ("POST", f"{project}/predict")}
+    assert set(body_limits(app)) == {("POST", route) for route in (*ROUTES, "/")} | photos | {
+        ("PUT", f"{project}/file")
+    }
+    assert {route.rule for route in app.url_map.iter_rules() if "POST" in (route.methods or ())} == {
+        *(rule for method, rule in body_limits(app) if method == "POST"),
+        f"{project}/publish",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "is_large"),
+    [
+        ("POST", "/api/v1/projects/dishes/classes/mug/photos", True),
+        ("POST", "/api/v1/projects/dishes/classes/AC/DC/photos", True),
+        ("PUT", "/api/v1/projects/dishes/file", True),
+        ("PUT", "/api/v1/projects/dishes/classes/mug", False),
+        ("POST", "/api/v1/projects/dishes/publish", False),
+        ("POST", "/api/v1/projects/a/b/predict", False),
+        ("PATCH", "/api/v1/projects/dishes/photos", False),
+    ],
+)
+def test_paths_with_names_have_the_limit_of_their_route(
+    app: flask.Flask, method: str, path: str, is_large: bool
+) -> None:
+    assert (Gate(app).refuse(head(path, LARGE, method)) is None) == is_large
 
 
 @pytest.mark.parametrize("other", [head("/"), head("/api/v1/labels"), head(method="GET"), head("/healthz", 0)])

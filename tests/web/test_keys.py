@@ -46,7 +46,8 @@ def test_a_key_reads_as_it_is_written() -> None:
     ("line", "reason"),
     [
         ("alice enabled", "a line has three parts, .*; this one has 2"),
-        (f"alice enabled {DIGEST} more", "a line has three parts, .*; this one has 4"),
+        (f"alice enabled {DIGEST} teach more", "a line has three parts, .*; this one has 5"),
+        (f"alice enabled {DIGEST} teach,more", "the fourth part holds rights, separated by commas: teach"),
         (f"alice maybe {DIGEST}", "must be 'enabled' or 'disabled'"),
         (f"-alice enabled {DIGEST}", "begins with a letter or digit"),
         (f"alice enabled {DIGEST[:-1]}", "64 hexadecimal digits"),
@@ -57,6 +58,12 @@ def test_a_key_reads_as_it_is_written() -> None:
 def test_a_wrong_line_is_named_with_its_reason(line: str, reason: str) -> None:
     with pytest.raises(KeysError, match=f"keys.txt, line 3: .*{reason}"):
         parse_keys(f"# ours\nbob enabled {DIGEST}\n{line}\n", FILE)
+
+
+def test_a_line_without_rights_is_of_a_key_without_them() -> None:
+    keys = parse_keys(f"alice enabled {DIGEST}\nbob enabled {OTHER} teach\n", Path("keys.txt")).keys
+    assert [key.rights for key in keys] == [(), ("teach",)]
+    assert [key.as_line().split()[3:] for key in keys] == [[], ["teach"]]
 
 
 def test_a_key_put_into_the_file_by_mistake_is_not_repeated() -> None:

@@ -155,8 +155,13 @@ def test_every_word_is_used_by_a_template_or_the_script() -> None:
 
 
 def test_the_script_gets_its_words_and_no_others() -> None:
-    words = read_languages()["zh"].for_script()["words"]
+    words = read_languages()["zh"].for_script(is_teaching=True)["words"]
     assert set(words) == {key for key in ENGLISH if key.startswith(SCRIPT_PREFIXES)}
+
+
+def test_the_first_page_does_not_carry_the_words_of_teaching() -> None:
+    words = read_languages()["en"].for_script()["words"]
+    assert set(words) == {key for key in ENGLISH if key.startswith(SCRIPT_PREFIXES) and "teach" not in key}
 
 
 def test_the_script_asks_for_no_word_that_is_missing() -> None:

@@ -7,12 +7,16 @@ import { url } from '../server/address.js';
 // The key itself is not shown: it would end up in the history of a shell, and in screenshots.
 const KEY = '$KEY';
 
-// In the words of a POSIX shell; curl has a quoting of its own for names.
 export function curlLine(fileName, model) {
+  return curlTo(withModel('api/v1/predict?heatmap=1', model), fileName);
+}
+
+// Send a file to an address of the API, in the words of a POSIX shell; curl has a quoting of its own for names.
+export function curlTo(path, fileName) {
   const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const name = fileName.replace(/["\\]/g, '\\$&');
   const key = needsKey ? `-H "Authorization: Bearer ${KEY}" ` : '';
-  return `curl ${key}-F ${shell(`file=@"${name}"`)} ${shell(url(withModel('api/v1/predict?heatmap=1', model)))}`;
+  return `curl ${key}-F ${shell(`file=@"${name}"`)} ${shell(url(path))}`;
 }
 
 // A string of JSON is one of Python and of JavaScript too.

@@ -5,9 +5,12 @@ const COLUMNS = ['rank', 'class_id', 'wnid', 'label', 'label_zh', 'confidence', 
 const MARK = '\ufeff';
 
 export function save(kind, cards, shown) {
-  const blob = kind === 'csv' ? asCsv(cards, shown) : asJson(cards, shown);
+  saveBlob(kind === 'csv' ? asCsv(cards, shown) : asJson(cards, shown), `topthree.${kind}`);
+}
+
+export function saveBlob(blob, name) {
   const address = URL.createObjectURL(blob);
-  const link = Object.assign(document.createElement('a'), { href: address, download: `topthree.${kind}` });
+  const link = Object.assign(document.createElement('a'), { href: address, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(address), 60_000); // when it has been read
 }

@@ -2,6 +2,19 @@
 
 const MAX_FILES = 5000;
 
+const paths = new WeakMap();
+
+// Return a file's path from the folder that was dropped or chosen; its name where it was given by itself.
+export function pathOf(file) {
+  return paths.get(file) ?? (file.webkitRelativePath || file.name);
+}
+
+// Remember the path of a file that came out of a folder or an archive, and return the file.
+export function setPath(file, path) {
+  paths.set(file, path);
+  return file;
+}
+
 // Return {files, isCut}: all files of a drop's entries, of its folders only photos, in the order of their paths; `isCut`
 // is true if there were more than `MAX_FILES`.
 export async function filesOf(entries, suffixes) {
@@ -25,7 +38,7 @@ async function collect(folder, found, suffixes) {
 }
 
 // Hidden files, such as those that macOS puts beside each photo, do not count as photos.
-function isPhoto(name, suffixes) {
+export function isPhoto(name, suffixes) {
   return !name.startsWith('.') && suffixes.some((suffix) => name.toLowerCase().endsWith(suffix));
 }
 
@@ -41,7 +54,8 @@ function read(reader) {
 
 function fileOf(entry) {
   return new Promise((resolve) => {
-    entry.file(resolve, (error) => {
+    const remember = (file) => resolve(setPath(file, entry.fullPath.slice(1)));
+    entry.file(remember, (error) => {
       console.warn(`${entry.fullPath} cannot be read.`, error);
       resolve(null);
     });

@@ -86,8 +86,10 @@ async function refusal(typed) {
   }
 }
 
+const REASONS = { forbidden: 'js.key.disabled', 'no-right': 'js.teach.no_right' };
+
 function reason(slug) {
-  return () => t(slug === 'forbidden' ? 'js.key.disabled' : 'js.key.unknown');
+  return () => t(REASONS[slug] ?? 'js.key.unknown');
 }
 
 function use(typed) {

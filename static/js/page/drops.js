@@ -9,10 +9,16 @@ import { t } from './words.js';
 // say no more, it has ended: not all of them tell of a drag that was cancelled.
 const MAX_SILENCE_MS = 1000;
 
+const markPage = (target) => show(byId('drop-now'), Boolean(target));
+
 let isOwn = false;
 let timer = 0;
+let mark = markPage;
 
-export function listenToDrops(give) {
+// Give files with the element on which they were dropped. `marking(target)` shows that photos may be dropped on an
+// element, and `marking(null)` that none are held over the page any more.
+export function listenToDrops(give, marking = markPage) {
+  mark = marking;
   addEventListener('dragstart', () => { isOwn = true; });
   addEventListener('dragend', () => { isOwn = false; });
   addEventListener('pointermove', endDrag); // comes in no drag, so one has ended
@@ -35,14 +41,14 @@ function allow(event) {
   const transfer = event.dataTransfer;
   const mayBePhoto = !isOwn && mayCarryFiles(transfer);
   if (transfer) transfer.dropEffect = mayBePhoto ? 'copy' : 'none';
-  if (mayBePhoto && transfer.types.includes('Files')) raise();
+  if (mayBePhoto && transfer.types.includes('Files')) raise(event.target);
 }
 
 function drop(event, give) {
   lower();
   if (isForField(event)) return;
   event.preventDefault();
-  if (!isOwn && mayCarryFiles(event.dataTransfer)) take(event.dataTransfer, give);
+  if (!isOwn && mayCarryFiles(event.dataTransfer)) take(event.dataTransfer, (files) => give(files, event.target));
 }
 
 async function take(transfer, give) {
@@ -73,13 +79,13 @@ function mayCarryFiles(transfer) {
   return types.includes('Files') || (types.includes('text/uri-list') && !types.includes('text/html'));
 }
 
-function raise() {
+function raise(target) {
   clearTimeout(timer);
   timer = setTimeout(lower, MAX_SILENCE_MS);
-  show(byId('drop-now'));
+  mark(target);
 }
 
 function lower() {
   clearTimeout(timer);
-  show(byId('drop-now'), false);
+  mark(null);
 }

@@ -11,13 +11,13 @@ export function listen(give) {
   for (const input of [byId('file'), byId('camera')]) listenToChooser(input, give);
   byId('pick').addEventListener('submit', (event) => event.preventDefault());
   listenToDrops(give);
-  addEventListener('paste', (event) => paste(event, give));
+  listenToPaste(give);
   for (const button of document.querySelectorAll('[data-sample]')) {
     button.addEventListener('click', () => giveSample(button.dataset, give));
   }
 }
 
-function listenToChooser(input, give) {
+export function listenToChooser(input, give) {
   const giveChosen = () => {
     const files = [...input.files];
     input.value = ''; // so that the same photo can be chosen again
@@ -33,11 +33,16 @@ function listenToChooser(input, give) {
   });
 }
 
+// Give pasted files with the element that has the focus.
+export function listenToPaste(give) {
+  addEventListener('paste', (event) => paste(event, give));
+}
+
 // Text pasted into a field is meant for the field.
 function paste({ target, clipboardData }, give) {
   const files = [...(clipboardData?.files ?? [])];
   const isField = target.matches?.('input:is([type=password], [type=search], [type=text]), textarea');
-  if (files.length > 0) give(files);
+  if (files.length > 0) give(files, target);
   else if (!isField) complain(() => t('js.no_files'));
 }
 

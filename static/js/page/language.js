@@ -5,7 +5,7 @@ import { fetchInTime } from './connection.js';
 import { announce, rewrite } from './dom.js';
 import { learn, t } from './words.js';
 
-const ATTRIBUTES = ['aria-label', 'title', 'data-dark', 'data-light', 'data-system'];
+const ATTRIBUTES = ['aria-label', 'title', 'placeholder', 'data-dark', 'data-light', 'data-system'];
 
 let latest = null;
 

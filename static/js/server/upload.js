@@ -9,13 +9,18 @@ const TIMEOUT_MS = 120_000;
 const MAX_ANSWERS = 10;
 const PROBLEM_TYPE = /\/problems\/([a-z-]+)$/;
 
-// XMLHttpRequest, since fetch does not tell how much has been sent.
-export function predict(blob, { key, signal, onProgress }) {
+export function predict(blob, options) {
+  return post(withModel(`api/v1/predict?heatmap=1&top=${MAX_ANSWERS}`), blob, options);
+}
+
+// Send a Blob, or a form, to an address of the API. XMLHttpRequest, since fetch does not tell how much has been sent.
+export function post(path, body, { key, signal, onProgress = () => {} }) {
   const started = performance.now();
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open('POST', url(withModel(`api/v1/predict?heatmap=1&top=${MAX_ANSWERS}`)));
-    request.setRequestHeader('Content-Type', blob.type || 'application/octet-stream');
+    request.open('POST', url(path));
+    const type = body.type || 'application/octet-stream';
+    if (body instanceof Blob) request.setRequestHeader('Content-Type', type); // a form has one of its own
     if (key) request.setRequestHeader('Authorization', `Bearer ${key}`);
     request.timeout = TIMEOUT_MS;
     request.upload.onprogress = (event) => onProgress(event.loaded / Math.max(event.total, 1));
@@ -25,7 +30,7 @@ export function predict(blob, { key, signal, onProgress }) {
     request.onabort = () => reject(new DOMException('Cancelled', 'AbortError'));
     request.onload = () => settle(request, { started, key, resolve, reject });
     signal.addEventListener('abort', () => request.abort(), { once: true });
-    request.send(blob);
+    request.send(body);
   });
 }
 
@@ -39,16 +44,25 @@ export async function fetchThumbnail(blob, { key, signal }) {
 }
 
 function settle(request, { started, key, resolve, reject }) {
-  const answer = parse(request.responseText);
-  if (request.status === 200 && answer) {
+  const { status, responseText: text } = request;
+  const answer = status < 300 ? parse(text) : null;
+  if (answer) {
     const elapsedMs = performance.now() - started;
     resolve({ answer, elapsedMs, timing: timing(request.getResponseHeader('Server-Timing')) });
-    return;
-  }
-  const slug = PROBLEM_TYPE.exec(answer?.type ?? '')?.[1];
-  const retryAfter = Number.parseInt(request.getResponseHeader('Retry-After') ?? '', 10);
-  const retryAfterSeconds = Number.isNaN(retryAfter) ? null : retryAfter;
-  reject(new Failure(slug ?? fallbackSlug(request.status), { retryAfterSeconds, key }));
+  } else reject(failureOf({ status, text, retryAfter: request.getResponseHeader('Retry-After'), key }));
+}
+
+// Return why an answer is none: the problem that it names, or what its status says.
+export function failureOf({ status, text, retryAfter, key }) {
+  const slug = slugOf(parse(text));
+  const seconds = Number.parseInt(retryAfter ?? '', 10);
+  const retryAfterSeconds = Number.isNaN(seconds) ? null : seconds;
+  return new Failure(slug ?? fallbackSlug(status), { retryAfterSeconds, key });
+}
+
+// Return the name of a problem that the server describes; undefined for anything else.
+export function slugOf(problem) {
+  return PROBLEM_TYPE.exec(problem?.type ?? '')?.[1];
 }
 
 // A proxy in front answers with pages of its own.

@@ -1,0 +1,98 @@
+"""Publishing a project's head as a version of a model of one's own, and its bundle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+from ..errors import BundleError, NotFound, OwnModelError, ProjectsUnavailable
+from ..model.bundle_writer import write_bundle
+from ..model.labels import load_labels
+from ..model.opening import open_serving
+from ..model.own_models import list_versions, read_version, write_version
+from ..model.served import on_backbone
+from ..queueing.scheduling import Deadline
+from ..settings import Settings
+from . import contents, database
+from .projects import LEAVING
+from .teaching import Teaching
+
+log = logging.getLogger(__name__)
+
+COPY_BYTES = 256 * 1024
+
+
+class Publisher:
+    """Publishes projects into the folder of models of the settings."""
+
+    def __init__(self, teaching: Teaching, settings: Settings) -> None:
+        self._teaching = teaching
+        self._settings = settings
+
+    def publish(self, name: str, deadline: Deadline) -> int:
+        """Write the project's newest head as the next version of the model of its name, and return the version.
+
+        Raises NotTaught, and ProjectsUnavailable if it cannot be written.
+        """
+        own = self._teaching.own_model(name, deadline)
+        try:
+            version = write_version(self._models(), name, own)
+        except OwnModelError as error:
+            log.error("The project %s cannot be published: %s", name, error)
+            raise ProjectsUnavailable(
+                "The model cannot be written into the folder of models. The service's log has the reason."
+            ) from error
+        with database.writing(self._teaching.projects.path(name)) as connection:
+            connection.execute("UPDATE project SET published = ?", (version,))
+        return version
+
+    def published(self, name: str, version: int) -> int | None:
+        """Return the version that a project says it has published last, if the model still has it."""
+        if not version or self._settings.models is None:
+            return None
+        try:
+            return version if version in list_versions(self._settings.models, name) else None
+        except OwnModelError:  # it was removed
+            return None
+
+    def bundle(self, name: str) -> tuple[str, Iterator[bytes], int]:
+        """Return the file name, the bytes and the size of a bundle with the published version and its backbone.
+
+        Raises NotFound if nothing is published, and ProjectsUnavailable if no bundle can be written.
+        """
+        with database.reading(self._teaching.projects.path(name)) as connection:
+            version = self.published(name, contents.read_facts(connection).published)
+        if version is None:
+            raise NotFound("The project has no published version. Publish it first.")
+        try:
+            own = read_version(self._models(), name, version)
+            prepared = open_serving(on_backbone(self._settings))
+            projects = self._teaching.projects
+            # In a folder of its own, whose name goes before the bytes are sent.
+            with projects.locked(), TemporaryDirectory(prefix=LEAVING, dir=projects.root) as folder:
+                path = Path(folder) / "bundle.tar"
+                write_bundle(prepared, load_labels(prepared.labels), path, own)
+                file = path.open("rb")
+                size = path.stat().st_size
+        except (BundleError, OwnModelError) as error:
+            log.error("The bundle of the project %s cannot be written: %s", name, error)
+            raise ProjectsUnavailable("The bundle cannot be written. The service's log has the reason.") from error
+        except OSError as error:
+            raise database.problem_of_folder(error, self._teaching.projects.root) from error
+        return f"topthree-{name}-{version}.tar", chunks_of(file), size
+
+    def _models(self) -> Path:
+        if self._settings.models is None:
+            raise OwnModelError("There is no folder of models; set TOPTHREE_MODELS.")
+        return self._settings.models
+
+
+def chunks_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the rest of a file in parts, and close it."""
+    with closing(file):
+        while chunk := file.read(COPY_BYTES):
+            yield chunk

@@ -1,0 +1,446 @@
+"""`Teaching`: all that the routes of projects do, for one process; any thread may call its methods."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..classifier import Answer, Classifier, Outputs
+from ..errors import BadRequest, ModelUnavailable, NameTaken, NotFound, Problem
+from ..model import Model
+from ..model.own_format import OwnModel
+from ..photos.heatmaps import encode
+from ..queueing.scheduling import Deadline, side_by_side
+from . import contents, database
+from .contents import ClassRow, Facts, NewPhoto
+from .database import NONE
+from .grouping import group_new, regroup
+from .projects import Projects
+from .snapshot import Snapshot, take
+from .solving import Solved, solve
+
+THUMBNAIL_SIDE = 96
+# How many projects a process remembers; a large one takes 50 to 100 MB.
+MAX_REMEMBERED = 4
+# Embeddings that are computed again are kept in steps of so many photos, up to this share of a request's time.
+_RENEW_STEP = 32
+_RENEW_SHARE = 0.5
+
+
+State = Literal["added", "present", "moved"]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was sent: its name, or nothing, and its bytes, or the problem if there are none."""
+
+    file: str
+    photo: bytes | Problem
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of an upload: `state` is added, present or moved, unless there is a problem.
+
+    `near` is the first of its near-duplicates, if that is another photo, `moved_from` the class of a moved one before.
+    """
+
+    file: str
+    sha256: str = ""
+    state: State | None = None
+    near: str | None = None
+    moved_from: str | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A photo of a project as lists show it; `probability` is that of its label when it was left out."""
+
+    sha256: str
+    label: str
+    file: str
+    near: str | None
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class Description:
+    """A project with its classes; `stale` counts photos whose embedding is of another backbone."""
+
+    name: str
+    facts: Facts
+    classes: list[ClassRow]
+    bytes: int
+    stale: int
+    backbone: str
+
+    @property
+    def photos(self) -> int:
+        """Return the number of all photos."""
+        return sum(row.photos for row in self.classes)
+
+
+@dataclass(eq=False)
+class _Remembered:
+    """What a process remembers of one file: its last state and head; the lock is held while they are renewed."""
+
+    path: Path
+    weights_sha256: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    state: Snapshot | None = None
+    solved: Solved | None = None
+
+    def offer(self, state: Snapshot) -> None:
+        """Remember a state that was committed, unless a newer one is remembered."""
+        known = self.state
+        if known is None or known.facts.revision < state.facts.revision or not known.is_grouped:
+            self.state = state
+
+
+class Teaching:
+    """The projects of a service, and their heads on the classifier's backbone."""
+
+    def __init__(self, projects: Projects, classifier: Classifier, *, max_pixels: int) -> None:
+        self.projects = projects
+        self._classifier = classifier
+        self._max_pixels = max_pixels
+        self._lock = threading.Lock()
+        self._remembered: OrderedDict[Path, _Remembered] = OrderedDict()
+
+    # Projects
+
+    def create(self, name: str, *, keep_photos: bool) -> bool:
+        """Create a project, and return whether it is new; of an older one only `keep_photos` is changed."""
+        if name in self.projects.names():
+            self._set_keeping(name, keep_photos)
+            return False
+        self.projects.require_room(0)
+        try:
+            self.projects.create(name, lambda path: database.create(path, keep_photos=keep_photos))
+        except NameTaken:
+            if name not in self.projects.names():  # it is taken by a name that differs in case
+                raise
+            return False  # somebody else has just made it
+        return True
+
+    def _set_keeping(self, name: str, keep_photos: bool) -> None:
+        with database.writing(self.projects.path(name), erases=not keep_photos) as connection:
+            if contents.read_facts(connection).keep_photos != keep_photos:
+                connection.execute("UPDATE project SET keep_photos = ?", (keep_photos,))
+                if not keep_photos:
+                    connection.execute("DELETE FROM originals")
+                database.note_change(connection)
+
+    def delete(self, name: str) -> None:
+        """Delete a project from the disk and from this process's memory."""
+        path = self.projects.path(name)
+        self.projects.delete(name)
+        with self._lock:
+            self._remembered.pop(path, None)
+
+    def describe(self, name: str) -> Description:
+        """Return what is known of a project."""
+        path, record = self.projects.path(name), self._backbone().weights
+        with database.reading(path) as connection:
+            query = "SELECT count(*) FROM embeddings WHERE weights_sha256 = ?"
+            fresh = connection.execute(query, (bytes.fromhex(record.sha256),)).fetchone()[0]
+            return Description(
+                name=name,
+                facts=contents.read_facts(connection),
+                classes=contents.read_classes(connection),
+                bytes=self.projects.bytes_of(name),
+                stale=contents.count_photos(connection) - fresh,
+                backbone=record.record.name,
+            )
+
+    # Classes
+
+    def put_class(self, name: str, label: str, new_label: str | None, label_zh: str | None) -> bool:
+        """Make a class, or change its names, and return whether it is new."""
+        with database.writing(self.projects.path(name)) as connection:
+            try:
+                number = contents.find_class(connection, label)
+            except NotFound:
+                contents.add_class(connection, label if new_label is None else new_label, label_zh or "")
+                database.note_change(connection)
+                return True
+            if new_label is not None or label_zh is not None:
+                _refuse_none(label)
+                contents.rename_class(connection, number, new_label, label_zh)
+                database.note_change(connection)
+            return False
+
+    def delete_class(self, name: str, label: str) -> None:
+        """Delete a class with its photos."""
+        _refuse_none(label)
+        path = self.projects.path(name)
+        held = self._remember(path)
+        with database.writing(path, erases=True) as connection:
+            number = contents.find_class(connection, label)
+            photos = [row[0] for row in connection.execute("SELECT id FROM photos WHERE class = ?", (number,))]
+            self._erase(connection, held, photos)
+            connection.execute("DELETE FROM classes WHERE id = ?", (number,))
+            database.note_change(connection)
+        self._renew_state(held)
+
+    # Photos
+
+    def add(self, name: str, label: str, uploads: Sequence[Upload], deadline: Deadline) -> tuple[int, list[Taken]]:
+        """Add photos to a class; return the project's revision and what became of each.
+
+        A photo that cannot be used has its problem in its place; if the service could take no photo, that problem is
+        raised. Raises NotFound for a class, and ProjectFull, after which nothing of this call is kept.
+        """
+        path, backbone = self.projects.path(name), self._backbone()
+        with database.reading(path) as connection:
+            contents.find_class(connection, label)
+            keep_photos = contents.read_facts(connection).keep_photos
+        found = self._compute(uploads, deadline, keep_photos=keep_photos)
+        problems = [each for each in found if isinstance(each, Problem) and each.status >= 500]
+        if problems and len(problems) == len(found):
+            raise problems[0]
+        photos = [each for each in found if isinstance(each, NewPhoto)]
+        self.projects.require_room(sum(photo.size for photo in photos))
+        held, weights_sha256 = self._remember(path), bytes.fromhex(backbone.weights.sha256)
+        with database.writing(path) as connection:
+            held.offer(take(connection, weights_sha256, held.state))
+            class_id = contents.find_class(connection, label)
+            labels = {row.id: row.label for row in contents.read_classes(connection)}
+            before = [_put(connection, photo, class_id, weights_sha256) for photo in photos]
+            if None in before:
+                group_new(connection, take(connection, weights_sha256, held.state))
+            near = [_first_of_group(connection, photo.sha256) for photo in photos]
+            is_changed = any(number != class_id for number in before)
+            revision = database.note_change(connection) if is_changed else contents.read_facts(connection).revision
+        results = iter(
+            (photo, None if number is None else labels[number], first)
+            for photo, number, first in zip(photos, before, near, strict=True)
+        )
+        taken = [_taken(upload, each, results, labels[class_id]) for upload, each in zip(uploads, found, strict=True)]
+        return revision, taken
+
+    def move(self, name: str, digests: Sequence[str], label: str) -> tuple[int, int]:
+        """Give photos another class; return the project's revision and how many photos had a different one."""
+        with database.writing(self.projects.path(name)) as connection:
+            class_id = contents.find_class(connection, label)
+            photos = [number for number, _ in contents.find_photos(connection, map(bytes.fromhex, digests)).values()]
+            moved = contents.move_photos(connection, photos, class_id)
+            revision = database.note_change(connection) if moved else contents.read_facts(connection).revision
+            return revision, moved
+
+    def remove(self, name: str, digests: Sequence[str]) -> tuple[int, int]:
+        """Delete photos; return the project's revision and how many there were."""
+        path = self.projects.path(name)
+        held = self._remember(path)
+        with database.writing(path, erases=True) as connection:
+            photos = [number for number, _ in contents.find_photos(connection, map(bytes.fromhex, digests)).values()]
+            self._erase(connection, held, photos)
+            revision = database.note_change(connection) if photos else contents.read_facts(connection).revision
+        self._renew_state(held)
+        return revision, len(photos)
+
+    def list_photos(self, name: str, label: str | None, offset: int, limit: int) -> tuple[int, int, list[Listed]]:
+        """Return the project's revision, how many photos a class has, or all, and some of them, the newest first.
+
+        Their probabilities are those of the head of this revision, if it was solved already.
+        """
+        path = self.projects.path(name)
+        held = self._remember(path)
+        with database.reading(path) as connection:
+            revision = contents.read_facts(connection).revision
+            chosen, values = "1", ()
+            if label is not None:
+                chosen, values = "p.class = ?", (contents.find_class(connection, label),)  # type: ignore[assignment]
+            total = connection.execute(f"SELECT count(*) FROM photos p WHERE {chosen}", values).fetchone()[0]
+            query = (
+                "SELECT p.sha256, c.label, p.file FROM photos p JOIN classes c ON c.id = p.class "
+                f"WHERE {chosen} ORDER BY p.id DESC LIMIT ? OFFSET ?"
+            )
+            rows = connection.execute(query, (*values, limit, offset)).fetchall()
+        solved = held.solved
+        is_fresh = solved is not None and solved.state.facts.revision == revision
+        probabilities = solved.probabilities() if solved is not None and is_fresh else {}
+        near = solved.near if solved is not None else {}
+        photos = [
+            Listed(digest.hex(), label_of, file, near.get(digest.hex()), probabilities.get(digest.hex()))
+            for digest, label_of, file in rows
+        ]
+        return revision, total, photos
+
+    def thumbnail(self, name: str, digest: str) -> bytes:
+        """Return the small JPEG of a photo; raises NotFound."""
+        with database.reading(self.projects.path(name)) as connection:
+            query = "SELECT thumbnail FROM photos WHERE sha256 = ?"
+            row = connection.execute(query, (bytes.fromhex(digest),)).fetchone()
+        if row is None:
+            raise NotFound("The project has no photo with this digest.")
+        return bytes(row[0])
+
+    # The head
+
+    def solve(self, name: str, deadline: Deadline) -> Solved:
+        """Return the head of the project's newest revision, solving it first if necessary."""
+        path = self.projects.path(name)
+        held = self._remember(path)
+        with held.lock:  # those that wait share the result
+            self._renew_embeddings(held, deadline)
+            state = self._renew_state(held)
+            if held.solved is None or held.solved.state is not state:
+                held.solved = solve(state)
+            return held.solved
+
+    def revision(self, name: str) -> int:
+        """Return the project's newest revision."""
+        with database.reading(self.projects.path(name)) as connection:
+            return contents.read_facts(connection).revision
+
+    def model(self, name: str, deadline: Deadline) -> Model:
+        """Return the project's newest head as a model that answers; raises NotTaught."""
+        return self.solve(name, deadline).model(name, self._backbone())
+
+    def own_model(self, name: str, deadline: Deadline) -> OwnModel:
+        """Return the project's newest head as a model of one's own that can be published; raises NotTaught."""
+        return self.solve(name, deadline).own_model(name, self._backbone())
+
+    # Inside
+
+    def _backbone(self) -> Model:
+        return self._classifier.load_model()
+
+    def _remember(self, path: Path) -> _Remembered:
+        """Return what is remembered of a file; what is deleted, and what was not used for longest, is forgotten."""
+        weights_sha256 = self._backbone().weights.sha256
+        with self._lock:
+            for gone in [each for each in self._remembered if not each.exists()]:
+                del self._remembered[gone]
+            held = self._remembered.pop(path, None)
+            if held is None or held.weights_sha256 != weights_sha256:
+                held = _Remembered(path, weights_sha256)
+            self._remembered[path] = held
+            while len(self._remembered) > MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
+        return held
+
+    def _renew_state(self, held: _Remembered) -> Snapshot:
+        """Return the newest state; the same object if nothing has changed."""
+        weights_sha256 = bytes.fromhex(held.weights_sha256)
+        with database.reading(held.path) as connection:
+            before = held.state
+            if before is not None and contents.read_facts(connection).revision == before.facts.revision:
+                state = before
+            else:
+                state = take(connection, weights_sha256, before)
+        if not state.is_grouped:
+            with database.writing(held.path) as connection:
+                group_new(connection, take(connection, weights_sha256, state))
+            with database.reading(held.path) as connection:
+                state = take(connection, weights_sha256, state)
+        held.offer(state)
+        return state
+
+    def _erase(self, connection: sqlite3.Connection, held: _Remembered, photos: Sequence[int]) -> None:
+        """Delete photos, and divide the groups of near-duplicates that they have held together."""
+        query = "SELECT first FROM photos WHERE id = ? AND first IS NOT NULL"
+        rows = [connection.execute(query, (photo,)).fetchone() for photo in photos]
+        groups = {row[0] for row in rows if row is not None}
+        contents.delete_photos(connection, photos)
+        left = "SELECT 1 FROM photos WHERE first = ? LIMIT 1"
+        groups = {group for group in groups if connection.execute(left, (group,)).fetchone()}
+        if groups:
+            regroup(connection, take(connection, bytes.fromhex(held.weights_sha256), held.state), groups)
+
+    def _compute(
+        self, uploads: Sequence[Upload], deadline: Deadline, *, keep_photos: bool
+    ) -> list[NewPhoto | Problem]:
+        """Return each upload as a photo to add, or its problem, in their order."""
+
+        def work(upload: Upload) -> NewPhoto:
+            if isinstance(upload.photo, Problem):
+                raise upload.photo
+            answer = self._embed(upload.photo, deadline)
+            assert answer.embedding is not None
+            assert answer.thumbnail is not None
+            digest = bytes.fromhex(answer.image["sha256"])
+            thumbnail = encode(answer.thumbnail, "JPEG")
+            return NewPhoto(digest, upload.file, thumbnail, answer.embedding, upload.photo if keep_photos else None)
+
+        found: list[NewPhoto | Problem] = [ModelUnavailable("The photo was not computed.")] * len(uploads)
+        for place, future in side_by_side(work, uploads, self._classifier.max_parallel):
+            error = future.exception()
+            if isinstance(error, Problem):
+                found[place] = error
+            else:
+                found[place] = future.result()  # raises what is not a problem of this photo
+        return found
+
+    def _embed(self, data: bytes, deadline: Deadline) -> Answer:
+        outputs = Outputs(top=1, embedding=True, thumbnail_side=THUMBNAIL_SIDE)
+        return self._classifier.classify(data, outputs, max_pixels=self._max_pixels, deadline=deadline)
+
+    def _renew_embeddings(self, held: _Remembered, deadline: Deadline) -> None:
+        """Compute the embeddings that are of another backbone again, for photos that are kept, as long as time allows.
+
+        What is not done is done by later calls.
+        """
+        weights_sha256 = bytes.fromhex(held.weights_sha256)
+        query = (
+            "SELECT o.photo, o.bytes FROM originals o LEFT JOIN embeddings e ON e.photo = o.photo "
+            "AND e.weights_sha256 = ? WHERE e.photo IS NULL AND o.photo > ? ORDER BY o.photo LIMIT ?"
+        )
+        seconds = deadline.remaining_seconds
+        until = time.monotonic() + (60.0 if seconds is None else seconds * _RENEW_SHARE)
+        last = 0
+        while time.monotonic() < until:
+            with database.reading(held.path) as connection:
+                rows = connection.execute(query, (weights_sha256, last, _RENEW_STEP)).fetchall()
+            if not rows:
+                return
+            found = self._compute([Upload("", data) for _, data in rows], deadline, keep_photos=False)
+            with database.writing(held.path) as connection:
+                for (photo, _), each in zip(rows, found, strict=True):
+                    if isinstance(each, NewPhoto):
+                        contents.put_embedding(connection, photo, each.vector, weights_sha256)
+                        connection.execute("UPDATE photos SET first = NULL WHERE id = ?", (photo,))
+                database.note_change(connection)
+            last = rows[-1][0]
+
+
+def _refuse_none(label: str) -> None:
+    if label == NONE:
+        raise BadRequest("The class of photos that show none of the others cannot be renamed or deleted.")
+
+
+def _put(connection: sqlite3.Connection, photo: NewPhoto, class_id: int, weights_sha256: bytes) -> int | None:
+    """Add a photo, or give it the class, and return the class that it had before, None for a new photo."""
+    known = contents.find_photos(connection, [photo.sha256]).get(photo.sha256)
+    if known is None:
+        contents.insert_photo(connection, photo, class_id, weights_sha256)
+        return None
+    contents.move_photos(connection, [known[0]], class_id)
+    return known[1]
+
+
+def _first_of_group(connection: sqlite3.Connection, sha256: bytes) -> str | None:
+    """Return the digest of the first of a photo's near-duplicates, None if it is the first itself."""
+    query = "SELECT o.sha256 FROM photos p JOIN photos o ON o.first = p.first WHERE p.sha256 = ? ORDER BY o.id LIMIT 1"
+    row = connection.execute(query, (sha256,)).fetchone()
+    return None if row is None or row[0] == sha256 else bytes(row[0]).hex()
+
+
+def _taken(
+    upload: Upload, found: NewPhoto | Problem, results: Iterator[tuple[NewPhoto, str | None, str | None]], label: str
+) -> Taken:
+    """Say what became of an upload; `results` has each photo, its class before, and the first of its group."""
+    if isinstance(found, Problem):
+        return Taken(upload.file, problem=found)
+    photo, before, near = next(results)
+    if before is None or before == label:
+        return Taken(upload.file, photo.sha256.hex(), "added" if before is None else "present", near)
+    return Taken(upload.file, photo.sha256.hex(), "moved", near, moved_from=before)

@@ -1,0 +1,222 @@
+"""Teaching in the browser: from an empty project to a published model, with all that goes wrong on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cards import payload
+from conftest import open_page
+from playwright.sync_api import BrowserContext, expect
+from server import Server
+from teaching import Teaching, archive, files, teaching_server, views
+from test_browser_axe import problems
+from test_browser_engines import IS_TOO_WIDE
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, packaged_cache: Path) -> Iterator[Server]:
+    """A server with teaching on."""
+    server = teaching_server(tmp_path_factory.mktemp("teaching"), packaged_cache)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """The name of a project of this test's own."""
+    return re.sub(r"\W+", "-", request.node.name)[5:60].strip("-")
+
+
+@pytest.fixture
+def teaching(context: BrowserContext, name: str) -> Teaching:
+    """A new project."""
+    return Teaching.begin(context, name)
+
+
+def test_two_things_are_taught_tested_and_published(teaching: Teaching, server: Server, name: str) -> None:
+    teaching.teach("cat", "coffee")
+    expect(teaching.score).to_have_text(re.compile(r"^1[0-6] of 1[0-6] photos it had not seen were named rightly\.$"))
+    expect(teaching.card("cat").locator(".facts")).to_contain_text("8 photos")
+    expect(teaching.card("cat").locator(".facts")).to_contain_text("named rightly")
+    expect(teaching.card("cat").locator("[data-part=doubted] > [role=option]")).to_have_count(2)
+    page = teaching.page
+    page.locator("#file").set_input_files([files("cat", 1, seed=9)[0]])
+    expect(page.locator("#verdict")).to_contain_text("cat")
+    page.get_by_role("button", name="Publish").click()
+    expect(page.locator("#published-text")).to_have_text(f"Published as {name}, version 1")
+    line = page.locator("#published-curl").inner_text()
+    assert line == f"""curl -F 'file=@"photo.jpg"' '{server.url}api/v1/predict?model={name}'"""
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Download the model").click()
+    assert saved.value.path().stat().st_size > 1000
+
+
+def test_a_wrong_answer_is_corrected_where_it_appears(teaching: Teaching) -> None:
+    teaching.teach("cat", "coffee")
+    page = teaching.page
+    page.locator("#file").set_input_files([files("page", 1)[0]])
+    page.locator("#correct").get_by_role("button", name="None of these").click()
+    expect(teaching.photos("~none")).to_have_count(1)
+    teaching.wait_for_report()
+    expect(page.locator("#verdict")).to_have_text("None of these")
+    page.get_by_role("button", name="Undo").click()
+    expect(teaching.photos("~none")).to_have_count(0)
+
+
+def test_many_photos_are_selected_and_moved_at_once(teaching: Teaching) -> None:
+    teaching.teach("cat", "coffee", count=4)
+    page = teaching.page
+    teaching.photos("cat").nth(0).click()
+    teaching.photos("cat").nth(2).click(modifiers=["Shift"])
+    expect(page.locator("#selected-count")).to_have_text("3 photos selected")
+    page.locator("#selected-class").select_option("coffee")
+    page.get_by_role("button", name="Move", exact=True).click()
+    expect(teaching.photos("cat")).to_have_count(1)
+    expect(teaching.photos("coffee")).to_have_count(7)
+    page.keyboard.press("Control+z")
+    expect(teaching.photos("cat")).to_have_count(4)
+
+
+def test_the_keyboard_selects_and_deletes(teaching: Teaching) -> None:
+    teaching.add(0, *files("cat", 4))
+    expect(teaching.photos(0)).to_have_count(4)
+    page = teaching.page
+    teaching.photos(0).nth(0).focus()
+    for key in ("Shift+ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("[data-part=photos] > [aria-selected=true]")).to_have_count(3)
+    page.keyboard.press("Delete")
+    expect(teaching.photos(0)).to_have_count(1)
+    page.get_by_role("button", name="Undo").click()
+    expect(teaching.photos(0)).to_have_count(4)
+
+
+def test_a_deletion_is_sent_when_the_page_is_left(teaching: Teaching) -> None:
+    teaching.add(0, *files("cat", 3))
+    expect(teaching.photos(0)).to_have_count(3)
+    teaching.photos(0).nth(1).click()
+    teaching.selected.get_by_role("button", name="Delete").click()
+    expect(teaching.photos(0)).to_have_count(2)
+    address = teaching.page.url
+    for left in ("./", address):
+        teaching.page.goto(left)
+        teaching.page.locator("html[data-alive]").wait_for()
+    expect(teaching.photos(0)).to_have_count(2)
+
+
+def test_folders_in_an_archive_become_classes(teaching: Teaching) -> None:
+    data = archive(cat=views("cat", 3), coffee=views("coffee", 3))
+    teaching.drop(teaching.page.locator("#cards-title"), payload("things.zip", data, "application/zip"))
+    expect(teaching.photos("cat")).to_have_count(3)
+    expect(teaching.photos("coffee")).to_have_count(3)
+    expect(teaching.page.locator("#refused > li")).to_have_count(0)
+
+
+def test_a_refused_file_is_named_and_the_others_go_on(teaching: Teaching) -> None:
+    dropped = [*files("cat", 2), payload("notes.txt", b"words"), payload("half.jpg", views("cat", 1)[0][:2000])]
+    teaching.drop(teaching.card(0), *dropped)
+    refused = teaching.page.locator("#refused > li")
+    expect(refused).to_have_count(2)
+    expect(refused.filter(has_text="notes.txt")).to_contain_text("not a photo that topthree can read")
+    expect(refused.filter(has_text="half.jpg")).to_contain_text("damaged")
+    expect(teaching.photos(0)).to_have_count(2)
+
+
+def test_adding_many_photos_can_be_stopped(teaching: Teaching) -> None:
+    teaching.add(0, *files("cat", 60))
+    teaching.page.get_by_role("button", name="Stop", exact=True).click()
+    expect(teaching.page.locator("#tray")).to_be_hidden()
+    teaching.page.wait_for_load_state("networkidle")
+    count = teaching.card(0).locator("[data-part=count]")
+    expect(count).to_have_text(re.compile(r"photos?"))
+    assert int(count.inner_text().split()[0]) < 60
+
+
+def test_the_camera_takes_photos_while_a_button_is_held(teaching: Teaching, context: BrowserContext) -> None:
+    context.grant_permissions(["camera"])
+    shoot = teaching.card(0).locator("[data-part=shoot]")
+    shoot.click()
+    expect(shoot).to_have_text("Hold to take photos")
+    shoot.focus()
+    teaching.page.keyboard.down(" ")
+    expect(shoot).to_have_text(re.compile("[2-9] photos taken"))
+    teaching.page.keyboard.up(" ")
+    expect(teaching.photos(0).nth(1)).to_be_visible()
+
+
+def test_a_visit_goes_on_where_it_was(teaching: Teaching, context: BrowserContext, name: str) -> None:
+    teaching.name(0, "cup", chinese="杯子")
+    teaching.add("cup", *files("coffee", 2))
+    expect(teaching.photos("cup")).to_have_count(2)
+    again = Teaching(open_page(context, teaching.page.url))
+    expect(again.photos("cup")).to_have_count(2)
+    expect(again.card("cup").locator(".chinese-name")).to_have_value("杯子")
+    again.page.get_by_role("link", name="All projects").first.click()
+    expect(again.page.locator("#projects").get_by_role("link", name=name, exact=True)).to_be_visible()
+
+
+def test_a_project_deleted_in_another_tab_says_so(teaching: Teaching, server: Server, name: str) -> None:
+    headers = {"Origin": server.url.rstrip("/")}
+    assert httpx.delete(f"{server.url}api/v1/projects/{name}", headers=headers).status_code == 204
+    teaching.add(0, *files("cat", 1))
+    expect(teaching.page.locator("#gone")).to_be_visible()
+
+
+def test_a_project_is_saved_and_opened_again(teaching: Teaching, tmp_path: Path) -> None:
+    teaching.add(0, *files("cat", 2))
+    expect(teaching.photos(0)).to_have_count(2)
+    page = teaching.page
+    page.locator(".menu summary").click()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the project as a file").click()
+    path = tmp_path / "opened-again.topthree"
+    saved.value.save_as(path)
+    page.get_by_role("link", name="All projects").first.click()
+    page.locator("#open-file").set_input_files(path)
+    page.locator("#project").wait_for()
+    expect(page.locator("#project-title")).to_have_text("opened-again")
+    expect(teaching.photos(0)).to_have_count(2)
+
+
+@pytest.mark.parametrize(("typed", "said"), [("a b", "Use Latin letters"), ("", "Use Latin letters")])
+def test_a_bad_name_is_refused_in_words(context: BrowserContext, typed: str, said: str) -> None:
+    page = open_page(context, "teach")
+    page.locator("#new-name").fill(typed)
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#new-error")).to_contain_text(said)
+    assert problems(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("language", "hreflang"), [("en", "en"), ("zh", "zh-Hans")])
+def test_axe_and_a_phone_find_nothing_wrong(teaching: Teaching, scheme: str, language: str, hreflang: str) -> None:
+    page = teaching.page
+    page.emulate_media(color_scheme=scheme)
+    page.locator(f"a[hreflang={hreflang}]").click()
+    assert problems(page) == []
+    teaching.add(0, *files("cat", 2), payload("notes.txt", b"words"))
+    teaching.add(1, *files("coffee", 2))
+    teaching.wait_for_report()
+    page.locator("#file").set_input_files([files("cat", 1, seed=9)[0]])
+    expect(page.locator("#verdict")).to_be_visible()
+    teaching.photos(0).nth(0).click()
+    page.locator(".menu summary").click()
+    page.locator("#publish").click()
+    expect(page.locator("#published")).to_be_visible()
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert page.evaluate(f"() => {{ {IS_TOO_WIDE} }}") == []
+        assert problems(page) == []
+    page.locator("#delete-project").click()
+    assert problems(page) == []
+
+
+def test_the_first_page_leads_to_teaching(context: BrowserContext) -> None:
+    page = open_page(context)
+    page.get_by_role("link", name="Teach it your own things").click()
+    expect(page.locator("#create")).to_be_visible()
