@@ -72,7 +72,7 @@ def test_a_folder_becomes_a_service(packaged_settings: Settings, photos: Path, t
             answer = httpx.post(f"{server.url}/api/v1/predict", content=photo, headers={"Content-Type": "image/jpeg"})
             assert answer.json()["predictions"][0]["label"] == label
     assert "Wrote version 1 of things" in server.log
-    assert "<img" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_better_backbone_is_chosen_and_serves(packaged_settings: Settings, photos: Path, tmp_path: Path) -> None:
