@@ -53,3 +53,14 @@ class IdleHeap:
             self.is_trimmed = True
             if self._malloc_trim is not None:
                 self._malloc_trim(0)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an exception that was handled, and of those that it was raised from.
+
+    Their frames hold the photo, and often the exception itself: only a garbage collection would free such a circle,
+    and until then rejected photos would fill the memory.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__

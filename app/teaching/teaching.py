@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ..classifier import Answer, Classifier, Outputs
 from ..errors import BadRequest, ModelUnavailable, NameTaken, NotFound, Problem
@@ -18,9 +17,10 @@ from ..model.own_format import OwnModel
 from ..photos.heatmaps import encode
 from ..queueing.scheduling import Deadline, side_by_side
 from . import contents, database
-from .contents import ClassRow, Facts, NewPhoto
+from .contents import NewPhoto
 from .database import NONE
 from .grouping import group_new, regroup
+from .photos import Description, Listed, Taken, Upload
 from .projects import Projects
 from .snapshot import Snapshot, take
 from .solving import Solved, solve
@@ -31,60 +31,6 @@ MAX_REMEMBERED = 4
 # Embeddings that are computed again are kept in steps of so many photos, up to this share of a request's time.
 _RENEW_STEP = 32
 _RENEW_SHARE = 0.5
-
-
-State = Literal["added", "present", "moved"]
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that was sent: its name, or nothing, and its bytes, or the problem if there are none."""
-
-    file: str
-    photo: bytes | Problem
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What became of an upload: `state` is added, present or moved, unless there is a problem.
-
-    `near` is the first of its near-duplicates, if that is another photo, `moved_from` the class of a moved one before.
-    """
-
-    file: str
-    sha256: str = ""
-    state: State | None = None
-    near: str | None = None
-    moved_from: str | None = None
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A photo of a project as lists show it; `probability` is that of its label when it was left out."""
-
-    sha256: str
-    label: str
-    file: str
-    near: str | None
-    probability: float | None
-
-
-@dataclass(frozen=True)
-class Description:
-    """A project with its classes; `stale` counts photos whose embedding is of another backbone."""
-
-    name: str
-    facts: Facts
-    classes: list[ClassRow]
-    bytes: int
-    stale: int
-    backbone: str
-
-    @property
-    def photos(self) -> int:
-        """Return the number of all photos."""
-        return sum(row.photos for row in self.classes)
 
 
 @dataclass(eq=False)

@@ -18,11 +18,12 @@ import numpy as np
 from msgspec import UNSET
 
 from ..classifier import Answer, Classifier, Outputs, Prediction, Verdict
-from ..errors import BrokenImage, InternalError, NoEmbedding, Problem, forget_frames
+from ..errors import BrokenImage, InternalError, NoEmbedding, Problem
 from ..model import Model
 from ..model.engines import Floats, Pixels
 from ..model.heads import of_length_one
 from ..photos.heatmaps import Grid
+from ..processes.memory import forget_frames
 from ..queueing.cache import ResultCache, Source
 from ..queueing.scheduling import Deadline, side_by_side
 from ..version import __version__

@@ -9,7 +9,8 @@ import flask
 import msgspec
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
-from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge, forget_frames
+from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge
+from ..processes.memory import forget_frames
 from ..telemetry import logs, metrics
 from .headers import SECURITY_HEADERS
 from .rendering import render_page

@@ -23,9 +23,10 @@ from ..errors import (
 )
 from ..model.shares import Share
 from ..teaching.contents import MAX_CLASSES, MAX_PHOTOS
+from ..teaching.photos import Taken, Upload
 from ..teaching.publishing import Publisher
 from ..teaching.solving import Report
-from ..teaching.teaching import Taken, Teaching, Upload
+from ..teaching.teaching import Teaching
 from . import teaching_schemas as documents
 from .access import check_right
 from .answers import Answerer, json_response, server_timing, with_model, write_timing

@@ -15,8 +15,9 @@ from app.model.engines import Inference, Pixels
 from app.model.served import Served
 from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import database
+from app.teaching.photos import Taken, Upload
 from app.teaching.projects import Projects
-from app.teaching.teaching import Taken, Teaching, Upload
+from app.teaching.teaching import Teaching
 
 CHANNELS = 64
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200), "grey": (120, 120, 120)}

@@ -27,7 +27,8 @@ from app.errors import BadRequest, NameTaken, NotFound, NotTaught, ProjectFull, 
 from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import contents, database
 from app.teaching.database import NONE
-from app.teaching.teaching import Teaching, Upload
+from app.teaching.photos import Upload
+from app.teaching.teaching import Teaching
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -283,7 +284,7 @@ sys.path[:0] = ["tests/support", "."]
 from taught import make_teaching, photo_of
 from pathlib import Path
 from app.queueing.scheduling import NO_DEADLINE
-from app.teaching.teaching import Upload
+from app.teaching.photos import Upload
 teaching = make_teaching(Path(sys.argv[1]))
 for seed in range(10**6):
     taken = teaching.add("colours", "red", [Upload("", photo_of("red", seed))], NO_DEADLINE)[1]
