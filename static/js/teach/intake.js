@@ -9,11 +9,11 @@ import { suffixes } from '../photos/facts.js';
 import { isPhoto, pathOf } from '../later/folders.js';
 import { unpacked } from './archive.js';
 
-// `board` makes classes and takes photos, and `test(file)` tries one.
-export function listenToIntake(board, test) {
+// `cardList` makes classes and takes photos, and `test(file)` tries one.
+export function listenToIntake(cardList, test) {
   const give = (files, target) => {
     hideMessage();
-    distribute(files, target, board, test);
+    distribute(files, target, cardList, test);
   };
   listenToDrops(give, mark);
   listenToPaste((files, target) => (placeOf(target) ? give(files, target) : test(files[0])));
@@ -23,14 +23,14 @@ export function listenToIntake(board, test) {
 }
 
 // A class or the test takes all that is dropped on it; elsewhere folders and archives become classes.
-function distribute(files, target, board, test) {
+function distribute(files, target, cardList, test) {
   const place = placeOf(target);
   if (place?.id === 'trial') test(files[0]);
-  else if (place) board.give(files, place.dataset.drop);
-  else makeClasses(files, board);
+  else if (place) cardList.give(files, place.dataset.drop);
+  else makeClasses(files, cardList);
 }
 
-async function makeClasses(files, board) {
+async function makeClasses(files, cardList) {
   const groups = new Map();
   for (const file of await unpacked(files)) {
     const label = labelOf(file);
@@ -38,7 +38,7 @@ async function makeClasses(files, board) {
   }
   if (groups.size === 0) complain(() => t('js.teach.which_class'));
   for (const [label, of] of groups) {
-    if (await board.ensure(label)) board.uploads.add(of, label);
+    if (await cardList.ensure(label)) cardList.uploads.add(of, label);
   }
 }
 

@@ -7,7 +7,7 @@ import { listenForLanguage } from '../page/language.js';
 import { complain, listenToMessage } from '../page/message.js';
 import { t } from '../page/words.js';
 import { call, explain } from './api.js';
-import { Board } from './board.js';
+import { CardList } from './cardlist.js';
 import { agree } from './dialog.js';
 import { listenToIntake } from './intake.js';
 import { Project } from './project.js';
@@ -28,16 +28,16 @@ else showProjects();
 
 async function openProject(opened) {
   const project = new Project(opened, trouble);
-  const board = new Board(project);
+  const cardList = new CardList(project);
   const trial = new Trial(project, {
-    camera: board.camera,
-    onRight: (file, label) => board.uploads.add([file], label),
+    camera: cardList.camera,
+    onRight: (file, label) => cardList.uploads.add([file], label),
   });
   byId('project-title').textContent = opened;
   showScore(project);
   listenToPublishing(project);
   listenToMenu(project);
-  listenToIntake(board, (file) => trial.use(file));
+  listenToIntake(cardList, (file) => trial.use(file));
   // Another tab, or somebody else, may have changed it.
   document.addEventListener('visibilitychange', () => { if (!document.hidden) project.refresh(); });
   try {

@@ -14,7 +14,7 @@ import { Uploads } from './uploads.js';
 // Browsers let a page that is left send 64 KiB; each name of a photo takes 67 bytes.
 const MAX_LAST_PHOTOS = 900;
 
-export class Board {
+export class CardList {
   #cards = new Map(); // by the class's label
 
   constructor(project) {
