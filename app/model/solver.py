@@ -35,13 +35,13 @@ MAX_STEPS = 500
 # The loss is a mean over photos of about 1; its gradient is this small at the end.
 TOLERANCE = 1e-5
 # How far weights (L2) may be from the minimum; they are some hundreds long. It bounds what a fit that begins at the
-# weights of another one still knows of rows that it leaves out: measured, 0.001 of a logit.
+# weights of another one still knows of rows that it leaves out: 0.001 of a logit on 500 photos of clothes.
 MAX_DISTANCE = 1.0
 # After so many steps, the second derivative is computed again, from about so many rows.
 _ROUND_STEPS = 15
 _CURVATURE_ROWS = 4096
-# The part of the second derivative among classes that is taken to be the same for all. Measured: 0.3 needs the fewest
-# steps, and 0 and 1 a third more.
+# The part of the second derivative among classes that is taken to be the same for all. On 500 photos of clothes 0.3
+# took 24 evaluations a fold, 0 took 33 and 1 took 26; on 3,068 photos 0.3 and 0.7 did not differ.
 _EVEN = 0.3
 _MEMORY = 20
 # Armijo's condition, with the constant of Nocedal and Wright, Numerical Optimization (2006), page 33.
