@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import shutil
@@ -181,11 +182,14 @@ def test_photos_that_may_have_trained_the_model_need_trust(easy_photos: Path, ca
 class InterruptedEngine(StrengthEngine):
     """Have the user press Ctrl-C while the hundredth photo is computed."""
 
-    photos = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = itertools.count(1)  # of which two threads never get the same
+        self.photos = 0
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
-        self.photos += 1
-        if self.photos == 100:
+        self.photos = number = next(self.numbers)
+        if number == 100:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         return super().infer(batch, alone=alone)
 

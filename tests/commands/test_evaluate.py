@@ -71,9 +71,9 @@ def test_json_has_every_count_and_the_model(write) -> None:
         "unreadable": [],
         "unlabelled": [str(folder / "other.png")],
         "top": {
-            "1": {"percent": 50.0, "low": 9.45, "high": 90.55},
-            "3": {"percent": 100.0, "low": 34.24, "high": 100.0},
-            "5": {"percent": 100.0, "low": 34.24, "high": 100.0},
+            "1": {"percent": 50.0, "low": 9.45, "high": 90.55, "count": 2},
+            "3": {"percent": 100.0, "low": 34.24, "high": 100.0, "count": 2},
+            "5": {"percent": 100.0, "low": 34.24, "high": 100.0, "count": 2},
         },
         "calibrated": None,
         "sure": None,
@@ -82,14 +82,14 @@ def test_json_has_every_count_and_the_model(write) -> None:
             {
                 "label": "tench",
                 "photos": 2,
-                "recall": {"percent": 50.0, "low": 9.45, "high": 90.55},
-                "precision": {"percent": 100.0, "low": 20.65, "high": 100.0},
+                "recall": {"percent": 50.0, "low": 9.45, "high": 90.55, "count": 2},
+                "precision": {"percent": 100.0, "low": 20.65, "high": 100.0, "count": 1},
             },
             {
                 "label": "goldfish",
                 "photos": 0,
                 "recall": None,
-                "precision": {"percent": 0.0, "low": 0.0, "high": 79.35},
+                "precision": {"percent": 0.0, "low": 0.0, "high": 79.35, "count": 1},
             },
         ],
         "model": fake_model().identity,
@@ -177,7 +177,7 @@ def test_dead_link_without_a_class_is_listed_too(write) -> None:
 def test_only_unreadable_files_give_the_whole_interval(write) -> None:
     found = report(write(**{f"{TENCH}/a.png": b""}))
     assert found["photos"] == 0
-    assert found["top"]["1"] == {"percent": 0.0, "low": 0.0, "high": 100.0}
+    assert found["top"]["1"] == {"percent": 0.0, "low": 0.0, "high": 100.0, "count": 0}
 
 
 @pytest.mark.parametrize("files", [{}, {"a.png": RED}])
@@ -260,7 +260,7 @@ def test_a_calibrated_model_is_judged_before_and_after(write, calibrated) -> Non
     assert found["uncalibrated"]["error"] == pytest.approx(85 - 66.52, abs=0.01)
     assert found["calibrated"]["error"] == pytest.approx(86.68 - 85, abs=0.01)
     assert found["calibrated"]["low"] == 0.0
-    assert found["sure"] == {"photos": 20, "wrong": {"percent": 15.0, "low": 5.24, "high": 36.04}}
+    assert found["sure"] == {"photos": 20, "wrong": {"percent": 15.0, "low": 5.24, "high": 36.04, "count": 20}}
     assert "  sure of 20 photos, of which 15.0 % (5.2 to 36.0 %) wrong\n" in evaluate(folder).stdout
 
 

@@ -18,7 +18,8 @@ from app.model.engines import Inference, Pixels
 from app.model.served import Served
 
 FIRST_HELD_BACK = 100
-POLL_SECONDS = 0.01
+# A signal that is sent before the file is made is noticed sooner.
+POLL_SECONDS = 0.3
 
 
 class GatedEngine(FakeEngine):
