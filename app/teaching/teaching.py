@@ -13,6 +13,7 @@ from pathlib import Path
 from ..classifier import Answer, Classifier, Outputs
 from ..errors import BadRequest, ModelUnavailable, NameTaken, NotFound, Problem
 from ..model import Model
+from ..model.labels import tidy_name
 from ..model.own_format import OwnModel
 from ..photos.heatmaps import encode
 from ..queueing.scheduling import Deadline, side_by_side
@@ -359,7 +360,7 @@ class Teaching:
 
 
 def _refuse_none(label: str) -> None:
-    if label == NONE:
+    if tidy_name(label) == NONE:
         raise BadRequest("The class of photos that show none of the others cannot be renamed or deleted.")
 
 

@@ -68,6 +68,16 @@ def test_bad_names_of_classes_are_refused(teaching: Teaching, label: str) -> Non
         teaching.put_class("dishes", "mug", label, None)
 
 
+@pytest.mark.parametrize("label", [NONE, f" {NONE}", f"{NONE} "])
+def test_class_of_other_photos_stays(teaching: Teaching, label: str) -> None:
+    teaching.create("dishes", keep_photos=False)
+    with pytest.raises(BadRequest):
+        teaching.delete_class("dishes", label)
+    with pytest.raises(BadRequest):
+        teaching.put_class("dishes", label, "mug", None)
+    assert [row.label for row in teaching.describe("dishes").classes] == [NONE]
+
+
 def test_class_is_renamed_and_its_twin_refused(teaching: Teaching) -> None:
     teaching.create("dishes", keep_photos=False)
     teaching.put_class("dishes", "mug", None, None)
