@@ -76,6 +76,7 @@ class Projects:
         self.path(name)
         try:
             with self.locked():
+                self.path(name)  # another request may have deleted it by now
                 gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=self.root))
                 os.rename(self.root / name, gone)
                 shutil.rmtree(gone)

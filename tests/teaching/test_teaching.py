@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import encode
+from filelock import AcquireReturnProxy, FileLock
 from PIL import Image
 from taught import (
     COLOURS,
@@ -28,6 +30,7 @@ from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import contents, database
 from app.teaching.database import NONE
 from app.teaching.photos import Upload
+from app.teaching.projects import Projects
 from app.teaching.teaching import Teaching
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +50,19 @@ def test_project_is_made_listed_and_deleted(teaching: Teaching) -> None:
     assert teaching.projects.names() == []
     with pytest.raises(UnknownProject):
         teaching.describe("dishes")
+
+
+def test_second_deletion_finds_no_project(tmp_path: Path) -> None:
+    class Slower(Projects):
+        def locked(self) -> AcquireReturnProxy[FileLock]:
+            lock = super().locked()
+            shutil.rmtree(self.root / "dishes")  # as another request does that had the lock before
+            return lock
+
+    projects = Projects(tmp_path, 10**9)
+    projects.create("dishes", lambda path: database.create(path, keep_photos=False))
+    with pytest.raises(UnknownProject):
+        Slower(tmp_path, 10**9).delete("dishes")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "resnet18", "-x", "x" * 65, "é"])
