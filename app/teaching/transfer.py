@@ -127,7 +127,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, max_photo_byte
         "SELECT p.id, p.sha256, p.class, p.file, p.thumbnail, e.weights_sha256, e.vector, o.bytes FROM photos p "
         "JOIN embeddings e ON e.photo = p.id LEFT JOIN originals o ON o.photo = p.id ORDER BY p.id"
     )
-    count = 0
+    count, lengths = 0, dict[bytes, int]()
     try:
         for _, sha256, class_id, file, thumbnail, weights_sha256, vector, original in _select(source, query):
             count += 1
@@ -135,7 +135,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, max_photo_byte
                 raise ProjectFull(f"A project may have {MAX_PHOTOS:,} photos.")
             _check_photo(sha256, file, thumbnail, weights_sha256, vector)
             _check_original(original, sha256, max_photo_bytes)
-            if class_id not in classes:
+            if class_id not in classes or lengths.setdefault(weights_sha256, len(vector)) != len(vector):
                 raise BadProjectFile(_DAMAGED)
             row = (sha256, classes[class_id], file[:MAX_FILE_NAME], thumbnail)
             insert = "INSERT INTO photos (sha256, class, file, thumbnail) VALUES (?, ?, ?, ?) RETURNING id"

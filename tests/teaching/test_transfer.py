@@ -113,6 +113,7 @@ HOSTILE = {
     "a large thumbnail": ["UPDATE photos SET thumbnail = CAST(x'ffd8ff' || zeroblob(70000) AS BLOB) WHERE id = 1"],
     "an odd vector": ["UPDATE embeddings SET vector = x'000000' WHERE photo = 1"],
     "a vector that is not finite": ["UPDATE embeddings SET vector = x'0000807f' WHERE photo = 1"],
+    "vectors of two lengths": ["UPDATE embeddings SET vector = x'0000803f' WHERE photo = 1"],
     "an empty vector": ["UPDATE embeddings SET vector = x'' WHERE photo = 1"],
     "an original of another digest": ["UPDATE originals SET bytes = x'00' WHERE photo = 1"],
     "a class without a name": ["UPDATE classes SET label = '' WHERE label = 'red'"],
