@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..classifier import Answer, Classifier, Outputs
@@ -159,6 +159,8 @@ class Teaching:
         with database.writing(path) as connection:
             held.offer(take(connection, weights_sha256, held.state))
             class_id = contents.find_class(connection, label)
+            if not contents.read_facts(connection).keep_photos:  # it may have been turned off since
+                photos = [replace(photo, original=None) for photo in photos]
             labels = {row.id: row.label for row in contents.read_classes(connection)}
             before = [_put(connection, photo, class_id, weights_sha256) for photo in photos]
             if None in before:

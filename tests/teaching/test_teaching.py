@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from taught import (
     teach,
 )
 
+from app.classifier import Answer
 from app.errors import BadRequest, NameTaken, NotFound, NotTaught, ProjectFull, UnknownProject
 from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import contents, database
@@ -92,6 +94,22 @@ def test_class_of_other_photos_stays(teaching: Teaching, label: str) -> None:
     with pytest.raises(BadRequest):
         teaching.put_class("dishes", label, "mug", None)
     assert [row.label for row in teaching.describe("dishes").classes] == [NONE]
+
+
+def test_photo_is_not_kept_once_keeping_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teaching = make_teaching(tmp_path / "projects")
+    teach(teaching, "colours", {"red": 1}, keep_photos=True)
+    embed = teaching._embed
+
+    def turn_off_first(*values: Any) -> Answer:
+        teaching.create("colours", keep_photos=False)
+        return embed(*values)
+
+    monkeypatch.setattr(teaching, "_embed", turn_off_first)
+    teaching.add("colours", "red", [Upload("red.png", photo_of("red", 7))], NO_DEADLINE)
+    assert count_photos(teaching, "colours") == 2
+    with database.reading(teaching.projects.path("colours")) as connection:
+        assert connection.execute("SELECT count(*) FROM originals").fetchone()[0] == 0
 
 
 def test_class_is_renamed_and_its_twin_refused(teaching: Teaching) -> None:
