@@ -22,6 +22,7 @@ listenForLanguage();
 listenForModel();
 document.documentElement.dataset.alive = 'true';
 // Modules in later/ are fetched when they are needed, so that the page comes alive sooner.
-import('./later/camera.js').then(({ listenToCamera }) => listenToCamera(give));
+import('./later/camera.js').then(({ listenToCamera }) => listenToCamera(give))
+  .catch((error) => console.info('The camera is not offered.', error));
 const openClasses = async () => (await import('./later/classes.js')).openClasses();
 byId('classes').addEventListener('toggle', openClasses, { once: true });
