@@ -1,4 +1,4 @@
-"""Words that processes share, and a heap that stays small under load and returns its free pages when idle.
+"""Words that processes share, a heap that stays small and returns its free pages when idle, and errors without frames.
 
 The functions for the heap are glibc's; other C libraries have none, and need none.
 """

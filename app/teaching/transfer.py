@@ -1,4 +1,4 @@
-"""A project as one file: written as a copy, and opened again, whoever has made it.
+"""A project as one file: written as a copy, and opened again, also if it comes from somebody else.
 
 A file that comes from elsewhere is never used as it is. It is opened for reading alone, in SQLite's mode for hostile
 files; its tables must be, letter for letter, those that we make; and its rows are checked one by one and copied into a

@@ -128,7 +128,7 @@ def read_any() -> list[Entry]:
 
 
 def read_file(limit: int) -> bytes:
-    """Read a body that is one file of at most `limit` bytes, whatever its type."""
+    """Read a body that is one file of at most `limit` bytes and of any type."""
     admit_body(limit)
     return _take_body(limit, "It can be changed with TOPTHREE_MAX_BATCH_BYTES.")
 

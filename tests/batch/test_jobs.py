@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 from batches import batch, make_job, paths_of, rows_of
+from decoder_pools import wait_for
 from fakes import colour_png, fake_classifier, fake_model, make_classifier
 from own_heads import classifier_with_heads
 
@@ -303,10 +303,7 @@ def start() -> Iterator[Start]:
 
 
 def wait_for_parts(output: Path, count: int) -> None:
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while len(list(output.glob("part-*"))) < count:
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    wait_for(lambda: len(list(output.glob("part-*"))) >= count)
 
 
 def test_a_killed_job_loses_and_repeats_nothing(photos: Path, tmp_path: Path, start: Start) -> None:
