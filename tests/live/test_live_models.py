@@ -32,6 +32,13 @@ def head(packaged_classifier: Classifier) -> OwnModel:
     return own_model("first", "other", weight=np.zeros((2, 1280), np.float32), **values)
 
 
+@pytest.fixture
+def root(head: OwnModel, tmp_path: Path) -> Path:
+    """The folder of models, with the head as version 1 of `things`."""
+    write_version(tmp_path / "models", "things", head)
+    return tmp_path / "models"
+
+
 def answering_second(head: OwnModel) -> OwnModel:
     """Have a head answer with another class."""
     labels = tuple(dataclasses.replace(label, label="second") for label in head.labels[:1])
@@ -72,10 +79,8 @@ def load_on(server: Server) -> Iterator[Counter[str]]:
 
 
 def test_two_workers_take_a_new_version_under_load(
-    packaged_settings: Settings, head: OwnModel, tmp_path: Path
+    packaged_settings: Settings, head: OwnModel, root: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "models"
-    write_version(root, "things", head)
     options = {"models": root, "model": "efficientnet_lite0", "workers": 2}
     with serving(packaged_settings.cache, tmp_path / "log", **options) as server:
         server.wait_until_ready()
@@ -91,11 +96,7 @@ def test_two_workers_take_a_new_version_under_load(
         assert server.workers == workers
 
 
-def test_a_version_that_is_damaged_changes_nothing(
-    packaged_settings: Settings, head: OwnModel, tmp_path: Path
-) -> None:
-    root = tmp_path / "models"
-    write_version(root, "things", head)
+def test_a_version_that_is_damaged_changes_nothing(packaged_settings: Settings, root: Path, tmp_path: Path) -> None:
     options = {"models": root, "model": "things", "workers": 2}
     with serving(packaged_settings.cache, tmp_path / "log", **options) as server:
         server.wait_until_ready()
@@ -106,11 +107,7 @@ def test_a_version_that_is_damaged_changes_nothing(
         assert server.wait_until_ready().json()["model"]["version"] == 1
 
 
-def test_a_default_that_cannot_be_opened_is_not_ready(
-    packaged_settings: Settings, head: OwnModel, tmp_path: Path
-) -> None:
-    root = tmp_path / "models"
-    write_version(root, "things", head)
+def test_a_default_that_cannot_be_opened_is_not_ready(packaged_settings: Settings, root: Path, tmp_path: Path) -> None:
     whole = (root / "things/1" / HEAD).read_bytes()
     (root / "things/1" / HEAD).write_bytes(b"")
     with serving(packaged_settings.cache, tmp_path / "log", models=root, model="things") as server:
