@@ -17,7 +17,7 @@ from app.model.calibration import Calibration
 from app.model.labels import Label
 from app.training import report
 from app.training.findings import Findings
-from app.training.fitting import Task
+from app.training.fitting import Fitted, Task
 from app.training.learning import Lesson
 from app.training.photosets import LabelledPhoto, open_photo_set
 from app.training.report import write_report
@@ -48,7 +48,9 @@ def make_lesson(files: tuple[str, ...], wrong: int = 1) -> Lesson:
         data_sha256="d" * 64,
     )
     model = own_model(labels=labels, photos=len(files), calibration=calibration)
-    return Lesson(model, findings, shares, wilson_interval(len(files) - wrong, len(files)), None, {})
+    accuracy, places = wilson_interval(len(files) - wrong, len(files)), np.arange(len(files))
+    fitted = Fitted(np.zeros((3, 65)), 1e-5, np.log(shares))
+    return Lesson(model, findings, shares, accuracy, None, {}, fitted, places)
 
 
 def test_both_languages_have_the_same_words() -> None:
