@@ -96,10 +96,13 @@ class _Run:
     def go(self) -> Tuning:
         """Tune, measure, choose, and learn from all photos; Ctrl-C goes on with the best so far."""
         job = self.job
-        trainer = make_trainer(job)
-        start = trainer.network.copy()
-        plan, views = make_plan(job, trainer)
-        was_stopped = False
+        try:
+            trainer = make_trainer(job)
+            plan, views = make_plan(job, trainer)
+        except KeyboardInterrupt:
+            job.choose("stopped")
+            return self._outcome(HEAD, was_stopped=True)
+        start, was_stopped = trainer.network.copy(), False
         try:
             if plan.last and views:
                 trainer.maps = make_maps(job, trainer, views)

@@ -32,8 +32,8 @@ from .photosets import MAX_PHOTO_BYTES, LabelledPhoto, PhotoSet, PhotoSetError
 
 # The smallest part of a picture that a random crop shows. Below a third, garments were often not in it.
 MIN_CROP_SHARE = 0.35
-# Random crops are smaller than the crop that serves, which costs half the time. Things look larger in a random crop
-# than in the whole picture, so that the sizes agree (Touvron et al., NeurIPS 2019).
+# In the first epochs random crops are smaller than the crop that serves, which costs half the time. In the last ones
+# they are as large, since things must end at the size at which they will be seen (Touvron et al., NeurIPS 2019).
 _SMALL = 5 / 7
 _SIDE_STEP = 32
 MAX_MAP_BYTES = 2 * 2**30

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .tuning_result import ALL, AUTO, LAST, Choice
 
-# Below this mean, tuning seldom beats a head (Kornblith et al., CVPR 2019: the gain grows with the photos of a class).
+# A fifth of fewer photos a class is left out, which is at most one or two of each: too few to trust a gain by.
 MIN_PHOTOS_OF_CLASS = 10
 # With fewer left-out photos, no gain that tuning has could be told from chance.
 MIN_LEFT_OUT = 20

@@ -30,7 +30,7 @@ PATIENCE = 3
 # The mean of so many of the best epochs is kept.
 AVERAGED = 3
 # From this share of the epochs on, random crops are as large as the crop that serves.
-_LARGE_FROM = 2 / 3
+LARGE_FROM = 2 / 3
 _MIXUP_ALPHA = 0.2
 _TIMED = 8
 
@@ -120,7 +120,7 @@ class Trainer:
             assert self.maps is not None
             views = torch.randint(self.maps.shape[1], (len(places),)).numpy()
             return torch.from_numpy(self.maps[places, views].astype(np.float32)).to(self.device)
-        is_large = phase.method == LAST or epoch > math.ceil(_LARGE_FROM * phase.epochs)
+        is_large = phase.method == LAST or epoch > math.ceil(LARGE_FROM * phase.epochs)
         side = self.crops.side if is_large else self.crops.small_side
         return self.crops.random(places, side).to(self.device)
 

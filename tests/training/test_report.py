@@ -21,6 +21,7 @@ from app.training.fitting import Fitted, Task
 from app.training.learning import Lesson
 from app.training.photosets import LabelledPhoto, open_photo_set
 from app.training.report import write_report
+from app.training.tuning_result import Choice, Epoch, Gain, Row, Tuning
 
 NAMES = {"cat": "猫", "coffee": "咖啡", "rocket": "火箭"}
 
@@ -97,3 +98,20 @@ def test_names_of_files_and_models_are_escaped(name: str) -> None:
     text = write_report(make_lesson((name, "2.jpg", "3.jpg")), None, title=name, language="en")
     assert name not in text
     assert text.count(html.escape(name).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) == 3
+
+
+@pytest.mark.parametrize(("language", "sentence"), [("en", "The head is kept"), ("zh", "保留分类头")])
+def test_tuning_is_shown_with_its_curve_and_reasons(language: str, sentence: str) -> None:
+    lesson = make_lesson(("a.jpg", "b.jpg", "c.jpg", "d.jpg"))
+    share = wilson_interval(3, 4)
+    tuning = Tuning(
+        kept="head",
+        rows=(Row("head", share, None), Row("last", share, Gain(-1.0, -4.5, 2.5))),
+        epochs=(Epoch("measuring last", 1, 0.9, 2), Epoch("measuring last", 2, 0.5, 3)),
+        choices=(Choice("kept.head", {"method": "last", "points": "-1.0", "low": "-4.5", "high": "+2.5"}),),
+        places=np.arange(4),
+    )
+    found = write_report(dataclasses.replace(lesson, tuning=tuning), None, title="things 1", language=language)
+    assert sentence in found
+    assert '<polyline points="0.0,120.0 300.0,0.0"' in found
+    assert "-1.0 (-4.5 … +2.5)" in found
