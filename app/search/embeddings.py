@@ -18,7 +18,10 @@ _INT8, _FLOAT = "int8", "floating point"
 
 
 class Embedding(msgspec.Struct, frozen=True):
-    """The backbone that makes vectors: its name, the digest of its weights, preprocessing, precision, and their length."""
+    """The backbone that makes vectors: its name, the digest of its weights, preprocessing and precision.
+
+    `channels` is the length of the vectors.
+    """
 
     model: str
     weights_sha256: str
@@ -27,9 +30,16 @@ class Embedding(msgspec.Struct, frozen=True):
     channels: int
 
     @classmethod
-    def of(cls, model: Model, channels: int) -> Embedding:
-        """Return what decides about a loaded model's vectors; its head does not, and need not be the same."""
+    def of(cls, model: Model) -> Embedding:
+        """Return what decides about a loaded model's vectors; its head does not, and need not be the same.
+
+        Computes a black picture. Raises IndexProblem for a model that was exported with its logits alone.
+        """
         geometry = model.weights.record.geometry
+        black = np.zeros((1, geometry.crop, geometry.crop, 3), np.uint8)
+        channels = model.engine.infer(black).embeddings.shape[1]
+        if not channels:
+            raise IndexProblem(f"The model {model.name} gives no embedding, so it can make and search no index.")
         return cls(
             model=model.weights.record.name,
             weights_sha256=model.weights.sha256,

@@ -81,7 +81,8 @@ class Library:
 
     A photo's row is its place in all of them: `rows`, `vectors` float16 (n, channels) of length 1, `bits` uint8
     (n, bytes), which are the signs of the vectors by `signs`, and `hashes` uint64 (n), the perceptual hashes.
-    `embedding` says what made the vectors.
+    `embedding` says what made the vectors. `places` uint64 (n, 2) is where each row ends in `text`, and where
+    its thumbnail ends.
     """
 
     folder: Path
@@ -91,8 +92,9 @@ class Library:
     bits: Bits
     hashes: npt.NDArray[np.uint64]
     signs: Signs
+    text: npt.NDArray[np.uint8]
+    places: npt.NDArray[np.uint64]
     _thumbnails: npt.NDArray[np.uint8]
-    _thumbnail_ends: npt.NDArray[np.uint64]
     _version: tuple[int, ...]
 
     @classmethod
@@ -107,8 +109,8 @@ class Library:
             try:
                 return cls._map(path, manifest, version)
             except OSError as error:
-                if version == _version_of(path):
-                    raise IndexProblem(f"The index {path} is damaged: a file cannot be read: {error}.") from error
+                if version == _version_of(path):  # else a job has replaced the files in between
+                    raise IndexProblem(f"The index {path} is damaged: {_named(error)} cannot be read.") from error
         raise IndexProblem(f"The index {path} changes all the time; try again later.")
 
     @classmethod
@@ -119,16 +121,18 @@ class Library:
         lengths = [manifest.lengths.get(name, 0) for name in (ROWS, THUMBNAILS)]
         if rows and places[-1].tolist() != lengths:
             raise IndexProblem(f"The index {folder} is damaged: {PLACES} and {FILE} differ.")
+        text = _mapped(data / ROWS, np.uint8, (lengths[0],))
         return cls(
             folder=folder,
             embedding=manifest.embedding,
-            rows=Rows(_mapped(data / ROWS, np.uint8, (lengths[0],)), places[:, 0]),
+            rows=Rows(text, places[:, 0]),
             vectors=_mapped(data / VECTORS, np.float16, (rows, channels)),
             bits=_mapped(signs / BITS, np.uint8, (rows, bits_bytes(channels))),
             hashes=_mapped(data / HASHES, np.uint64, (rows,)),
             signs=read_signs(signs, channels) if rows else Signs.fit(np.zeros((0, channels), np.float16)),
+            text=text,
+            places=places,
             _thumbnails=_mapped(data / THUMBNAILS, np.uint8, (lengths[1],)),
-            _thumbnail_ends=places[:, 1],
             _version=version,
         )
 
@@ -145,7 +149,7 @@ class Library:
 
     def thumbnail(self, row: int) -> bytes:
         """Return a photo's thumbnail: a JPEG, no side longer than 96 pixels."""
-        return slice_of(self._thumbnails, self._thumbnail_ends, range(len(self))[row])
+        return slice_of(self._thumbnails, self.places[:, 1], range(len(self))[row])
 
     def nearest(self, vector: npt.ArrayLike, count: int, *, exact: bool = False) -> list[tuple[int, float]]:
         """Return the rows nearest to an embedding (channels) of any length with their cosines, the nearest first.
@@ -196,6 +200,10 @@ def _mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> Any:
     if path.stat().st_size < needed:
         raise IndexProblem(f"The index {path.parent.parent} is damaged: {path.name} is shorter than {FILE} says.")
     return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
+
+
+def _named(error: OSError) -> str:
+    return Path(error.filename).name if error.filename else "a file"
 
 
 def _version_of(folder: Path) -> tuple[int, ...]:
