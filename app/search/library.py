@@ -163,7 +163,7 @@ class Library:
             places = self._candidates(wanted, max(MIN_CANDIDATES, CANDIDATES_PER_NEIGHBOUR * count))
             cosines = self.vectors[places].astype(np.float32) @ wanted
         first = np.argsort(-cosines, kind="stable")[:count]
-        return [(int(places[each]), float(cosines[each])) for each in first]
+        return [(int(places[each]), min(1.0, float(cosines[each]))) for each in first]  # a rounded 1 may be above it
 
     def _candidates(self, wanted: Floats, count: int) -> npt.NDArray[np.intp]:
         """Return at least `count` rows, if there are so many, whose bits differ least."""
