@@ -10,6 +10,7 @@ TopthreeError
 ├── OwnModelError               a model of one's own cannot be read, written or served
 ├── BatchError                  the sources or the output folder of a batch cannot be used
 ├── BatchStopped                a batch ended before all its photos were classified
+├── IndexProblem                an index of photos cannot be read or written, or not with this model
 └── Problem                     an error of an HTTP response, as RFC 9457 describes it
     ├── NoPhoto                 400
     ├── TooManyPhotos           400
@@ -112,6 +113,12 @@ class BatchStopped(TopthreeError):
     """A batch ended before all its photos were classified; the same command goes on."""
 
     exit_status = 3
+
+
+class IndexProblem(TopthreeError):
+    """An index of photos is missing, damaged, of a newer format or of another model, or cannot be written."""
+
+    public = "The index of photos cannot be used. The service's log has the reason."
 
 
 class Problem(TopthreeError):
