@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from ..errors import Problem
 from .formats import FORMATS, Format, format_of
 from .guards import examine
-from .jpeg import load_without_end
+from .jpeg import lacks_pixels, load_without_end
 from .jpeg_header import DEFAULT_RESIZE, min_decoded_side
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 
@@ -174,7 +174,10 @@ def _decode(data: bytes, photo_format: Format, max_pixels: int, resize: int) -> 
 
 
 def _loaded(image: Image.Image, data: bytes, kind: str, draft_size: tuple[int, int]) -> Image.Image:
-    """Decode the pixels; of a JPEG that lacks its end marker alone, by another way."""
+    """Decode the pixels; of a JPEG that lacks its end marker alone, by another way.
+
+    Raises BrokenImage for a JPEG whose end marker comes before its last pixels.
+    """
     try:
         image.load()
     except OSError:
@@ -182,6 +185,8 @@ def _loaded(image: Image.Image, data: bytes, kind: str, draft_size: tuple[int, i
         if whole is None:
             raise
         return whole
+    if kind == "JPEG" and lacks_pixels(image, data, draft_size):
+        raise damaged(kind)
     return image
 
 
