@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import time
@@ -25,6 +26,7 @@ from .errors import (
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
 from .model.certainty import Certainty, Judgement
 from .model.engines import Engine, Floats, Inference, Pixels
+from .model.graphs import MAX_WAIT_SECONDS
 from .model.heads import Head
 from .model.labels import Label
 from .model.loading import Models
@@ -271,10 +273,41 @@ class Classifier:
         """Decode a photo and compute its outputs.
 
         `sha256` is the photo's digest if the caller knows it already. `models`, by default the default one, are from
-        one call of `find_models`, which a change since then does not affect; they share one forward pass.
-        Raises what `Lanes.decoded` raises, and ModelUnavailable.
+        one call of `find_models`, which a change since then does not affect. Those on one backbone share one forward
+        pass; a fine-tuned one has its own. Raises what `Lanes.decoded` and `make_ready` raise, and ModelUnavailable.
         """
-        model, *others = models or (self.load_model(),)
+        models = models or (self.load_model(),)
+        self.make_ready(models, deadline)
+        digest = sha256 or hashlib.sha256(data).hexdigest()
+        passes: dict[int, list[Model]] = {}
+        for model in models:
+            passes.setdefault(id(model.engine), []).append(model)
+        answers = [
+            self._classify(data, outputs, max_pixels=max_pixels, sha256=digest, models=together, deadline=deadline)
+            for together in passes.values()
+        ]
+        return answers[0] if len(answers) == 1 else _in_one(answers, models)
+
+    def make_ready(self, models: Sequence[Model], deadline: Deadline = NO_DEADLINE) -> None:
+        """Open the graphs of fine-tuned models that are not in memory; with a deadline, this waits some seconds.
+
+        Raises Overloaded if that takes longer, and ModelUnavailable if one cannot be opened.
+        """
+        left = deadline.remaining_seconds
+        self._models.make_ready(models, None if left is None else min(left, MAX_WAIT_SECONDS))
+
+    def _classify(
+        self,
+        data: bytes,
+        outputs: Outputs,
+        *,
+        max_pixels: int,
+        sha256: str,
+        models: Sequence[Model],
+        deadline: Deadline,
+    ) -> Answer:
+        """Decode a photo and compute its outputs by models on one backbone, in one forward pass."""
+        model, *others = models
         geometry = model.weights.record.geometry
         wanted = Wanted(geometry, max_pixels, outputs.thumbnail_side)
         arrived = time.monotonic()
@@ -287,10 +320,9 @@ class Classifier:
         if model.engine.batches:
             inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
         finished = time.monotonic()
-        digest = sha256 or hashlib.sha256(data).hexdigest()
         answer = Answer(
             **vars(_verdict(model, inference, outputs)),
-            image=_image_facts(photo, digest, geometry if outputs.heatmap else None),
+            image=_image_facts(photo, sha256, geometry if outputs.heatmap else None),
             thumbnail=photo.thumbnail,
             embedding=inference.embeddings[0] if outputs.embedding else None,
             logits=model.logits(inference)[0] if outputs.logits else None,
@@ -343,6 +375,15 @@ class Classifier:
                 (Inference(inference.logits[i : i + 1], inference.features[i : i + 1]), size) for i in range(size)
             ]
         return results
+
+
+def _in_one(answers: Sequence[Answer], models: Sequence[Model]) -> Answer:
+    """Return the answers of several passes as one, whose verdicts are in the order of the models."""
+    first = answers[0]
+    verdicts: dict[str, Verdict] = {each.model.name: each for answer in answers for each in (answer, *answer.others)}
+    stages = ("decode_seconds", "queue_seconds", "infer_seconds")
+    seconds = {stage: sum(getattr(answer, stage) for answer in answers) for stage in stages}
+    return dataclasses.replace(first, others=[verdicts[each.name] for each in models[1:]], **seconds)
 
 
 def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:

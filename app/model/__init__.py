@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ModelUnavailable
 from ..processes.plan import make_plan
 from ..settings import Settings
-from .artifact import Manifest
+from .artifact import Manifest, Prepared
 from .calibration import Calibration, find_calibration
 from .certainty import NO_JUDGE, Judge
 from .engines import (
@@ -115,23 +115,21 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
     """
     bundled: OwnModel | None = None
     carried: Calibration | None = None
-    plan = make_plan(settings)
-    cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
         from .backbones import find_weights_to_load  # which imports torch
 
         labels = load_labels(settings.labels)
         weights = find_weights_to_load(settings)
-        engine: Engine = TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus)
+        engine = TorchEngine(
+            weights, classes=len(labels), precision=settings.precision, cpus=make_plan(settings).cpus_per_worker
+        )
         model = Model(engine, labels, weights)
     else:
         prepared = open_serving(settings)
-        labels = load_labels(prepared.labels)
-        check_classes(prepared, len(labels))
-        precision = choose_precision(settings.precision or prepared.manifest.precision)
-        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
-        model = Model(engine, labels, prepared.weights, prepared.manifest)
+        model = load_prepared(settings, prepared)
         bundled, carried = prepared.own, prepared.calibration
+    if bundled is not None and bundled.trunk is not None:
+        return with_own(model, bundled), bundled
     weights = model.weights
     model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights, carried)))
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
@@ -144,6 +142,22 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
             _advice(weights),
         )
     return model, bundled
+
+
+def load_prepared(settings: Settings, prepared: Prepared) -> Model:
+    """Load an artifact into OpenVINO's engine; the published head alone answers, and is not judged."""
+    labels = load_labels(prepared.labels)
+    check_classes(prepared, len(labels))
+    plan = make_plan(settings)
+    precision = choose_precision(settings.precision or prepared.manifest.precision)
+    engine = OpenVINOEngine(prepared, precision=precision, cpus=plan.cpus_per_worker, threads_alone=plan.cpus)
+    return Model(engine, labels, prepared.weights, prepared.manifest)
+
+
+def with_own(model: Model, own: OwnModel) -> Model:
+    """Return a model with the head, the names and the calibration of one's own; its features must suit the head."""
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias, own.centres)
+    return dataclasses.replace(model, labels=own.labels, own=own, judge=judge)
 
 
 def _make_judge(model: Model, calibration: Calibration | None) -> Judge:

@@ -270,6 +270,7 @@ def save_trunk(tensors: Mapping[str, Floats], path: Path) -> Trunk:
         save_file({name: np.ascontiguousarray(each) for name, each in tensors.items()}, path)
     except SafetensorError as error:  # it reports a full disk so
         raise OSError(errno.EIO, " ".join(str(error).split()) or "it cannot be written") from error
+    path.chmod(0o644)  # safetensors makes it private, and the service may run as another user
     return Trunk(file_sha256(path), path.stat().st_size, path)
 
 

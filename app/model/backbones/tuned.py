@@ -8,7 +8,7 @@ from torch import nn
 
 from ...errors import WeightsError
 from ..heads import Floats
-from ..own_format import OwnModel
+from ..own_format import OwnModel, verify_trunk
 from ..records import ModelRecord
 from ..weights import Weights
 from . import Backbone, build_network, family_of
@@ -50,8 +50,10 @@ def load_tuned(weights: Weights, own: OwnModel) -> Backbone:
     """Build the network of a fine-tuned model in eval mode: its own trunk, and its head in place of the published one.
 
     `weights` are its `weights.safetensors`, with the record of the backbone that the tuning began from. Raises
-    WeightsError, in one sentence, for a file that is damaged or of another architecture.
+    OwnModelError for a file that is damaged, and WeightsError for one of another architecture, each in one sentence.
     """
+    assert own.trunk is not None
+    verify_trunk(own.trunk)
     state, record = read_state(weights), weights.record
     family = family_of(record)
     network = build_network(family, record.architecture, len(own.labels))
