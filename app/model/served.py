@@ -22,7 +22,7 @@ from ..parsers import is_model_file
 from ..settings import Settings
 from . import Model, load_model
 from .certainty import Judge
-from .engines import Inference
+from .engines import DeviceClient, Inference
 from .groups import groups_of
 from .own_format import FILES, OwnModel
 from .own_models import list_names, read_version, version_in_use
@@ -131,9 +131,12 @@ def on_backbone(settings: Settings) -> Settings:
     return dataclasses.replace(settings, model=own.backbone) if own else settings
 
 
-def load_served(settings: Settings) -> Served:
-    """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the heads of the folder."""
-    backbone, bundled = load_model(on_backbone(settings))
+def load_served(settings: Settings, device: DeviceClient | None = None) -> Served:
+    """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the heads of the folder.
+
+    With a `device`, torch's engine is in its process.
+    """
+    backbone, bundled = load_model(on_backbone(settings), device)
     default = own_default(settings)
     if bundled is None:
         return Served(backbone, settings.models, default)
