@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
 from .model.certainty import Certainty, Judgement
 from .model.engines import DeviceClient, DeviceEngine, Floats, Inference, Pixels
 from .model.engines.frames import Outputs as DeviceOutputs
+from .model.graphs import MAX_WAIT_SECONDS
 from .model.heads import Head
 from .model.labels import Label
 from .model.loading import Models
@@ -159,8 +161,10 @@ class Classifier:
 
     @property
     def is_connected(self) -> bool:
-        """Return whether the device process lives; True if none is used."""
-        return self._device is None or self._device.is_connected
+        """Return whether the device process lives; True if the default model is not in one."""
+        model = self.loaded_model
+        needs_device = model is not None and isinstance(model.engine, DeviceEngine)
+        return not needs_device or (self._device is not None and self._device.is_connected)
 
     def load_model(self) -> Model:
         """Return the default model, loading it first if necessary; raises ModelUnavailable with the reason."""
@@ -288,10 +292,41 @@ class Classifier:
         """Decode a photo and compute its outputs.
 
         `sha256` is the photo's digest if the caller knows it already. `models`, by default the default one, are from
-        one call of `find_models`, which a change since then does not affect; they share one forward pass.
-        Raises what `Lanes.decoded` raises, and ModelUnavailable.
+        one call of `find_models`, which a change since then does not affect. Those on one backbone share one forward
+        pass; a fine-tuned one has its own. Raises what `Lanes.decoded` and `make_ready` raise, and ModelUnavailable.
         """
-        model, *others = models or (self.load_model(),)
+        models = models or (self.load_model(),)
+        self.make_ready(models, deadline)
+        digest = sha256 or hashlib.sha256(data).hexdigest()
+        passes: dict[int, list[Model]] = {}
+        for model in models:
+            passes.setdefault(id(model.engine), []).append(model)
+        answers = [
+            self._classify(data, outputs, max_pixels=max_pixels, sha256=digest, models=together, deadline=deadline)
+            for together in passes.values()
+        ]
+        return answers[0] if len(answers) == 1 else _in_one(answers, models)
+
+    def make_ready(self, models: Sequence[Model], deadline: Deadline = NO_DEADLINE) -> None:
+        """Open the graphs of fine-tuned models that are not in memory; with a deadline, this waits some seconds.
+
+        Raises Overloaded if that takes longer, and ModelUnavailable if one cannot be opened.
+        """
+        left = deadline.remaining_seconds
+        self._models.make_ready(models, None if left is None else min(left, MAX_WAIT_SECONDS))
+
+    def _classify(
+        self,
+        data: bytes,
+        outputs: Outputs,
+        *,
+        max_pixels: int,
+        sha256: str,
+        models: Sequence[Model],
+        deadline: Deadline,
+    ) -> Answer:
+        """Decode a photo and compute its outputs by models on one backbone, in one forward pass."""
+        model, *others = models
         geometry = model.weights.record.geometry
         may_leave = isinstance(model.engine, DeviceEngine) and model.engine.decodes and not outputs.thumbnail_side
         wanted = Wanted(geometry, max_pixels, outputs.thumbnail_side, may_leave)
@@ -300,10 +335,9 @@ class Classifier:
             model.engine, data, wanted, _device_outputs((model, *others), outputs), deadline
         )
         photo, inference = found.photo, found.inference
-        digest = sha256 or hashlib.sha256(data).hexdigest()
         answer = Answer(
             **vars(_verdict(model, inference, outputs)),
-            image=_image_facts(photo, digest, geometry if outputs.heatmap else None),
+            image=_image_facts(photo, sha256, geometry if outputs.heatmap else None),
             thumbnail=photo.thumbnail,
             embedding=inference.embeddings[0] if outputs.embedding else None,
             logits=model.logits(inference)[0] if outputs.logits else None,
@@ -347,6 +381,15 @@ def _device_outputs(models: Sequence[Model], outputs: Outputs) -> DeviceOutputs:
     if outputs.embedding or any(each.own is not None or each.judge.needs_embedding for each in models):
         wanted |= DeviceOutputs.EMBEDDING
     return wanted | DeviceOutputs.FEATURES if outputs.heatmap else wanted
+
+
+def _in_one(answers: Sequence[Answer], models: Sequence[Model]) -> Answer:
+    """Return the answers of several passes as one, whose verdicts are in the order of the models."""
+    first = answers[0]
+    verdicts: dict[str, Verdict] = {each.model.name: each for answer in answers for each in (answer, *answer.others)}
+    stages = ("decode_seconds", "queue_seconds", "infer_seconds")
+    seconds = {stage: sum(getattr(answer, stage) for answer in answers) for stage in stages}
+    return dataclasses.replace(first, others=[verdicts[each.name] for each in models[1:]], **seconds)
 
 
 def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:

@@ -120,8 +120,10 @@ def load_model(settings: Settings, device: DeviceClient | None = None) -> tuple[
         model = _load_torch(settings) if device is None else _load_on_device(settings, device)
     else:
         prepared = open_serving(settings)
-        model = _load_prepared(settings, prepared)
+        model = load_prepared(settings, prepared)
         bundled, carried = prepared.own, prepared.calibration
+    if bundled is not None and bundled.trunk is not None:
+        return with_own(model, bundled), bundled
     weights = model.weights
     model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights, carried)))
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
@@ -152,13 +154,20 @@ def _load_on_device(settings: Settings, device: DeviceClient) -> Model:
     return Model(engine, labels, engine.facts.weights)
 
 
-def _load_prepared(settings: Settings, prepared: Prepared) -> Model:
+def load_prepared(settings: Settings, prepared: Prepared) -> Model:
+    """Load an artifact into OpenVINO's engine; the published head alone answers, and is not judged."""
     labels = load_labels(prepared.labels)
     check_classes(prepared, len(labels))
     plan = make_plan(settings)
     precision = choose_precision(settings.precision or prepared.manifest.precision)
     engine = OpenVINOEngine(prepared, precision=precision, cpus=plan.cpus_per_worker, threads_alone=plan.cpus)
     return Model(engine, labels, prepared.weights, prepared.manifest)
+
+
+def with_own(model: Model, own: OwnModel) -> Model:
+    """Return a model with the head, the names and the calibration of one's own; its features must suit the head."""
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias, own.centres)
+    return dataclasses.replace(model, labels=own.labels, own=own, judge=judge)
 
 
 def _make_judge(model: Model, calibration: Calibration | None) -> Judge:
