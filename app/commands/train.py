@@ -46,7 +46,7 @@ from ..training.photosets import PhotoSetError, open_photo_set
 from ..training.report import LANGUAGES, sentences, write_report
 from ..training.tuning_result import HEAD, METHODS, Options
 from ..writing import replacing
-from . import models_folder, plural, read_settings
+from . import models_folder, plural, settings_of_one_process
 
 MAX_LISTED = 10
 
@@ -94,7 +94,7 @@ def command(
     serve: bool,
 ) -> None:
     """Train, report, and serve if that was asked for."""
-    settings = read_settings()
+    settings = settings_of_one_process()
     root = models_folder(settings)
     name = check_name(name or _name_of(photos))
     path = report or Path(f"{name}-report.html")

@@ -167,7 +167,7 @@ def _decode(data: bytes, photo_format: Format, max_pixels: int, resize: int) -> 
     if kind != "JPEG":
         width, height = image.size  # Pillow turns a TIFF upright while it loads
     _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # a mode that cannot become RGB fails here, not in the crop
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if orientation >= 5:
         width, height = height, width
     return Photo(width, height, kind, image, orientation)
@@ -190,7 +190,8 @@ def _loaded(image: Image.Image, data: bytes, kind: str, draft_size: tuple[int, i
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 if it has none that makes sense."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # broken metadata must not cost a good photo
