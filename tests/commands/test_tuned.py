@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -183,8 +184,7 @@ def test_a_damaged_version_is_not_prepared(
     done = run(settings, "prepare", "--model", "pets")
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
-    with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(done.stderr)
+    assert re.search(reason, done.stderr)
 
 
 def test_a_trunk_of_another_backbone_is_refused(settings: Settings, tmp_path: Path) -> None:
