@@ -297,7 +297,7 @@ class InternalError(Problem):
 
 
 class Overloaded(Problem):
-    """Too many requests, bytes or large photos are waiting; `Retry-After` says when to try again."""
+    """Too many requests, bytes or large photos wait, or the model is being loaded; `Retry-After` says how long."""
 
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
