@@ -36,7 +36,7 @@ from ..classifier import Classifier
 from ..errors import BatchError, BatchStopped
 from ..measuring.stream import printable
 from ..photos.folders import MAX_FILE_BYTES
-from . import plural, read_environment, read_settings
+from . import plural, read_environment, settings_of_one_process
 from ._progress import duration, showing
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -83,7 +83,7 @@ def command(
     number, jobs = parse_slice(slice_, read_environment())
     check(sources, output, format_, embeddings=embeddings)
     names = tuple(dict.fromkeys(filter(None, model.split(","))))
-    settings = read_settings(names[0] if names else "")
+    settings = settings_of_one_process(names[0] if names else "")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         models = classifier.find_models(names)
