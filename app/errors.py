@@ -24,6 +24,7 @@ TopthreeError
     ├── UnknownModel            404
     ├── UnknownProject          404
     ├── TeachingOff             404
+    ├── NoIndex                 404
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
     ├── NotTaught               409
@@ -47,6 +48,7 @@ TopthreeError
     ├── ModelUnavailable        503
     ├── Draining                503
     ├── ProjectsUnavailable     503
+    ├── IndexUnavailable        503
     ├── DeadlineExceeded        504
     └── ProjectFull             507
 """
@@ -225,6 +227,12 @@ class TeachingOff(Problem):
     status, slug, title = 404, "teaching-off", "Teaching is off"
 
 
+class NoIndex(Problem):
+    """There is no index of photos to search; `TOPTHREE_INDEX` names one."""
+
+    status, slug, title = 404, "no-index", "No index of photos"
+
+
 class MethodNotAllowed(Problem):
     """The path does not support this method; the header `Allow` lists the methods that it supports."""
 
@@ -389,6 +397,13 @@ class ProjectsUnavailable(Problem):
 
     status, slug, title = 503, "projects-unavailable", "Projects are not available"
     retry_after_seconds = 5
+
+
+class IndexUnavailable(Problem):
+    """The index of photos cannot be read, or is of another model than the one that serves."""
+
+    status, slug, title = 503, "index-unavailable", "The index cannot be searched"
+    retry_after_seconds = 30
 
 
 class DeadlineExceeded(Problem):
