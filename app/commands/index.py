@@ -96,7 +96,8 @@ def _run(indexer: Indexer, source: str, output: Path, *, retry_failed: bool) -> 
     """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
     progress = indexer.progress
     try:
-        with showing("Indexing") as indexer.note, closing(_listed(source, output)) as spool:
+        with showing("Indexing") as indexer.note, closing(_open_spool(output)) as spool:
+            _list(source, output, spool)
             progress.photos = spool.count
             indexer.note(progress)
             readers = STORE_READERS if spool.has_addresses else READERS
@@ -112,13 +113,16 @@ def _go_on(progress: Progress) -> str:
     return f"{progress.done:,} of {plural(progress.photos, 'photo')} were computed; the same command does the rest."
 
 
-def _listed(source: str, output: Path) -> Spool:
-    """List the photos of a source into a file without a name in the index's folder."""
+def _open_spool(output: Path) -> Spool:
+    """Open a file without a name in the index's folder, to hold a listing."""
     with stopping(output):
-        spool = Spool(output, 1)
+        return Spool(output, 1)
+
+
+def _list(source: str, output: Path, spool: Spool) -> None:
+    with stopping(output):
         for entry in list_entries([source], Store(), [output]):
             spool.add(0, entry)
-    return spool
 
 
 class _Photos:

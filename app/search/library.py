@@ -153,16 +153,19 @@ class Library:
         """Return a photo's thumbnail: a JPEG, no side longer than 96 pixels."""
         return slice_of(self._thumbnails, self.places[:, 1], range(len(self))[row])
 
-    def nearest(self, vector: npt.ArrayLike, count: int, *, exact: bool = False) -> list[tuple[int, float]]:
+    def nearest(
+        self, vector: npt.ArrayLike, count: int, *, exact: bool = False, candidates: int = MIN_CANDIDATES
+    ) -> list[tuple[int, float]]:
         """Return the rows nearest to an embedding (channels) of any length with their cosines, the nearest first.
 
-        Unless `exact`, which compares all vectors, the cosine is computed of those whose bits differ least.
+        Unless `exact`, which compares all vectors, the cosine is computed of those whose bits differ least: at least
+        `candidates`, and more if many rows are asked for.
         """
         wanted = normalised(vector)
         if exact:
             places, cosines = np.arange(len(self)), self._cosines(wanted)
         else:
-            places = self._candidates(wanted, max(MIN_CANDIDATES, CANDIDATES_PER_NEIGHBOUR * count))
+            places = self._candidates(wanted, max(candidates, CANDIDATES_PER_NEIGHBOUR * count))
             cosines = self.vectors[places].astype(np.float32) @ wanted
         first = np.argsort(-cosines, kind="stable")[:count]
         return [(int(places[each]), min(1.0, float(cosines[each]))) for each in first]  # a rounded 1 may be above it
