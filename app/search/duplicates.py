@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from ..model.duplicates import SLACK, Groups, find_directions, shorten
+from ..model.duplicates import NEAR_DUPLICATE, SLACK, Groups, find_directions, shorten
 from ..model.solver import Numbers
 from .library import Library
 
@@ -23,10 +23,11 @@ Vectors = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
 
-# The least cosine of embeddings of the same picture by the number of bits in which the hashes differ.
-MIN_COSINES = np.array([0.8] * 5 + [0.85] * 4 + [0.9] * 8, np.float32)
-# The least cosine of photos that are alike.
-ALIKE = 0.95
+# The least cosine of embeddings of the same picture, by the number of bits in which the hashes differ; with more
+# different bits no photos are the same picture. docs/search.md says how it was chosen.
+MIN_COSINES = np.array([0.6] * 5 + [0.9] * 2 + [0.93] * 2 + [0.96] * 14, np.float32)
+# The least cosine of photos that are alike: from there on, pairs show the same kind of thing in the same place.
+ALIKE = NEAR_DUPLICATE
 _BLOCK_ROWS = 1024
 _FIRSTS = 8192
 _SAMPLE_ROWS = 1024
@@ -57,6 +58,8 @@ class Group:
 
 def find_duplicates(library: Library, report: Report = lambda done, total: None) -> list[Group]:
     """Return the groups of an index, those of the same file first; `report` gets the photos done, and all."""
+    if not len(library):
+        return []
     pixels, sizes, first = _read_rows(library)
     order = np.lexsort((np.arange(len(library)), -sizes, -pixels))
 

@@ -17,7 +17,7 @@ LANGUAGES = ("en", "zh")
 _WORDS = Path(__file__).with_name("duplicates_words.json")
 _TEMPLATE = Path(__file__).with_name("duplicates.html")
 # A browser still opens a page with so many thumbnails, of about 3 KB each.
-MAX_GROUPS, MAX_PHOTOS_OF_GROUP = 500, 24
+MAX_GROUPS, MAX_PHOTOS_OF_GROUP = 300, 12
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
