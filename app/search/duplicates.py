@@ -141,7 +141,7 @@ def _join(vectors: Vectors, rows: Numbers, block: Numbers, numbers: Numbers) -> 
             near[place] = True
             numbers[free[near]] = free[place]
             is_taken |= near
-    return free[firsts]
+    return np.asarray(free[np.array(firsts, np.intp)])
 
 
 def _cosines(vectors: Vectors, rows: tuple[Numbers, Numbers], pairs: tuple[Numbers, Numbers]) -> Floats:

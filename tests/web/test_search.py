@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from fakes import colour_png, fake_model, make_classifier
 from flask.testing import FlaskClient
-from indexes import ColourEngine
+from indexes import ColourEngine, index_photos
 from jsonschema import Draft202012Validator
 from PIL import Image
 from shapes import assert_problem, form
@@ -24,8 +24,6 @@ from app import create_app
 from app.classifier import Classifier
 from app.errors import IndexProblem
 from app.processes.readiness import Readiness
-from app.search.embeddings import Embedding
-from app.search.indexing import Indexer, Source
 from app.search.manifest import read_manifest, write_manifest
 from app.search.writer import Writer
 from app.settings import Settings
@@ -51,10 +49,8 @@ def classifier() -> Classifier:
 @pytest.fixture
 def index(tmp_path: Path, classifier: Classifier) -> Path:
     """The folder of an index of `PHOTOS`."""
-    folder, model = tmp_path / "lib", classifier.load_model()
-    with closing(Writer(folder, Embedding.of(model))) as writer:
-        sources = [Source(path, lambda photo=photo: photo) for path, photo in PHOTOS.items()]
-        Indexer(classifier, model, writer, max_pixels=10**6).run(sources, readers=1)
+    folder = tmp_path / "lib"
+    index_photos(folder, classifier, PHOTOS)
     return folder
 
 
