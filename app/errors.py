@@ -403,7 +403,6 @@ class IndexUnavailable(Problem):
     """The index of photos cannot be read, or is of another model than the one that serves."""
 
     status, slug, title = 503, "index-unavailable", "The index cannot be searched"
-    retry_after_seconds = 30
 
 
 class DeadlineExceeded(Problem):

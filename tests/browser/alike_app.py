@@ -15,6 +15,12 @@ from indexes import ColourEngine
 from app import create_app
 
 
+class Engine(ColourEngine):
+    """The engine without heat maps, for which its features are too small."""
+
+    head = None
+
+
 def create() -> flask.Flask:
     """Build the application; only the engine is not the real one."""
-    return create_app(classifier=make_classifier(lambda: fake_model(ColourEngine())))
+    return create_app(classifier=make_classifier(lambda: fake_model(Engine())))

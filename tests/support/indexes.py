@@ -63,4 +63,6 @@ def index_photos(folder: Path, classifier: Classifier, photos: Mapping[str, byte
     model = classifier.load_model()
     with closing(Writer(folder, Embedding.of(model))) as writer:
         sources = [Source(path, lambda photo=photo: photo) for path, photo in photos.items()]
-        Indexer(classifier, model, writer, max_pixels=10**6).run(sources, readers=1)
+        indexer = Indexer(classifier, model, writer, max_pixels=10**6)
+        indexer.run(sources, readers=1)
+    assert indexer.progress.failed == 0
