@@ -176,6 +176,28 @@ class Embedding(PhotoEmbedding):
     model: Model
 
 
+class FoundPhoto(Struct):
+    """A photo of the index that looks like the one that was sent."""
+
+    name: Annotated[str, Meta(description="Of its file, without folders.")]
+    similarity: Annotated[float, Meta(ge=-1, le=1, description="Cosine of the embeddings, rounded to 6 digits.")]
+    row: Annotated[int, Meta(ge=0, description="Its place in the index.")]
+    width: Count
+    height: Count
+    thumbnail: Annotated[
+        str, Meta(description="The address of its thumbnail, relative to that of the search; it needs the same key.")
+    ]
+
+
+class SearchAnswer(Struct):
+    """The answer to a search, the most similar photo first."""
+
+    similar: list[FoundPhoto]
+    photos: Annotated[int, Meta(ge=0, description="How many photos the index has.")]
+    image: Image
+    model: Model
+
+
 class Base64Photo(Struct, forbid_unknown_fields=True, gc=False):
     """A photo in a JSON body; decoding accepts base64 (RFC 4648, section 4) only in its strict form."""
 
@@ -320,6 +342,10 @@ _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
     Result: None,
     Batch: Batch([Photo([_PREDICTION], _IMAGE, "group", _GROUP)], _MODEL),
     Embedding: Embedding([0.6, 0.8], 2, True, _IMAGE, _MODEL),
+    SearchAnswer: SearchAnswer(
+        [FoundPhoto("beach.jpg", 0.912345, 7, 4032, 3024, "search/thumbnails/7?version=1")],
+        *(1000, _IMAGE, _MODEL),
+    ),
     Base64Photo: {"image": PIXEL_PNG},
     ModelDescription: ModelDescription(
         *_IDENTITY,
