@@ -29,8 +29,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..batch.answering import Options
 from ..batch.entries import Entry
-from ..batch.job import Job, Options
+from ..batch.job import Job
 from ..batch.job import Progress as Counts
 from ..batch.rows import Columns
 from ..batch.start import MAX_SHARDS, begin, check, parse_slice
