@@ -6,13 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from batches import rows_of
 from click.testing import CliRunner
-from decoder_pools import wait_for
 
 from app.commands import cli
 from app.model.artifact import ensure_prepared
@@ -23,6 +23,8 @@ from app.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "static" / "samples").glob("*.webp"))
 PHOTOS = 300
+# Two nodes and their actors are a dozen processes, each of which imports Ray.
+PATIENCE_SECONDS = 600.0
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray Data, the extra ray")
 
 
@@ -72,7 +74,11 @@ def start(bundle: Path, photos: Path) -> Callable[..., subprocess.Popen[str]]:
 def test_a_node_that_dies_changes_no_row(cluster, start, tmp_path: Path) -> None:
     address = cluster.stdout.readline().strip()
     job = start("--output", "far", "--shards", 20, "--ray", address)
-    wait_for(lambda: list((tmp_path / "far").glob("part-*")) or job.poll() is not None)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not list((tmp_path / "far").glob("part-*")):
+        assert job.poll() is None, job.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.1)
     cluster.stdin.write("kill\n")
     cluster.stdin.flush()
     assert cluster.stdout.readline() == "killed\n"
