@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from ..errors import BatchStopped
@@ -73,21 +73,27 @@ class Job:
         return self.progress
 
     def _list(self, entries: Iterable[Entry]) -> Spool:
-        options, run = self._options, self._parts.run
-        listed = 0
         try:
-            spool = Spool(self._parts.folder, run.shards)
-            for entry in entries:
-                listed += 1
-                shard = shard_of(entry.path, run.shards)
-                if shard % options.jobs == options.number:
-                    spool.add(shard, entry)
-            note_listed(self._parts.folder, listed)
+            with ExitStack() as stack:
+                spool = stack.enter_context(closing(Spool(self._parts.folder, self._parts.run.shards)))
+                note_listed(self._parts.folder, self._fill(spool, entries))
+                stack.pop_all()  # which leaves it open
         except OSError as error:
             raise BatchStopped(f"{self._parts.folder} cannot be written: {error.strerror}.") from error
         self.progress.photos = spool.count
         self.note(self.progress)
         return spool
+
+    def _fill(self, spool: Spool, entries: Iterable[Entry]) -> int:
+        """Add the photos of this job's slice, and return how many there are in all."""
+        listed = 0
+        for entry in entries:
+            listed += 1
+            shard = shard_of(entry.path, self._parts.run.shards)
+            if shard % self._options.jobs == self._options.number:
+                spool.add(shard, entry)
+        spool.flush()
+        return listed
 
     def _work_on(self, shards: Iterable[int], spool: Spool) -> list[int]:
         """Do what is missing of some shards, and return those that other processes work on."""
@@ -105,8 +111,7 @@ class Job:
             if not self._locks.take(shard):
                 busy.append(shard)
                 continue
-            for left in self._left.get(shard, ()):
-                left.unlink(missing_ok=True)
+            self._parts.remove(self._left.get(shard, ()))
             work, entries = self._plan(shard, list(spool.read(shard)))
             if not entries:
                 self._finish(work)
