@@ -131,6 +131,17 @@ def test_a_decoder_that_never_gets_ready_is_killed(
     assert caplog.text.count("could not be started") == 1
 
 
+def test_a_fork_server_that_starts_slowly_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "MAX_SILENT_SECONDS", 1.5)
+    with closing(Decoders(3, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("slow_to_start",))) as pool:
+        pool.start()
+        wait_for(lambda: len(pool.pids) == 3)
+        assert pool.decode(PHOTO, WANTED).width == 300
+    assert "ended or hung" not in caplog.text
+
+
 def processes_of(module: str) -> list[int]:
     """Find the processes that were started with a module's name as their last argument, except those that ended."""
     found = []
