@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from bad_photos import png
 from click.testing import CliRunner, Result
-from decoder_pools import wait_for
-from fakes import decoders, encode, fake_model
+from fakes import encode, fake_model
 from indexes import ColourEngine
 from PIL import Image
+from waiting import wait_until
 
 from app.batch.listing import list_entries
 from app.batch.store import Store
@@ -32,8 +32,7 @@ JOB = str(Path(__file__).resolve().parents[1] / "support" / "index_job.py")
 
 @pytest.fixture(autouse=True)
 def fake_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the commands use a fake engine and shared decoders; they set a handler of SIGTERM, which is put back."""
-    monkeypatch.setattr("app.classifier.Decoders", lambda *args, **kwargs: decoders())
+    """Let the commands use a fake engine; they set a handler of SIGTERM, which is put back."""
     monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(fake_model(ColourEngine())))
     before = signal.getsignal(signal.SIGTERM)
     yield
@@ -196,7 +195,7 @@ def test_killed_jobs_lose_and_repeat_nothing(tmp_path: Path) -> None:
     command = [sys.executable, JOB, str(folder), "--output", str(tmp_path / "lib")]
     for wanted in (30, 80):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as job:
-            wait_for(lambda wanted=wanted: len_of(tmp_path / "lib") >= wanted)
+            wait_until(lambda wanted=wanted: len_of(tmp_path / "lib") >= wanted)
             held = len_of(tmp_path / "lib")
             job.send_signal(signal.SIGKILL)
         assert len_of(tmp_path / "lib") >= held

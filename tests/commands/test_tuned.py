@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from flask.testing import FlaskClient
 from own_heads import own_model
 from tuned_models import write_tuned
+from waiting import wait_until
 
 from app import create_app
 from app.classifier import Classifier
@@ -157,7 +158,7 @@ def test_a_version_prepared_while_killed_leaves_nothing(settings: Settings, tmp_
     prepared = tmp_path / "cache" / "prepared"
     command = [sys.executable, "-m", "app", "prepare", "--model", "pets"]
     with subprocess.Popen(command, cwd=ROOT, env=settings.for_child(), stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: process.poll() is not None or any(prepared.glob(f"{UNFINISHED}*")), seconds=120)
+        wait_until(lambda: process.poll() is not None or any(prepared.glob(f"{UNFINISHED}*")))
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert [path.name for path in prepared.iterdir() if not path.name.startswith(".")] == []
