@@ -87,12 +87,20 @@ def _fetch(settings: Settings) -> None:
 
 def find_with_progress(settings: Settings, *, quiet: bool = False) -> Weights:
     """Find the weights to load, with a progress bar if they have to be downloaded."""
+    find = _finder(settings)
+    if quiet:
+        return find(settings)
+    with _download_bar(settings) as progress:
+        return find(settings, progress=progress)
+
+
+def _finder(settings: Settings) -> Callable[..., Weights]:
+    """Return `find_weights`, or for what it does not find a function whose module takes seconds to import torch."""
+    if not settings.model.startswith(TIMM) and not is_model_file(settings.model):
+        return find_weights
     from ..model.backbones import find_weights_to_load
 
-    if quiet:
-        return find_weights_to_load(settings)
-    with _download_bar(settings) as progress:
-        return find_weights_to_load(settings, progress=progress)
+    return find_weights_to_load
 
 
 def make_ready(settings: Settings) -> Weights:

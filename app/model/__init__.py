@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelUnavailable
-from ..processes.plan import make_plan
+from ..processes.plan import choose_engine, make_plan
 from ..settings import Settings
 from .artifact import Manifest, Prepared
 from .calibration import Calibration, find_calibration
 from .certainty import NO_JUDGE, Judge
 from .engines import (
+    DeviceClient,
+    DeviceEngine,
     Engine,
     Floats,
     Inference,
     OpenVINOEngine,
     Pixels,
-    TorchEngine,
     check_classes,
-    choose_engine,
     choose_precision,
 )
 from .groups import groups_of
@@ -108,22 +108,16 @@ class Model:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
+def load_model(settings: Settings, device: DeviceClient | None = None) -> tuple[Model, OwnModel | None]:
     """Find the weights or their prepared model, compare them with the labels, and load them into an engine.
 
-    Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.
+    With a `device`, torch's engine is in its process. Return the published model, and the model of one's own that the
+    bundle of TOPTHREE_BUNDLE holds, if any.
     """
     bundled: OwnModel | None = None
     carried: Calibration | None = None
     if choose_engine(settings.engine) == "torch":
-        from .backbones import find_weights_to_load  # which imports torch
-
-        labels = load_labels(settings.labels)
-        weights = find_weights_to_load(settings)
-        engine = TorchEngine(
-            weights, classes=len(labels), precision=settings.precision, cpus=make_plan(settings).cpus_per_worker
-        )
-        model = Model(engine, labels, weights)
+        model = _load_torch(settings) if device is None else _load_on_device(settings, device)
     else:
         prepared = open_serving(settings)
         model = load_prepared(settings, prepared)
@@ -142,6 +136,22 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
             _advice(weights),
         )
     return model, bundled
+
+
+def _load_torch(settings: Settings) -> Model:
+    from .backbones import find_weights_to_load  # which imports torch
+    from .engines.torch_engine import TorchEngine
+
+    labels = load_labels(settings.labels)
+    weights = find_weights_to_load(settings)
+    cpus = make_plan(settings).cpus_per_worker
+    return Model(TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus), labels, weights)
+
+
+def _load_on_device(settings: Settings, device: DeviceClient) -> Model:
+    labels = load_labels(settings.labels)
+    engine = DeviceEngine(device)
+    return Model(engine, labels, engine.facts.weights)
 
 
 def load_prepared(settings: Settings, prepared: Prepared) -> Model:

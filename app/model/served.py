@@ -23,7 +23,7 @@ from ..processes.plan import make_plan
 from ..settings import Settings
 from . import Model, load_model, with_own
 from .artifact import Prepared
-from .engines import Inference
+from .engines import DeviceClient, Inference
 from .graphs import EngineOnUse, Graphs
 from .opening import open_serving
 from .own_format import FILES, TRUNK, OwnModel
@@ -158,14 +158,17 @@ def open_default(settings: Settings) -> Prepared:
     return open_serving(on_backbone(settings))
 
 
-def load_served(settings: Settings) -> Served:
-    """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the models of the folder."""
+def load_served(settings: Settings, device: DeviceClient | None = None) -> Served:
+    """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the models of the folder.
+
+    With a `device`, torch's engine is in its process; a fine-tuned model has its own engine here.
+    """
     tuned, default = Tuned.from_settings(settings), own_default(settings)
     own = None if settings.bundle else read_own_default(settings)
     if own is not None and own.trunk is not None:
         backbone = open_tuned(settings, own)
         return Served(backbone, settings.models, default, {own.name: Slot(backbone, _CARRIED)}, tuned=tuned)
-    backbone, bundled = load_model(on_backbone(settings))
+    backbone, bundled = load_model(on_backbone(settings), device)
     if bundled is None:
         return Served(backbone, settings.models, default, tuned=tuned)
     default = default or ("" if settings.model else bundled.name)

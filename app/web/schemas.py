@@ -88,9 +88,7 @@ class Model(Struct):
     version: Annotated[Count | UnsetType, Meta(description="Of a model of your own.")] = UNSET
     backbone: Annotated[
         str | UnsetType,
-        Meta(
-            description="Of a model of your own; `weights_sha256` is its weights', or a fine-tuned model's own."
-        ),
+        Meta(description="Of a model of your own; `weights_sha256` is its weights', or a fine-tuned model's own."),
     ] = UNSET
     head_sha256: Annotated[Sha256 | UnsetType, Meta(description="Of the head of a model of your own.")] = UNSET
 
