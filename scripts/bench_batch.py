@@ -265,9 +265,7 @@ def plan(options: argparse.Namespace, work: Path) -> None:
 def mix_broken(options: argparse.Namespace, work: Path) -> None:
     """Let batches of good photos, and of good ones with broken files among them, 1% or each once, take turns."""
     photos = [Path(path) for path in list_photos([str(options.folder)])]
-    broken = [
-        path for path in sorted(options.broken.rglob("*")) if path.is_file() and path.suffix not in (".md", ".zip")
-    ]
+    broken = [path for path in sorted(options.broken.rglob("*")) if has_photo_name(path.name)]
     link(photos, work / "good", options.photos)
     link(photos, work / "mixed", options.photos)
     for number in range(max(len(broken), options.photos // 100)):
