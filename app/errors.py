@@ -1,53 +1,6 @@
-"""All errors of the service and its commands, one class each.
+"""All errors of the service and its commands, one class each; a `Problem` is the error of an HTTP response.
 
-TopthreeError
-├── SettingsError               a setting has a value that cannot be used
-├── KeysError                   a file of API keys cannot be used
-├── PlanError                   the machine, or the container's share of it, is too small
-├── LabelsError                 a labels file cannot be used
-├── WeightsError                a weights file cannot be used, or none can be downloaded
-├── BundleError                 a bundle cannot be used
-├── OwnModelError               a model of one's own cannot be read, written or served
-├── BatchError                  the sources or the output folder of a batch cannot be used
-├── BatchStopped                a batch ended before all its photos were classified
-└── Problem                     an error of an HTTP response, as RFC 9457 describes it
-    ├── NoPhoto                 400
-    ├── TooManyPhotos           400
-    ├── BadParameter            400
-    ├── BadRequest              400
-    ├── Unauthorized            401
-    ├── Forbidden               403
-    ├── NoRight                 403
-    ├── ForeignOrigin           403
-    ├── NotFound                404
-    ├── UnknownModel            404
-    ├── UnknownProject          404
-    ├── TeachingOff             404
-    ├── MethodNotAllowed        405
-    ├── RequestTimeout          408
-    ├── NotTaught               409
-    ├── NameTaken               409
-    ├── TooLarge                413
-    ├── AddressTooLong          414
-    ├── UnsupportedContentType  415
-    ├── UnsupportedImage        415
-    ├── BrokenImage             422
-    ├── UnreadableArchive       422
-    ├── TooManyPixels           422
-    ├── TooCostly               422
-    ├── NoHeatMap               422
-    ├── NoEmbedding             422
-    ├── BadProjectFile          422
-    ├── RateLimited             429
-    ├── HeaderTooLarge          431
-    ├── ClientClosedRequest     499
-    ├── InternalError           500
-    ├── Overloaded              503
-    ├── ModelUnavailable        503
-    ├── Draining                503
-    ├── ProjectsUnavailable     503
-    ├── DeadlineExceeded        504
-    └── ProjectFull             507
+Problems stand in the order of their statuses, as docs/api.md lists them.
 """
 
 from __future__ import annotations
@@ -112,6 +65,12 @@ class BatchStopped(TopthreeError):
     """A batch ended before all its photos were classified; the same command goes on."""
 
     exit_status = 3
+
+
+class IndexProblem(TopthreeError):
+    """An index of photos is missing, damaged, of a newer format or of another model, or cannot be written."""
+
+    public = "The index of photos cannot be used. The service's log has the reason."
 
 
 class Problem(TopthreeError):
@@ -216,6 +175,12 @@ class TeachingOff(Problem):
     """Teaching is turned off here; `TOPTHREE_TEACH=on` or `topthree teach` turns it on."""
 
     status, slug, title = 404, "teaching-off", "Teaching is off"
+
+
+class NoIndex(Problem):
+    """There is no index of photos to search; `TOPTHREE_INDEX` names one."""
+
+    status, slug, title = 404, "no-index", "No index of photos"
 
 
 class MethodNotAllowed(Problem):
@@ -338,7 +303,7 @@ class InternalError(Problem):
 
 
 class Overloaded(Problem):
-    """Too many requests, bytes or large photos are waiting; `Retry-After` says when to try again."""
+    """Too many requests, bytes or large photos wait, or the model is being loaded; `Retry-After` says how long."""
 
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
@@ -382,6 +347,12 @@ class ProjectsUnavailable(Problem):
 
     status, slug, title = 503, "projects-unavailable", "Projects are not available"
     retry_after_seconds = 5
+
+
+class IndexUnavailable(Problem):
+    """The index of photos cannot be read, or is of another model than the one that serves."""
+
+    status, slug, title = 503, "index-unavailable", "The index cannot be searched"
 
 
 class DeadlineExceeded(Problem):

@@ -20,16 +20,12 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..batch.answering import Options
 from ..batch.entries import Entry
@@ -45,13 +41,13 @@ from ..measuring.stream import printable
 from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
 from ..settings import Settings
-from . import plural, read_environment, read_settings
+from . import plural, read_environment, settings_of_one_process
+from ._progress import duration, showing
 
 if TYPE_CHECKING:
     from ..batch.ray_job import RayAnswers
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-LOG_SECONDS = 30.0
 
 
 @click.command(help=__doc__)
@@ -97,7 +93,7 @@ def command(
     number, jobs = parse_slice(slice_, read_environment())
     check(sources, output, format_, embeddings=embeddings)
     names = tuple(dict.fromkeys(filter(None, model.split(","))))
-    settings = read_settings(names[0] if names else "")
+    settings = settings_of_one_process(names[0] if names else "")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
     with ExitStack() as stack:
         classifier = stack.enter_context(closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)))
@@ -125,7 +121,7 @@ def _on_ray(address: str, settings: Settings, models: Sequence[Model], options: 
 def _run(job: Job, entries: Iterator[Entry]) -> Counts:
     """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
     try:
-        with _showing(job):
+        with showing("Classifying") as job.note:
             return job.run(entries)
     except KeyboardInterrupt:
         raise BatchStopped(f"The job was stopped. {_go_on(job.progress)}") from None
@@ -135,77 +131,6 @@ def _run(job: Job, entries: Iterator[Entry]) -> Counts:
 
 def _go_on(counts: Counts) -> str:
     return f"{counts.done:,} of {plural(counts.photos, 'photo')} were answered; the same command does the rest."
-
-
-@contextmanager
-def _showing(job: Job) -> Iterator[None]:
-    """Show the progress: as a bar on a terminal, else as a line every half minute."""
-    if not sys.stderr.isatty():
-        job.note = _Lines()
-        yield
-        return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with bar:
-        job.note = _Bar(bar)
-        yield
-
-
-class _Bar:
-    """Show the progress in a bar, a few times a second."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("Listing", total=None, pace="")
-        self._begin = time.monotonic()
-
-    def __call__(self, counts: Counts) -> None:
-        failed = f", {counts.failed:,} failed" if counts.failed else ""
-        self._bar.update(
-            self._task,
-            description=f"Classifying{failed}",
-            total=counts.photos,
-            completed=counts.done,
-            pace=f"{_pace(counts, self._begin):.0f} photos/s",
-        )
-
-
-class _Lines:
-    """Print the progress on standard error, when it begins and then every half minute."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._printed = 0.0
-
-    def __call__(self, counts: Counts) -> None:
-        now = time.monotonic()
-        if now - self._printed < LOG_SECONDS:
-            return
-        self._printed = now
-        pace = _pace(counts, self._begin)
-        left = f", {_duration((counts.photos - counts.done) / pace)} left" if pace else ""
-        failed = f", {counts.failed:,} failed" if counts.failed else ""
-        line = f"{counts.done:,} of {plural(counts.photos, 'photo')}{failed}, {pace:.0f} photos/s{left}"
-        click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}", err=True)
-
-
-def _pace(counts: Counts, begin: float) -> float:
-    return counts.computed / max(0.001, time.monotonic() - begin)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "under a minute"
-    )
 
 
 def _end(counts: Counts, output: Path) -> int:
@@ -230,4 +155,4 @@ def _print_status(status: Status) -> None:
     if status.photos_per_second is not None:
         click.echo(f"pace      {status.photos_per_second:.1f} photos/s, by the newest parts")
     if status.seconds_left:
-        click.echo(f"time left {_duration(status.seconds_left)}, if jobs are running")
+        click.echo(f"time left {duration(status.seconds_left)}, if jobs are running")

@@ -135,15 +135,17 @@ def writing(path: Path, *, erases: bool = False) -> Iterator[sqlite3.Connection]
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         if erases:
-            _empty_journal(connection)
+            _empty_journal(connection, path)
             # What was deleted is zeros by now: on a full disk, the file only stays as large as it was.
             with suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA incremental_vacuum").fetchall()
-            _empty_journal(connection)
+            _empty_journal(connection, path)
 
 
-def _empty_journal(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+def _empty_journal(connection: sqlite3.Connection, path: Path) -> None:
+    is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if is_busy:
+        log.warning("%s is being read: what was deleted stays in its journal until all readers are done.", path)
 
 
 def note_change(connection: sqlite3.Connection) -> int:
@@ -187,11 +189,16 @@ def _problem_of(error: sqlite3.Error, path: Path) -> Exception:
     if code == sqlite3.SQLITE_FULL:
         return disk_full()
     if code == sqlite3.SQLITE_BUSY:
-        return Overloaded("Others are writing to this project. Try again in 1 s.", _BUSY_AGAIN_SECONDS)
+        return busy()
     if code == sqlite3.SQLITE_CANTOPEN and not path.exists():
         return UnknownProject("There is no project of this name any more.")
     log.error("%s cannot be used: %s.", path, error)
     return ProjectsUnavailable("The project cannot be read or written. The service's log has the reason.")
+
+
+def busy() -> Overloaded:
+    """Return the problem of a project, or of the folder of projects, that others use for too long."""
+    return Overloaded("Others are changing the projects. Try again in 1 s.", _BUSY_AGAIN_SECONDS)
 
 
 def disk_full() -> ProjectFull:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from ..errors import BadRequest, NameTaken, OwnModelError, ProjectFull, UnknownProject
 from ..model.own_format import NAME
@@ -84,9 +84,15 @@ class Projects:
             raise database.problem_of_folder(error, self.root) from error
 
     def locked(self) -> AcquireReturnProxy[FileLock]:
-        """Lock the folder, which is made if it is missing; to be used in a `with` statement. Raises OSError."""
+        """Lock the folder, which is made if it is missing; to be used in a `with` statement.
+
+        Raises OSError, and Overloaded if others hold the lock for longer than `BUSY_SECONDS`.
+        """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FileLock(self.root / ".lock").acquire()
+        try:
+            lock = FileLock(self.root / ".lock").acquire(timeout=database.BUSY_SECONDS)
+        except Timeout as error:
+            raise database.busy() from error
         self._sweep()
         return lock
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from ..errors import BundleError, NotFound, OwnModelError, ProjectsUnavailable
+from ..errors import BundleError, NameTaken, NotFound, OwnModelError, ProjectsUnavailable, UnknownProject
 from ..model.bundle_writer import write_bundle
 from ..model.labels import load_labels
-from ..model.opening import open_serving
-from ..model.own_models import list_versions, read_version, write_version
-from ..model.served import on_backbone
+from ..model.own_models import list_names, list_versions, read_version, remove, write_version
+from ..model.served import open_default
 from ..queueing.scheduling import Deadline
 from ..settings import Settings
 from . import contents, database
 from .projects import LEAVING
+from .solving import HEAD_KIND
 from .teaching import Teaching
 
 log = logging.getLogger(__name__)
@@ -36,19 +36,38 @@ class Publisher:
     def publish(self, name: str, deadline: Deadline) -> int:
         """Write the project's newest head as the next version of the model of its name, and return the version.
 
-        Raises NotTaught, and ProjectsUnavailable if it cannot be written.
+        Raises NotTaught, NameTaken if the model was made in another way, and ProjectsUnavailable if it cannot be
+        written. If the project is deleted by then, so is the version, and UnknownProject is raised.
         """
         own = self._teaching.own_model(name, deadline)
         try:
+            self._refuse_other_model(name)
             version = write_version(self._models(), name, own)
         except OwnModelError as error:
             log.error("The project %s cannot be published: %s", name, error)
             raise ProjectsUnavailable(
                 "The model cannot be written into the folder of models. The service's log has the reason."
             ) from error
-        with database.writing(self._teaching.projects.path(name)) as connection:
-            connection.execute("UPDATE project SET published = ?", (version,))
+        try:
+            with database.writing(self._teaching.projects.path(name)) as connection:
+                # Another request may have published a later version by now.
+                newest = list_versions(self._models(), name)[-1]
+                connection.execute("UPDATE project SET published = ?", (newest,))
+        except UnknownProject:
+            with suppress(OwnModelError):  # it was removed by hand
+                remove(self._models(), name, version)
+            raise
         return version
+
+    def _refuse_other_model(self, name: str) -> None:
+        """Refuse to replace a model that `topthree train` made, which the right to teach does not include."""
+        if name not in list_names(self._models()):
+            return
+        if read_version(self._models(), name).recipe.get("head") != HEAD_KIND:
+            raise NameTaken(
+                f"There is a model named {name} that no project has made. Open the project's file under another name, "
+                "and publish that."
+            )
 
     def published(self, name: str, version: int) -> int | None:
         """Return the version that a project says it has published last, if the model still has it."""
@@ -70,7 +89,7 @@ class Publisher:
             raise NotFound("The project has no published version. Publish it first.")
         try:
             own = read_version(self._models(), name, version)
-            prepared = open_serving(on_backbone(self._settings))
+            prepared = open_default(self._settings)
             projects = self._teaching.projects
             # In a folder of its own, whose name goes before the bytes are sent.
             with projects.locked(), TemporaryDirectory(prefix=LEAVING, dir=projects.root) as folder:

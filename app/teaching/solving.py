@@ -29,6 +29,8 @@ from .snapshot import Snapshot
 MAX_COPIES = 32
 MAX_DOUBTED = 2
 MIN_CLASSES = 2
+# In the recipe of each published version.
+HEAD_KIND = "ridge"
 
 Bools = npt.NDArray[np.bool_]
 
@@ -141,7 +143,7 @@ class Solved:
             labels=tuple(_label(number, row) for number, row in enumerate(self.classes)),
             backbone=backbone.weights.record.name,
             weights_sha256=backbone.weights.sha256,
-            recipe={"head": "ridge", "flip": False, "strength": self.fit.strength},
+            recipe={"head": HEAD_KIND, "flip": False, "strength": self.fit.strength},
             seed=0,
             data_sha256=self._data_sha256(),
             photos=len(self.state.ids),

@@ -63,9 +63,10 @@ def adopt(projects: Projects, name: str, data: bytes, *, max_photo_bytes: int) -
             sent.flush()
             with _opened(Path(sent.name)) as source:
                 _require_our_tables(source)
-                database.create(path, keep_photos=_keep_photos(source))
+                keeps = _keep_photos(source)
+                database.create(path, keep_photos=keeps)
                 with database.writing(path) as connection:
-                    _copy(source, connection, max_photo_bytes)
+                    _copy(source, connection, max_photo_bytes if keeps else 0)
 
     projects.create(name, fill)
 
@@ -121,7 +122,10 @@ def _keep_photos(source: sqlite3.Connection) -> bool:
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, max_photo_bytes: int) -> None:
-    """Copy all rows, each checked; photos get new numbers in their old order."""
+    """Copy all rows, each checked; photos get new numbers in their old order.
+
+    With a limit of 0 bytes no photo itself is copied: the project says that it keeps none.
+    """
     classes = _copy_classes(source, target)
     query = (
         "SELECT p.id, p.sha256, p.class, p.file, p.thumbnail, e.weights_sha256, e.vector, o.bytes FROM photos p "
@@ -134,6 +138,8 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, max_photo_byte
             if count > MAX_PHOTOS:
                 raise ProjectFull(f"A project may have {MAX_PHOTOS:,} photos.")
             _check_photo(sha256, file, thumbnail, weights_sha256, vector)
+            if not max_photo_bytes:
+                original = None
             _check_original(original, sha256, max_photo_bytes)
             if class_id not in classes or lengths.setdefault(weights_sha256, len(vector)) != len(vector):
                 raise BadProjectFile(_DAMAGED)

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import flask
 
 from ..classifier import Classifier
-from ..errors import Draining, ModelUnavailable
+from ..errors import Draining, IndexProblem, ModelUnavailable
 from ..processes.readiness import Readiness
 from . import schemas
 from .answers import json_response
 from .operations import operation
-from .service import request_state, service, service_of
+from .service import Service, request_state, service, service_of
 from .uploads import JSON
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ def readyz() -> flask.Response:
     if readiness.is_draining:
         count = readiness.in_flight
         raise Draining(f"Send new requests elsewhere. Requests in flight: {count}.", count)
+    if classifier.loaded_model is not None and not classifier.is_connected:
+        raise ModelUnavailable("The process that owns the GPU has ended; another is being started.")
     warm = readiness.warm_workers
     if warm < readiness.planned or classifier.loaded_model is None:
         failure = classifier.failure
@@ -70,9 +72,9 @@ def warm_up_in_background(
 ) -> None:
     """Load the model in a thread while the worker answers probes; mark it ready once the known photo is answered.
 
-    If a setting names weights, a bundle or int8 and they cannot serve, the whole service stops, unless other workers
-    are ready. After any other failure the worker stays alive and not ready, and tries again every 30 seconds, since a
-    balancer that asks `/readyz` sends no request that would load the model.
+    If a setting names weights, a bundle, int8 or an index and they cannot serve, the whole service stops, unless other
+    workers are ready. After any other failure the worker stays alive and not ready, and tries again every 30 seconds,
+    since a balancer that asks `/readyz` sends no request that would load the model.
     """
     readiness.slot = slot
     ours = service_of(app)
@@ -92,6 +94,9 @@ def warm_up_in_background(
                 )
             reason = new_reason
             pause(RETRY_SECONDS)
+        if not _index_fits(ours) and not readiness.warm_workers:
+            halt(HALT_SERVICE)
+            return
         if slot == 0:
             classifier.log_sandbox()
         readiness.mark(slot, True)
@@ -104,13 +109,16 @@ def warm_up_in_background(
 def keep_watch_in_background(
     classifier: Classifier, readiness: Readiness, slot: int, *, pause: Callable[[float], object] = time.sleep
 ) -> None:
-    """Try the known photo again if photos were asked for and none has succeeded; mark whether it was answered."""
+    """Try the known photo again if photos were asked for and none has succeeded; mark whether it was answered.
+
+    Once it was not answered it is tried until it is, even if other photos succeed before.
+    """
 
     def watch() -> None:
         reason = ""
         while True:
             pause(WATCH_SECONDS)
-            if classifier.loaded_model is not None and classifier.is_in_doubt:
+            if classifier.loaded_model is not None and (reason or classifier.is_in_doubt):
                 reason = _try_known_photo(classifier, reason)
                 readiness.mark(slot, not reason)
 
@@ -131,6 +139,18 @@ def keep_models_current_in_background(
             classifier.refresh()
 
     threading.Thread(target=look, name="models", daemon=True).start()
+
+
+def _index_fits(ours: Service) -> bool:
+    """Return whether the index, if there is one, can be searched with the model; log why not."""
+    if ours.index is None:
+        return True
+    try:
+        ours.index.check(ours.classifier.load_model())
+    except IndexProblem as error:
+        log.critical("TOPTHREE_INDEX cannot be searched: %s", error)
+        return False
+    return True
 
 
 def _try_known_photo(classifier: Classifier, known_reason: str) -> str:

@@ -3,7 +3,8 @@
 A page of any site can make a browser send requests to a service on the same machine or network, and a site whose name
 is rebound to the service's address can read the answers too. So the host must be one of ours, and a write must come
 from a page of ours: browsers say in `Origin` or `Sec-Fetch-Site` where a request comes from, and pages cannot change
-either. A script need not send them if it sends a key, which no page of another site knows.
+either. A script need not send them if it sends a key, which no page of another site knows. A read that says it comes
+from another site is refused too: its answer would reach nobody, but it may cost seconds of work.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..settings import Settings
 from .service import request_state, service
 
 _READS = ("GET", "HEAD", "OPTIONS")
+_OTHER_SITES = ("cross-site", "same-site")
 _DEFAULT_PORTS = (80, 443)
 
 
@@ -39,11 +41,13 @@ def is_our_host(name: str, settings: Settings) -> bool:
 
 
 def require_same_origin() -> None:
-    """Raise ForeignOrigin for a write that a page of another site may have sent."""
+    """Raise ForeignOrigin for a write that a page of another site may have sent, and for a read that says so."""
     request = flask.request
-    if request.method in _READS:
-        return
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if request.method in _READS:
+        if site in _OTHER_SITES:
+            raise ForeignOrigin("Only pages of this service may send this.")
+        return
     if site is None and origin is None:
         if request_state().caller is not None:
             return

@@ -26,7 +26,9 @@ blueprint.before_request(guard)
 
 @blueprint.post("/<name>/publish")
 @operation(
-    {JSON: documents.PublishedVersion}, problems=(*PROBLEMS, UnknownProject, NotTaught, ProjectFull), status=201
+    {JSON: documents.PublishedVersion},
+    problems=(*PROBLEMS, UnknownProject, NotTaught, NameTaken, ProjectFull),
+    status=201,
 )
 def publish(name: str) -> flask.Response:
     """Publish the project's newest head as the next version of the model of its name.

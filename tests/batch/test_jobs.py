@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 import pytest
 from batches import batch, make_job, paths_of, rows_of
-from decoder_pools import wait_for
 from fakes import colour_png, fake_classifier, fake_model, make_classifier
 from own_heads import classifier_with_heads
+from waiting import wait_until
 
 from app.batch.entries import entry_of, problem_entry, shard_of
 from app.batch.parts import Parts
@@ -327,7 +327,7 @@ def start() -> Iterator[Start]:
 
 
 def wait_for_parts(output: Path, count: int) -> None:
-    wait_for(lambda: len(list(output.glob("part-*"))) >= count)
+    wait_until(lambda: len(list(output.glob("part-*"))) >= count)
 
 
 def test_a_killed_job_loses_and_repeats_nothing(photos: Path, tmp_path: Path, start: Start) -> None:

@@ -27,7 +27,7 @@ from taught import (
 )
 
 from app.classifier import Answer
-from app.errors import BadRequest, NameTaken, NotFound, NotTaught, ProjectFull, UnknownProject
+from app.errors import BadRequest, NameTaken, NotFound, NotTaught, Overloaded, ProjectFull, UnknownProject
 from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import contents, database
 from app.teaching.database import NONE
@@ -65,6 +65,14 @@ def test_second_deletion_finds_no_project(tmp_path: Path) -> None:
     projects.create("dishes", lambda path: database.create(path, keep_photos=False))
     with pytest.raises(UnknownProject):
         Slower(tmp_path, 10**9).delete("dishes")
+
+
+def test_a_folder_that_others_hold_is_overloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.01)
+    projects = Projects(tmp_path, 10**9)
+    with projects.locked(), pytest.raises(Overloaded):
+        Projects(tmp_path, 10**9).create("dishes", lambda path: None)
+    projects.create("dishes", lambda path: database.create(path, keep_photos=False))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "resnet18", "-x", "x" * 65, "é"])
@@ -266,6 +274,17 @@ def test_what_is_deleted_is_no_longer_on_the_disk(teaching: Teaching) -> None:
         assert thumbnail[200:] not in path.read_bytes()
     with pytest.raises(NotFound):
         teaching.thumbnail("colours", digest)
+
+
+def test_log_says_what_a_reader_keeps_in_the_journal(
+    teaching: Teaching, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    teach(teaching, "colours", {"red": 2})
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.01)
+    with database.reading(teaching.projects.path("colours")) as connection:
+        contents.read_facts(connection)
+        teaching.delete_class("colours", "red")
+    assert "stays in its journal" in caplog.text
 
 
 def test_class_is_deleted_with_its_photos(teaching: Teaching) -> None:

@@ -61,6 +61,14 @@ def test_opened_project_is_the_same(teaching: Teaching) -> None:
         assert row.fetchone()[0] == photo_of("red", 2)
 
 
+def test_opened_project_keeps_no_photo_if_it_says_so(teaching: Teaching, tmp_path: Path) -> None:
+    data = edited(exported(teaching), tmp_path, "UPDATE project SET keep_photos = 0")
+    adopt(teaching.projects, "again", data, max_photo_bytes=MAX_BYTES)
+    with database.reading(teaching.projects.path("again")) as connection:
+        assert connection.execute("SELECT count(*) FROM originals").fetchone()[0] == 0
+    assert teaching.solve("again", NO_DEADLINE).report.photos == 10
+
+
 def test_export_leaves_nothing_behind(teaching: Teaching) -> None:
     before = sorted(teaching.projects.root.rglob("*"))
     exported(teaching)

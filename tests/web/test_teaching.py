@@ -7,18 +7,22 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flask
 import pytest
 from bad_photos import MAKERS
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
+from own_heads import own_model
 from shapes import assert_problem, form
 from taught import colour_classifier, photo_of
 
 from app import create_app
 from app.classifier import Classifier
+from app.model.own_models import list_names, list_versions, write_version
 from app.settings import Settings
+from app.teaching import publishing
 from app.web.keys import Key, digest_of, new_token
 from app.web.service import service_of
 from app.web.teaching_schemas import MAX_EDIT
@@ -209,6 +213,28 @@ def test_published_version_answers_as_the_project(taught: FlaskClient, classifie
     assert served["model"] == project["model"] | {"version": 1}
 
 
+def test_trained_model_is_not_replaced_by_a_project(taught: FlaskClient, tmp_path: Path) -> None:
+    write_version(tmp_path / "models", "colours", own_model("a", "b"))
+    assert_problem(taught.post(f"{COLOURS}/publish"), 409, "name-taken")
+    assert list_versions(tmp_path / "models", "colours") == [1]
+
+
+def test_nothing_is_published_of_a_project_that_is_deleted(
+    taught: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teaching = service_of(taught.application).teaching
+    assert teaching is not None
+
+    def write_and_delete(*values: Any) -> int:
+        version = write_version(*values)
+        teaching.delete("colours")
+        return version
+
+    monkeypatch.setattr(publishing, "write_version", write_and_delete)
+    assert_problem(taught.post(f"{COLOURS}/publish"), 404, "unknown-project")
+    assert list_names(tmp_path / "models") == []
+
+
 def test_prediction_is_never_one_of_the_cache(taught: FlaskClient) -> None:
     photo = photo_of("red", 71)
     taught.post(f"{COLOURS}/predict", data=photo)
@@ -288,6 +314,12 @@ def test_no_write_of_another_site_passes(make_app: Callable[..., flask.Flask], m
     client = make_app(cors_origins="https://evil.example").test_client()
     answer = client.open(path, method=method, headers={"Origin": "https://evil.example"})
     assert_problem(answer, 403, "foreign-origin")
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("none", 200)])
+@pytest.mark.parametrize("path", ["", "/report", "/file"])
+def test_reads_that_another_site_asks_for_cost_nothing(taught: FlaskClient, path: str, site: str, status: int) -> None:
+    assert taught.get(f"{COLOURS}{path}", headers={"Sec-Fetch-Site": site}).status_code == status
 
 
 @pytest.mark.parametrize(

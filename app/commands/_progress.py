@@ -1,0 +1,101 @@
+"""The progress of a job over many photos: a bar on a terminal, else a line every half minute."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from . import plural
+
+LOG_SECONDS = 30.0
+
+
+class Counts(Protocol):
+    """How far a job is: all `photos`, those `done` and `failed`, and those `computed` by this process."""
+
+    @property
+    def photos(self) -> int: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def computed(self) -> int: ...
+
+
+@contextmanager
+def showing(doing: str) -> Iterator[Callable[[Counts], None]]:
+    """Yield a function that shows how far a job is whenever it is called; `doing` is such as `Classifying`."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bar:
+        yield _Bar(bar, doing)
+
+
+class _Bar:
+    """Show the progress in a bar, a few times a second."""
+
+    def __init__(self, bar: Progress, doing: str) -> None:
+        self._bar = bar
+        self._doing = doing
+        self._task = bar.add_task("Listing", total=None, pace="")
+        self._begin = time.monotonic()
+
+    def __call__(self, counts: Counts) -> None:
+        failed = f", {counts.failed:,} failed" if counts.failed else ""
+        self._bar.update(
+            self._task,
+            description=f"{self._doing}{failed}",
+            total=counts.photos,
+            completed=counts.done,
+            pace=f"{_pace(counts, self._begin):.0f} photos/s",
+        )
+
+
+class _Lines:
+    """Print the progress on standard error, when it begins and then every half minute."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._printed = 0.0
+
+    def __call__(self, counts: Counts) -> None:
+        now = time.monotonic()
+        if now - self._printed < LOG_SECONDS:
+            return
+        self._printed = now
+        pace = _pace(counts, self._begin)
+        left = f", {duration((counts.photos - counts.done) / pace)} left" if pace else ""
+        failed = f", {counts.failed:,} failed" if counts.failed else ""
+        line = f"{counts.done:,} of {plural(counts.photos, 'photo')}{failed}, {pace:.0f} photos/s{left}"
+        click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}", err=True)
+
+
+def _pace(counts: Counts, begin: float) -> float:
+    return counts.computed / max(0.001, time.monotonic() - begin)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in minutes and hours."""
+    minutes = round(seconds / 60)
+    return (
+        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "under a minute"
+    )

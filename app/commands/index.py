@@ -1,0 +1,168 @@
+"""Make an index of photos, by which `topthree similar` finds those that look alike.
+
+The source is a folder, a pattern in quotes, a ZIP or TAR archive, or s3://BUCKET/PREFIX. The index holds each photo's
+path below the source, its embedding, a perceptual hash and a thumbnail of 96 pixels. The same command again adds the
+photos that are new. With --remove, the arguments are paths in the index, or folders of them; nothing of those photos
+is left in it. The photos themselves are never changed.
+
+The exit status is 0 if all photos are in the index, 1 if some failed, and 3 if the job was stopped before its end.
+
+\b
+Examples:
+  topthree index photos/ --output lib/
+  topthree index --output lib/ --remove holiday/beach.jpg trash/
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from ..batch.entries import Entry, shown
+from ..batch.job import MAX_STORE_FAILURES, READERS, STORE_READERS
+from ..batch.listing import check_sources, list_entries, read_entry
+from ..batch.lists import is_list
+from ..batch.spool import Spool
+from ..batch.store import Store, StoreProblem, is_address
+from ..batch.walking import is_pattern, split_pattern
+from ..classifier import Classifier
+from ..errors import BatchError, BatchStopped, IndexProblem, TopthreeError
+from ..photos.folders import MAX_FILE_BYTES
+from ..search.embeddings import Embedding
+from ..search.files import stopping
+from ..search.indexing import Indexer, Progress, Source
+from ..search.library import Library
+from ..search.writer import Writer
+from . import model_option, plural, settings_of_one_process
+from ._progress import showing
+
+
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, metavar="[SOURCE | PATH…]")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder of the index.",
+)
+@model_option
+@click.option("--remove", is_flag=True, help="Remove these photos from the index.")
+@click.option("--retry-failed", is_flag=True, help="Try the photos again that failed.")
+def command(sources: tuple[str, ...], *, output: Path, model: str, remove: bool, retry_failed: bool) -> None:
+    """Add the photos of a source to an index, or remove some."""
+    if not sources:
+        raise click.UsageError("Name the source, or the photos to remove.")
+    if remove:
+        _remove(output, sources)
+        return
+    if len(sources) > 1:
+        raise click.UsageError("Name one source: paths in the index are below it.")
+    _check(sources[0])
+    settings = settings_of_one_process(model)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
+    with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
+        chosen = classifier.load_model()
+        with closing(Writer(output, Embedding.of(chosen))) as writer:
+            indexer = Indexer(classifier, chosen, writer, max_pixels=settings.max_pixels)
+            progress = _run(indexer, sources[0], output, retry_failed=retry_failed)
+    click.echo(
+        f"{plural(progress.done - progress.failed, 'photo')} in {output}, {progress.failed:,} failed.", err=True
+    )
+    if progress.failed:
+        click.echo(f"{output}/data-*/failed.ndjson has the reasons; --retry-failed tries them again.", err=True)
+        raise SystemExit(IndexProblem.exit_status)
+
+
+def _check(source: str) -> None:
+    if is_list(source):
+        raise BatchError("An index is made of a folder, a pattern, an archive or a store, and not of a list of paths.")
+    check_sources([source])
+
+
+def _remove(output: Path, paths: tuple[str, ...]) -> None:
+    with closing(Writer(output)) as writer:
+        count = writer.remove(paths)
+    click.echo(f"{plural(count, 'photo')} removed; {len(Library.open(output)):,} left in {output}.", err=True)
+
+
+def _run(indexer: Indexer, source: str, output: Path, *, retry_failed: bool) -> Progress:
+    """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
+    progress = indexer.progress
+    try:
+        with showing("Indexing") as indexer.note, closing(_open_spool(output)) as spool:
+            _list(source, output, spool)
+            progress.photos = spool.count
+            indexer.note(progress)
+            readers = STORE_READERS if spool.has_addresses else READERS
+            indexer.run(_Photos(source, spool), readers=readers, retry_failed=retry_failed)
+    except KeyboardInterrupt:
+        raise BatchStopped(f"The job was stopped. {_go_on(progress)}") from None
+    except BatchStopped as error:
+        raise BatchStopped(f"{error} {_go_on(progress)}") from error
+    return progress
+
+
+def _go_on(progress: Progress) -> str:
+    return f"{progress.done:,} of {plural(progress.photos, 'photo')} were computed; the same command does the rest."
+
+
+def _open_spool(output: Path) -> Spool:
+    """Open a file without a name in the index's folder, to hold a listing."""
+    with stopping(output):
+        return Spool(output, 1)
+
+
+def _list(source: str, output: Path, spool: Spool) -> None:
+    with stopping(output):
+        for entry in list_entries([source], Store(), [output]):
+            spool.add(0, entry)
+
+
+class _Photos:
+    """The photos of a listing as sources of an index: their paths below the source, and how they are read."""
+
+    def __init__(self, source: str, spool: Spool) -> None:
+        self._root = root_of(source)
+        self._spool = spool
+        self._store = Store()
+        self._store_failures = 0
+
+    def __iter__(self) -> Iterator[Source]:
+        for entry in self._spool.read(0):
+            yield Source(below(entry, self._root), functools.partial(self._read, entry))
+
+    def _read(self, entry: Entry) -> bytes | TopthreeError:
+        found = read_entry(entry, self._store)
+        if not isinstance(found, StoreProblem):
+            self._store_failures = 0
+            return found
+        self._store_failures += 1
+        if self._store_failures >= MAX_STORE_FAILURES:
+            raise BatchStopped(f"The last {MAX_STORE_FAILURES} photos could not be read. {found}")
+        return found
+
+
+def root_of(source: str) -> str:
+    """Return the folder, or the address, that the paths of a source's photos are relative to; empty for none."""
+    if is_pattern(source):
+        return split_pattern(source)[0]
+    if os.path.isdir(source) or is_address(source):
+        return source
+    return os.path.dirname(source)  # of an archive, or a photo
+
+
+def below(entry: Entry, root: str) -> str:
+    """Return an entry's path below a folder as rows have it, never an absolute one."""
+    path, start = entry.name.rstrip("/"), root.rstrip("/")
+    if path == start:  # a single photo, or a folder that cannot be read
+        path = os.path.basename(path)
+    elif start and path.startswith(f"{start}/"):
+        path = path[len(start) :]
+    return shown(os.fsencode(path.lstrip("/") or "."))

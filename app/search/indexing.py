@@ -1,0 +1,140 @@
+"""Adding photos to an index: each is read, decoded and computed once, and becomes a row, or a failure."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from ..classifier import Classifier, Outputs
+from ..errors import DeadlineExceeded, ModelUnavailable, NoPhoto, Overloaded, Problem, TopthreeError
+from ..model import Model
+from ..photos.heatmaps import encode
+from ..queueing.scheduling import in_order, side_by_side
+from .embeddings import Floats
+from .hashes import perceptual_hash
+from .library import Row
+from .writer import Failure, Writer
+
+# The longest side of a thumbnail in pixels; the perceptual hash is that of the thumbnail.
+THUMBNAIL_SIDE = 96
+# A job that is killed loses the photos since the last commit: at most so many, or those of so many seconds.
+COMMIT_PHOTOS = 1024
+COMMIT_SECONDS = 10.0
+UNREADABLE = "unreadable-file"
+# Problems of the machine at that moment; the next job tries such a photo again without being asked.
+_NOT_THE_PHOTO = (Overloaded.slug, DeadlineExceeded.slug)
+_OUTPUTS = Outputs(top=1, thumbnail_side=THUMBNAIL_SIDE, embedding=True)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A photo to add: its path in the index, and how to read its bytes, which returns the problem if it fails."""
+
+    path: str
+    read: Callable[[], bytes | TopthreeError]
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A photo that was computed, as it is added to an index."""
+
+    row: Row
+    vector: Floats
+    hash: int
+    thumbnail: bytes
+
+
+@dataclass
+class Progress:
+    """How far a job is: all `photos`, those `done` and `failed`, and those `computed` by this job."""
+
+    photos: int = 0
+    done: int = 0
+    failed: int = 0
+    computed: int = 0
+
+
+class Indexer:
+    """One job that adds photos to an index; `note` is called whenever the progress has changed."""
+
+    def __init__(self, classifier: Classifier, model: Model, writer: Writer, *, max_pixels: int) -> None:
+        self.progress = Progress()
+        self.note: Callable[[Progress], None] = lambda progress: None
+        self._classifier = classifier
+        self._model = model
+        self._writer = writer
+        self._max_pixels = max_pixels
+
+    def run(self, photos: Iterable[Source], *, readers: int, retry_failed: bool = False) -> None:
+        """Add the photos that are not in the index; those that failed are tried again only if `retry_failed`.
+
+        What was computed is kept if the job is stopped. Raises BatchStopped if the disk is full or a source is not
+        available, and ModelUnavailable.
+        """
+        threads = self._classifier.max_parallel + self._classifier.slots.count
+        reading = side_by_side(_read, self._missing(photos, retry_failed), readers)
+        committed = time.monotonic()
+        try:
+            with closing(reading), closing(side_by_side(self._compute, in_order(reading), threads)) as computing:
+                for found in in_order(computing):
+                    self._take(found)
+                    now = time.monotonic()
+                    if self._writer.pending >= COMMIT_PHOTOS or now - committed >= COMMIT_SECONDS:
+                        self._writer.commit()
+                        committed = now
+        except (KeyboardInterrupt, TopthreeError):
+            self._writer.commit()
+            raise
+        self._writer.commit(at_end=True)
+
+    def _missing(self, photos: Iterable[Source], retry_failed: bool) -> Iterator[Source]:
+        """Yield the photos to compute, each path once."""
+        writer = self._writer
+        failed_before = {path for path, slug in writer.failed.items() if slug not in _NOT_THE_PHOTO}
+        begun: set[str] = set()
+        for photo in photos:
+            if photo.path in writer.paths or photo.path in begun or (photo.path in failed_before and not retry_failed):
+                self.progress.done += 1
+                self.progress.failed += photo.path in failed_before and photo.path not in writer.paths
+                continue
+            begun.add(photo.path)
+            yield photo
+
+    def _compute(self, item: tuple[str, bytes | TopthreeError]) -> Indexed | Failure:
+        path, content = item
+        if isinstance(content, TopthreeError):
+            return _failure(path, content)
+        try:
+            answer = self._classifier.classify(content, _OUTPUTS, max_pixels=self._max_pixels, models=[self._model])
+        except ModelUnavailable:  # not the fault of this photo, and the same for the next
+            raise
+        except Problem as problem:
+            return _failure(path, problem, content)
+        assert answer.thumbnail is not None
+        assert answer.embedding is not None
+        image = answer.image
+        row = Row(path, image["sha256"], image["width"], image["height"], image["format"], len(content))
+        return Indexed(row, answer.embedding, perceptual_hash(answer.thumbnail), encode(answer.thumbnail, "JPEG"))
+
+    def _take(self, found: Indexed | Failure) -> None:
+        if isinstance(found, Failure):
+            self._writer.fail(found)
+            self.progress.failed += 1
+        else:
+            self._writer.add(found.row, found.vector, found.hash, found.thumbnail)
+        self.progress.done += 1
+        self.progress.computed += 1
+        self.note(self.progress)
+
+
+def _read(photo: Source) -> tuple[str, bytes | TopthreeError]:
+    content = photo.read()
+    return photo.path, NoPhoto("The file is empty.") if content == b"" else content
+
+
+def _failure(path: str, problem: TopthreeError, content: bytes | None = None) -> Failure:
+    digest = hashlib.sha256(content).hexdigest() if content else None
+    return Failure(path, digest, getattr(problem, "slug", UNREADABLE), str(problem))
