@@ -1,10 +1,13 @@
-# topthree in a container: torch prepares the model in one stage, the last stage serves it without torch.
+# topthree in a container: torch prepares the model in one stage, the last stage serves it without torch, except on a GPU.
 # docs/container.md explains the arguments, and how to run the image.
 
 # Any Debian-like image; where it has no Python, Debian's is installed, which must be 3.11 or newer.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS base
+# "cuda" adds torch and CUDA's libraries, and keeps the weights, from which torch computes on a GPU.
+ARG DEVICE=cpu
+RUN case "$DEVICE" in cpu|cuda) ;; *) echo "DEVICE is cpu or cuda, not $DEVICE." >&2; exit 1 ;; esac
 RUN command -v python3 >/dev/null || { apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
     && rm -rf /var/cache/apt/* /var/cache/debconf/*-old /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; }
@@ -17,6 +20,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /source
 
 FROM tools AS model
+ARG DEVICE=cpu
 # A folder below weights/ in the build context: a model that was prepared elsewhere, so that torch is not needed here.
 ARG PREPARED=
 # The CPU builds of torch are a tenth of the size; where their index does not answer, the ordinary ones serve as well.
@@ -41,17 +45,20 @@ ENV TOPTHREE_CACHE=/opt/topthree/cache
 RUN mkdir -p /opt/topthree/cache /opt/topthree/weights \
     && for file in $WEIGHTS $LABELS; do cp "$file" "/opt/topthree/$file"; done
 # The file fallback-in-use says why the fallback serves; with it there, nothing is downloaded.
-RUN if [ -n "$PREPARED" ]; then cp -r "$PREPARED/." "$TOPTHREE_CACHE"; else /tools/bin/pip install --no-deps . \
+RUN if [ -n "$PREPARED" ] && [ "$DEVICE" = cuda ]; then echo "DEVICE=cuda needs weights, which PREPARED has not." >&2; exit 1; \
+    elif [ -n "$PREPARED" ]; then cp -r "$PREPARED/." "$TOPTHREE_CACHE"; else /tools/bin/pip install --no-deps . \
     && export TOPTHREE_FALLBACK="$FALLBACK" TOPTHREE_WEIGHTS="$WEIGHTS" TOPTHREE_WEIGHTS_SHA256="$WEIGHTS_SHA256" TOPTHREE_LABELS="$LABELS" \
     && if [ "$FALLBACK" != none ]; then printf "The image was built to serve it." > "$TOPTHREE_CACHE/fallback-in-use"; \
     elif [ -z "$WEIGHTS" ]; then /tools/bin/topthree weights --fetch; fi \
-    && /tools/bin/topthree prepare && rm -rf "$TOPTHREE_CACHE/weights"; fi
+    && /tools/bin/topthree prepare && { [ "$DEVICE" = cuda ] || rm -rf "$TOPTHREE_CACHE/weights"; }; fi
 RUN chmod -R u=rwX,go=rX /opt/topthree
 
 FROM tools AS serve
-COPY requirements-serve.txt ./
+ARG DEVICE=cpu
+COPY requirements-serve.txt requirements-cuda.txt ./
 RUN /tools/bin/python -m venv --without-pip /opt/topthree/venv \
-    && /tools/bin/pip --python /opt/topthree/venv/bin/python install --no-compile --no-deps --require-hashes -r requirements-serve.txt
+    && for lock in requirements-serve.txt $(test "$DEVICE" = cpu || echo requirements-cuda.txt); do \
+    /tools/bin/pip --python /opt/topthree/venv/bin/python install --no-compile --no-deps --require-hashes -r "$lock" || exit 1; done
 # Of OpenVINO, serving needs the CPU plugin, the reader of its own format, and the threads' libraries.
 RUN cd /opt/topthree/venv/lib/python3.*/site-packages \
     && rm -rf openvino/cmake openvino/include && find openvino/libs -type f \

@@ -64,12 +64,13 @@ chaos: $(VENV)/.installed ## Kill, stop and reload the service, and send it slow
 schema-check: $(VENV)/.installed-schema ## Send requests that schemathesis generates from the API's document for 5 minutes; SECONDS=60 makes it one.
 	$(BIN)/python scripts/schema_check.py $(if $(SECONDS),--seconds $(SECONDS))
 
-lock: $(VENV)/.installed ## Write requirements-serve.txt, the packages of the container, from pyproject.toml.
+lock: $(VENV)/.installed ## Write requirements-serve.txt and requirements-cuda.txt, the packages of the container, from pyproject.toml.
 	@$(PIP) install --quiet uv
 	$(BIN)/python scripts/lock.py
 
-audit: $(VENV)/.installed-audit ## Compare requirements-serve.txt with the public advisories, before a release; needs the network.
+audit: $(VENV)/.installed-audit ## Compare the container's packages with the public advisories, before a release; needs the network.
 	@$(BIN)/python scripts/audit.py
+	@$(BIN)/python scripts/audit.py --lock requirements-cuda.txt
 
 image-check: $(VENV)/.installed-test ## Build the container image without a container engine, run it, try it (root, Debian).
 	scripts/image_check.sh

@@ -9,6 +9,7 @@ import signal
 import tempfile
 
 from app.errors import IndexProblem, KeysError, PlanError
+from app.processes.device import Device
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
@@ -25,6 +26,7 @@ _settings = Settings.from_environment(os.environ)
 _plan = make_plan(_settings)
 _readiness = Readiness(_plan.workers)
 _reloads = ReloadState()
+_device = Device(os.environ, _settings) if _plan.has_device else None
 _used_slots = set()
 # Each connection is an open file. Shells allow few unless asked, and some are needed for other things.
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -100,6 +102,16 @@ def on_starting(server):
             Library.open(_settings.index)
     except (IndexProblem, KeysError, PlanError) as error:
         raise RuntimeError(str(error)) from error  # gunicorn prints a RuntimeError as one sentence
+    if _device is not None:
+        _keep_device(server, _device)
+
+
+def _keep_device(server, device):
+    """Start the device process before the workers, and look after it whenever a process has ended, and each second."""
+    reap, murder = server.reap_workers, server.murder_workers
+    server.reap_workers = lambda: (device.look(), reap())  # first, since gunicorn waits for any process that has ended
+    server.murder_workers = lambda: (device.look(), murder())
+    device.start()
 
 
 def _share_metrics():
@@ -155,6 +167,8 @@ def post_fork(server, worker):
 def post_worker_init(worker):
     """Load the model after the fork, without waiting for a first request, and reload it when the master says so."""
     found = service_of(worker.wsgi)
+    if _device is not None:
+        found.classifier.connect(_device)
 
     def use(prepared):
         served, keys = prepared
@@ -179,6 +193,8 @@ def child_exit(server, worker):
 
 
 def on_exit(server):
-    """Remove the file by which `topthree drain` finds this service."""
+    """End the device process, and remove the file by which `topthree drain` finds this service."""
+    if _device is not None:
+        _device.close()
     if server.found_by is not None:
         server.found_by.remove()

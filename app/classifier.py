@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,34 +13,33 @@ from typing import Any
 import numpy as np
 
 from .errors import (
-    BrokenImage,
     ModelUnavailable,
     Overloaded,
     Problem,
-    TooCostly,
-    TooManyPixels,
     TopthreeError,
-    UnsupportedImage,
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
 from .model.certainty import Certainty, Judgement
-from .model.engines import Engine, Floats, Inference, Pixels
+from .model.engines import DeviceClient, DeviceEngine, Floats, Inference, Pixels
+from .model.engines.frames import Outputs as DeviceOutputs
+from .model.graphs import MAX_WAIT_SECONDS
 from .model.heads import Head
 from .model.labels import Label
 from .model.loading import Models
 from .model.probabilities import softmax
 from .model.served import Served, load_served
-from .photos.decoders import Decoded, Decoders
+from .photos.decoders import Checked, Decoded, Decoders
 from .photos.decoding import Geometry
 from .photos.heatmaps import MAX_HEATMAPS, Grid, activation_maps
 from .photos.protocol import Wanted
+from .processes.device import Device
 from .processes.plan import SPARE_SLOTS, make_plan
+from .queueing.computing import MAX_BATCH, Computing, crop_of
 from .queueing.lanes import Lanes
-from .queueing.scheduling import NO_DEADLINE, Batcher, Deadline, Slots, Turn
+from .queueing.scheduling import NO_DEADLINE, Deadline, Slots
 from .settings import Settings
 from .telemetry import metrics, traces
 
-MAX_BATCH = 32
 # The known photo may take this long, including the wait for a slot, before the check fails.
 CHECK_SECONDS = 20.0
 DOUBT_SECONDS = 10.0
@@ -138,8 +137,8 @@ class Classifier:
         self._cpus = cpus
         self._decoders = decoders
         self.slots = Slots(cpus + SPARE_SLOTS)
-        self._lanes = Lanes(self.slots, decoders)
-        self._batcher = Batcher(self._infer_batch, max_batch=MAX_BATCH)
+        self._computing = Computing(Lanes(self.slots, decoders))
+        self._device: DeviceClient | None = None
         self._last_success = 0.0
         self._asked_since = False
 
@@ -153,7 +152,19 @@ class Classifier:
         decoders = Decoders(
             plan.decoders, max_bytes=max_bytes or settings.max_upload_bytes, memory_bytes=plan.photo_memory_bytes
         )
-        return cls(lambda: load_served(settings), decoders, cpus=plan.cpus_per_worker)
+        classifier = cls(lambda: load_served(settings, classifier._device), decoders, cpus=plan.cpus_per_worker)
+        return classifier
+
+    def connect(self, device: Device) -> None:
+        """Compute in a device process from now on; to be called before the model is loaded."""
+        self._device = DeviceClient(device)
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether the device process lives; True if the default model is not in one."""
+        model = self.loaded_model
+        needs_device = model is not None and isinstance(model.engine, DeviceEngine)
+        return not needs_device or (self._device is not None and self._device.is_connected)
 
     def load_model(self) -> Model:
         """Return the default model, loading it first if necessary; raises ModelUnavailable with the reason."""
@@ -203,7 +214,17 @@ class Classifier:
         self._models.use(served)
 
     def refresh(self) -> None:
-        """Take new versions of models of one's own, as `Models.refresh` does."""
+        """Take new versions of models of one's own, as `Models.refresh` does, and what a new device process serves.
+
+        A device process that replaces one reads the files of the backbone as they are by then.
+        """
+        model = self.loaded_model
+        if model is not None and isinstance(model.engine, DeviceEngine) and model.engine.is_gone:
+            try:
+                self.use(self.build())
+            except ModelUnavailable as error:
+                self._models.note_failure(error)
+                return
         self._models.refresh()
 
     def warm_up(self) -> None:
@@ -241,8 +262,8 @@ class Classifier:
         wanted = Wanted(backbone.weights.record.geometry, KNOWN_PIXELS)
         deadline = Deadline(time.monotonic() + CHECK_SECONDS)
         try:
-            with self._decoded(KNOWN_PHOTO.read_bytes(), wanted, deadline) as (photo, _):
-                yield photo.crop
+            with self._computing.decoded(KNOWN_PHOTO.read_bytes(), wanted, deadline) as (photo, _):
+                yield crop_of(photo)
         except ModelUnavailable:
             raise
         except Problem as problem:
@@ -271,33 +292,59 @@ class Classifier:
         """Decode a photo and compute its outputs.
 
         `sha256` is the photo's digest if the caller knows it already. `models`, by default the default one, are from
-        one call of `find_models`, which a change since then does not affect; they share one forward pass.
-        Raises what `Lanes.decoded` raises, and ModelUnavailable.
+        one call of `find_models`, which a change since then does not affect. Those on one backbone share one forward
+        pass; a fine-tuned one has its own. Raises what `Lanes.decoded` and `make_ready` raise, and ModelUnavailable.
         """
-        model, *others = models or (self.load_model(),)
-        geometry = model.weights.record.geometry
-        wanted = Wanted(geometry, max_pixels, outputs.thumbnail_side)
-        arrived = time.monotonic()
-        self._asked_since = True
-        with self._decoded(data, wanted, deadline) as (photo, turn):
-            decoded = time.monotonic()
-            deadline.check()
-            if not model.engine.batches:
-                inference, batch_size = model.engine.infer(photo.crop[None], alone=turn.is_exclusive), 1
-        if model.engine.batches:
-            inference, batch_size = self._batcher.submit((model.engine, photo.crop), deadline).result()
-        finished = time.monotonic()
+        models = models or (self.load_model(),)
+        self.make_ready(models, deadline)
         digest = sha256 or hashlib.sha256(data).hexdigest()
+        passes: dict[int, list[Model]] = {}
+        for model in models:
+            passes.setdefault(id(model.engine), []).append(model)
+        answers = [
+            self._classify(data, outputs, max_pixels=max_pixels, sha256=digest, models=together, deadline=deadline)
+            for together in passes.values()
+        ]
+        return answers[0] if len(answers) == 1 else _in_one(answers, models)
+
+    def make_ready(self, models: Sequence[Model], deadline: Deadline = NO_DEADLINE) -> None:
+        """Open the graphs of fine-tuned models that are not in memory; with a deadline, this waits some seconds.
+
+        Raises Overloaded if that takes longer, and ModelUnavailable if one cannot be opened.
+        """
+        left = deadline.remaining_seconds
+        self._models.make_ready(models, None if left is None else min(left, MAX_WAIT_SECONDS))
+
+    def _classify(
+        self,
+        data: bytes,
+        outputs: Outputs,
+        *,
+        max_pixels: int,
+        sha256: str,
+        models: Sequence[Model],
+        deadline: Deadline,
+    ) -> Answer:
+        """Decode a photo and compute its outputs by models on one backbone, in one forward pass."""
+        model, *others = models
+        geometry = model.weights.record.geometry
+        may_leave = isinstance(model.engine, DeviceEngine) and model.engine.decodes and not outputs.thumbnail_side
+        wanted = Wanted(geometry, max_pixels, outputs.thumbnail_side, may_leave)
+        self._asked_since = True
+        found = self._computing.compute(
+            model.engine, data, wanted, _device_outputs((model, *others), outputs), deadline
+        )
+        photo, inference = found.photo, found.inference
         answer = Answer(
             **vars(_verdict(model, inference, outputs)),
-            image=_image_facts(photo, digest, geometry if outputs.heatmap else None),
+            image=_image_facts(photo, sha256, geometry if outputs.heatmap else None),
             thumbnail=photo.thumbnail,
             embedding=inference.embeddings[0] if outputs.embedding else None,
             logits=model.logits(inference)[0] if outputs.logits else None,
-            decode_seconds=decoded - arrived - turn.waited_seconds,
-            queue_seconds=turn.waited_seconds,
-            infer_seconds=finished - decoded,
-            batch_size=batch_size,
+            decode_seconds=found.decode_seconds,
+            queue_seconds=found.queue_seconds,
+            infer_seconds=found.infer_seconds,
+            batch_size=found.batch_size,
             others=[_verdict(other, inference, outputs) for other in others],
         )
         self._note_success()
@@ -314,35 +361,35 @@ class Classifier:
         no model. Raises what `Lanes.decoded` raises.
         """
         arrived = time.monotonic()
-        with self._decoded(data, Wanted(Geometry(), max_pixels, side), deadline) as (photo, turn):
+        with self._computing.decoded(data, Wanted(Geometry(), max_pixels, side), deadline) as (photo, turn):
             seconds = time.monotonic() - arrived - turn.waited_seconds
+        assert isinstance(photo, Decoded)
         assert photo.thumbnail is not None
         return photo.thumbnail, seconds, turn.waited_seconds
 
     def close(self) -> None:
-        """Answer the requests that wait, then stop the batcher's thread and the decoders."""
-        self._batcher.close()
+        """Answer the requests that wait, then stop what computes and the decoders."""
+        self._computing.close()
+        if self._device is not None:
+            self._device.close()
         self._decoders.close()
 
-    @contextmanager
-    def _decoded(self, data: bytes, wanted: Wanted, deadline: Deadline) -> Iterator[tuple[Decoded, Turn]]:
-        try:
-            with self._lanes.decoded(data, wanted, deadline) as found:
-                yield found
-        except (BrokenImage, TooCostly, TooManyPixels, UnsupportedImage) as problem:
-            metrics.count_decode_failure(problem.slug)
-            raise
 
-    def _infer_batch(self, items: Sequence[tuple[Engine, Pixels]]) -> list[tuple[Inference, int]]:
-        """Compute crops in one batch for each model: after a reload, crops of both models may wait."""
-        results: list[tuple[Inference, int]] = []
-        for engine, group in itertools.groupby(items, key=lambda item: item[0]):
-            crops = np.stack([crop for _, crop in group])
-            inference, size = engine.infer(crops), len(crops)
-            results += [
-                (Inference(inference.logits[i : i + 1], inference.features[i : i + 1]), size) for i in range(size)
-            ]
-        return results
+def _device_outputs(models: Sequence[Model], outputs: Outputs) -> DeviceOutputs:
+    """Return what an answer needs beside the logits."""
+    wanted = DeviceOutputs.LOGITS
+    if outputs.embedding or any(each.own is not None or each.judge.needs_embedding for each in models):
+        wanted |= DeviceOutputs.EMBEDDING
+    return wanted | DeviceOutputs.FEATURES if outputs.heatmap else wanted
+
+
+def _in_one(answers: Sequence[Answer], models: Sequence[Model]) -> Answer:
+    """Return the answers of several passes as one, whose verdicts are in the order of the models."""
+    first = answers[0]
+    verdicts: dict[str, Verdict] = {each.model.name: each for answer in answers for each in (answer, *answer.others)}
+    stages = ("decode_seconds", "queue_seconds", "infer_seconds")
+    seconds = {stage: sum(getattr(answer, stage) for answer in answers) for stage in stages}
+    return dataclasses.replace(first, others=[verdicts[each.name] for each in models[1:]], **seconds)
 
 
 def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:
@@ -363,7 +410,7 @@ def _heatmaps(
     return activation_maps(head.cells(inference.features[0]), head.weight[ids])
 
 
-def _image_facts(photo: Decoded, sha256: str, geometry: Geometry | None) -> dict[str, object]:
+def _image_facts(photo: Decoded | Checked, sha256: str, geometry: Geometry | None) -> dict[str, object]:
     facts: dict[str, object] = {"width": photo.width, "height": photo.height, "format": photo.format, "sha256": sha256}
     if geometry is not None:
         names = ("left", "top", "right", "bottom")

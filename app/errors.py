@@ -1,56 +1,6 @@
-"""All errors of the service and its commands, one class each.
+"""All errors of the service and its commands, one class each; a `Problem` is the error of an HTTP response.
 
-TopthreeError
-├── SettingsError               a setting has a value that cannot be used
-├── KeysError                   a file of API keys cannot be used
-├── PlanError                   the machine, or the container's share of it, is too small
-├── LabelsError                 a labels file cannot be used
-├── WeightsError                a weights file cannot be used, or none can be downloaded
-├── BundleError                 a bundle cannot be used
-├── OwnModelError               a model of one's own cannot be read, written or served
-├── BatchError                  the sources or the output folder of a batch cannot be used
-├── BatchStopped                a batch ended before all its photos were classified
-├── IndexProblem                an index of photos cannot be read or written, or not with this model
-└── Problem                     an error of an HTTP response, as RFC 9457 describes it
-    ├── NoPhoto                 400
-    ├── TooManyPhotos           400
-    ├── BadParameter            400
-    ├── BadRequest              400
-    ├── Unauthorized            401
-    ├── Forbidden               403
-    ├── NoRight                 403
-    ├── ForeignOrigin           403
-    ├── NotFound                404
-    ├── UnknownModel            404
-    ├── UnknownProject          404
-    ├── TeachingOff             404
-    ├── NoIndex                 404
-    ├── MethodNotAllowed        405
-    ├── RequestTimeout          408
-    ├── NotTaught               409
-    ├── NameTaken               409
-    ├── TooLarge                413
-    ├── AddressTooLong          414
-    ├── UnsupportedContentType  415
-    ├── UnsupportedImage        415
-    ├── BrokenImage             422
-    ├── UnreadableArchive       422
-    ├── TooManyPixels           422
-    ├── TooCostly               422
-    ├── NoHeatMap               422
-    ├── NoEmbedding             422
-    ├── BadProjectFile          422
-    ├── RateLimited             429
-    ├── HeaderTooLarge          431
-    ├── ClientClosedRequest     499
-    ├── InternalError           500
-    ├── Overloaded              503
-    ├── ModelUnavailable        503
-    ├── Draining                503
-    ├── ProjectsUnavailable     503
-    ├── IndexUnavailable        503
-    ├── DeadlineExceeded        504
-    └── ProjectFull             507
+Problems stand in the order of their statuses, as docs/api.md lists them.
 """
 
 from __future__ import annotations
@@ -353,7 +303,7 @@ class InternalError(Problem):
 
 
 class Overloaded(Problem):
-    """Too many requests, bytes or large photos are waiting; `Retry-After` says when to try again."""
+    """Too many requests, bytes or large photos wait, or the model is being loaded; `Retry-After` says how long."""
 
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1

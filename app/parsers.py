@@ -22,6 +22,14 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def workers(text: str) -> int | None:
+    """Parse a number of processes from 1 to 64; auto is None."""
+    try:
+        return None if text == "auto" else integer(1, 64)(text)
+    except ValueError as error:
+        raise ValueError(f"auto, or {error}") from error
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Make a parser that accepts only these words."""
 

@@ -82,9 +82,15 @@ class Settings:
     )
     precision: str = setting(
         "fp32",
-        parsers.one_of("fp32", "bf16", "int8", "auto"),
-        "number format; auto is bf16 if the processor has it in hardware, else fp32; int8 needs 'topthree prepare';"
-        " with a bundle the default is the bundle's own",
+        parsers.one_of("fp32", "tf32", "bf16", "fp16", "int8", "auto"),
+        "number format; auto is bf16 on a GPU or if the processor has it in hardware, else fp32; tf32 and fp16 are"
+        " torch's; int8 needs 'topthree prepare'; with a bundle the default is the bundle's own",
+    )
+    decode: str = setting(
+        "cpu",
+        parsers.one_of("cpu", "gpu"),
+        "where JPEG files are decoded; gpu is faster there, and brings the bytes of strangers to the GPU's driver"
+        " (SECURITY.md)",
     )
     max_upload_bytes: int = setting(10 * MEBI, parsers.integer(1, 1024 * MEBI), "maximum size of a photo, in bytes")
     max_batch_bytes: int = setting(
@@ -120,7 +126,12 @@ class Settings:
         parsers.integer(0, 64 * 1024 * MEBI),
         "maximum size of the result cache per process, in bytes; 0 turns it off",
     )
-    workers: int = setting(1, parsers.integer(1, 64), "number of server processes; each loads its own model")
+    workers: int | None = setting(
+        "auto",
+        parsers.workers,
+        "number of server processes, of which each loads its own model unless there is a device process; auto is 1,"
+        " and on a machine with a GPU half as many as processors",
+    )
     trusted_proxies: int = setting(
         0, parsers.integer(0, 10), "number of trusted proxies in front, whose X-Forwarded-* headers are used"
     )
@@ -329,7 +340,9 @@ def _refuse_impossible(settings: Settings) -> None:
     if settings.weights_sha256 and not settings.weights:
         raise SettingsError("TOPTHREE_WEIGHTS_SHA256 checks the file of TOPTHREE_WEIGHTS, which is not set.")
     if settings.engine == "torch" and settings.precision == "int8":
-        raise SettingsError("TOPTHREE_PRECISION=int8 needs TOPTHREE_ENGINE=openvino; torch computes in fp32 or bf16.")
+        raise SettingsError(
+            "TOPTHREE_PRECISION=int8 needs TOPTHREE_ENGINE=openvino; torch computes in fp32, tf32, bf16 or fp16."
+        )
     if settings.max_batch_bytes < settings.max_upload_bytes:
         raise SettingsError("TOPTHREE_MAX_BATCH_BYTES must be at least TOPTHREE_MAX_UPLOAD_BYTES.")
     if settings.max_waiting_bytes < settings.max_batch_bytes:

@@ -111,6 +111,14 @@ def read_settings(model: str = "", **values: str) -> Settings:
     return Settings.from_environment({**read_environment(), **chosen})
 
 
+def settings_of_one_process(model: str = "") -> Settings:
+    """Read the settings for a command that computes in its own process, which has all processors and no other one.
+
+    Raises what `read_settings` raises.
+    """
+    return read_settings(model, workers="1")
+
+
 def models_folder(settings: Settings) -> Path:
     """Return the folder of models of one's own; raises SettingsError if there is none."""
     if settings.models is None:

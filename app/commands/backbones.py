@@ -28,7 +28,7 @@ from ..model.records import RECORDS, ModelRecord, find_record
 from ..photos.folders import MAX_FILE_BYTES, list_photos
 from ..processes.plan import make_plan
 from ..settings import Settings
-from . import plural, read_settings
+from . import plural, settings_of_one_process
 from .weights import make_ready
 
 _HEAD = f"{'name':22} {'MB':>6} {'million':>8} {'side':>5} {'top-1':>6} {'top-5':>6}  {'licence':12}"
@@ -47,7 +47,7 @@ _HEAD = f"{'name':22} {'MB':>6} {'million':>8} {'side':>5} {'top-1':>6} {'top-5'
 def command(names: tuple[str, ...], *, measure: bool, folder: Path | None, as_json: bool) -> None:
     """Print the table, or the photos that models disagree on."""
     records = [find_record(name) for name in names] or list(RECORDS.values())
-    settings = read_settings()
+    settings = settings_of_one_process()
     if folder is not None:
         if len(names) < 2 or measure:
             raise click.UsageError("--try compares at least two models: name them, and leave out --measure.")

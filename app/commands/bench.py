@@ -128,7 +128,7 @@ def _check_plot(path: Path) -> None:
 
 
 def _bench_in_process(settings: Settings, photos: list[bytes], options: Options, status: Status) -> Report:
-    with closing(Classifier.from_settings(settings)) as classifier:
+    with closing(Classifier.from_settings(replace(settings, workers=1))) as classifier:
         status.update("Loading the model")
         begin = time.monotonic()
         classifier.warm_up()

@@ -1,8 +1,8 @@
 """Write one archive that serves without a network.
 
 It holds the prepared model, its labels, a description and checksums; TOPTHREE_BUNDLE=FILE serves from it. Of a model
-of your own it holds the backbone and the head. With --check nothing is written, and the exit status is 1 if the bundle
-is damaged or does not serve with this installation.
+of your own it holds the backbone and the head, and of a fine-tuned one its own graph. With --check nothing is written,
+and the exit status is 1 if the bundle is damaged or does not serve with this installation.
 
 \b
 Examples:
@@ -24,6 +24,7 @@ from ..model.bundle import Bundle, openvino_version, read_bundle
 from ..model.bundle_writer import write_bundle
 from ..model.labels import load_labels
 from ..model.served import on_backbone, read_own_default
+from ..model.tuned import ensure_tuned
 from ..settings import Settings
 from . import model_option, read_settings
 from .weights import make_ready
@@ -67,9 +68,12 @@ def _write(settings: Settings, *, output: Path | None, precision: str | None, fo
         raise BundleError("A bundle holds a model of OpenVINO; unset TOPTHREE_ENGINE.")
     family = precision_family(precision or settings.precision)
     own = read_own_default(settings)
-    settings = on_backbone(settings)
     settings = dataclasses.replace(settings, engine="openvino", precision=family)
-    prepared = ensure_prepared(settings, weights=make_ready(settings))
+    weights = make_ready(settings)
+    if own is not None and own.trunk is not None:
+        prepared = ensure_tuned(settings, own)
+    else:
+        prepared = ensure_prepared(on_backbone(settings), weights=weights)
     name = (own.name if own else prepared.manifest.name).replace("/", "-")  # of timm, or of a model file
     target = output or Path(f"topthree-{name}-{family}-openvino{openvino_version()}.tar")
     if target.exists() and not force:

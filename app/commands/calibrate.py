@@ -32,7 +32,7 @@ from ..model.certainty import rejection_score
 from ..model.shares import wilson_interval
 from ..photos.folders import MAX_FILE_BYTES
 from ..settings import Settings
-from . import INTERRUPTED, plural, read_settings
+from . import INTERRUPTED, plural, settings_of_one_process
 
 # With fewer, the interval of the temperature is wider than what calibration gains.
 MIN_PHOTOS = 300
@@ -50,7 +50,7 @@ def command(folder: Path | None, *, trust: bool, forget: bool) -> None:
     """Calibrate the model that would serve; nothing is stored unless everything was measured."""
     if forget == (folder is not None):
         raise click.UsageError("Give either a folder of photos or --forget.")
-    settings = read_settings()
+    settings = settings_of_one_process()
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         model = classifier.load_model()
         if model.own is not None:

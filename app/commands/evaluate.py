@@ -34,7 +34,7 @@ from ..model import Model
 from ..model.shares import Share
 from ..photos.folders import MAX_FILE_BYTES
 from ..writing import replacing
-from . import model_option, plural, read_settings
+from . import model_option, plural, settings_of_one_process
 
 
 @click.command(help=__doc__)
@@ -49,7 +49,7 @@ def command(folder: Path, *, model: str, per_class: bool, plot: Path | None, as_
     """Evaluate the model that would serve; the exit status is 1 if any photo could not be read."""
     if plot is not None and plot.suffix.lower() != ".svg":
         raise click.BadParameter("the file's name must end in .svg.", param_hint="--plot")
-    settings = read_settings(model)
+    settings = settings_of_one_process(model)
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         result = evaluate(classifier, folder, max_pixels=settings.max_pixels)
         used = classifier.load_model()

@@ -1,9 +1,10 @@
 """Write the model for other programs: ONNX, OpenVINO, torch's .pt2 or TorchScript.
 
 The file takes uint8 RGB crops in batches of any size and returns logits and embedding; the normalisation is inside.
-A model of your own is exported with its head, the names of its classes and its calibration.
-Beside it are a README that says how to cut the crop, and an example that runs without topthree. Nothing is written
-unless the file and torch agree on 32 crops: the same first class for all, and probabilities within 0.002.
+A model of your own is exported with its head, the names of its classes and its calibration; a fine-tuned one has its
+own weights. Beside the file are a README that says how to cut the crop, and an example that runs without topthree.
+Nothing is written unless the file and torch agree on 32 crops: the same first class for all, and probabilities within
+0.002.
 
 \b
 Examples:
@@ -26,7 +27,8 @@ from ..model.facts import Facts
 from ..model.labels import load_labels
 from ..model.own_format import OwnModel
 from ..model.served import on_backbone, read_own_default
-from ..model.weights import Weights
+from ..model.tuned import record_of, tuned_weights
+from ..model.weights import Weights, key_of
 from ..photos.decoding import Geometry
 from ..photos.folders import list_photos
 from ..settings import Settings
@@ -50,6 +52,7 @@ from .weights import find_with_progress
 def command(*, model: str, to: str, output: Path, photos: Path | None) -> None:
     """Export the model that would serve, and print how far it is from torch."""
     from ..model.backbones import load_backbone
+    from ..model.backbones.tuned import load_tuned
     from ..model.exporting.folder import export_network
     from ..model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead
 
@@ -57,11 +60,15 @@ def command(*, model: str, to: str, output: Path, photos: Path | None) -> None:
     if settings.bundle:
         raise BundleError("TOPTHREE_BUNDLE names a model that is prepared already; unset it to export from weights.")
     own = read_own_default(settings)
-    weights = find_with_progress(on_backbone(settings))
+    if own is not None and own.trunk is not None:
+        weights = tuned_weights(own, record_of(own))
+        network: WithEmbedding | WithOwnHead = WithEmbedding(load_tuned(weights, own))
+    else:
+        weights = find_with_progress(on_backbone(settings))
+        backbone = load_backbone(weights, len(load_labels(settings.labels)))
+        network = WithOwnHead(backbone, own.weight, own.bias) if own else WithEmbedding(backbone)
     facts = _facts(settings, weights, own)
     crops = _crops(photos, settings, facts.geometry)
-    backbone = load_backbone(weights, len(load_labels(settings.labels)))
-    network = WithOwnHead(backbone, own.weight, own.bias) if own else WithEmbedding(backbone)
     found = export_network(network.eval(), facts, crops, to, output)
     click.echo(f"Compared with torch on {plural(len(crops), 'crop')}: probabilities differ by at most {found:.1g}.")
     click.echo(f"Exported: {output / FORMATS[to].file}")
@@ -74,13 +81,14 @@ def _facts(settings: Settings, weights: Weights, own: OwnModel | None) -> Facts:
     if own is None:
         calibration = find_calibration(settings.cache, weights)
         return Facts(record.name, weights.sha256, load_labels(settings.labels), record.geometry, calibration, licence)
-    if own.weights_sha256 != weights.sha256:
+    if own.features_sha256 != weights.sha256:
         raise OwnModelError(
             f"{own.name} is a head on weights of {own.backbone} with SHA-256 {own.weights_sha256[:12]}…, and those of "
             f"{weights.path} have {weights.sha256[:12]}…: set TOPTHREE_WEIGHTS to the file that it was trained on."
         )
-    # Its digest is that of the head, since many heads have the same backbone.
-    return Facts(own.name, own.sha256, own.labels, record.geometry, own.calibration, licence)
+    # Its digest is that of the head, since many heads have the same backbone; of a fine-tuned model, that of both.
+    digest = key_of(weights.sha256, own.sha256) if own.trunk else own.sha256
+    return Facts(own.name, digest, own.labels, record.geometry, own.calibration, licence)
 
 
 def _crops(photos: Path | None, settings: Settings, geometry: Geometry) -> np.ndarray:

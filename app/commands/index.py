@@ -39,7 +39,7 @@ from ..search.files import stopping
 from ..search.indexing import Indexer, Progress, Source
 from ..search.library import Library
 from ..search.writer import Writer
-from . import model_option, plural, read_settings
+from . import model_option, plural, settings_of_one_process
 from ._progress import showing
 
 
@@ -65,7 +65,7 @@ def command(sources: tuple[str, ...], *, output: Path, model: str, remove: bool,
     if len(sources) > 1:
         raise click.UsageError("Name one source: paths in the index are below it.")
     _check(sources[0])
-    settings = read_settings(model)
+    settings = settings_of_one_process(model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         chosen = classifier.load_model()

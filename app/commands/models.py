@@ -82,6 +82,7 @@ def _as_json(listed: Listed) -> dict[str, Any]:
         "classes": len(own.labels),
         "backbone": own.backbone,
         "weights_sha256": own.weights_sha256,
+        "tuned": own.trunk is not None,
         "photos": own.photos,
         "accuracy": own.accuracy and vars(own.accuracy),
         "created": own.created,
@@ -100,7 +101,8 @@ def _print(found: Iterable[Listed]) -> bool:
         else:
             own = each.found
             accuracy, classes = f"{own.accuracy.top1:.1f} %" if own.accuracy else "", str(len(own.labels))
-            backbone, created = Text(printable(own.backbone)), Text(printable(own.created))
+            tuned = ", fine-tuned" if own.trunk else ""
+            backbone, created = Text(printable(own.backbone) + tuned), Text(printable(own.created))
             table.add_row(each.name, str(own.version), classes, backbone, accuracy, created, others)
     if not table.rows:
         return False

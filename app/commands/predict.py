@@ -27,7 +27,7 @@ from ..errors import TopthreeError
 from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import Row, classify_files, printable
 from ..photos.folders import MAX_FILE_BYTES, find_photos
-from . import model_option, read_settings
+from . import model_option, settings_of_one_process
 
 # The width of the table without a terminal, so that no line is folded in a file or a pipe.
 WIDE = 10_000
@@ -47,7 +47,7 @@ def command(sources: tuple[str, ...], top: int, model: str, **formats: bool) -> 
     if len(chosen) > 1:
         raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other.")
     output_format = chosen[0] if chosen else "table"
-    settings = read_settings(model)
+    settings = settings_of_one_process(model)
     failed: list[str] = []
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         rows = classify_files(

@@ -8,23 +8,27 @@ Examples:
   topthree prepare
   topthree prepare --precision int8 --calibrate photos/
   topthree prepare --precision int8 --calibrate photos/ --keep-last auto
+  topthree prepare --model clothes
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from ..errors import BundleError
-from ..model.artifact import Manifest, ensure_prepared
+from ..model.artifact import Manifest, Prepared, ensure_prepared
 from ..model.artifact_writer import describe, publish
 from ..model.labels import load_labels
 from ..model.model_files import read_model_file, save_model_file
 from ..model.opening import open_bundle
-from ..model.served import on_backbone
+from ..model.own_format import OwnModel
+from ..model.served import on_backbone, read_own_default
+from ..model.tuned import ensure_tuned, record_of, tuned_settings, tuned_weights
 from ..model.weights import Weights
 from ..parsers import is_model_file
 from ..settings import Settings
@@ -75,6 +79,11 @@ class KeepLast(click.ParamType["int | None"]):
     help="Layers before the classifier that int8 leaves in float32; auto finds the fewest that pass.",
 )
 @model_option
+@click.option(
+    "--version",
+    type=click.IntRange(1, 10**9 - 1),
+    help="Version of a fine-tuned model of your own (default: the one in use).",
+)
 @click.option("--rebuild", is_flag=True, help="Prepare the model again if it is prepared already.")
 @click.option("--quiet", is_flag=True, help="Print only errors.")
 def command(
@@ -84,37 +93,71 @@ def command(
     max_drop: float,
     keep_last: int | None,
     model: str,
+    version: int | None,
     rebuild: bool,
     quiet: bool,
 ) -> None:
     """Prepare the model that would serve, and print where it is."""
     if (precision == "int8") != (calibrate is not None):
         raise click.UsageError("--precision int8 and --calibrate FOLDER go together.")
-    settings = on_backbone(read_settings(model))
+    settings = read_settings(model)
     if settings.bundle:
         _unpack(settings, settings.bundle, calibrate, quiet=quiet)
         return
-    settings = dataclasses.replace(settings, precision=precision)
-    is_file = is_model_file(settings.model)
-    weights = read_model_file(Path(settings.model))[1] if is_file else find_with_progress(settings, quiet=quiet)
-    if calibrate is None:
-        fill = functools.partial(_convert, settings, weights)
-    else:
+    own, settings = _fine_tuned(settings, version), dataclasses.replace(settings, precision=precision)
+    work = _of_fine_tuned(settings, own) if own else _of_backbone(on_backbone(settings), quiet=quiet)
+    fill = work.convert
+    if calibrate is not None:
         from ..model.quantise import quantise
 
-        base = ensure_prepared(dataclasses.replace(settings, precision="fp32"))
         fill = functools.partial(
             quantise,
-            base,
+            work.open_fp32(),
             calibrate,
             max_drop=max_drop,
             max_pixels=settings.max_pixels,
             report=click.echo,
             keep_last=keep_last,
         )
-    prepared = publish(settings, weights, fill, rebuild=rebuild)
+    prepared = publish(work.settings, work.weights, fill, rebuild=rebuild)
     if not quiet:
         click.echo(f"Prepared: {prepared.folder}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What is prepared, with which settings, and how: `convert` fills the folder of its float32 artifact."""
+
+    settings: Settings
+    weights: Weights
+    convert: Callable[[Path], Manifest]
+    open_fp32: Callable[[], Prepared]
+
+
+def _fine_tuned(settings: Settings, version: int | None) -> OwnModel | None:
+    """Return the fine-tuned model to prepare, None for any other model."""
+    own = read_own_default(settings, version)
+    if own is not None and own.trunk is not None:
+        return own
+    if version is not None:
+        raise click.UsageError("--version goes with a fine-tuned model of your own, and this is another model.")
+    return None
+
+
+def _of_fine_tuned(settings: Settings, own: OwnModel) -> _Work:
+    settings = tuned_settings(settings, own)
+    weights = tuned_weights(own, record_of(own))
+    as_fp32 = dataclasses.replace(settings, precision="fp32")
+    return _Work(
+        settings, weights, functools.partial(_convert_tuned, weights, own), lambda: ensure_tuned(as_fp32, own)
+    )
+
+
+def _of_backbone(settings: Settings, *, quiet: bool) -> _Work:
+    is_file = is_model_file(settings.model)
+    weights = read_model_file(Path(settings.model))[1] if is_file else find_with_progress(settings, quiet=quiet)
+    as_fp32 = dataclasses.replace(settings, precision="fp32")
+    return _Work(settings, weights, functools.partial(_convert, settings, weights), lambda: ensure_prepared(as_fp32))
 
 
 def _unpack(settings: Settings, bundle: Path, calibrate: Path | None, *, quiet: bool) -> None:
@@ -136,3 +179,12 @@ def _convert(settings: Settings, weights: Weights, folder: Path) -> Manifest:
     classes = len(load_labels(settings.labels))
     save_graph(load_backbone(weights, classes), weights.record.geometry.crop, folder)
     return describe(weights, folder, precision="fp32", classes=classes)
+
+
+def _convert_tuned(weights: Weights, own: OwnModel, folder: Path) -> Manifest:
+    """Load a fine-tuned model's weights into their network and save it, with its head, as the graph that serves."""
+    from ..model.backbones.converting import save_graph
+    from ..model.backbones.tuned import load_tuned
+
+    save_graph(load_tuned(weights, own), weights.record.geometry.crop, folder)
+    return describe(weights, folder, precision="fp32", classes=len(own.labels))

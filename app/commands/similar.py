@@ -22,7 +22,7 @@ from ..measuring.stream import printable
 from ..photos.folders import MAX_FILE_BYTES, read_file
 from ..search.embeddings import Embedding
 from ..search.library import Library
-from . import model_option, read_settings
+from . import model_option, settings_of_one_process
 
 MAX_COUNT = 1000
 
@@ -43,7 +43,7 @@ MAX_COUNT = 1000
 def command(photo: str, *, index: Path, count: int, exact: bool, as_json: bool, model: str) -> None:
     """Print the photos that are nearest by the cosine of their embeddings, the nearest first."""
     library = Library.open(index)
-    settings = read_settings(model)
+    settings = settings_of_one_process(model)
     data = read_file(photo)
     if not data:
         raise NoPhoto("The file is empty.")

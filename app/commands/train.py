@@ -5,10 +5,14 @@ PHOTOS is a folder, a ZIP archive, or a CSV file with the columns 'file' and 'la
 reports what it found. Then it writes the next version of the model into the folder of TOPTHREE_MODELS, and a report
 that a browser opens from disk. The report shows small copies of some photos, unless --no-thumbnails is given.
 
+--tune also trains layers of the backbone, which takes minutes and needs torch: its last stage, all of them, or, with
+auto, what pays.
+
 \b
 Examples:
   topthree train photos/ --dry-run
   topthree train photos/ --name clothes --serve
+  topthree train photos/ --tune auto --minutes 20
 """
 
 from __future__ import annotations
@@ -16,13 +20,21 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from ..errors import OwnModelError
 from ..measuring.stream import printable
@@ -31,9 +43,10 @@ from ..settings import ROOT, Settings
 from ..training import backbones, learning
 from ..training.findings import MIN_PHOTOS, Findings
 from ..training.photosets import PhotoSetError, open_photo_set
-from ..training.report import LANGUAGES, write_report
+from ..training.report import LANGUAGES, sentences, write_report
+from ..training.tuning_result import HEAD, METHODS, Options
 from ..writing import replacing
-from . import models_folder, plural, read_settings
+from . import models_folder, plural, settings_of_one_process
 
 MAX_LISTED = 10
 
@@ -51,6 +64,12 @@ MAX_LISTED = 10
     show_default=True,
     help="Of the random division into tests.",
 )
+@click.option("--tune", type=click.Choice(METHODS), default=HEAD, show_default=True, help="What is trained.")
+@click.option(
+    "--minutes", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="Of tuning, at most."
+)
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Of tuning (default: as many as the minutes allow).")
+@click.option("--resume", is_flag=True, help="Go on with tuning that was stopped or killed.")
 @click.option("--dry-run", is_flag=True, help="Report what was found, and stop.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Report (default: NAME-report.html).")
 @click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Of the report.")
@@ -64,6 +83,10 @@ def command(
     backbone: str | None,
     no_flip: bool,
     seed: int,
+    tune: str,
+    minutes: float,
+    epochs: int | None,
+    resume: bool,
     dry_run: bool,
     report: Path | None,
     language: str,
@@ -71,7 +94,7 @@ def command(
     serve: bool,
 ) -> None:
     """Train, report, and serve if that was asked for."""
-    settings = read_settings()
+    settings = settings_of_one_process()
     root = models_folder(settings)
     name = check_name(name or _name_of(photos))
     path = report or Path(f"{name}-report.html")
@@ -86,9 +109,13 @@ def command(
         _print_findings(chosen.findings)
         if dry_run:
             return
+        options = Options(tune, minutes, epochs, seed, not no_flip, resume)
         with _progress() as step:
-            lesson = learning.learn(chosen, photo_set, has_flip=not no_flip, seed=seed, step=step)
-        version = write_version(root, name, lesson.model)
+            lesson = learning.learn(chosen, photo_set, has_flip=options.has_flip, seed=seed, step=step)
+        if tune == HEAD:
+            version = write_version(root, name, lesson.model)
+        else:
+            lesson, version = _tune(chosen, photo_set, lesson, options, place=(root, name))
     click.echo(f"Wrote version {version} of {name} to {root / name / str(version)}.")
     _print_result(lesson)
     _write_report(path, lesson, photo_set if not no_thumbnails else None, f"{name} {version}", language)
@@ -125,30 +152,42 @@ def _alone(root: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
+class _Steps:
+    """Shows how far steps are, on a terminal, and prints lines, everywhere."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Show the part of a step that is done."""
+        if name not in self._tasks:
+            for task in self._bar.task_ids:
+                self._bar.update(task, visible=False)
+            self._tasks[name] = self._bar.add_task(name, total=total)
+        self._bar.update(self._tasks[name], completed=done, total=total)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that shows how far a step is, on a terminal; it takes the step's name, the part and all."""
+def _progress() -> Iterator[_Steps]:
+    """Yield what shows how far steps are, and the time that is left; it takes a step's name, the part and all."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def step(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                for task in bar.task_ids:
-                    bar.update(task, visible=False)
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, total=total)
-
-        yield step
+        yield _Steps(bar)
 
 
 def _print_findings(found: Findings) -> None:
@@ -183,6 +222,31 @@ def _print_files(console: Console, title: str, files: tuple[str, ...]) -> None:
         console.print(f"  and {len(files) - MAX_LISTED:,} more")
 
 
+def _tune(
+    chosen: backbones.Chosen,
+    photo_set: learning.PhotoSet,
+    lesson: learning.Lesson,
+    options: Options,
+    *,
+    place: tuple[Path, str],
+) -> tuple[learning.Lesson, int]:
+    """Tune, write the version, and remove what was kept for --resume; return the lesson and the version's number."""
+    try:
+        from ..training import tuning  # imports torch, which heads need not
+    except ImportError as error:
+        raise PhotoSetError("--tune needs torch and torchvision: pip install torch torchvision.") from error
+
+    root, name = place
+    with _progress() as step:
+        shown = tuning.Shown(step, step.say)
+        found = tuning.tune(chosen, photo_set, lesson, options, name=name, shown=shown)
+    lesson = learning.with_tuning(lesson, found)
+    version = write_version(root, name, lesson.model, found.tuned.trunk if found.tuned else None)
+    if not found.was_stopped:
+        tuning.remove_files(chosen, name)
+    return lesson, version
+
+
 def _write_report(
     path: Path, lesson: learning.Lesson, photo_set: learning.PhotoSet | None, title: str, language: str
 ) -> None:
@@ -195,6 +259,8 @@ def _write_report(
 
 def _print_result(lesson: learning.Lesson) -> None:
     model, share = lesson.model, lesson.accuracy
+    for sentence in sentences(lesson.tuning, "en") if lesson.tuning else ():
+        click.echo(sentence)
     click.echo(
         f"Right for {share.percent:.1f}% of the photos when each was left out (95% interval {share.low:.1f} to "
         f"{share.high:.1f}%), on {model.backbone}."

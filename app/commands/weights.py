@@ -32,8 +32,11 @@ from ..model.download import Progress as Report
 from ..model.engines import choose_engine
 from ..model.model_files import SOURCE, read_model_file
 from ..model.opening import open_bundle
+from ..model.own_format import OwnModel
 from ..model.records import DEFAULT_NAME, RECORDS, TIMM
-from ..model.served import on_backbone
+from ..model.served import on_backbone, read_own_default
+from ..model.tuned import SOURCE as SOURCE_TUNED
+from ..model.tuned import ensure_tuned
 from ..model.weights import (
     PACKAGED,
     Weights,
@@ -59,7 +62,12 @@ console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highli
 )
 def command(*, fetch: bool) -> None:
     """Print the steps of the search; the exit status is 1 if no weights serve."""
-    settings = on_backbone(read_settings())
+    settings = read_settings()
+    own = None if settings.bundle else read_own_default(settings)
+    if own is not None and own.trunk is not None:
+        _print_step(SOURCE_TUNED, f"serves: made of {own.backbone}, SHA-256 {own.trunk.sha256}", str(own.trunk.path))
+        return
+    settings = on_backbone(settings)
     if fetch:
         _fetch(settings)
     if not report(settings):
@@ -79,18 +87,29 @@ def _fetch(settings: Settings) -> None:
 
 def find_with_progress(settings: Settings, *, quiet: bool = False) -> Weights:
     """Find the weights to load, with a progress bar if they have to be downloaded."""
+    find = _finder(settings)
+    if quiet:
+        return find(settings)
+    with _download_bar(settings) as progress:
+        return find(settings, progress=progress)
+
+
+def _finder(settings: Settings) -> Callable[..., Weights]:
+    """Return `find_weights`, or for what it does not find a function whose module takes seconds to import torch."""
+    if not settings.model.startswith(TIMM) and not is_model_file(settings.model):
+        return find_weights
     from ..model.backbones import find_weights_to_load
 
-    if quiet:
-        return find_weights_to_load(settings)
-    with _download_bar(settings) as progress:
-        return find_weights_to_load(settings, progress=progress)
+    return find_weights_to_load
 
 
 def make_ready(settings: Settings) -> Weights:
     """Find the weights, and prepare their model if the engine needs that, with progress on the terminal."""
     if settings.bundle:
         return open_bundle(settings.bundle, settings).weights
+    own = read_own_default(settings)
+    if own is not None and own.trunk is not None:
+        return _make_tuned_ready(settings, own)
     settings = on_backbone(settings)
     if choose_engine(settings.engine) == "torch":
         return find_with_progress(settings)
@@ -100,6 +119,11 @@ def make_ready(settings: Settings) -> Weights:
         return weights
     with console.status(f"Preparing {weights.record.name}; this is done once."):
         return ensure_prepared(settings, weights=weights).weights
+
+
+def _make_tuned_ready(settings: Settings, own: OwnModel) -> Weights:
+    with console.status(f"Preparing version {own.version} of {own.name}; this is done once."):
+        return ensure_tuned(settings, own).weights
 
 
 def fetch_with_progress(settings: Settings) -> Weights:

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelUnavailable
-from ..processes.plan import make_plan
+from ..processes.plan import choose_engine, make_plan
 from ..settings import Settings
-from .artifact import Manifest
+from .artifact import Manifest, Prepared
 from .calibration import Calibration, find_calibration
 from .certainty import NO_JUDGE, Judge
 from .engines import (
+    DeviceClient,
+    DeviceEngine,
     Engine,
     Floats,
     Inference,
     OpenVINOEngine,
     Pixels,
-    TorchEngine,
     check_classes,
-    choose_engine,
     choose_precision,
 )
 from .groups import groups_of
@@ -108,30 +108,22 @@ class Model:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
+def load_model(settings: Settings, device: DeviceClient | None = None) -> tuple[Model, OwnModel | None]:
     """Find the weights or their prepared model, compare them with the labels, and load them into an engine.
 
-    Return the published model, and the model of one's own that the bundle of TOPTHREE_BUNDLE holds, if any.
+    With a `device`, torch's engine is in its process. Return the published model, and the model of one's own that the
+    bundle of TOPTHREE_BUNDLE holds, if any.
     """
     bundled: OwnModel | None = None
     carried: Calibration | None = None
-    plan = make_plan(settings)
-    cpus = plan.cpus_per_worker
     if choose_engine(settings.engine) == "torch":
-        from .backbones import find_weights_to_load  # which imports torch
-
-        labels = load_labels(settings.labels)
-        weights = find_weights_to_load(settings)
-        engine: Engine = TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus)
-        model = Model(engine, labels, weights)
+        model = _load_torch(settings) if device is None else _load_on_device(settings, device)
     else:
         prepared = open_serving(settings)
-        labels = load_labels(prepared.labels)
-        check_classes(prepared, len(labels))
-        precision = choose_precision(settings.precision or prepared.manifest.precision)
-        engine = OpenVINOEngine(prepared, precision=precision, cpus=cpus, threads_alone=plan.cpus)
-        model = Model(engine, labels, prepared.weights, prepared.manifest)
+        model = load_prepared(settings, prepared)
         bundled, carried = prepared.own, prepared.calibration
+    if bundled is not None and bundled.trunk is not None:
+        return with_own(model, bundled), bundled
     weights = model.weights
     model = dataclasses.replace(model, judge=_make_judge(model, find_calibration(settings.cache, weights, carried)))
     log.info("Loaded %s from %s (%s).", weights.record.name, weights.path, weights.source)
@@ -144,6 +136,38 @@ def load_model(settings: Settings) -> tuple[Model, OwnModel | None]:
             _advice(weights),
         )
     return model, bundled
+
+
+def _load_torch(settings: Settings) -> Model:
+    from .backbones import find_weights_to_load  # which imports torch
+    from .engines.torch_engine import TorchEngine
+
+    labels = load_labels(settings.labels)
+    weights = find_weights_to_load(settings)
+    cpus = make_plan(settings).cpus_per_worker
+    return Model(TorchEngine(weights, classes=len(labels), precision=settings.precision, cpus=cpus), labels, weights)
+
+
+def _load_on_device(settings: Settings, device: DeviceClient) -> Model:
+    labels = load_labels(settings.labels)
+    engine = DeviceEngine(device)
+    return Model(engine, labels, engine.facts.weights)
+
+
+def load_prepared(settings: Settings, prepared: Prepared) -> Model:
+    """Load an artifact into OpenVINO's engine; the published head alone answers, and is not judged."""
+    labels = load_labels(prepared.labels)
+    check_classes(prepared, len(labels))
+    plan = make_plan(settings)
+    precision = choose_precision(settings.precision or prepared.manifest.precision)
+    engine = OpenVINOEngine(prepared, precision=precision, cpus=plan.cpus_per_worker, threads_alone=plan.cpus)
+    return Model(engine, labels, prepared.weights, prepared.manifest)
+
+
+def with_own(model: Model, own: OwnModel) -> Model:
+    """Return a model with the head, the names and the calibration of one's own; its features must suit the head."""
+    judge = Judge(own.calibration, groups_of(own.labels), own.bias, own.centres)
+    return dataclasses.replace(model, labels=own.labels, own=own, judge=judge)
 
 
 def _make_judge(model: Model, calibration: Calibration | None) -> Judge:

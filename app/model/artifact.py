@@ -92,9 +92,9 @@ class Prepared:
         return facts.calibration if facts else None
 
 
-def artifact_folder(cache: Path, record: ModelRecord, weights_sha256: str, family: str) -> Path:
-    """Return the folder of these weights' artifact; `family` is 'fp32' (which bf16 uses too) or 'int8'."""
-    return cache / "prepared" / _folder_name(record.name, weights_sha256[:16], family)
+def artifact_folder(cache: Path, record: ModelRecord, key: str, family: str) -> Path:
+    """Return the folder of an artifact by its weights' key; `family` is 'fp32' (which bf16 uses too) or 'int8'."""
+    return cache / "prepared" / _folder_name(record.name, key[:16], family)
 
 
 def _folder_name(name: str, digest: str, family: str) -> str:
@@ -137,7 +137,7 @@ def _identify_prepared(settings: Settings, find: Callable[[Settings], Weights | 
     """Find a model whose record only its artifact has, which is prepared first if there is none."""
     found = find(settings)
     if found is None:
-        _prepare_in_subprocess(settings, settings.model)
+        prepare_in_subprocess(settings, settings.model)
         found = find(settings)
     if found is None:
         raise WeightsError(f"The prepared model of {settings.model} is damaged, although it was just made.")
@@ -152,7 +152,9 @@ def prepared_timm(settings: Settings) -> Weights | None:
     if settings.weights is not None and not settings.weights.is_file():
         return None  # preparing it says what is wrong
     own = file_sha256(settings.weights) if settings.weights else None
-    for folder, digest, record in _with_records(settings, glob.escape(settings.model), own[:16] if own else "*"):
+    for folder, digest, record in artifacts_with_records(
+        settings, glob.escape(settings.model), own[:16] if own else "*"
+    ):
         if own is not None:
             return explicit_weights(settings, record)
         if record.source:
@@ -164,13 +166,13 @@ def prepared_file(settings: Settings) -> Weights | None:
     """Find the artifact of the model file that TOPTHREE_MODEL names; None without one. Raises WeightsError."""
     path = Path(settings.model)
     own = file_digest(path)
-    for _, digest, record in _with_records(settings, f"{FILE}*", own[:16]):
+    for _, digest, record in artifacts_with_records(settings, f"{FILE}*", own[:16]):
         if digest == own:
             return Weights(path, digest, record, SOURCE)
     return None
 
 
-def _with_records(settings: Settings, name: str, digest: str) -> Iterator[tuple[Path, str, ModelRecord]]:
+def artifacts_with_records(settings: Settings, name: str, digest: str) -> Iterator[tuple[Path, str, ModelRecord]]:
     """Yield the artifacts that hold their own record, the newest first: folder, digest of the weights, record."""
     for folder in _artifacts(settings, name, digest):
         manifest = _read_manifest(folder)
@@ -211,7 +213,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
 
 def open_prepared(settings: Settings, weights: Weights) -> Prepared | None:
     """Open and verify the artifact of these weights; None if there is none or it is damaged."""
-    folder = artifact_folder(settings.cache, weights.record, weights.sha256, precision_family(settings.precision))
+    folder = artifact_folder(settings.cache, weights.record, weights.key, precision_family(settings.precision))
     if not (folder / MANIFEST).is_file():
         return None
     manifest = _read_manifest(folder)
@@ -244,14 +246,15 @@ def ensure_prepared(settings: Settings, *, weights: Weights | None = None) -> Pr
     weights = weights or identify_weights(settings)
     prepared = open_prepared(settings, weights)
     if prepared is None:
-        _prepare_in_subprocess(settings, weights.record.name)
+        prepare_in_subprocess(settings, weights.record.name)
         prepared = open_prepared(settings, weights)
     if prepared is None:
         raise WeightsError(f"The prepared model of {weights.record.name} is damaged, although it was just made.")
     return prepared
 
 
-def _prepare_in_subprocess(settings: Settings, name: str) -> None:
+def prepare_in_subprocess(settings: Settings, name: str, *options: str) -> None:
+    """Run `topthree prepare` with these settings and options; messages call the model `name`. Raises WeightsError."""
     if precision_family(settings.precision) == "int8":
         raise WeightsError(
             f"No int8 model of {name} is prepared. Make one from photos like those that it will classify: "
@@ -262,7 +265,7 @@ def _prepare_in_subprocess(settings: Settings, name: str) -> None:
             f"No prepared model of {name} is in {settings.cache}, and torch, which makes it, is not installed."
         )
     log.info("Preparing %s; this is done once.", name)
-    command = [sys.executable, "-m", "app", "prepare", "--quiet"]
+    command = [sys.executable, "-m", "app", "prepare", "--quiet", *options]
     with subprocess.Popen(command, cwd=ROOT, env=settings.for_child(), stderr=subprocess.PIPE, text=True) as process:
         atexit.register(process.terminate)  # a worker that is stopped stops its child too
         _, errors = process.communicate()

@@ -33,7 +33,7 @@ def publish(
     makes the artifact and the other waits for it. Raises WeightsError if the cache cannot be written.
     """
     family = precision_family(settings.precision)
-    target = artifact_folder(settings.cache, weights.record, weights.sha256, family)
+    target = artifact_folder(settings.cache, weights.record, weights.key, family)
     with _alone_in(target.parent):
         prepared = None if rebuild else open_prepared(settings, weights)
         if prepared is not None and prepared.manifest.record == _record_of(weights):

@@ -1,10 +1,11 @@
 """The bundle: one archive with everything that is needed to serve a model; its layout, and how it is verified.
 
 A bundle is a tar file (POSIX ustar) of `MEMBERS` in that order, and of `OWN_MEMBERS` if it holds a model of one's own,
-whose head is on the model of the others. Nothing is compressed: float32 weights would shrink by
-less than a tenth, and data that is not compressed cannot expand. Owner, mode and time of each member are fixed, so
-that the same model makes the same bytes. A header is rejected if it differs in any bit from the one that we would
-write, as those of links, of sparse files and of paths out of the folder do. `sha256sum -c` can check `SHA256SUMS`.
+whose head is on the model of the others; of a fine-tuned model, those are made of its weights and its head. Nothing is
+compressed: float32 weights would shrink by less than a tenth, and data that is not compressed cannot expand. Owner,
+mode and time of each member are fixed, so that the same model makes the same bytes. A header is rejected if it differs
+in any bit from the one that we would write, as those of links, of sparse files and of paths out of the folder do.
+`sha256sum -c` can check `SHA256SUMS`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from .artifact import FILES, MANIFEST, PREPARE_VERSION, Manifest
 from .own_format import OwnModel
 from .records import FILE, RECORDS, TIMM, ModelRecord, as_json, from_json
 
-# A bundle with a model of one's own has the later format, since earlier versions would take it for damaged.
-FORMAT, FORMAT_WITH_OWN = 1, 2
+# A bundle with a model of one's own has a later format, since earlier versions would take it for damaged.
+FORMAT, FORMAT_WITH_OWN, FORMAT_TUNED = 1, 2, 3
 DESCRIPTION = "bundle.json"
 SUMS = "SHA256SUMS"
 LABELS = "labels.csv"
@@ -244,7 +245,7 @@ def _read_members(reader: _Reader, path: Path) -> tuple[tuple[Member, ...], dict
 def _expected(texts: Mapping[str, bytes], path: Path) -> Iterator[str]:
     """Yield the names of the members in their order; those after `MEMBERS` depend on the description in `texts`."""
     yield from MEMBERS
-    if _describe(texts[DESCRIPTION], path).format == FORMAT_WITH_OWN:
+    if _describe(texts[DESCRIPTION], path).format != FORMAT:
         yield from OWN_MEMBERS
 
 
@@ -280,10 +281,10 @@ def _parse(text: bytes, name: str, path: Path) -> dict[str, Any]:
 def _describe(text: bytes, path: Path) -> Description:
     values = _parse(text, DESCRIPTION, path)
     version = values.get("format")
-    if isinstance(version, int) and version not in (FORMAT, FORMAT_WITH_OWN):
+    if isinstance(version, int) and version not in (FORMAT, FORMAT_WITH_OWN, FORMAT_TUNED):
         raise BundleError(
-            f"{path} is a bundle of format {version}, and this version of topthree reads formats {FORMAT} and "
-            f"{FORMAT_WITH_OWN}: make the bundle again with this version."
+            f"{path} is a bundle of format {version}, and this version of topthree reads formats {FORMAT} to "
+            f"{FORMAT_TUNED}: make the bundle again with this version."
         )
     if values.keys() != _KINDS.keys() or not all(isinstance(values[key], kind) for key, kind in _KINDS.items()):
         raise BundleError(f"{path} is damaged: {DESCRIPTION} does not say what it should.")
@@ -305,7 +306,7 @@ def _verify(members: tuple[Member, ...], texts: dict[str, bytes], description: D
 
 
 def _read_own(texts: Mapping[str, bytes], description: Description, path: Path) -> OwnModel | None:
-    if description.format != FORMAT_WITH_OWN:
+    if description.format == FORMAT:
         return None
     content = {name: texts[f"{OWN}/{name}"] for name in own_format.FILES}
     try:
@@ -313,7 +314,9 @@ def _read_own(texts: Mapping[str, bytes], description: Description, path: Path) 
         own = own_format.parse_version(content, f"{path}: {OWN}", name=name, version=version)
     except (OwnModelError, AttributeError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: {OWN} cannot be read: {str(error).rstrip('.')}.") from error
-    if own.weights_sha256 != description.weights_sha256:
+    if own.features_sha256 != description.weights_sha256 or (own.trunk is None) == (
+        description.format == FORMAT_TUNED
+    ):
         raise BundleError(f"{path} is damaged: {OWN} is a head on other weights than those of {MODEL}.")
     return own
 

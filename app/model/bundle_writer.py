@@ -19,6 +19,7 @@ from .bundle import (
     DESCRIPTION,
     END,
     FORMAT,
+    FORMAT_TUNED,
     FORMAT_WITH_OWN,
     LABELS,
     MEMBERS,
@@ -47,7 +48,7 @@ def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path, ow
     `own` is a model of one's own to put in, whose head must be on these weights.
     """
     check_classes(prepared, len(labels))
-    description = dataclasses.replace(_describe(prepared), format=FORMAT_WITH_OWN if own else FORMAT)
+    description = dataclasses.replace(_describe(prepared), format=_format_of(own))
     described = (json.dumps(dataclasses.asdict(description), indent=1, ensure_ascii=False) + "\n").encode()
     texts = {DESCRIPTION: described, LABELS: write_labels(labels)}
     if own is not None:
@@ -63,6 +64,12 @@ def write_bundle(prepared: Prepared, labels: tuple[Label, ...], target: Path, ow
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}.") from error
     return read_bundle(target)
+
+
+def _format_of(own: OwnModel | None) -> int:
+    if own is None:
+        return FORMAT
+    return FORMAT_WITH_OWN if own.trunk is None else FORMAT_TUNED
 
 
 def _describe(prepared: Prepared) -> Description:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import ModelUnavailable, TopthreeError
 from ..telemetry import metrics
 from . import Model
 from .engines import Inference
+from .graphs import EngineOnUse
 from .served import Served, carried_over, refreshed
 
 
@@ -24,6 +25,7 @@ class Models:
         self._load = load
         self._known = known
         self._lock = threading.Lock()
+        self._refreshing = threading.Lock()
         self._failed_loads = 0
         self.loaded: Served | None = None
         self.failure: ModelUnavailable | None = None
@@ -58,14 +60,25 @@ class Models:
     def refresh(self) -> None:
         """Take the versions that the folder of models holds now, each read and checked; cheap if nothing has changed.
 
-        Does nothing before the first load.
+        Does nothing before the first load. A fine-tuned version may have to be prepared first, for half a minute.
         """
-        with self._lock:
-            if self.loaded is not None:
-                backbone = self.loaded.backbone
-                served = refreshed(self.loaded, lambda: self._known(backbone))
-                if served is not self.loaded:
+        with self._refreshing:
+            before = self.loaded
+            if before is None:
+                return
+            served = refreshed(before, lambda: self._known(before.backbone))
+            with self._lock:  # only now, so that the models can be used and replaced in that time
+                if served is not before and self.loaded is before:
                     self._put(served)
+
+    def make_ready(self, models: Sequence[Model], max_seconds: float | None) -> None:
+        """Open the graphs of fine-tuned models that are not in memory; waits without a limit if none is given.
+
+        Raises Overloaded if that takes longer, and ModelUnavailable with the reason if it fails.
+        """
+        for model in models:
+            if isinstance(model.engine, EngineOnUse):
+                model.engine.open(max_seconds)
 
     def note_failure(self, error: ModelUnavailable) -> None:
         """Store the text of a failure, without the frames that its traceback would keep in memory."""

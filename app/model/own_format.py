@@ -1,33 +1,39 @@
 """The content of a model of one's own: a head on a backbone, read from and written to the bytes of three files.
 
 `head.safetensors` holds the tensors `weight` and `bias`, `labels.csv` the classes as `labels` reads them, and
-`model.json` the rest, with the number of its format. There is never a pickle.
+`model.json` the rest, with the number of its format. A fine-tuned model has a fourth file, `weights.safetensors`, with
+the tensors of its trunk: the backbone without its published head, by the names of its state dict. `model.json` holds
+the digest and the size of that file, which is too large to be read wherever a model is. There is never a pickle.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load, save, save_file
 
 from ..errors import LabelsError, OwnModelError
 from .calibration import Calibration
-from .digests import bytes_sha256
+from .digests import bytes_sha256, file_sha256
 from .heads import Floats
 from .labels import Label, parse_labels, write_labels
 
-# A head with centres has the later format, since earlier versions could not tell with it what is unlike.
-FORMAT, FORMAT_WITH_CENTRES = 1, 2
+# A head with centres has the later format, since earlier versions could not tell with it what is unlike; a fine-tuned
+# model has the last one, since earlier versions would take its head for one on the published backbone.
+FORMAT, FORMAT_WITH_CENTRES, FORMAT_TUNED = 1, 2, 3
 HEAD, LABELS, DESCRIPTION = "head.safetensors", "labels.csv", "model.json"
 FILES = (HEAD, LABELS, DESCRIPTION)
-# A head of 10,000 classes on 1,280 channels has 51 MB.
-MAX_BYTES = {HEAD: 64 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20}
+TRUNK = "weights.safetensors"
+# A head of 10,000 classes on 1,280 channels has 51 MB, and the largest backbone of our table 0.8 GB.
+MAX_BYTES = {HEAD: 64 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20, TRUNK: 2 * 2**30}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -41,6 +47,18 @@ class Accuracy:
     high: float
 
 
+@dataclass(frozen=True)
+class Trunk:
+    """The weights file of a fine-tuned model: its digest and size, and where it lies.
+
+    `path` is None if there is no such file here: a bundle holds the graph that was made from it.
+    """
+
+    sha256: str
+    size_bytes: int
+    path: Path | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnModel:
     """A head on a backbone, and how it was made.
@@ -51,6 +69,8 @@ class OwnModel:
     time in UTC, as ISO 8601 writes it. `accuracy` and `calibration` are None if they were not measured. `name`,
     `version` and `sha256`, the digest of the head's file, are set by reading. `centres` is float32 (classes,
     channels), the mean of each class's embeddings of length 1, if the rejection score is measured by them, else None.
+    `trunk` is set for a fine-tuned model, whose features are those of its own weights; `backbone` and `weights_sha256`
+    are then those that the tuning began from.
     """
 
     weight: Floats = field(repr=False)
@@ -69,6 +89,12 @@ class OwnModel:
     version: int = 0
     sha256: str = ""
     centres: Floats | None = field(default=None, repr=False)
+    trunk: Trunk | None = None
+
+    @property
+    def features_sha256(self) -> str:
+        """Return the digest of the weights that the head is on: the backbone's, or those of a fine-tuned model."""
+        return self.trunk.sha256 if self.trunk else self.weights_sha256
 
 
 def parse_version(content: Mapping[str, bytes], where: str, *, name: str, version: int) -> OwnModel:
@@ -137,9 +163,9 @@ def _describe(text: bytes, where: str) -> dict[str, Any]:
     """Read `model.json` into the fields of `OwnModel` that it holds; unknown members are left out."""
     values = _object(text)
     made = values.get("format")
-    if isinstance(made, int) and made > FORMAT_WITH_CENTRES:
+    if isinstance(made, int) and made > FORMAT_TUNED:
         raise OwnModelError(
-            f"{where} has format {made}, and this version of topthree reads up to format {FORMAT_WITH_CENTRES}: "
+            f"{where} has format {made}, and this version of topthree reads up to format {FORMAT_TUNED}: "
             "install a newer one."
         )
     wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
@@ -154,7 +180,16 @@ def _describe(text: bytes, where: str) -> dict[str, Any]:
         "weights_sha256": backbone["weights_sha256"],
         "accuracy": None if accuracy is None else _accuracy(accuracy),
         "calibration": None if calibration is None else Calibration.from_json(calibration),
+        "trunk": _trunk(values.get("weights")) if made == FORMAT_TUNED else None,
     }
+
+
+def _trunk(values: Any) -> Trunk:
+    found = values if isinstance(values, dict) else {}
+    digest, size = found.get("sha256"), found.get("bytes")
+    if not _SHA256.fullmatch(str(digest)) or not isinstance(size, int) or not 0 < size <= MAX_BYTES[TRUNK]:
+        raise ValueError(f"{DESCRIPTION} has no valid weights")
+    return Trunk(str(digest), size)
 
 
 def _accuracy(values: Mapping[str, Any]) -> Accuracy:
@@ -184,7 +219,7 @@ def _check_tensors(tensors: Mapping[str, Any], classes: int, where: str) -> None
 def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
     """Return the bytes of a version's files by their names; the same model makes the same bytes."""
     described = {
-        "format": FORMAT if model.centres is None else FORMAT_WITH_CENTRES,
+        "format": _format_of(model),
         "name": name,
         "version": version,
         "backbone": {"name": model.backbone, "weights_sha256": model.weights_sha256},
@@ -196,6 +231,8 @@ def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
         "calibration": model.calibration and model.calibration.as_json(),
         "created": model.created,
     }
+    if model.trunk is not None:
+        described["weights"] = {"sha256": model.trunk.sha256, "bytes": model.trunk.size_bytes}
     tensors = {
         "weight": np.ascontiguousarray(model.weight, np.float32),
         "bias": np.ascontiguousarray(model.bias, np.float32),
@@ -207,3 +244,46 @@ def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
         LABELS: write_labels(model.labels),
         DESCRIPTION: (json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
     }
+
+
+def _format_of(model: OwnModel) -> int:
+    if model.trunk is not None:
+        return FORMAT_TUNED
+    return FORMAT if model.centres is None else FORMAT_WITH_CENTRES
+
+
+def save_trunk(tensors: Mapping[str, Floats], path: Path) -> Trunk:
+    """Write the tensors of a fine-tuned model's trunk, by their names, as a file of safetensors.
+
+    The same tensors make the same bytes. Raises OwnModelError for tensors that could not be loaded again, and OSError.
+    """
+    if not tensors:
+        raise OwnModelError("The fine-tuned weights hold no tensor.")
+    for name, each in tensors.items():
+        if each.dtype != np.float32 or not np.isfinite(each).all():
+            raise OwnModelError(
+                f"The fine-tuned weights cannot be kept: {name} holds other than finite float32 numbers."
+            )
+    if sum(each.nbytes for each in tensors.values()) > MAX_BYTES[TRUNK] - MAX_BYTES[DESCRIPTION]:
+        raise OwnModelError(f"The fine-tuned weights are larger than {MAX_BYTES[TRUNK]:,} bytes.")
+    try:
+        save_file({name: np.ascontiguousarray(each) for name, each in tensors.items()}, path)
+    except SafetensorError as error:  # it reports a full disk so
+        raise OSError(errno.EIO, " ".join(str(error).split()) or "it cannot be written") from error
+    path.chmod(0o644)  # safetensors makes it private, and the service may run as another user
+    return Trunk(file_sha256(path), path.stat().st_size, path)
+
+
+def verify_trunk(trunk: Trunk) -> Path:
+    """Return the path of a fine-tuned model's weights; raises OwnModelError if they are not those of `model.json`.
+
+    The whole file is read, which takes a second for each gigabyte.
+    """
+    assert trunk.path is not None
+    try:
+        digest = file_sha256(trunk.path)
+    except OSError as error:
+        raise OwnModelError(f"{trunk.path} cannot be read: {error.strerror}.") from error
+    if digest != trunk.sha256:
+        raise OwnModelError(f"{trunk.path} is damaged: its SHA-256 is not the one that {DESCRIPTION} names.")
+    return trunk.path

@@ -1,12 +1,14 @@
 """Models of one's own on disk: how their versions are written, chosen, read and removed.
 
-A version is a folder `NAME/VERSION/` with the files of `own_format`; versions are numbered 1, 2, 3 and so on. It
+A version is a folder `NAME/VERSION/` with the files of `own_format`, of which the weights of a fine-tuned model are
+left on disk when it is read; versions are numbered 1, 2, 3 and so on. It
 appears as a whole, by one rename, and never changes. The newest one is in use, unless a file `pinned` beside it names
 another.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -22,7 +24,20 @@ from filelock import AcquireReturnProxy, FileLock
 
 from ..errors import OwnModelError
 from ..writing import filling, replacing, sweep
-from .own_format import FILES, MAX_BYTES, NAME, OwnModel, files_of, parse_version
+from .heads import Floats
+from .own_format import (
+    DESCRIPTION,
+    FILES,
+    MAX_BYTES,
+    NAME,
+    TRUNK,
+    OwnModel,
+    Trunk,
+    files_of,
+    parse_version,
+    save_trunk,
+    verify_trunk,
+)
 from .records import RECORDS
 
 PINNED = "pinned"
@@ -142,7 +157,24 @@ def read_version(root: Path, name: str, version: int | None = None) -> OwnModel:
         if number in list_versions(root, name):
             raise OwnModelError(f"{folder} cannot be read: {error.filename}: {error.strerror}.") from error
         raise OwnModelError(f"The model {name} in {root} has no version {number}.") from error
-    return parse_version(content, str(folder), name=name, version=number)
+    found = parse_version(content, str(folder), name=name, version=number)
+    return found if found.trunk is None else dataclasses.replace(found, trunk=_find_trunk(folder, found.trunk))
+
+
+def _find_trunk(folder: Path, trunk: Trunk) -> Trunk:
+    """Return the trunk with its path; raises OwnModelError for a file that is missing or has another size."""
+    path = folder / TRUNK
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise OwnModelError(f"{path} cannot be read: {error.strerror}.") from error
+    if not S_ISREG(found.st_mode):
+        raise OwnModelError(f"{path} is not a file.")
+    if found.st_size != trunk.size_bytes:
+        raise OwnModelError(
+            f"{path} is damaged: it has {found.st_size:,} bytes, and {DESCRIPTION} names {trunk.size_bytes:,}."
+        )
+    return dataclasses.replace(trunk, path=path)
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -159,12 +191,13 @@ def _read(folder: Path, name: str) -> bytes:
     return data
 
 
-def write_version(root: Path, name: str, model: OwnModel) -> int:
+def write_version(root: Path, name: str, model: OwnModel, trunk: Mapping[str, Floats] | None = None) -> int:
     """Write a model as the next version of a name, which is in use from then on, and return its number.
 
-    The version appears as a whole or not at all, and the oldest versions beyond `MAX_VERSIONS` are removed. Processes
-    that write at the same time take turns. Raises OwnModelError if the name cannot be used, if the model could not be
-    read back, or if the folder cannot be written.
+    `trunk` are the float32 tensors of a fine-tuned model's backbone without its published head, by the names of its
+    state dict. The version appears as a whole or not at all; the oldest versions beyond `MAX_VERSIONS` are removed.
+    Processes that write at the same time take turns. Raises OwnModelError if the name cannot be used, if the model
+    could not be read back, or if the folder cannot be written.
     """
     check_name(name)
     with _alone_in(root):
@@ -172,10 +205,8 @@ def write_version(root: Path, name: str, model: OwnModel) -> int:
         folder = root / name
         _sweep(root, folder)
         version = max(_versions(folder), default=0) + 1 if folder.is_dir() else 1
-        content = files_of(model, name, version)
-        parse_version(content, str(folder / str(version)), name=name, version=version)
         try:
-            _publish(folder, version, content)
+            _publish(folder, version, model, trunk)
             (folder / PINNED).unlink(missing_ok=True)
         except OSError as error:
             raise OwnModelError(f"{folder} cannot be written: {error.strerror or error}.") from error
@@ -194,9 +225,17 @@ def _refuse_twin(root: Path, name: str) -> None:
         raise OwnModelError(f"A model cannot be named {name}: there is one named {twin} in {root}.")
 
 
-def _publish(folder: Path, version: int, content: Mapping[str, bytes]) -> None:
+def _publish(folder: Path, version: int, model: OwnModel, trunk: Mapping[str, Floats] | None) -> None:
+    """Write a version's folder; raises OwnModelError, and leaves nothing, for a model that could not be read back."""
+    assert trunk is not None or model.trunk is None
     folder.mkdir(exist_ok=True)
     with filling(folder / str(version)) as unfinished:
+        if trunk is not None:
+            model = dataclasses.replace(model, trunk=save_trunk(trunk, unfinished / TRUNK))
+            with (unfinished / TRUNK).open("rb") as file:
+                os.fsync(file.fileno())
+        content = files_of(model, folder.name, version)
+        parse_version(content, str(folder / str(version)), name=folder.name, version=version)
         for name, data in content.items():
             _write(unfinished / name, data)
 
@@ -218,6 +257,8 @@ def use_version(root: Path, name: str, version: int) -> OwnModel:
     Raises OwnModelError if it cannot be read, or if the choice cannot be written.
     """
     found = read_version(root, name, version)
+    if found.trunk is not None:
+        verify_trunk(found.trunk)
     with _alone_in(root):
         try:
             with replacing(root / name / PINNED, 0o644) as file:

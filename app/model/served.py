@@ -17,16 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ModelUnavailable, OwnModelError, UnknownModel
+from ..errors import ModelUnavailable, OwnModelError, UnknownModel, WeightsError
 from ..parsers import is_model_file
+from ..processes.plan import make_plan
 from ..settings import Settings
-from . import Model, load_model
-from .certainty import Judge
-from .engines import Inference
-from .groups import groups_of
-from .own_format import FILES, OwnModel
+from . import Model, load_model, with_own
+from .artifact import Prepared
+from .engines import DeviceClient, Inference
+from .graphs import EngineOnUse, Graphs
+from .opening import open_serving
+from .own_format import FILES, TRUNK, OwnModel
 from .own_models import list_names, read_version, version_in_use
 from .records import RECORDS, TIMM, find_record
+from .tuned import ensure_tuned, on_use, open_tuned
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +59,25 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """How fine-tuned models are opened, and those of them that are open."""
+
+    settings: Settings
+    graphs: Graphs
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Tuned:
+        """Create what opens fine-tuned models within the memory of the plan; nothing is open yet."""
+        return cls(settings, Graphs(make_plan(settings).graph_memory_bytes))
+
+
+@dataclass(frozen=True)
 class Served:
     """A backbone with its published head, the heads on it by name, and which of them answers by default.
 
     `root` is the folder of models, None without one. An empty `default` is the backbone's own head. `trouble` is what
-    was last logged about the folder as a whole.
+    was last logged about the folder as a whole. Fine-tuned models are not heads on the backbone: each has an engine of
+    its own, which `tuned` opens on use; without that none answers. If one is the default, it is the backbone too.
     """
 
     backbone: Model
@@ -68,6 +85,7 @@ class Served:
     default: str = ""
     slots: Mapping[str, Slot] = field(default_factory=dict)
     trouble: str = ""
+    tuned: Tuned | None = None
 
     @property
     def has_default(self) -> bool:
@@ -103,10 +121,11 @@ def own_default(settings: Settings) -> str:
     return "" if is_other else settings.model
 
 
-def read_own_default(settings: Settings) -> OwnModel | None:
+def read_own_default(settings: Settings, version: int | None = None) -> OwnModel | None:
     """Read the model of one's own that TOPTHREE_MODEL names, None if it names a published one or nothing.
 
-    Raises OwnModelError if the model cannot be read, and WeightsError if no model has the name.
+    It is read in the version that is in use, unless another is given. Raises OwnModelError if the model cannot be
+    read, and WeightsError if no model has the name.
     """
     name = own_default(settings)
     if not name:
@@ -119,7 +138,7 @@ def read_own_default(settings: Settings) -> OwnModel | None:
         raise OwnModelError(
             f"There is no model named {name!r} for TOPTHREE_MODEL; the nearest names are {', '.join(near)}."
         )
-    return read_version(settings.models, name)
+    return read_version(settings.models, name, version)
 
 
 def on_backbone(settings: Settings) -> Settings:
@@ -131,25 +150,45 @@ def on_backbone(settings: Settings) -> Settings:
     return dataclasses.replace(settings, model=own.backbone) if own else settings
 
 
-def load_served(settings: Settings) -> Served:
-    """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the heads of the folder."""
-    backbone, bundled = load_model(on_backbone(settings))
-    default = own_default(settings)
+def open_default(settings: Settings) -> Prepared:
+    """Open the prepared model on whose features the default model answers; raises what `load_served` raises."""
+    own = None if settings.bundle else read_own_default(settings)
+    if own is not None and own.trunk is not None:
+        return ensure_tuned(settings, own)
+    return open_serving(on_backbone(settings))
+
+
+def load_served(settings: Settings, device: DeviceClient | None = None) -> Served:
+    """Load the backbone, and the head of its bundle if there is one; `refreshed` adds the models of the folder.
+
+    With a `device`, torch's engine is in its process; a fine-tuned model has its own engine here.
+    """
+    tuned, default = Tuned.from_settings(settings), own_default(settings)
+    own = None if settings.bundle else read_own_default(settings)
+    if own is not None and own.trunk is not None:
+        backbone = open_tuned(settings, own)
+        return Served(backbone, settings.models, default, {own.name: Slot(backbone, _CARRIED)}, tuned=tuned)
+    backbone, bundled = load_model(on_backbone(settings), device)
     if bundled is None:
-        return Served(backbone, settings.models, default)
+        return Served(backbone, settings.models, default, tuned=tuned)
     default = default or ("" if settings.model else bundled.name)
-    return Served(backbone, settings.models, default, {bundled.name: Slot(bound(bundled, backbone))})
+    model = backbone if bundled.trunk else bound(bundled, backbone)
+    return Served(backbone, settings.models, default, {bundled.name: Slot(model)}, tuned=tuned)
 
 
 def carried_over(fresh: Served, old: Served | None) -> Served:
-    """Return the newly loaded models with the heads of the old ones added, if these fit the new backbone.
+    """Return the newly loaded models with those of the old ones added that are fine-tuned or fit the new backbone.
 
     Their versions are all read again by `refreshed`; those that cannot be used then stay as they are.
     """
     slots = dict(fresh.slots)
     for name, slot in old.slots.items() if old else ():
         own = slot.model.own if slot.model else None
-        if own and name not in slots and not slot.is_bundled and own.weights_sha256 == fresh.backbone.weights.sha256:
+        if own is None or name in slots or slot.is_bundled:
+            continue
+        if own.trunk is not None and fresh.tuned is not None:
+            slots[name] = Slot(on_use(fresh.tuned.settings, own, fresh.tuned.graphs), _CARRIED)
+        elif own.trunk is None and own.weights_sha256 == fresh.backbone.weights.sha256:
             slots[name] = Slot(bound(own, fresh.backbone), _CARRIED)
     return dataclasses.replace(fresh, slots=slots)
 
@@ -162,16 +201,28 @@ def refreshed(served: Served, known: Callable[[], Inference]) -> Served:
     """
     try:
         slots, trouble = _look(served, known)
-    except (OwnModelError, ModelUnavailable) as error:
+    except (OwnModelError, WeightsError, ModelUnavailable) as error:
         if not served.has_default:
             raise
         slots, trouble = served.slots, str(error)
     if trouble and trouble != served.trouble:
         log.error("Models of one's own: %s", trouble)
-    found = dataclasses.replace(served, slots=slots, trouble=trouble)
+    found = dataclasses.replace(served, backbone=_backbone(served, slots), slots=slots, trouble=trouble)
     if not found.has_default:
         raise OwnModelError(f"There is no model named {served.default} in {served.root or 'any folder'}.")
-    return served if trouble == served.trouble and _is_same(slots, served.slots) else found
+    if trouble == served.trouble and _is_same(slots, served.slots):
+        return served
+    if found.tuned is not None:
+        engines = (model.engine for model in found.models.values())
+        found.tuned.graphs.keep_only({engine.key for engine in engines if isinstance(engine, EngineOnUse)})
+    return found
+
+
+def _backbone(served: Served, slots: Mapping[str, Slot]) -> Model:
+    """Return the backbone: the same one, unless it is a fine-tuned model of which there is a new version."""
+    newest = slots.get(served.default, Slot(None)).model
+    is_tuned = served.backbone.own is not None and newest is not None and newest.own is not None and newest.own.trunk
+    return newest if is_tuned and newest is not None else served.backbone
 
 
 def _look(served: Served, known: Callable[[], Inference]) -> tuple[Mapping[str, Slot], str]:
@@ -210,7 +261,9 @@ def _remaining(served: Served, names: Sequence[str]) -> dict[str, Slot]:
 def _stamp(root: Path, name: str) -> Stamp:
     try:
         version = version_in_use(root, name)
-        facts = [os.stat(root / name / str(version) / file) for file in FILES]
+        folder = root / name / str(version)
+        facts = [os.stat(folder / file) for file in FILES]
+        facts += [os.stat(folder / TRUNK)] if (folder / TRUNK).exists() else []
     except (OwnModelError, OSError) as error:  # reading it says the same, and is logged once for this stamp
         return (str(error),)
     return (version, *((each.st_ino, each.st_size, each.st_mtime_ns) for each in facts))
@@ -221,9 +274,13 @@ def _replacement(served: Served, name: str, known: Callable[[], Inference]) -> M
     assert served.root is not None
     old = served.slots.get(name, Slot(None)).model
     try:
-        model = bound(read_version(served.root, name), served.backbone)
-        _check(model, known())
-    except OwnModelError as error:
+        own = read_version(served.root, name)
+        if own.trunk is None:
+            model = bound(own, served.backbone)
+            _check(model, known())
+        else:
+            model = _tuned(served, own, old)
+    except (OwnModelError, WeightsError) as error:
         if name == served.default and old is None:
             raise
         log.error("The model %s %s: %s", name, "stays as it was" if old else "does not answer", error)
@@ -234,6 +291,33 @@ def _replacement(served: Served, name: str, known: Callable[[], Inference]) -> M
     return model
 
 
+def _tuned(served: Served, own: OwnModel, old: Model | None) -> Model:
+    """Return a fine-tuned model, which is opened and so checked now if it answers by default or replaces a version.
+
+    Raises OwnModelError and WeightsError.
+    """
+    if old is not None and old.own is not None and _identity(old.own) == _identity(own):
+        return old
+    if served.tuned is None:
+        raise OwnModelError(f"version {own.version} is a fine-tuned model, which cannot be opened here.")
+    try:
+        if own.name == served.default:
+            return open_tuned(served.tuned.settings, own)
+        model = on_use(served.tuned.settings, own, served.tuned.graphs)
+        if old is not None:
+            assert isinstance(model.engine, EngineOnUse)
+            model.engine.open()
+    except (RuntimeError, OSError, ValueError, ImportError) as error:  # of engines
+        raise OwnModelError(f"it cannot be opened: {error}") from error
+    except ModelUnavailable as error:
+        raise OwnModelError(error.reason) from error
+    return model
+
+
+def _identity(own: OwnModel) -> tuple[object, ...]:
+    return own.name, own.version, own.trunk, own.sha256, own.labels, own.calibration
+
+
 def bound(own: OwnModel, backbone: Model) -> Model:
     """Put a head on the backbone, in place of any other; raises OwnModelError if it was made for another backbone."""
     if own.weights_sha256 != backbone.weights.sha256:
@@ -242,8 +326,7 @@ def bound(own: OwnModel, backbone: Model) -> Model:
             f"backbone here is {backbone.name} (SHA-256 {backbone.weights.sha256[:12]}…): set TOPTHREE_MODEL to "
             f"{own.name}, or train it on this backbone."
         )
-    judge = Judge(own.calibration, groups_of(own.labels), own.bias, own.centres)
-    return dataclasses.replace(backbone, labels=own.labels, own=own, judge=judge)
+    return with_own(backbone, own)
 
 
 def _check(model: Model, known: Inference) -> None:

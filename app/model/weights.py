@@ -5,6 +5,7 @@ Weights that a Python package carries are taken from there, and are neither cach
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ class Weights:
     """A verified weights file: its path, its digest, its model, and how it was found.
 
     `reason` says why a fallback serves; it is for the log and for commands, since it may name files and hosts. The
-    file is compared with `sha256` again when it is loaded, since it may have been replaced.
+    file is compared with `sha256` again when it is loaded, since it may have been replaced. `head_sha256` is the
+    digest of the head that a fine-tuned model has beside its weights.
     """
 
     path: Path
@@ -42,6 +44,12 @@ class Weights:
     record: ModelRecord
     source: str
     reason: str = ""
+    head_sha256: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the digest by which their prepared model is found: that of all that its graph is made of."""
+        return key_of(self.sha256, self.head_sha256)
 
     @property
     def is_fallback(self) -> bool:
@@ -57,6 +65,11 @@ class Weights:
     def is_published(self) -> bool:
         """Return whether this is the very file that the record's published accuracy was measured with."""
         return self.record.has_digest(self.sha256)
+
+
+def key_of(sha256: str, head_sha256: str) -> str:
+    """Return the digest that names what is made of weights and, if there is one, of a head on them."""
+    return hashlib.sha256((sha256 + head_sha256).encode()).hexdigest() if head_sha256 else sha256
 
 
 @dataclass(frozen=True)

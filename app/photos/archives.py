@@ -23,6 +23,10 @@ from .formats import find_format
 # Each entry of the directory begins so; counting that bounds what reading the directory can cost.
 _DIRECTORY_ENTRY = b"PK\x01\x02"
 _MAX_ENTRIES = 4096
+# In an entry, the lengths of its name, extra fields and comment (APPNOTE 4.3.12); in the end, the directory's size.
+_ENTRY_BYTES, _ENTRY_LENGTHS = 46, 28
+_END_OF_DIRECTORY, _END_BYTES, _DIRECTORY_SIZE = b"PK\x05\x06", 22, 12
+_MAX_LENGTH = 0xFFFF
 # A file's own header (APPNOTE 4.3.7): it begins so, and ends with the lengths of its name and extra field.
 _LOCAL_HEADER = b"PK\x03\x04"
 LOCAL_HEADER_BYTES = 30
@@ -95,14 +99,54 @@ def _read_directory(data: bytes) -> list[zipfile.ZipInfo]:
     if data.count(_DIRECTORY_ENTRY) > _MAX_ENTRIES:
         raise TooLarge(f"The archive has more than {_MAX_ENTRIES:,} entries.")
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.infolist()
+        try:
+            return _listed(data)
+        except zipfile.BadZipFile:
+            return _listed(_with_whole_extra_fields(data))
     except UnicodeDecodeError as error:
         raise UnreadableArchive(
             "A name in the archive is marked as UTF-8, but is not UTF-8. Pack it again."
         ) from error
     except UNREADABLE_DIRECTORY as error:
         raise _not_an_archive(data) from error
+
+
+def _listed(data: bytes) -> list[zipfile.ZipInfo]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.infolist()
+
+
+def _with_whole_extra_fields(data: bytes) -> bytes:
+    """Return an archive in which the lengths of extra fields fit; nothing else changes, and no byte moves.
+
+    `zipfile` refuses the whole archive if one entry's fields reach beyond their end, or its header names a wrong
+    length for all of them together. Raises BadZipFile if there is no directory at all.
+    """
+    end = data.rfind(_END_OF_DIRECTORY)
+    if not 0 <= end <= len(data) - _END_BYTES:
+        raise zipfile.BadZipFile
+    mended = bytearray(data)
+    place = max(0, end - int.from_bytes(data[end + _DIRECTORY_SIZE : end + _DIRECTORY_SIZE + 4], "little"))
+    while place + _ENTRY_BYTES <= end and data.startswith(_DIRECTORY_ENTRY, place):
+        name, extra, comment = struct.unpack_from("<HHH", data, place + _ENTRY_LENGTHS)
+        start, following = place + _ENTRY_BYTES + name, place + _ENTRY_BYTES + name + extra + comment
+        if following != end and not data.startswith(_DIRECTORY_ENTRY, following):
+            found = data.find(_DIRECTORY_ENTRY, start, end)
+            following = end if found < 0 else found
+            extra = min(max(0, following - start - comment), _MAX_LENGTH)
+            struct.pack_into("<HH", mended, place + _ENTRY_LENGTHS + 2, extra, max(0, following - start - extra))
+        _end_fields(mended, start, start + extra)
+        place = following
+    return bytes(mended)
+
+
+def _end_fields(data: bytearray, start: int, end: int) -> None:
+    """Let the last of some extra fields end where all of them end."""
+    while start + LENGTHS.size <= end:
+        kind, size = LENGTHS.unpack_from(data, start)
+        if start + LENGTHS.size + size > end:
+            LENGTHS.pack_into(data, start, kind, end - start - LENGTHS.size)
+        start += LENGTHS.size + size
 
 
 def _not_an_archive(data: bytes) -> UnreadableArchive:

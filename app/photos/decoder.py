@@ -21,6 +21,7 @@ from ..errors import Problem
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected
 from .decoding import decode
+from .device_jpegs import device_orientation
 from .formats import KEYS, format_of
 from .guards import Estimate, examine
 from .protocol import (
@@ -91,6 +92,10 @@ class Decoder:
         estimate = examine(data, max_pixels=wanted.max_pixels, photo_format=photo_format, resize=resize)
         if estimate.memory_bytes > allowance.memory_bytes or estimate.seconds > allowance.seconds:
             return self._reply(Status.NEEDS_MORE, estimate, width=estimate.width, height=estimate.height)
+        if wanted.may_leave and (orientation := device_orientation(data, photo_format, estimate)):
+            height, width = sides = estimate.height, estimate.width
+            width, height = sides if orientation >= 5 else (width, height)
+            return self._reply(Status.CHECKED, estimate, width=width, height=height, orientation=orientation)
         photo = decode(data, max_pixels=wanted.max_pixels, photo_format=photo_format, resize=resize)
         self._write(0, photo.crop(wanted.geometry))
         thumbnail_height = thumbnail_width = 0

@@ -50,6 +50,17 @@ class Decoded:
     thumbnail: npt.NDArray[np.uint8] | None
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A JPEG that was not decoded, since the device can: the size of the upright photo, and how it is stored."""
+
+    width: int
+    height: int
+    orientation: int
+    format: str = "JPEG"
+    thumbnail: None = None
+
+
 class Decoders:
     """`count` decoders, started with the first photo; usable from many threads until `close`.
 
@@ -101,6 +112,7 @@ class Decoders:
         found = self.attempt(photo, wanted, Allowance(self.memory_bytes, self.max_seconds), waiter)
         if isinstance(found, Estimate):
             raise self.too_costly(found)
+        assert isinstance(found, Decoded)
         return found
 
     def attempt(
@@ -112,7 +124,7 @@ class Decoders:
         *,
         step_aside: Callable[[], None] | None = None,
         is_long: bool = False,
-    ) -> Decoded | Estimate:
+    ) -> Decoded | Estimate | Checked:
         """Decode a photo if its header promises no more than the allowance, else return the estimate.
 
         A long photo is decoded at a lower priority, by a decoder beyond the planned ones. A photo that takes much
@@ -156,7 +168,7 @@ class Decoders:
         request: Request,
         waiter: Waiter | None,
         step_aside: Callable[[], None] | None,
-    ) -> Decoded | Estimate:
+    ) -> Decoded | Estimate | Checked:
         def move_aside() -> None:
             self._supervisor.step_aside(decoder)
             if step_aside is not None:
@@ -179,7 +191,7 @@ class Decoders:
         return found
 
 
-def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimate | Problem:
+def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimate | Checked | Problem:
     """Copy the output of a decoder; its sizes follow from the request or are bounded."""
     if reply.status == Status.PROBLEM:
         detail = channel.output(THUMBNAIL_START, reply.detail_bytes).decode("utf-8", "replace")
@@ -187,6 +199,10 @@ def _result(channel: Channel, reply: Reply, wanted: Wanted) -> Decoded | Estimat
     kind = KEYS[reply.kind]
     if reply.status == Status.NEEDS_MORE:
         return Estimate(kind, reply.width, reply.height, reply.memory_bytes, reply.seconds)
+    if reply.status == Status.CHECKED:
+        if not wanted.may_leave:
+            raise ValueError("The decoder's answer makes no sense.")
+        return Checked(reply.width, reply.height, reply.orientation)
     side = wanted.geometry.crop
     crop = np.frombuffer(channel.output(0, side * side * 3), np.uint8).reshape(side, side, 3)
     thumbnail = None

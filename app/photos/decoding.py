@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from ..errors import Problem
 from .formats import FORMATS, Format, format_of
 from .guards import examine
-from .jpeg import load_without_end
+from .jpeg import lacks_pixels, load_without_end
 from .jpeg_header import DEFAULT_RESIZE, min_decoded_side
 from .refusals import check_size, damaged, out_of_memory, too_many_pixels
 
@@ -167,14 +167,17 @@ def _decode(data: bytes, photo_format: Format, max_pixels: int, resize: int) -> 
     if kind != "JPEG":
         width, height = image.size  # Pillow turns a TIFF upright while it loads
     _as_rgb(image.crop((0, 0, 1, 1)), (0.0, 1.0))  # a mode that cannot become RGB fails here, not in the crop
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if orientation >= 5:
         width, height = height, width
     return Photo(width, height, kind, image, orientation)
 
 
 def _loaded(image: Image.Image, data: bytes, kind: str, draft_size: tuple[int, int]) -> Image.Image:
-    """Decode the pixels; of a JPEG that lacks its end marker alone, by another way."""
+    """Decode the pixels; of a JPEG that lacks its end marker alone, by another way.
+
+    Raises BrokenImage for a JPEG whose end marker comes before its last pixels.
+    """
     try:
         image.load()
     except OSError:
@@ -182,10 +185,13 @@ def _loaded(image: Image.Image, data: bytes, kind: str, draft_size: tuple[int, i
         if whole is None:
             raise
         return whole
+    if kind == "JPEG" and lacks_pixels(image, data, draft_size):
+        raise damaged(kind)
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 if it has none that makes sense."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # broken metadata must not cost a good photo

@@ -31,6 +31,8 @@ from .webp import open_webp
 
 # A signature is matched against this many bytes at the beginning of the file.
 HEAD_BYTES = 256
+# Within these a file whose brands are those of both AVIF and HEIC describes its coding.
+_DESCRIPTION_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 _BMP_SIGNATURE = r"BM[\s\S]{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
 # The brands in the `ftyp` box of AVIF (AV1 Image File Format) and HEIC (ISO/IEC 23008-12), each at a multiple of 4.
 _BRANDS = r"[\s\S]{4}ftyp(?:[\s\S]{4}){0,60}?"
+# The last ones, from mif1 on, are those of both: of any picture, of sequences, of profiles and of gain maps.
 _AVIF_SIGNATURE = _BRANDS + r"(?:avi[fs]|MA1[AB])"
-_HEIC_SIGNATURE = _BRANDS + r"(?:hei[cxms]|hev[cxms]|mif1|msf1)"
+_HEIC_SIGNATURE = _BRANDS + r"(?:hei[cxms]|hev[cxms]|mif[12]|msf1|miaf|tmap)"
 _HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 
 # In the order in which sentences name them. An AVIF may list a brand of HEIC too, so it comes first.
@@ -91,6 +94,7 @@ FORMATS = (
     Format("AVIF", _AVIF_SIGNATURE, (".avif",), "image/avif", examine_avif, open_avif, is_new=True),
     Format("HEIC", _HEIC_SIGNATURE, _HEIC_SUFFIXES, "image/heic", examine_heic, open_heic, is_new=True),
 )
+_AVIF, _HEIC = (next(row for row in FORMATS if row.name == name) for name in ("AVIF", "HEIC"))
 KEYS = tuple(row.key for row in FORMATS)
 NAMES = tuple(row.name for row in FORMATS)
 SUPPORTED = ", ".join(NAMES[:-1]) + " or " + NAMES[-1]
@@ -102,7 +106,13 @@ ACCEPT = ",".join(["image/*", *(suffix for row in FORMATS if row.is_new for suff
 def find_format(data: bytes | memoryview) -> Format | None:
     """Return the format, determined from the content alone, or None for one that is not supported."""
     head = bytes(data[:HEAD_BYTES])
-    return next((row for row in FORMATS if row.matches(head)), None)
+    found = next((row for row in FORMATS if row.matches(head)), None)
+    return _AVIF if found is _HEIC and _is_av1(bytes(data[:_DESCRIPTION_BYTES])) else found
+
+
+def _is_av1(beginning: bytes) -> bool:
+    """Return whether a file describes coding by AV1 alone (`av1C`), not by HEVC (`hvcC`)."""
+    return b"av1C" in beginning and b"hvcC" not in beginning
 
 
 def format_of(data: bytes | memoryview) -> Format:

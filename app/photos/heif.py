@@ -4,7 +4,7 @@ pillow-heif copies the metadata of each image to Python as soon as a file is ope
 name the same bytes of the file, so that one megabyte became two gigabytes. libheif finds the metadata of an image by
 references of the type `cdsc` (ISO/IEC 14496-12 and 23008-12), so a file without that type has none copied. We have no
 use for any: orientation is a property of the image, not part of its metadata. libavif finds metadata in the same way,
-and rejects the photo if it is broken.
+and rejects the photo if it is broken. So it does with a gain map, which it looks for only if a brand announces one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from collections.abc import Iterator
 import pillow_heif
 from PIL import AvifImagePlugin, Image
 
-# The main brands that Pillow's two plugins accept. A file may name another, and these among its compatible brands.
-_AVIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1")
+from .isobmff import cropped_box
+
+# The main brands that libavif and pillow-heif accept. A file may name another, and these among its compatible brands.
+_AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_GAIN_MAP_BRAND, _ANY_PICTURE = b"tmap", b"mif1"
 _REFERENCE = b"cdsc"
 _UNKNOWN = b"free"  # a type that no reference has
 
@@ -28,8 +31,13 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def open_avif(data: bytes, max_pixels: int) -> Image.Image:
-    """Open an AVIF with any main brand, without its metadata."""
-    return Image.open(io.BytesIO(_with_main_brand(without_metadata(data), _AVIF_BRANDS)), formats=["AVIF"])
+    """Open an AVIF with any main brand, without its metadata and gain map; cut out its clean aperture, if it has one.
+
+    libavif only reports the clean aperture, libheif cuts it out itself.
+    """
+    image = Image.open(io.BytesIO(_with_main_brand(without_metadata(data), _AVIF_BRANDS)), formats=["AVIF"])
+    box = cropped_box(data, "AVIF", image.size)
+    return image if box is None else image.crop(box)
 
 
 def open_heic(data: bytes, max_pixels: int) -> Image.Image:
@@ -38,12 +46,15 @@ def open_heic(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _with_main_brand(data: bytes, brands: tuple[bytes, ...]) -> bytes:
-    """Return the file with one of these as its main brand; the first if it has none of them at all."""
-    if data[8:12] in brands:
-        return data
+    """Return the file with one of these as its main brand, the first if it has none, and no brand of gain maps.
+
+    Other brands are replaced by that of any picture, since the libraries do not know all of them.
+    """
     end = min(len(data), int.from_bytes(data[:4], "big"))
-    listed = {data[place : place + 4] for place in range(16, end, 4)}
-    return data[:8] + next((brand for brand in brands if brand in listed), brands[0]) + data[12:]
+    listed = [data[place : place + 4] for place in (8, *range(16, end - 3, 4))]
+    main = listed[0] if listed[0] in brands else next((brand for brand in brands if brand in listed), brands[0])
+    kept = b"".join(brand if brand in brands else _ANY_PICTURE for brand in listed[1:])
+    return b"".join([data[:8], main, data[12:16], kept, memoryview(data)[16 + len(kept) :]])
 
 
 def without_metadata(data: bytes) -> bytes:

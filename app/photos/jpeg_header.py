@@ -32,6 +32,7 @@ _MAX_SKIPPED_BYTES = 65_536
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _MAX_MARKS = 8192
 _END = re.compile(rb"\xff\xd9")
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _MAX_ZEROS = 256  # at the end of a file without an end marker; coded data that is no single colour has no such run
 _BLOCK_BYTES = 1 << 16
 _ONE = np.uint8(1)  # 0xFF + 1 is 0: above 1 is every code that is neither 0x00 nor 0xFF
@@ -79,7 +80,7 @@ def examine_jpeg(data: bytes | memoryview, max_pixels: int, resize: int = DEFAUL
     check_size(frame.width, frame.height, max_pixels)
     if ends_in_zeros(data, len(data), _MAX_ZEROS) and not _END.search(data, first_scan):
         raise damaged("JPEG")
-    one_scan = frame.marker not in _PROGRESSIVE and data[first_scan + 4] >= len(frame.blocks)
+    one_scan = _has_one_scan(data, first_scan, frame)
     seconds, memory = _output_cost(frame, min_decoded_side(resize))
     seconds += skipped * _SKIPPED_BYTE_NS * 1e-9
     size = len(data) - first_scan
@@ -183,9 +184,23 @@ def _scans_ns(data: bytes | memoryview, first_scan: int, frame: _Frame) -> float
     return total
 
 
+def end_of_scans(data: bytes) -> int:
+    """Return where the coded data ends: at the end marker, or in a file of one scan at any marker but a restart."""
+    frame, first_scan, _ = _header(data)
+    start = first_scan + 2 + int.from_bytes(data[first_scan + 2 : first_scan + 4], "big")
+    end = (_END_OF_SCAN if _has_one_scan(data, first_scan, frame) else _END).search(data, start)
+    return len(data) if end is None else end.start()
+
+
+def _has_one_scan(data: bytes | memoryview, first_scan: int, frame: _Frame) -> bool:
+    return frame.marker not in _PROGRESSIVE and data[first_scan + 4] >= len(frame.blocks)
+
+
 def has_all_scans(data: bytes) -> bool:
     """Return whether the scans of a JPEG hold all bits of all coefficients of all components."""
     frame, first_scan, _ = _header(data)
+    if _has_one_scan(data, first_scan, frame):
+        return True
     missing = {(component, place) for component in frame.blocks for place in range(_COEFFICIENTS)}
     for start in _scan_starts(data, first_scan):
         end = start + 5 + 2 * data[start + 4]

@@ -16,13 +16,15 @@ from PIL import Image
 
 from ..errors import Problem
 from .costs import COSTS, Cost, Estimate, estimate
-from .refusals import check_size, damaged, too_costly, unsupported_kind
+from .refusals import check_size, damaged, ends_in_zeros, too_costly, unsupported_kind
 from .tiff_directory import ORIENTATION, read_directory
 
 _SIGNATURE_BYTES = 8
 _MAX_CHUNKS_BEFORE_PIXELS = 1000  # no encoder writes a hundred
 _MAX_CHUNKS = 50_000  # 8 KB of pixels each, as libpng writes them, are 400 MB
 _CHUNK_SECONDS = 1e-6
+# Compressed pixels end in a checksum, which Pillow does not read; a file that was never downloaded ends in zeros.
+_MAX_ZEROS = 64
 
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _TRANSPARENCY, _EXIF, _APPLES_OWN = b"tRNS", b"eXIf", b"CgBI"
@@ -66,10 +68,14 @@ def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
 
 
 def open_png(data: bytes, max_pixels: int) -> Image.Image:
-    """Open a PNG with only its pixels, transparency and orientation; other chunks are not read."""
+    """Open a PNG with only its pixels, transparency and orientation; other chunks are not read.
+
+    Raises BrokenImage for a file that ends in zeros instead of its pixels.
+    """
     parts = [data[:_SIGNATURE_BYTES]]
-    orientation = 1
+    orientation, pixels_end = 1, 0
     for kind, start, end in _chunks(data):
+        pixels_end = min(end, len(data)) if kind == b"IDAT" else pixels_end
         if kind in _PIXELS:
             parts.append(data[start - 8 : end + 4])
         elif kind == _TRANSPARENCY and _is_intact(data, start, end):
@@ -78,6 +84,8 @@ def open_png(data: bytes, max_pixels: int) -> Image.Image:
             orientation = _orientation(kind, data[start:end])
         if kind == b"IEND":
             break
+    if ends_in_zeros(data, pixels_end, _MAX_ZEROS):
+        raise damaged("PNG")
     parts.insert(2, _exif_chunk(orientation))
     return Image.open(io.BytesIO(b"".join(parts)), formats=["PNG"])
 

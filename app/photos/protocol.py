@@ -20,8 +20,8 @@ from .formats import KEYS
 
 # The measures of the sandbox, and the bytes that are mapped before the first photo: for data, and in all.
 HELLO = struct.Struct("=BQQ")
-REQUEST = struct.Struct("=IHHBHQQdd")
-REPLY = struct.Struct("=BBBIIHHHQQQd")
+REQUEST = struct.Struct("=IHHBH?QQdd")
+REPLY = struct.Struct("=BBBIIHHHQQQdB")
 
 MAX_CROP_SIDE = 640
 MAX_THUMBNAIL_SIDE = 1024
@@ -39,18 +39,21 @@ class Status(IntEnum):
     DONE = 0
     NEEDS_MORE = 1
     PROBLEM = 2
+    CHECKED = 3  # a JPEG that the device may decode
 
 
 @dataclass(frozen=True)
 class Wanted:
     """The wanted results: the model's crop, and an upright RGB thumbnail if `thumbnail_side` is not 0.
 
-    `max_pixels` bounds width times height. A crop has at most 640 pixels a side, a thumbnail 1024.
+    `max_pixels` bounds width times height. A crop has at most 640 pixels a side, a thumbnail 1024. If `may_leave` is
+    set, a JPEG that a device can decode is only checked.
     """
 
     geometry: Geometry
     max_pixels: int
     thumbnail_side: int = 0
+    may_leave: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Request:
             geometry.crop,
             INTERPOLATIONS.index(geometry.interpolation),
             wanted.thumbnail_side,
+            wanted.may_leave,
             wanted.max_pixels,
             self.allowance.memory_bytes,
             self.allowance.seconds,
@@ -88,9 +92,9 @@ class Request:
     @classmethod
     def unpack(cls, fields: tuple[Any, ...]) -> Request:
         """Read the frame."""
-        size, resize, crop, interpolation, side, max_pixels, memory, seconds, max_seconds = fields
+        size, resize, crop, interpolation, side, may_leave, max_pixels, memory, seconds, max_seconds = fields
         geometry = Geometry(resize, crop, INTERPOLATIONS[interpolation])
-        return cls(size, Wanted(geometry, max_pixels, side), Allowance(memory, seconds), max_seconds)
+        return cls(size, Wanted(geometry, max_pixels, side, may_leave), Allowance(memory, seconds), max_seconds)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Reply:
 
     `width` and `height` are the upright photo's, or the header's if more is needed. `memory_bytes` and `seconds`
     are the estimate from the header; `resident_bytes` is the decoder's memory now, and `data_bytes` the
-    memory that it has mapped for its own data. `detail_bytes` is the length of a problem's sentence.
+    memory that it has mapped for its own data. `detail_bytes` is the length of a problem's sentence. `orientation` is
+    the EXIF orientation of a JPEG that was only checked.
     """
 
     status: int
@@ -114,6 +119,7 @@ class Reply:
     data_bytes: int = 0
     memory_bytes: int = 0
     seconds: float = 0.0
+    orientation: int = 0
 
     def pack(self) -> bytes:
         """Write the frame."""
@@ -124,12 +130,13 @@ class Reply:
         """Read the frame; raises ValueError for values that no decoder of ours sends."""
         reply = cls(*fields)
         if (
-            reply.status > Status.PROBLEM
+            reply.status > Status.CHECKED
             or reply.kind >= len(KEYS)
             or reply.problem >= len(PROBLEMS)
             or max(reply.thumbnail_width, reply.thumbnail_height) > MAX_THUMBNAIL_SIDE
             or reply.detail_bytes > MAX_DETAIL_BYTES
-            or (reply.status == Status.DONE and min(reply.width, reply.height) < 1)
+            or (reply.status in (Status.DONE, Status.CHECKED) and min(reply.width, reply.height) < 1)
+            or not (reply.status == Status.CHECKED) <= reply.orientation <= 8
             or not 0 <= reply.seconds < math.inf
         ):
             raise ValueError("The decoder's answer makes no sense.")

@@ -19,10 +19,22 @@ _MAX_DIRECTORIES = 16
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
-NEW_SUBFILE_TYPE, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = (
+    254,
+    255,
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+)
 MAKE, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS, STRIP_LENGTHS, PLANAR = 271, 273, 274, 277, 278, 279, 284
 PREDICTOR, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_LENGTHS, SUB_DIRECTORIES = 317, 322, 323, 324, 325, 330
 COLOUR_MAP, EXTRA_SAMPLES, SAMPLE_FORMAT, SUBSAMPLING, DNG_VERSION = 320, 338, 339, 530, 50706
+
+REDUCED, MASK = 1, 4  # bits of NEW_SUBFILE_TYPE
+_OLD_REDUCED = 2  # the value of SUBFILE_TYPE
 
 
 @dataclass(frozen=True)
@@ -36,9 +48,10 @@ class Tag:
 
 @dataclass(frozen=True)
 class Directory:
-    """One directory: its tags, how many bytes all of its values take, and where the next one is, 0 for none."""
+    """One directory: where it is, its tags, the bytes of all of its values, and where the next one is, 0 for none."""
 
     data: bytes | memoryview
+    start: int
     order: str  # struct's
     tags: dict[int, Tag]
     value_bytes: int
@@ -57,17 +70,33 @@ class Directory:
         """Return the first number of a tag, as libtiff reads it: never below 0."""
         return max(0, next(iter(self.numbers(tag)), default))
 
+    @property
+    def is_first(self) -> bool:
+        """Return whether the file's header names this directory."""
+        return self.start == _first_place(self.data)
+
+    @property
+    def is_page(self) -> bool:
+        """Return whether this describes a picture that is neither a smaller copy nor a mask of another one."""
+        is_beside = self.number(NEW_SUBFILE_TYPE, 0) & (REDUCED | MASK) or self.number(SUBFILE_TYPE, 0) == _OLD_REDUCED
+        return WIDTH in self.tags and not is_beside
+
 
 def is_big(data: bytes | memoryview) -> bool:
     """Return whether a file is a BigTIFF, whose numbers have 64 bits."""
     return data[2 if data[0] == 0x49 else 3] == 43
 
 
+def _first_place(data: bytes | memoryview) -> int:
+    order, big = "<" if data[0] == 0x49 else ">", is_big(data)
+    place: int = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)[0]
+    return place
+
+
 def read_directory(data: bytes | memoryview, start: int | None = None) -> Directory:
     """Read the directory at a place in the file, the first one if none is given."""
     order, big = "<" if data[0] == 0x49 else ">", is_big(data)
-    if start is None:
-        (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
+    start = _first_place(data) if start is None else start
     (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)
     if count > _MAX_ENTRIES:
         raise too_costly("TIFF", f"its directory has {count:,} entries")
@@ -87,7 +116,22 @@ def read_directory(data: bytes | memoryview, start: int | None = None) -> Direct
     following = 0
     if end + inline <= len(data):
         (following,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, end)
-    return Directory(data, order, tags, total, following)
+    return Directory(data, start, order, tags, total, following)
+
+
+def read_page(data: bytes | memoryview) -> Directory:
+    """Read the directory of the photo: the first page, or the first directory if no page is found."""
+    first = read_directory(data)
+    return first if first.is_page else next(filter(lambda found: found.is_page, read_directories(first)), first)
+
+
+def with_first_directory(data: bytes, directory: Directory) -> bytes:
+    """Return the file with a directory as its first one, as its header names it."""
+    if directory.is_first:
+        return data
+    letter, place = ("Q", 8) if is_big(data) else ("I", 4)
+    named = struct.pack(f"{directory.order}{letter}", directory.start)
+    return b"".join([data[:place], named, memoryview(data)[place + len(named) :]])
 
 
 def read_directories(first: Directory) -> list[Directory]:

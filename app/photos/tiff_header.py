@@ -6,7 +6,7 @@ import math
 
 from .costs import BASE_BYTES, BASE_SECONDS, Estimate
 from .refusals import too_costly
-from .tiff_directory import Directory, read_directory
+from .tiff_directory import Directory, read_page
 from .tiff_layout import FLOATING, Layout, layout_of
 
 # The parts whose lengths are read; of more, the first are taken for all.
@@ -34,8 +34,8 @@ _NUMBER_NS, _BIT_NS, _FLOATING_NS, _BLOCK_BYTES = 25.0, 6.0, 90.0, 8 << 20
 
 
 def examine_tiff(data: bytes | memoryview, max_pixels: int) -> Estimate:
-    """Estimate a TIFF's cost from its first directory: what all tiles or strips decode to, and what lists them."""
-    directory = read_directory(data)
+    """Estimate a TIFF's cost from its page's directory: what all tiles or strips decode to, and what lists them."""
+    directory = read_page(data)
     layout = layout_of(directory, max_pixels)
     parts, tag_bytes = layout.parts, directory.value_bytes
     listed = max(
@@ -55,6 +55,7 @@ def examine_tiff(data: bytes | memoryview, max_pixels: int) -> Estimate:
     memory = part_bytes + listed * _PART_BYTES + tag_bytes
     if layout.is_for_pillow:
         memory += math.ceil(pixels * _pillow_bytes(layout) * (1 if layout.orientation <= 1 else 2))
+        memory += 0 if directory.is_first else len(data)
     else:
         memory += _converted_bytes(layout) + len(data)
         nanoseconds += pixels * layout.used_samples * _number_ns(layout)

@@ -39,6 +39,7 @@ from .tiff_directory import (
     Directory,
     is_big,
     read_directories,
+    read_directory,
 )
 
 # All tiles together may have at most this many times `max_pixels`.
@@ -46,6 +47,7 @@ _MAX_TILED = 2
 _MAX_SAMPLES = 64
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _MASK, CMYK, YCBCR, LAB = 0, 1, 2, 3, 4, 5, 6, 8
+_UNKNOWN = -1
 _RAW_HEAD = re.compile(rb"CR|IIII.waR|MMMMRaw", re.DOTALL)  # behind the header of Canon's and Phase One's TIFFs
 _RAW_PHOTOMETRICS = (32803, 34892)  # a colour filter array, and its linear form in DNG
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
@@ -79,6 +81,7 @@ _UNSUPPORTED_COMPRESSIONS = {
     52546: "JPEG XL",
 }
 _UNSUPPORTED_PHOTOMETRICS = {
+    _UNKNOWN: "it does not say what its samples mean (PhotometricInterpretation)",
     _MASK: "a transparency mask",
     9: "ICC Lab colours",
     10: "ITU Lab colours",
@@ -127,6 +130,7 @@ class Layout:
     orientation: int
     parts: Parts
     is_big_endian_big: bool
+    names_colours: bool
 
     @property
     def colours(self) -> int:
@@ -160,7 +164,7 @@ class Layout:
             return True
         if self.sample_format != UNSIGNED or self.fill_order == 2:
             return False
-        if self.is_big_endian_big or self.planes > self.colours:
+        if self.is_big_endian_big or self.planes > self.colours or not self.names_colours:
             return False
         if self.samples == 1 and self.bits in (1, 2, 4, 8):
             return self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
@@ -180,7 +184,7 @@ def layout_of(directory: Directory, max_pixels: int) -> Layout:
     layout, TooManyPixels for a part with more than `max_pixels`, and TooCostly for far more parts than the picture
     needs.
     """
-    if _is_camera_raw(directory):
+    if _is_camera_raw(read_directory(directory.data)):
         raise camera_raw()
     width, height = directory.number(WIDTH, 0), directory.number(LENGTH, 0)
     if not width or not height:
@@ -194,7 +198,7 @@ def layout_of(directory: Directory, max_pixels: int) -> Layout:
         samples=samples,
         bits=max((1, *directory.numbers(BITS, _MAX_SAMPLES))),
         sample_format=max((1, *directory.numbers(SAMPLE_FORMAT, _MAX_SAMPLES))),
-        photometric=directory.number(PHOTOMETRIC, WHITE_IS_ZERO),
+        photometric=_photometric(directory, samples),
         compression=compression,
         planes=samples if directory.number(PLANAR, 1) == 2 else 1,
         predictor=directory.number(PREDICTOR, 1) if compression in _WITH_PREDICTOR else 1,
@@ -203,6 +207,7 @@ def layout_of(directory: Directory, max_pixels: int) -> Layout:
         orientation=directory.number(ORIENTATION, 1),
         parts=_parts(directory, max_pixels),
         is_big_endian_big=directory.order == ">" and is_big(directory.data),
+        names_colours=PHOTOMETRIC in directory.tags,
     )
     unsupported = _unsupported(layout, directory)
     if unsupported:
@@ -210,6 +215,18 @@ def layout_of(directory: Directory, max_pixels: int) -> Layout:
     if samples < layout.colours and layout.compression not in _BY_PILLOW_ONLY:
         raise damaged("TIFF")
     return layout
+
+
+def _photometric(directory: Directory, samples: int) -> int:
+    """Return what the samples mean; if the file does not say so, what libtiff's TIFFRGBAImageBegin takes them for."""
+    if PHOTOMETRIC in directory.tags:
+        return directory.number(PHOTOMETRIC, WHITE_IS_ZERO)
+    compression = directory.number(COMPRESSION, _NONE)
+    if compression in (_OLD_JPEG, *_FAX):
+        return YCBCR if compression == _OLD_JPEG else WHITE_IS_ZERO
+    extra = directory.tags.get(EXTRA_SAMPLES)
+    colours = 0 if compression == _JPEG else samples - (extra.count if extra else 0)
+    return {1: BLACK_IS_ZERO, 3: RGB}.get(colours, _UNKNOWN)
 
 
 def _unsupported(layout: Layout, directory: Directory) -> str:

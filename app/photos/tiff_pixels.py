@@ -31,7 +31,8 @@ from .tiff_directory import (
     WIDTH,
     Directory,
     is_big,
-    read_directory,
+    read_page,
+    with_first_directory,
 )
 from .tiff_layout import (
     BLACK_IS_ZERO,
@@ -61,10 +62,10 @@ def open_tiff(data: bytes, max_pixels: int) -> Image.Image:
 
     Raises what `layout_of` raises.
     """
-    directory = read_directory(data)
+    directory = read_page(data)
     layout = layout_of(directory, max_pixels)
     if layout.is_for_pillow:
-        return Image.open(io.BytesIO(data), formats=["TIFF"])
+        return Image.open(io.BytesIO(with_first_directory(data, directory)), formats=["TIFF"])
     image = _Pixels(data, directory, layout).image()
     image.getexif()[ExifTags.Base.Orientation] = layout.orientation
     return image

@@ -69,7 +69,7 @@ class Channel:
         poll.register(self.socket, select.POLLIN)
         return not poll.poll(0)
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes | memoryview) -> None:
         """Write a request's input; other threads run, which they could not while the mapped block is written."""
         view, done = memoryview(data), 0
         while done < len(view):

@@ -22,6 +22,11 @@ def shared_words() -> memoryview:
     return memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
 
 
+def words_of(file: int) -> memoryview:
+    """Map a page of 64-bit words that is a file, so that it can be shared with a process that is no fork."""
+    return memoryview(mmap.mmap(file, mmap.PAGESIZE)).cast("Q")
+
+
 def limit_heaps() -> None:
     """Keep few heaps, and return large blocks when they are freed; to be called before threads are started.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..settings import Settings
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
+GPU_DEVICE = Path("/dev/nvidiactl")
 
 # One photo more than there are processors is decoded or answered while the others are computed: it fills the pauses
 # in which a result is handed over, so that no processor is idle. Two more only slow each other down.
@@ -25,6 +27,13 @@ _SERVICE_MEMORY = 512 * 2**20
 _MIN_PHOTO_MEMORY = 64 * 2**20
 # In 192 MiB the system killed each worker while it loaded the float32 model; with 256 MiB photos were answered.
 _MIN_PROCESS_MEMORY = 224 * 2**20
+# The device process with torch on a CPU and ResNet-18 has 444 MiB that the system cannot drop (Private_Dirty). On a
+# GPU CUDA's libraries come to it, but no worker has a model: all processes of 8 workers had 2.1 to 2.4 GB (PSS,
+# docs/bench/gpu.txt), and the sum for them is 2.4 GB.
+_DEVICE_MEMORY = 512 * 2**20
+# On a machine with a GPU: HTTP takes a fifth of a photo's processor time, decoding most of the rest, and a worker uses
+# little more than one processor. More workers than this share no more work, and each takes memory.
+_CPUS_PER_WORKER, _MAX_WORKERS = 2, 16
 # Threads beyond those of admitted requests: they answer probes and pages, and reject further requests.
 SPARE_THREADS = 16
 
@@ -36,7 +45,8 @@ class Plan:
     A worker computes up to `cpus_per_worker` photos at once, with one thread per photo; a lone photo uses every
     processor. It admits `max_requests`, of which `max_waiting` wait. It has `decoders` processes that decode photos,
     and `photo_memory_bytes` for photos that need more memory than most while they are decoded. Uploads in flight have
-    up to `upload_bytes` together.
+    up to `upload_bytes` together. `has_device` is whether one device process computes for all workers. The graphs of
+    fine-tuned models that are opened on use take up to `graph_memory_bytes`, as `graph_bytes` estimates them.
     """
 
     cpus: int
@@ -49,19 +59,24 @@ class Plan:
     decoders: int
     photo_memory_bytes: int
     upload_bytes: int
+    has_device: bool
+    graph_memory_bytes: int
 
 
 def make_plan(settings: Settings) -> Plan:
     """Divide the processors among the workers, so that the model's threads of all workers do not exceed them."""
     cpus = available_cpus()
-    cpus_per_worker = max(1, cpus // settings.workers)
+    workers = settings.workers or _automatic_workers(settings.engine, cpus)
+    cpus_per_worker = max(1, cpus // workers)
     max_requests = settings.max_waiting + cpus_per_worker + SPARE_SLOTS
     memory_bytes = memory_limit()
-    photo_memory_bytes = _photo_memory(memory_bytes or _physical_memory()) // settings.workers
+    limit_bytes = memory_bytes or _physical_memory()
+    photo_memory_bytes = _photo_memory(limit_bytes) // workers
+    upload_bytes = _upload_bytes(settings, photo_memory_bytes)
     return Plan(
         cpus=cpus,
         memory_bytes=memory_bytes,
-        workers=settings.workers,
+        workers=workers,
         # Request threads mostly wait for their turn.
         threads=max_requests + SPARE_THREADS,
         cpus_per_worker=cpus_per_worker,
@@ -69,8 +84,28 @@ def make_plan(settings: Settings) -> Plan:
         max_requests=max_requests,
         decoders=cpus_per_worker + SPARE_SLOTS,
         photo_memory_bytes=photo_memory_bytes,
-        upload_bytes=_upload_bytes(settings, photo_memory_bytes),
+        upload_bytes=upload_bytes,
+        has_device=has_device(settings.engine),
+        graph_memory_bytes=_graph_memory(limit_bytes, workers, photo_memory_bytes + 2 * upload_bytes),
     )
+
+
+def choose_engine(asked: str) -> str:
+    """Turn 'auto' into 'torch' on a machine with an NVIDIA GPU, else into 'openvino'."""
+    if asked != "auto":
+        return asked
+    return "torch" if GPU_DEVICE.exists() else "openvino"
+
+
+def has_device(engine: str) -> bool:
+    """Return whether a service computes in a device process: with torch, on Linux, whose sockets it needs."""
+    return choose_engine(engine) == "torch" and sys.platform == "linux"
+
+
+def _automatic_workers(engine: str, cpus: int) -> int:
+    """Return one worker, whose graphs use all processors; on a GPU's machine some for HTTP and decoding."""
+    is_fed_by_many = choose_engine(engine) == "torch" and GPU_DEVICE.exists()
+    return max(1, min(_MAX_WORKERS, cpus // _CPUS_PER_WORKER)) if is_fed_by_many else 1
 
 
 def check_memory(plan: Plan) -> None:
@@ -78,7 +113,7 @@ def check_memory(plan: Plan) -> None:
 
     Otherwise the system would kill them one after the other, without a reason in the log.
     """
-    needed_bytes = _MIN_PROCESS_MEMORY * plan.workers
+    needed_bytes = _MIN_PROCESS_MEMORY * plan.workers + _DEVICE_MEMORY * plan.has_device
     if plan.memory_bytes is not None and plan.memory_bytes < needed_bytes:
         limit, needed = plan.memory_bytes / 2**20, needed_bytes / 2**20
         processes = (
@@ -93,17 +128,42 @@ def describe_plan(plan: Plan) -> str:
     return (
         f"processors: {plan.cpus}; memory: {memory}\n"
         f"server processes: {plan.workers}; request threads in each: {plan.threads}\n"
-        f"photos at once in each: {plan.cpus_per_worker}, with one thread per photo; "
-        f"threads of a lone photo: {plan.cpus}\n"
+        f"{_describe_computing(plan)}\n"
         f"decoders in each: {plan.decoders}, with {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
         f"waiting requests in each: up to {plan.max_waiting}, with {plan.upload_bytes / 2**20:,.0f} MiB of uploads; "
-        "further ones get 503"
+        "further ones get 503\n"
+        f"fine-tuned models in each: one, and further ones in {plan.graph_memory_bytes / 2**20:,.0f} MiB of memory"
+    )
+
+
+def _describe_computing(plan: Plan) -> str:
+    if plan.has_device:
+        device = "the GPU" if GPU_DEVICE.exists() else "the processors"
+        return f"device process: one, which computes on {device} for all of them, in batches of what waits"
+    return (
+        f"photos at once in each: {plan.cpus_per_worker}, with one thread per photo; "
+        f"threads of a lone photo: {plan.cpus}"
     )
 
 
 def _photo_memory(limit_bytes: int) -> int:
     """Return the memory for all photos that are being decoded: half of what the service itself leaves."""
     return max(_MIN_PHOTO_MEMORY, (limit_bytes - _SERVICE_MEMORY) // 2)
+
+
+def _graph_memory(limit_bytes: int, workers: int, taken_bytes: int) -> int:
+    """Return the memory of one process for graphs that are opened on use: what others leave, up to a quarter."""
+    share_bytes = max(0, limit_bytes - _SERVICE_MEMORY) // workers
+    return max(0, min(share_bytes // 4, share_bytes - taken_bytes))
+
+
+def graph_bytes(plan: Plan, weights_bytes: int) -> int:
+    """Estimate the memory of a model's graphs, of which there is one for each processor and one for a lone photo.
+
+    Measured with ResNet-18 in float32: 53 MiB a graph and 45 MiB besides, for weights of 45 MiB.
+    """
+    graphs = plan.cpus_per_worker + (plan.cpus > 1)
+    return round(weights_bytes * (1 + 1.2 * graphs))
 
 
 def _upload_bytes(settings: Settings, photo_memory_bytes: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ..errors import DeadlineExceeded, Overloaded
-from ..photos.decoders import FAST, Decoded, Decoders
+from ..photos.decoders import FAST, Checked, Decoded, Decoders
 from ..photos.guards import Estimate
 from ..photos.protocol import Allowance, Wanted
 from .scheduling import NO_DEADLINE, Deadline, MemoryBudget, Slots, Turn
@@ -32,9 +32,10 @@ class Lanes:
     @contextmanager
     def decoded(
         self, photo: bytes, wanted: Wanted, deadline: Deadline = NO_DEADLINE
-    ) -> Iterator[tuple[Decoded, Turn]]:
+    ) -> Iterator[tuple[Decoded | Checked, Turn]]:
         """Decode a photo and hold a slot while the caller computes; `Turn.waited_seconds` adds up all waits for slots.
 
+        A JPEG is only checked if `wanted` allows that and the device can decode it.
         Raises what `Decoders.attempt` raises; TooCostly if the header promises more than one photo may take;
         DeadlineExceeded and ClientClosedRequest; Overloaded if the wait for the long lane takes the whole deadline.
         """
@@ -55,7 +56,7 @@ class Lanes:
 
     def _decode_long(
         self, photo: bytes, wanted: Wanted, estimate: Estimate, deadline: Deadline
-    ) -> tuple[Decoded, float]:
+    ) -> tuple[Decoded | Checked, float]:
         """Decode a photo in the long lane; return it, and the seconds that it waited."""
         if estimate.memory_bytes > self.memory.total_bytes or estimate.seconds > self.decoders.max_seconds:
             raise self.decoders.too_costly(estimate)

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from ..classifier import Classifier, Outputs
-from ..errors import ModelUnavailable, NoPhoto, Problem, TopthreeError
+from ..errors import DeadlineExceeded, ModelUnavailable, NoPhoto, Overloaded, Problem, TopthreeError
 from ..model import Model
 from ..photos.heatmaps import encode
 from ..queueing.scheduling import in_order, side_by_side
@@ -24,6 +24,8 @@ THUMBNAIL_SIDE = 96
 COMMIT_PHOTOS = 1024
 COMMIT_SECONDS = 10.0
 UNREADABLE = "unreadable-file"
+# Problems of the machine at that moment; the next job tries such a photo again without being asked.
+_NOT_THE_PHOTO = (Overloaded.slug, DeadlineExceeded.slug)
 _OUTPUTS = Outputs(top=1, thumbnail_side=THUMBNAIL_SIDE, embedding=True)
 
 
@@ -91,7 +93,7 @@ class Indexer:
     def _missing(self, photos: Iterable[Source], retry_failed: bool) -> Iterator[Source]:
         """Yield the photos to compute, each path once."""
         writer = self._writer
-        failed_before = set(writer.failed)
+        failed_before = {path for path, slug in writer.failed.items() if slug not in _NOT_THE_PHOTO}
         begun: set[str] = set()
         for photo in photos:
             if photo.path in writer.paths or photo.path in begun or (photo.path in failed_before and not retry_failed):

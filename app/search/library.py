@@ -31,7 +31,7 @@ from .signs import Bits, Signs, bits_bytes, differences
 
 # For each neighbour that is asked for, so many candidates are compared exactly, and never fewer than the minimum.
 CANDIDATES_PER_NEIGHBOUR = 10
-MIN_CANDIDATES = 200
+MIN_CANDIDATES = 500
 _BLOCK_ROWS = 8192
 # A job that removes photos replaces the folder of the data; so often one may come between two reads.
 _TRIES = 5

@@ -51,7 +51,7 @@ class Failure(msgspec.Struct, frozen=True):
 class Writer:
     """The only writer of an index; what was added counts after `commit`, and not before.
 
-    `paths` are those in the index, `failed` those of photos that failed.
+    `paths` are those in the index, `failed` those of photos that failed, each with the slug of its problem.
     """
 
     def __init__(self, folder: Path, embedding: Embedding | None = None) -> None:
@@ -65,7 +65,8 @@ class Writer:
             self.manifest = _find_manifest(folder, embedding)
             repair(folder, self.manifest)
             self.paths = {row.path for row in Library.open(folder).rows}
-            self.failed = {failure.path for failure in read_failures(folder, self.manifest)} - self.paths
+            failures = read_failures(folder, self.manifest)
+            self.failed = {each.path: each.error for each in failures if each.path not in self.paths}
         except BaseException:
             self._lock.release()
             raise
@@ -90,13 +91,13 @@ class Writer:
             self._added[name].append(data)
         self.pending += 1
         self.paths.add(row.path)
-        self.failed.discard(row.path)
+        self.failed.pop(row.path, None)
 
     def fail(self, failure: Failure) -> None:
         """Add a photo that failed; a later failure of the same path replaces it."""
         self._added[FAILED].append(msgspec.json.encode(failure) + b"\n")
         self.pending += 1
-        self.failed.add(failure.path)
+        self.failed[failure.path] = failure.error
 
     def commit(self, *, at_end: bool = False) -> None:
         """Write what was added to the disk; `at_end` also brings the mean up to date.
@@ -122,10 +123,12 @@ class Writer:
         Raises IndexProblem, and removes nothing, if a path is neither in the index nor failed, and BatchStopped if
         the disk is full.
         """
-        gone = find_below(self.paths | self.failed, paths)
+        gone = find_below(self.paths | self.failed.keys(), paths)
         library = Library.open(self._folder)
         kept = np.fromiter((row.path not in gone for row in library.rows), np.bool_, len(library))
-        failures = [each for each in read_failures(self._folder, self.manifest) if each.path in self.failed - gone]
+        failures = [
+            each for each in read_failures(self._folder, self.manifest) if each.path in self.failed.keys() - gone
+        ]
         new = msgspec.structs.replace(self.manifest, data=self.manifest.data + 1, fitted=0)
         data = new.data_in(self._folder)
         with stopping(self._folder):
@@ -135,7 +138,7 @@ class Writer:
             new = msgspec.structs.replace(new, rows=int(kept.sum()), failed=len(failures), lengths=lengths)
             self._use(self._with_signs(new, _GROWTH))
         self.paths -= gone
-        self.failed -= gone
+        self.failed = {path: slug for path, slug in self.failed.items() if path not in gone}
         self._forget()
         return len(gone)
 

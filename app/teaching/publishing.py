@@ -12,9 +12,8 @@ from typing import BinaryIO
 from ..errors import BundleError, NameTaken, NotFound, OwnModelError, ProjectsUnavailable, UnknownProject
 from ..model.bundle_writer import write_bundle
 from ..model.labels import load_labels
-from ..model.opening import open_serving
 from ..model.own_models import list_names, list_versions, read_version, remove, write_version
-from ..model.served import on_backbone
+from ..model.served import open_default
 from ..queueing.scheduling import Deadline
 from ..settings import Settings
 from . import contents, database
@@ -90,7 +89,7 @@ class Publisher:
             raise NotFound("The project has no published version. Publish it first.")
         try:
             own = read_version(self._models(), name, version)
-            prepared = open_serving(on_backbone(self._settings))
+            prepared = open_default(self._settings)
             projects = self._teaching.projects
             # In a folder of its own, whose name goes before the bytes are sent.
             with projects.locked(), TemporaryDirectory(prefix=LEAVING, dir=projects.root) as folder:

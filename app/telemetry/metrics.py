@@ -25,6 +25,8 @@ PREFIX = "topthree_"
 # From a cached answer to the longest deadline that is set by default.
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# From a prepared model in a warm file cache to a large one that has to be prepared.
+OPEN_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32)
 # All other methods share one label, so that no client can fill the memory with names.
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -83,6 +85,10 @@ class _Collectors:
         self.decode_failures = self._counter("decode_failures", "Photos that could not be read.", "reason")
         self.problems = self._counter("problems", "Requests answered with a problem.", "problem")
         self.solve_seconds = self._histogram("solve_seconds", "Time to solve the head of a project.", STAGE_BUCKETS)
+        self.open_graphs = self._gauge("open_models", "Fine-tuned models whose graph is in memory.")
+        self.open_seconds = self._histogram(
+            "model_open_seconds", "Time to open the graph of a fine-tuned model, preparing it included.", OPEN_BUCKETS
+        )
         self.restarts = self._counter("worker_restarts", "Workers started in place of one that ended.")
         self.ready = self._gauge(
             "ready_workers", "Workers whose model has classified the known photo.", mode="livemostrecent"
@@ -224,6 +230,16 @@ def count_problem(slug: str) -> None:
 def head_solved(seconds: float) -> None:
     """Record how long it took to solve the head of a project."""
     _collectors().solve_seconds.observe(seconds)
+
+
+def set_open_graphs(count: int) -> None:
+    """Record how many fine-tuned models have their graph in memory."""
+    _collectors().open_graphs.set(count)
+
+
+def graph_opened(seconds: float) -> None:
+    """Record how long it took to open the graph of a fine-tuned model."""
+    _collectors().open_seconds.observe(seconds)
 
 
 def count_restart() -> None:

@@ -30,6 +30,7 @@ from ..model.solver import (
 )
 
 Rows = npt.NDArray[np.float16]
+Embeddings = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 # Measured on ten kinds of clothes with EfficientNet-Lite0: ridge heads were best at 3e-4, softmax heads at 1e-5.
 SOFTMAX_PER_RIDGE = 0.03
@@ -117,25 +118,26 @@ def divide(task: Task, seed: int) -> Numbers:
 
 
 def calibrate(fitted: Fitted, task: Task) -> Calibration:
-    """Fit the temperature and the thresholds of certainty to the left-out predictions.
+    """Fit the temperature and the thresholds of certainty to the left-out predictions of a head."""
+    return calibrate_left_out(fitted.left_out, task.classes, task.rows[:, 0], fitted.weight[:, -1])
 
-    If the predictions are all right, or no better than by chance, no temperature fits, and only the rejection score
-    has a threshold; with fewer than `MIN_PHOTOS` photos it has none either.
+
+def calibrate_left_out(left_out: Doubles, classes: Numbers, embeddings: Embeddings, bias: Doubles) -> Calibration:
+    """Fit the temperature and the thresholds of certainty to left-out logits (photos, classes).
+
+    `embeddings` (photos, channels) are what the head got, `bias` (classes) is its own. If the predictions are all
+    right, or no better than by chance, no temperature fits, and only the rejection score has a threshold; with fewer
+    than `MIN_PHOTOS` photos it has none either.
     """
     scores = None
-    if len(task.rows) >= MIN_PHOTOS:
-        scores = _rejection_scores(fitted, task)
+    if len(left_out) >= MIN_PHOTOS:
+        parts = [rejection_score(left_out[part], embeddings[part], bias) for part in _parts(len(left_out))]
+        scores = np.concatenate(parts)
     try:
-        return fit_calibration(fitted.left_out, task.classes, source=_SOURCE, scores=scores)
+        return fit_calibration(left_out, classes, source=_SOURCE, scores=scores)
     except FitError:
         unlike = None if scores is None else float(np.percentile(scores, UNLIKE_PERCENTILE))
-        return Calibration(None, None, unlike, _SOURCE, len(task.rows))
-
-
-def _rejection_scores(fitted: Fitted, task: Task) -> Doubles:
-    bias = fitted.weight[:, -1]
-    parts = [rejection_score(fitted.left_out[part], task.rows[part, 0], bias) for part in _parts(len(task.rows))]
-    return np.concatenate(parts)
+        return Calibration(None, None, unlike, _SOURCE, len(left_out))
 
 
 def predict(weight: Doubles, rows: Rows) -> Numbers:

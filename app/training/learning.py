@@ -13,20 +13,23 @@ from ..model.labels import Label
 from ..model.own_format import Accuracy, OwnModel
 from ..model.probabilities import Doubles, softmax
 from ..model.shares import Share, wilson_interval
+from ..model.solver import Numbers
 from .backbones import Chosen
 from .findings import Findings
-from .fitting import Fitted, calibrate, choose_strength, fit, predict, softmax_strength
+from .fitting import Fitted, calibrate, calibrate_left_out, choose_strength, fit, predict, softmax_strength
 from .photosets import PhotoSet
+from .tuning_result import Tuning
 
-__all__ = ["Lesson", "PhotoSet", "learn"]
+__all__ = ["Lesson", "PhotoSet", "learn", "with_tuning"]
 
 
 @dataclass(frozen=True)
 class Lesson:
     """A model, the findings that it was learnt from, and its predictions for photos that were left out.
 
-    `shares` (photos, classes) are the calibrated probabilities for each photo when it was left out, `accuracy` how
-    often the first of them was right, and `tested` the same for the photos that were only for testing, if there are.
+    `shares` (photos, classes) are the calibrated probabilities for the photos at `places`, each when it was left out,
+    `accuracy` how often the first of them was right, and `tested` the same for the photos that were only for testing,
+    if there are. `fitted` is the head, and `tuning` what tuning found, None if it was not asked for.
     """
 
     model: OwnModel
@@ -35,6 +38,14 @@ class Lesson:
     accuracy: Share
     tested: Share | None
     compared: dict[str, float]
+    fitted: Fitted
+    places: Numbers
+    tuning: Tuning | None = None
+
+    @property
+    def truth(self) -> Numbers:
+        """Return the class of each photo of `shares`."""
+        return self.findings.task.classes[self.places]
 
 
 def learn(
@@ -65,7 +76,35 @@ def learn(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     shares = softmax(fitted.left_out / (calibration.temperature or 1.0))
-    return Lesson(model, findings, shares, accuracy, _test(fitted, findings), chosen.compared)
+    places = np.arange(len(task.rows))
+    return Lesson(model, findings, shares, accuracy, _test(fitted, findings), chosen.compared, fitted, places)
+
+
+def with_tuning(lesson: Lesson, tuning: Tuning) -> Lesson:
+    """Return the lesson of a tuned network in place of that of its head; the head's stays if tuning kept that."""
+    if tuning.tuned is None:
+        return dataclasses.replace(lesson, tuning=tuning)
+    tuned, classes = tuning.tuned, lesson.findings.task.classes[tuning.places]
+    left_out = tuning.left_out.astype(np.float64)
+    calibration = calibrate_left_out(left_out, classes, tuning.embeddings, tuned.bias.astype(np.float64))
+    accuracy = wilson_interval(int(np.sum(left_out.argmax(axis=1) == classes)), len(classes))
+    model = dataclasses.replace(
+        lesson.model,
+        weight=tuned.weight,
+        bias=tuned.bias,
+        recipe=dict(lesson.model.recipe) | {"head": "tuned"} | dict(tuning.recipe),
+        accuracy=Accuracy(accuracy.percent, accuracy.low, accuracy.high),
+        calibration=calibration,
+    )
+    return dataclasses.replace(
+        lesson,
+        model=model,
+        shares=softmax(left_out / (calibration.temperature or 1.0)),
+        accuracy=accuracy,
+        tested=next((row.tested for row in tuning.rows if row.method == tuning.kept), None),
+        places=tuning.places,
+        tuning=tuning,
+    )
 
 
 def _labels(classes: tuple[str, ...], photo_set: PhotoSet) -> tuple[Label, ...]:

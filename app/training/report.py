@@ -23,6 +23,7 @@ from ..photos.protocol import Wanted
 from .findings import MIN_PHOTOS
 from .learning import Lesson
 from .photosets import MAX_PHOTO_BYTES, PhotoSet
+from .tuning_result import Tuning
 
 LANGUAGES = ("en", "zh")
 _WORDS = Path(__file__).with_name("report_words.json")
@@ -32,6 +33,7 @@ MAX_CLASSES_OF_MATRIX = 40
 THUMBNAIL_SIDE = 160
 _THUMBNAIL_MEMORY = 512 * 2**20
 _BINS = 10
+_CURVE_WIDTH, _CURVE_HEIGHT = 300, 120
 # A class needs more photos if fewer of its photos than this are found.
 _MIN_RECALL_PERCENT = 70.0
 
@@ -54,7 +56,7 @@ def write_report(lesson: Lesson, photo_set: PhotoSet | None, *, title: str, lang
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         _TEMPLATE.read_text(encoding="utf-8")
     )
-    predicted, truth = lesson.shares.argmax(axis=1), lesson.findings.task.classes
+    predicted, truth = lesson.shares.argmax(axis=1), lesson.truth
     bins = reliability_bins(lesson.shares.max(axis=1), predicted == truth, _BINS)
     pairs = collections.Counter(zip(truth.tolist(), predicted.tolist(), strict=True))
     classes = range(len(lesson.findings.classes))
@@ -73,7 +75,46 @@ def write_report(lesson: Lesson, photo_set: PhotoSet | None, *, title: str, lang
         doubtful=_doubtful(lesson, labels, photo_set),
         has_pictures=photo_set is not None,
         max_classes=MAX_CLASSES_OF_MATRIX,
+        choices=sentences(lesson.tuning, language) if lesson.tuning else (),
+        curves=_curves(lesson.tuning, words) if lesson.tuning else (),
     )
+
+
+def sentences(tuning: Tuning, language: str) -> list[str]:
+    """Return what tuning decided, and why, in a language of the report."""
+    words = json.loads(_WORDS.read_text(encoding="utf-8"))[language]
+    found = []
+    for choice in tuning.choices:
+        values = {name: words[f"tune.{value}"] if name == "method" else value for name, value in choice.values.items()}
+        found.append(words[f"choice.{choice.key}"].format(**values))
+    return found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The accuracy on left-out photos after each epoch of a phase: points of a line in SVG, and the numbers."""
+
+    name: str
+    points: str
+    percents: tuple[float, ...]
+
+
+def _curves(tuning: Tuning, words: dict[str, str]) -> list[Curve]:
+    by_phase: dict[str, list[float]] = {}
+    count = max(1, len(tuning.places))
+    for epoch in tuning.epochs:
+        by_phase.setdefault(epoch.phase, []).append(100 * epoch.hits / count)
+    low = min((percent for found in by_phase.values() for percent in found), default=0.0)
+    high = max((percent for found in by_phase.values() for percent in found), default=100.0)
+    curves = []
+    for phase, percents in by_phase.items():
+        step = _CURVE_WIDTH / max(1, len(percents) - 1)
+        points = " ".join(
+            f"{step * at:.1f},{_CURVE_HEIGHT * (high - percent) / max(0.1, high - low):.1f}"
+            for at, percent in enumerate(percents)
+        )
+        curves.append(Curve(words[f"tune.{phase.split()[-1]}"], points, tuple(percents)))
+    return curves
 
 
 def _shown(label: str, label_zh: str | None, language: str) -> str:
@@ -87,10 +128,10 @@ def _needs_more(found: ClassAccuracy) -> bool:
 
 def _doubtful(lesson: Lesson, labels: list[str], photo_set: PhotoSet | None) -> list[Doubtful]:
     """Return the photos most against their label: by how much the prediction is more probable than the label."""
-    shares, truth = lesson.shares, lesson.findings.task.classes
+    shares, truth = lesson.shares, lesson.truth
     against = shares.max(axis=1) - shares[np.arange(len(truth)), truth]
     order = [int(at) for at in np.argsort(-against, kind="stable")[:MAX_DOUBTFUL] if against[at] > 0]
-    files = [lesson.findings.photos[at].file for at in order]
+    files = [lesson.findings.photos[lesson.places[at]].file for at in order]
     pictures: list[str | None] = [None] * len(order) if photo_set is None else _pictures(photo_set, files)
     return [
         Doubtful(file, labels[truth[at]], labels[int(shares[at].argmax())], float(shares[at].max()), picture)

@@ -7,6 +7,7 @@ import logging
 import flask
 
 from ..errors import Forbidden, NoRight, Unauthorized
+from ..processes.plan import make_plan
 from ..settings import Settings
 from .keys import KeySet, is_writable_by_others, read_keys
 from .operations import operation_of
@@ -77,7 +78,7 @@ def announce(settings: Settings) -> None:
         _announce_open_address(settings)
     limited = settings.rate_limit or settings.rate_limit_per_address
     if limited and settings.rate_limit_storage == "memory://":
-        log.info("Rate limits are counted in memory, by each of %d processes on its own.", settings.workers)
+        log.info("Rate limits are counted in memory, by each of %d processes on its own.", make_plan(settings).workers)
 
 
 def _announce_open_address(settings: Settings) -> None:

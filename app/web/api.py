@@ -30,7 +30,7 @@ from .operations import BINARY, TEXT, operation
 from .parameters import flag_parameter, integer_parameter, model_names, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .service import service
-from .uploads import JSON, admit_body, read_photo, read_photos
+from .uploads import JSON, admit_body, read_photo, read_photos, request_deadline
 
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
@@ -47,7 +47,7 @@ def predict() -> flask.Response:
     """Return the most likely classes of one photo.
 
     The same photo, model and parameters have the same answer, byte for byte. Several models answer from one forward
-    pass, and each counts as a request.
+    pass, or one for each fine-tuned model, and each counts as a request.
     """
     parameters, names = read_parameters(), model_names()
     count_photos(len(names))
@@ -147,7 +147,9 @@ def thumbnail() -> flask.Response:
 def model() -> flask.Response:
     """Return the description of a model, by default the one that answers if a request names none."""
     refuse_unknown("model")
-    return json_response(describe(_model()))
+    found = _model()
+    service().classifier.make_ready([found], request_deadline())  # for the size of its heat maps
+    return json_response(describe(found))
 
 
 @blueprint.get("/models")

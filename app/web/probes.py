@@ -53,6 +53,8 @@ def readyz() -> flask.Response:
     if readiness.is_draining:
         count = readiness.in_flight
         raise Draining(f"Send new requests elsewhere. Requests in flight: {count}.", count)
+    if classifier.loaded_model is not None and not classifier.is_connected:
+        raise ModelUnavailable("The process that owns the GPU has ended; another is being started.")
     warm = readiness.warm_workers
     if warm < readiness.planned or classifier.loaded_model is None:
         failure = classifier.failure
@@ -107,13 +109,16 @@ def warm_up_in_background(
 def keep_watch_in_background(
     classifier: Classifier, readiness: Readiness, slot: int, *, pause: Callable[[float], object] = time.sleep
 ) -> None:
-    """Try the known photo again if photos were asked for and none has succeeded; mark whether it was answered."""
+    """Try the known photo again if photos were asked for and none has succeeded; mark whether it was answered.
+
+    Once it was not answered it is tried until it is, even if other photos succeed before.
+    """
 
     def watch() -> None:
         reason = ""
         while True:
             pause(WATCH_SECONDS)
-            if classifier.loaded_model is not None and classifier.is_in_doubt:
+            if classifier.loaded_model is not None and (reason or classifier.is_in_doubt):
                 reason = _try_known_photo(classifier, reason)
                 readiness.mark(slot, not reason)
 

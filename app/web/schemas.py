@@ -87,7 +87,8 @@ class Model(Struct):
     fallback: Annotated[bool, Meta(description="Whether the built-in model replaces ResNet-18.")]
     version: Annotated[Count | UnsetType, Meta(description="Of a model of your own.")] = UNSET
     backbone: Annotated[
-        str | UnsetType, Meta(description="Of a model of your own; `weights_sha256` is its weights' then.")
+        str | UnsetType,
+        Meta(description="Of a model of your own; `weights_sha256` is its weights', or a fine-tuned model's own."),
     ] = UNSET
     head_sha256: Annotated[Sha256 | UnsetType, Meta(description="Of the head of a model of your own.")] = UNSET
 

@@ -73,6 +73,16 @@ def test_one_photo_in_each_class_is_enough(train, tmp_path: Path) -> None:
     assert list_versions(tmp_path / "models", "things") == [1]
 
 
+def test_one_photo_in_each_class_is_never_tuned(train, tmp_path: Path) -> None:
+    write_photos(tmp_path / "things", count=1)
+    result = train("things", "--tune", "all", "--no-thumbnails")
+    assert result.exit_code == 0, result.output
+    sentence = "Only the head was trained: every class has one photo, so no gain could be measured."
+    assert sentence in result.output
+    assert sentence in (tmp_path / "things-report.html").read_text(encoding="utf-8")
+    assert read_version(tmp_path / "models", "things").trunk is None
+
+
 def test_names_are_escaped_in_the_report(train, tmp_path: Path) -> None:
     write_photos(tmp_path / "things", count=2)
     (tmp_path / "things/cat").rename(tmp_path / "things/<script>alert(1)<")

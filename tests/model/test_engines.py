@@ -14,9 +14,10 @@ import pytest
 from references import TEST_WEIGHTS, needs_test_weights
 
 from app.classifier import Classifier
-from app.errors import WeightsError
+from app.errors import SettingsError, WeightsError
 from app.model.artifact import Prepared, ensure_prepared
-from app.model.engines import OpenVINOEngine, TorchEngine, check_classes, choose_engine, choose_precision
+from app.model.engines import OpenVINOEngine, check_classes, choose_engine, choose_precision
+from app.model.engines.torch_engine import TorchEngine
 from app.model.weights import Weights, packaged_weights
 from app.settings import Settings
 
@@ -61,11 +62,32 @@ def test_both_engines_agree_on_resnet18(make_settings: Callable[..., Settings], 
     assert np.abs(ours.features - theirs.features).max() < TOLERANCE
 
 
-@pytest.mark.parametrize(("asked", "computed"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])
+@pytest.mark.parametrize(
+    ("asked", "computed"), [("auto", "fp32"), ("fp32", "fp32"), ("tf32", "tf32"), ("bf16", "bf16"), ("fp16", "fp16")]
+)
 def test_torch_halves_its_precision_only_when_asked(batch: np.ndarray, asked: str, computed: str) -> None:
     engine = TorchEngine(packaged_weights(""), classes=1000, precision=asked, cpus=1)
     assert (engine.device, engine.precision) == ("cpu", computed)
-    assert engine.infer(batch[:1]).logits.dtype == np.float32
+    found, exact = engine.infer(batch[:1]), reference(packaged_weights("")).infer(batch[:1])
+    assert found.logits.dtype == found.features.dtype == np.float32
+    error = np.abs(found.logits - exact.logits).max()
+    assert (error == 0) == (computed in ("fp32", "tf32"))
+    assert error < 0.05 * np.abs(exact.logits).max()
+
+
+def test_torch_computes_more_than_a_batch_in_parts(batch: np.ndarray) -> None:
+    engine = reference(packaged_weights(""))
+    engine.max_batch = 2
+    whole = reference(packaged_weights("")).infer(batch)
+    found = engine.infer(batch)
+    assert np.abs(found.logits - whole.logits).max() < TOLERANCE
+    assert np.abs(found.embeddings - whole.features.mean(axis=(2, 3))).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("asked", ["tf32", "fp16"])
+def test_precisions_of_torch_are_refused_for_openvino(asked: str) -> None:
+    with pytest.raises(SettingsError, match=f"{asked} needs a GPU"):
+        choose_precision(asked)
 
 
 def test_a_photo_has_the_same_answer_alone_and_under_load(engine: OpenVINOEngine, batch: np.ndarray) -> None:
@@ -117,7 +139,7 @@ def test_labels_of_another_length_are_refused(prepared: Prepared) -> None:
 def test_auto_takes_torch_on_a_gpu_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, gpu: bool, chosen: str
 ) -> None:
-    monkeypatch.setattr("app.model.engines.GPU_DEVICE", tmp_path if gpu else tmp_path / "none")
+    monkeypatch.setattr("app.processes.plan.GPU_DEVICE", tmp_path if gpu else tmp_path / "none")
     assert choose_engine(asked) == chosen
 
 

@@ -7,17 +7,18 @@ import errno
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from own_heads import own_model
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from app.errors import OwnModelError
 from app.model import own_models
 from app.model.calibration import Calibration
-from app.model.own_format import DESCRIPTION, FILES, HEAD, LABELS, MAX_BYTES
+from app.model.own_format import DESCRIPTION, FILES, HEAD, LABELS, MAX_BYTES, TRUNK
 from app.model.own_models import (
     MAX_VERSIONS,
     PINNED,
@@ -182,9 +183,56 @@ def test_centres_are_read_back_in_a_format_of_their_own(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_with_advice(tmp_path: Path) -> None:
     write_version(tmp_path, "pets", own_model())
-    describe(tmp_path / "pets" / "1", format=3)
-    with pytest.raises(OwnModelError, match="has format 3, and .* reads up to format 2: install"):
+    describe(tmp_path / "pets" / "1", format=4)
+    with pytest.raises(OwnModelError, match="has format 4, and .* reads up to format 3: install"):
         read_version(tmp_path, "pets")
+
+
+def trunk(**tensors: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "conv1.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
+        "bn1.bias": np.ones(2, np.float32),
+    } | (tensors)
+
+
+def test_a_fine_tuned_version_holds_its_weights(tmp_path: Path) -> None:
+    write_version(tmp_path, "pets", own_model(), trunk())
+    write_version(tmp_path, "tools", own_model(), trunk())
+    found, twin = read_version(tmp_path, "pets"), read_version(tmp_path, "tools")
+    assert json.loads((tmp_path / "pets" / "1" / DESCRIPTION).read_text())["format"] == 3
+    assert found.trunk.sha256 == twin.trunk.sha256 == found.features_sha256 != found.weights_sha256
+    assert found.trunk.path == tmp_path / "pets" / "1" / TRUNK
+    kept = load_file(found.trunk.path)
+    assert {name: each.tolist() for name, each in kept.items()} == {n: each.tolist() for n, each in trunk().items()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "it has .* bytes, and model.json names"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "its SHA-256 is not the one"),
+        (lambda path: (path.unlink(), path.mkdir()), "is not a file"),
+        (lambda path: describe(path.parent, weights=None), "has no valid weights"),
+        (lambda path: describe(path.parent, weights={"sha256": "x", "bytes": 9}), "has no valid weights"),
+        (lambda path: describe(path.parent, weights={"sha256": "a" * 64, "bytes": 2**60}), "has no valid weights"),
+    ],
+)
+def test_damaged_fine_tuned_weights_are_refused(tmp_path: Path, damage: Callable[[Path], object], reason: str) -> None:
+    write_version(tmp_path, "pets", own_model(), trunk())
+    damage(tmp_path / "pets" / "1" / TRUNK)
+    with pytest.raises(OwnModelError, match=reason) as caught:
+        use_version(tmp_path, "pets", 1)
+    assert is_one_sentence(caught.value)
+    assert not (tmp_path / "pets" / PINNED).exists()
+
+
+@pytest.mark.parametrize("values", [np.ones(2), np.full(2, np.nan, np.float32), None])
+def test_a_trunk_that_could_not_be_loaded_is_not_written(tmp_path: Path, values: np.ndarray | None) -> None:
+    with pytest.raises(OwnModelError, match="fine-tuned weights") as caught:
+        write_version(tmp_path, "pets", own_model(), {} if values is None else trunk(wrong=values))
+    assert is_one_sentence(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("file", [*FILES, PINNED])

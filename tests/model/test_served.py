@@ -106,7 +106,7 @@ def test_a_number_that_is_used_again_is_another_model(tmp_path: Path) -> None:
 OTHER = {"name": "b", "weights_sha256": "1" * 64}
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged": (damage, "is damaged"),
-    "of a newer format": (lambda folder: change(folder, format=3), "install a newer one"),
+    "of a newer format": (lambda folder: change(folder, format=4), "install a newer one"),
     "of other weights": (lambda folder: change(folder, backbone=OTHER), "is a head on b"),
     "without a file": (lambda folder: (folder / HEAD).unlink(), "No such file"),
 }

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import shutil
 import stat
 import struct
@@ -318,6 +319,28 @@ def test_a_name_that_is_not_the_utf_8_it_claims_to_be_is_said() -> None:
 def test_a_broken_extra_field_costs_at_most_its_archive(field: bytes) -> None:
     with suppress(UnreadableArchive):  # zipfile refuses some of these; which, depends on its version
         assert [entry.photo for entry in read(written(b"a.png", extra=field))] == [COCK]
+
+
+@pytest.mark.parametrize("size", [6, 0xFFFF])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("which", ["a field's", "all fields', in the directory", "all fields', in the file's header"])
+def test_a_wrong_length_of_extra_fields_costs_no_other_file(which: str, place: int, size: int) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    data = bytearray(pack(*((name, COCK) for name in names), method=zipfile.ZIP_STORED))
+    entry = [found.start() for found in re.finditer(b"PK\x01\x02", data)][place]
+    if which == "a field's":
+        data[entry + 30 : entry + 32] = len(TIMES).to_bytes(2, "little")
+        broken = TIMES[:2] + size.to_bytes(2, "little") + TIMES[4:]
+        data[entry + 46 + len(names[0]) : entry + 46 + len(names[0])] = broken
+        end = data.rindex(b"PK\x05\x06") + 12
+        data[end : end + 4] = (int.from_bytes(data[end : end + 4], "little") + len(TIMES)).to_bytes(4, "little")
+    else:
+        header = entry + 30 if "directory" in which else data.index(names[place].encode()) - 2
+        data[header : header + 2] = size.to_bytes(2, "little")
+    found = read(bytes(data))
+    assert [entry.name for entry in found] == names
+    is_costly = "header" in which
+    assert [entry.photo == COCK for entry in found] == [not (is_costly and at == place) for at in range(3)]
 
 
 def test_folders_by_their_attributes_are_skipped() -> None:

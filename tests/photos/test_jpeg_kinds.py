@@ -55,6 +55,32 @@ def test_a_jpeg_that_lacks_pixels_is_damaged(name: str, mode: str, missing: int)
             decode(data, max_pixels=MAX_PIXELS)
 
 
+@pytest.mark.parametrize("follows", [True, False], ids=["the rest follows", "nothing follows"])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_marker_before_the_last_pixels_is_damage(name: str, share: float, follows: bool):
+    for data in (saved(name), saved(name, "L"), saved(name, "CMYK", (1200, 800))):
+        scan = data.index(b"\xff\xda") + 14
+        cut = scan + int((len(data) - scan) * share)
+        for marker in (END, b"\xff\xc4"):
+            with pytest.raises(BrokenImage):
+                decode(data[:cut] + marker + data[cut:] * follows, max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("level", [0, 127, 128, 255])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_picture_of_one_grey_is_whole(name: str, level: int):
+    data = encode(Image.new("RGB", (150, 110), (level,) * 3), "JPEG", **KINDS[name])
+    assert decode(data + bytes(300), max_pixels=MAX_PIXELS).pixels.getpixel((149, 109)) == (level,) * 3
+
+
+def test_a_progressive_jpeg_with_fewer_scans_and_an_end_is_whole():
+    data = saved("progressive")
+    scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    tables = data.rindex(b"\xff\xc4", 0, scans[-1])  # before the last scan
+    assert decode(data[:tables] + END, max_pixels=MAX_PIXELS).width == 150
+
+
 def test_a_progressive_jpeg_that_lacks_whole_scans_is_damaged():
     data = saved("progressive")
     scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]

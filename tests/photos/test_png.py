@@ -198,3 +198,19 @@ def test_a_png_that_lacks_its_palette_is_damaged():
     data = png(np.zeros((30, 40, 1), np.uint8), 8, 3)
     with pytest.raises(BrokenImage):
         decode(data, max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.98])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_a_png_that_ends_in_zeros_is_damaged(mode: str, share: float):
+    data = encode(cat(400, 300).convert(mode), "PNG")
+    kept = int(len(data) * share)
+    with pytest.raises(BrokenImage):
+        decode(data[:kept] + bytes(len(data) - kept), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("level", [0, 9])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_black_png_is_whole(mode: str, level: int):
+    data = encode(Image.new(mode, (400, 300)), "PNG", compress_level=level) + bytes(500)
+    assert decode(data, max_pixels=MAX_PIXELS).width == 400

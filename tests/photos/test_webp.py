@@ -66,3 +66,26 @@ def test_an_animation_cut_short_is_damaged():
     data = encode(cat(40, 30), "WEBP", save_all=True, append_images=[cat(40, 30).rotate(90)])
     with pytest.raises(BrokenImage):
         decode(data[:-10], max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_file_that_ends_in_zeros_is_damaged(share: float, name: str, mode: str):
+    picture = cat(400, 300).convert(mode)
+    for more in ({}, {"save_all": True, "append_images": [picture.rotate(90)]}):
+        data = encode(picture, "WEBP", **OPTIONS[name], **more)
+        end = data.index(b"ANMF", data.index(b"ANMF") + 4) if more else len(data)
+        kept = int(end * share)
+        with pytest.raises(BrokenImage):
+            decode(data[:kept] + bytes(len(data) - kept), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("colour", ["black", "white", "grey"])
+@pytest.mark.parametrize("options", [{"quality": 100, "method": 0}, {"lossless": True, "quality": 0, "method": 0}])
+def test_pixels_that_are_coded_as_zeros_are_whole(options: dict[str, object], colour: str):
+    picture = Image.new("RGB", (600, 450), colour)
+    picture.paste(cat(600, 100))
+    data = encode(picture, "WEBP", **options)
+    assert data.endswith(bytes(64))
+    assert decode(data, max_pixels=MAX_PIXELS).width == 600

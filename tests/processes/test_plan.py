@@ -140,3 +140,33 @@ def test_a_memory_limit_without_room_for_the_model_is_refused(
     plan = make_plan(make_settings(workers=workers))
     with pytest.raises(PlanError, match=said) if said else contextlib.nullcontext():
         check_memory(plan)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpus", "settings", "workers", "has_device"),
+    [
+        (True, 16, {}, 8, True),
+        (True, 1, {}, 1, True),
+        (True, 64, {}, 16, True),
+        (True, 16, {"workers": 3}, 3, True),
+        (True, 16, {"engine": "openvino"}, 1, False),
+        (False, 16, {}, 1, False),
+        (False, 16, {"engine": "torch"}, 1, True),
+    ],
+)
+def test_a_gpu_gets_a_device_process_and_workers_by_processors(
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    gpu: bool,
+    cpus: int,
+    settings: dict[str, object],
+    workers: int,
+    has_device: bool,
+) -> None:
+    monkeypatch.setattr("app.processes.plan.GPU_DEVICE", tmp_path if gpu else tmp_path / "none")
+    monkeypatch.setattr("app.processes.plan.available_cpus", lambda: cpus)
+    plan = make_plan(make_settings(**settings))
+    assert (plan.workers, plan.has_device) == (workers, has_device)
+    assert ("device process: one" in describe_plan(plan)) == has_device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -27,7 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = (ROOT / "requirements-serve.txt").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEPENDENCIES = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"])}
-PINS = re.findall(r"^([a-z0-9-]+)==([^ ]+)(?: ; [^\\]+)? \\\n((?:    --hash=.*\n)*)", LOCK, re.MULTILINE)
+CUDA_LOCK = (ROOT / "requirements-cuda.txt").read_text(encoding="utf-8")
+PIN = re.compile(r"^([a-z0-9-]+)==([^ ]+)(?: ; [^\\]+)? \\\n((?:    --hash=.*\n)*)", re.MULTILINE)
+PINS = PIN.findall(LOCK)
 IMAGE_PACKAGES = "/opt/topthree/venv/lib/python3.*/site-packages"
 LOCKED_NAMES = {name for name, _, _ in PINS}
 
@@ -54,10 +57,11 @@ LAST = STAGES[-1]
 LAST_SETTINGS = dict(LAST)
 
 
-@pytest.mark.parametrize("name", sorted(DEPENDENCIES.keys() - lock.BUILD_ONLY))
+@pytest.mark.parametrize("name", sorted(DEPENDENCIES.keys() - (lock.BUILD_ONLY - lock.CUDA)))
 def test_every_dependency_is_locked_within_pyproject_s_bounds(name: str) -> None:
-    versions = [version for locked, version, _ in PINS if locked == name]
-    assert versions, f"{name} is missing from requirements-serve.txt; run make lock"
+    text = CUDA_LOCK if name in lock.CUDA else LOCK
+    versions = [version for locked, version, _ in PIN.findall(text) if locked == name]
+    assert versions, f"{name} is not locked; run make lock"
     assert [v for v in versions if not DEPENDENCIES[name].specifier.contains(Version(v))] == []
 
 
@@ -67,10 +71,39 @@ def test_build_only_packages_are_dependencies_but_not_locked() -> None:
     assert [name for name in LOCKED_NAMES if name.startswith(("torch", "nvidia", "triton", "cuda"))] == []
 
 
-def test_every_pin_has_hashes_and_no_host_is_named() -> None:
-    assert len(PINS) == LOCK.count("==") - LOCK.count("== '")
-    assert [name for name, _, hashes in PINS if "--hash=sha256:" not in hashes] == []
-    assert "://" not in LOCK
+@pytest.mark.parametrize("text", [LOCK, CUDA_LOCK], ids=["serve", "cuda"])
+def test_every_pin_has_hashes_and_no_host_is_named(text: str) -> None:
+    pins = PIN.findall(text)
+    assert len(pins) == text.count("==") - text.count("== '")
+    assert [name for name, _, hashes in pins if "--hash=sha256:" not in hashes] == []
+    assert "://" not in text
+
+
+def test_both_locks_together_have_all_that_torch_needs() -> None:
+    needed = [Requirement(each) for each in importlib.metadata.requires("torch") or ()]
+    names = {canonicalize_name(each.name) for each in needed if "extra" not in str(each.marker)}
+    cuda = {name for name, _, _ in PIN.findall(CUDA_LOCK)}
+    assert names - cuda - LOCKED_NAMES == set()
+    assert cuda & LOCKED_NAMES == set()
+
+
+@pytest.mark.parametrize(("device", "status"), [("cpu", 0), ("cuda", 0), ("gpu", 1)])
+def test_an_unknown_device_ends_the_build(device: str, status: int) -> None:
+    step = next(rest for keyword, rest in STAGES[1] if keyword == "RUN" and rest.startswith("case"))
+    done = subprocess.run(["sh", "-c", step], env={"DEVICE": device}, check=False, capture_output=True, text=True)
+    assert done.returncode == status
+    assert ("DEVICE is cpu or cuda" in done.stderr) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("device", "locks"),
+    [("cpu", ["requirements-serve.txt"]), ("cuda", ["requirements-serve.txt", "requirements-cuda.txt"])],
+)
+def test_a_gpu_s_packages_are_installed_only_for_one(tmp_path: Path, device: str, locks: list[str]) -> None:
+    (step,) = [rest for stage in STAGES for keyword, rest in stage if keyword == "RUN" and "--require-hashes" in rest]
+    loop = step.partition("&& ")[2].replace("/tools/bin/pip", "echo")
+    done = subprocess.run(["sh", "-c", loop], env={"DEVICE": device}, check=True, capture_output=True, text=True)
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == locks
 
 
 def test_the_build_sees_only_what_the_image_is_made_of() -> None:
@@ -78,7 +111,7 @@ def test_the_build_sees_only_what_the_image_is_made_of() -> None:
     allowed = {line[1:] for line in lines if line[0] == "!"}
     needed = {"app", "templates", "static", "gunicorn.conf.py", "pyproject.toml", "requirements-serve.txt"}
     assert lines[0] == "*"
-    assert allowed == needed | {"LICENSE", "README.md", "weights"}
+    assert allowed == needed | {"LICENSE", "README.md", "requirements-cuda.txt", "weights"}
 
 
 def test_the_base_is_named_by_a_version_and_all_else_is_a_stage() -> None:
@@ -89,7 +122,8 @@ def test_the_base_is_named_by_a_version_and_all_else_is_a_stage() -> None:
 
 
 def test_the_lock_is_installed_with_its_hashes() -> None:
-    installs = [rest for stage in STAGES for keyword, rest in stage if keyword == "RUN" and "-r requirements" in rest]
+    runs = [rest for stage in STAGES for keyword, rest in stage if keyword == "RUN"]
+    installs = [rest for rest in runs if "install" in rest and '-r "$lock"' in rest]
     assert len(installs) == 1
     assert "--require-hashes" in installs[0]
 

@@ -70,7 +70,7 @@ def test_what_a_killed_job_left_is_cut_off(tmp_path: Path) -> None:
     assert len(Library.open(tmp_path / "lib")) == 5
     with closing(Writer(tmp_path / "lib")) as writer:
         assert {path: path.stat().st_size for path in sizes} == sizes
-        assert (len(writer.paths), writer.failed) == (5, {"bad.jpg"})
+        assert (len(writer.paths), writer.failed) == (5, {"bad.jpg": "no-photo"})
         add(writer, ["new.jpg"], made_vectors(1))
         writer.commit()
     assert paths_in(tmp_path / "lib") == [*(f"{number}.jpg" for number in range(5)), "new.jpg"]
@@ -114,7 +114,7 @@ def test_nothing_of_a_removed_photo_is_left(tmp_path: Path) -> None:
         writer.fail(Failure("a/broken.jpg", None, "broken-image", "This JPEG file is damaged or incomplete."))
         writer.commit()
         assert writer.remove(["a/", "gone.jpg"]) == 5
-        assert (writer.failed, writer.manifest.failed) == ({"bad.jpg"}, 1)
+        assert (writer.failed, writer.manifest.failed) == ({"bad.jpg": "no-photo"}, 1)
     library = check_bits(tmp_path / "lib")
     kept = [3, 4, 6, 7, 8]
     assert paths_in(tmp_path / "lib") == [names[place] for place in kept]
@@ -138,7 +138,7 @@ def test_a_photo_that_failed_may_succeed_later(tmp_path: Path) -> None:
         add(writer, ["bad.jpg"], made_vectors(1))
         writer.commit()
     with closing(Writer(tmp_path / "lib")) as writer:
-        assert (writer.failed, writer.manifest.failed) == ({"worse.jpg"}, 1)
+        assert (writer.failed, writer.manifest.failed) == ({"worse.jpg": "no-photo"}, 1)
         writer.remove(["0.jpg"])
         assert [failure.path for failure in read_failures(tmp_path / "lib", writer.manifest)] == ["worse.jpg"]
 

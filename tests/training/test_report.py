@@ -17,10 +17,11 @@ from app.model.calibration import Calibration
 from app.model.labels import Label
 from app.training import report
 from app.training.findings import Findings
-from app.training.fitting import Task
+from app.training.fitting import Fitted, Task
 from app.training.learning import Lesson
 from app.training.photosets import LabelledPhoto, open_photo_set
 from app.training.report import write_report
+from app.training.tuning_result import Choice, Epoch, Gain, Row, Tuning
 
 NAMES = {"cat": "猫", "coffee": "咖啡", "rocket": "火箭"}
 
@@ -48,7 +49,9 @@ def make_lesson(files: tuple[str, ...], wrong: int = 1) -> Lesson:
         data_sha256="d" * 64,
     )
     model = own_model(labels=labels, photos=len(files), calibration=calibration)
-    return Lesson(model, findings, shares, wilson_interval(len(files) - wrong, len(files)), None, {})
+    accuracy, places = wilson_interval(len(files) - wrong, len(files)), np.arange(len(files))
+    fitted = Fitted(np.zeros((3, 65)), 1e-5, np.log(shares))
+    return Lesson(model, findings, shares, accuracy, None, {}, fitted, places)
 
 
 def test_both_languages_have_the_same_words() -> None:
@@ -95,3 +98,20 @@ def test_names_of_files_and_models_are_escaped(name: str) -> None:
     text = write_report(make_lesson((name, "2.jpg", "3.jpg")), None, title=name, language="en")
     assert name not in text
     assert text.count(html.escape(name).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) == 3
+
+
+@pytest.mark.parametrize(("language", "sentence"), [("en", "The head is kept"), ("zh", "保留分类头")])
+def test_tuning_is_shown_with_its_curve_and_reasons(language: str, sentence: str) -> None:
+    lesson = make_lesson(("a.jpg", "b.jpg", "c.jpg", "d.jpg"))
+    share = wilson_interval(3, 4)
+    tuning = Tuning(
+        kept="head",
+        rows=(Row("head", share, None), Row("last", share, Gain(-1.0, -4.5, 2.5))),
+        epochs=(Epoch("measuring last", 1, 0.9, 2), Epoch("measuring last", 2, 0.5, 3)),
+        choices=(Choice("kept.head", {"method": "last", "points": "-1.0", "low": "-4.5", "high": "+2.5"}),),
+        places=np.arange(4),
+    )
+    found = write_report(dataclasses.replace(lesson, tuning=tuning), None, title="things 1", language=language)
+    assert sentence in found
+    assert '<polyline points="0.0,120.0 300.0,0.0"' in found
+    assert "-1.0 (-4.5 … +2.5)" in found

@@ -172,6 +172,8 @@ def test_readiness_follows_a_model_that_fails_later(monkeypatch: pytest.MonkeyPa
     for engine.is_broken in (True, False):
         with pytest.raises(BrokenImage):
             classifier.classify(colour_png(200)[:60], max_pixels=10**6)
+        if not engine.is_broken:
+            classifier.classify(colour_png(200), max_pixels=10**6)
         turns.release()
         assert ended.acquire(timeout=PATIENCE_SECONDS)
         assert readiness.warm_workers == int(not engine.is_broken)

@@ -76,7 +76,7 @@ def load_backbone(weights: Weights, classes: int) -> Backbone:
             f"{weights.path} has {len(head)} classes, but the labels name {classes}; "
             "set TOPTHREE_LABELS to a file with one name for each class."
         )
-    network = _build(family, record.architecture, classes)
+    network = build_network(family, record.architecture, classes)
     try:
         network.load_state_dict(state, assign=True)
         network.float()
@@ -101,7 +101,7 @@ def _named_as_today(state: State, family: Family) -> State:
     return with_own_head({family.rename(name): value for name, value in state.items()}, family.classifier)
 
 
-def _build(family: Family, architecture: str, classes: int) -> nn.Module:
+def build_network(family: Family, architecture: str, classes: int) -> nn.Module:
     """Build a network, without weights if its builder allows that, since initialising them takes seconds."""
     with torch.device("meta" if family.builds_empty else "cpu"):
         return family.build(architecture, classes)
@@ -131,5 +131,5 @@ def _looks_like(state: State, record: ModelRecord) -> bool:
     parameters = sum(value.numel() for name, value in state.items() if not name.endswith(statistics))
     if parameters + (1000 - classes) * (channels + 1) != record.parameters:
         return False
-    expected = _build(family, record.architecture, classes).state_dict()
+    expected = build_network(family, record.architecture, classes).state_dict()
     return all(name in state and state[name].shape == value.shape for name, value in expected.items() if value.ndim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,14 @@ class Parts:
 
     features: nn.Module
     head: nn.Module
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a network that is computed after the one before it, and the modules that hold its parameters."""
+
+    compute: Callable[[torch.Tensor], torch.Tensor]
+    modules: tuple[nn.Module, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Pooled(nn.Module):
         return logits
 
 
-class _LiteFeatures(nn.Module):
+class LiteFeatures(nn.Module):
     """EfficientNet-Lite up to its last feature map, without the pooling and classifier of its package."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -61,6 +70,26 @@ class _LiteFeatures(nn.Module):
         """Map normalised pixels (n, 3, side, side) to features (n, C, h, w)."""
         features: torch.Tensor = self.network.extract_features(normalised)  # type: ignore[operator]
         return features
+
+    def steps(self) -> list[Step]:
+        """Return what `forward` computes, in order; the share of blocks that training drops grows with depth."""
+        network: Any = self.network
+        dropped = float(network._global_params.drop_connect_rate or 0.0)
+        count = len(network._blocks)
+        return [
+            Step(
+                lambda values: network._swish(network._bn0(network._conv_stem(values))),
+                (network._conv_stem, network._bn0),
+            ),
+            *(
+                Step(functools.partial(block, drop_connect_rate=dropped * place / count), (block,))
+                for place, block in enumerate(network._blocks)
+            ),
+            Step(
+                lambda values: network._swish(network._bn1(network._conv_head(values))),
+                (network._conv_head, network._bn1),
+            ),
+        ]
 
 
 def _torchvision(architecture: str, classes: int) -> nn.Module:
@@ -98,7 +127,7 @@ def _split_convnext(network: Any) -> Parts:
 
 
 def _split_lite(network: Any) -> Parts:
-    return Parts(_LiteFeatures(network), Pooled(network._fc))
+    return Parts(LiteFeatures(network), Pooled(network._fc))
 
 
 def _rename_densenet(name: str) -> str:

@@ -1,0 +1,218 @@
+"""What tuning needs before its first epoch: the network, the pictures, the time that each costs, and the extras."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..model.backbones import load_backbone
+from ..model.engines import choose_precision
+from ..model.heads import Floats
+from ..model.solver import Numbers, fit_softmax, spectrum
+from ..photos.protocol import Wanted
+from ..processes.plan import available_cpus, memory_limit
+from .backbones import Chosen
+from .fitting import Task
+from .learning import Lesson
+from .photosets import PhotoSet
+from .tuning_data import Crops, decode_squares, mapped, square_of, views_within
+from .tuning_net import Tunable, activation_bytes, map_shape
+from .tuning_plan import Plan, Sizes, plan_epochs
+from .tuning_result import LAST, Choice, Extras, Options
+from .tuning_state import Journal
+from .tuning_steps import BATCH, Phase, Shown, Trainer, Watch, measure_speeds, run_phase
+
+# With fewer photos, statistics of batches of 32 are worse than those that the backbone has of millions.
+MIN_PHOTOS_FOR_NORMS = 10_000
+# The fold of the photos that learn by which extras are compared; 0 and 1 are left out.
+_INNER = 2
+MIN_INNER = 20
+_TRIAL_EPOCHS = 2
+_SMOOTHING = 0.1
+TRIED = {"none": Extras(), "smoothing": Extras(smoothing=_SMOOTHING), "mixup": Extras(mixup=True)}
+# The share of photos that two such networks see differently: the square root of its number is a standard error.
+_DIFFERING = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run of tuning is about; `folds` has the fold of each photo, and `choices` grows as it decides."""
+
+    chosen: Chosen
+    photo_set: PhotoSet
+    lesson: Lesson
+    options: Options
+    folds: Numbers
+    watch: Watch
+    journal: Journal
+    shown: Shown
+    begun: float = field(default_factory=time.monotonic)
+    choices: list[Choice] = field(default_factory=list)
+
+    @property
+    def everything(self) -> Numbers:
+        """Return the places of all photos to learn from."""
+        return np.arange(len(self.lesson.findings.photos))
+
+    @property
+    def learning(self) -> Numbers:
+        """Return the places of those that are not left out."""
+        return np.setdiff1d(self.everything, self.watch.places)
+
+    def choose(self, key: str, **values: object) -> None:
+        """Note a decision, for the report."""
+        self.choices.append(Choice(key, values))
+
+
+def make_trainer(job: Job) -> Trainer:
+    """Load the backbone with the head of the photos that learn, and decode all photos; raises as `tune` does."""
+    weights = job.chosen.model.weights
+    backbone = load_backbone(weights, len(job.chosen.model.labels))
+    torch.set_num_threads(available_cpus())
+    record, findings = weights.record, job.lesson.findings
+    squares = decode_squares(
+        job.photo_set,
+        [*findings.photos, *findings.held_out],
+        Wanted(square_of(record), job.chosen.settings.max_pixels),
+        job.chosen.settings,
+        path=job.journal.folder / "squares",
+        report=lambda done, total: job.shown.bar("Decoding for tuning", done, total),
+    )
+    crops = Crops(squares, record.geometry.crop, record.geometry.interpolation == "bicubic", job.options.has_flip)
+    weight = _head_without_left_out(job)
+    network = Tunable(backbone, weight[:, :-1], weight[:, -1], crops.side)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = Trainer(
+        network=network.to(device).to(memory_format=torch.channels_last),
+        crops=crops,
+        classes=findings.task.classes,
+        class_weights=class_weights(findings.task.classes[job.learning], findings.task.class_count),
+        device=device,
+        half=torch.cuda.is_bf16_supported() if device == "cuda" else choose_precision("auto") == "bf16",
+        frozen_norms=len(findings.photos) < MIN_PHOTOS_FOR_NORMS,
+        shown=job.shown,
+    )
+    job.choose("norms.frozen" if trainer.frozen_norms else "norms.learnt", photos=len(findings.photos))
+    job.choose("bf16" if trainer.half else "fp32")
+    _fit_memory(job, trainer)
+    return trainer
+
+
+def class_weights(classes: Numbers, class_count: int) -> Floats:
+    """Return a weight for each class so that all that occur weigh the same, with a mean of 1 over the photos."""
+    counts = np.bincount(classes, minlength=class_count)
+    weights = len(classes) / (np.maximum(counts, 1) * np.count_nonzero(counts))
+    return np.asarray(weights, np.float32)
+
+
+def _head_without_left_out(job: Job) -> Floats:
+    """Fit the head on the photos that learn: with it, tuning begins as the model that it is compared to."""
+    task, views = job.lesson.findings.task, slice(None) if job.options.has_flip else slice(1)
+    learning = job.learning
+    part = Task(task.rows[learning][:, views], task.classes[learning], task.groups[learning], task.class_count)
+    examples = part.examples()
+    return np.asarray(fit_softmax(examples, job.lesson.fitted.strength, spectrum(examples)), np.float32)
+
+
+def _fit_memory(job: Job, trainer: Trainer) -> None:
+    """Take fewer photos at a time if a batch might take more than half of the free memory."""
+    if trainer.device != "cpu":
+        return  # where a GPU runs out, batches are halved then
+    each = activation_bytes(trainer.network, trainer.crops.side)
+    while trainer.micro_batch > 1 and trainer.micro_batch * each > free_bytes() // 2:
+        trainer.micro_batch //= 2
+    if trainer.micro_batch < BATCH:
+        job.shown.say(f"Memory is short: gradients of {trainer.micro_batch} photos at a time are added up to {BATCH}.")
+        job.choose("memory", micro=trainer.micro_batch, batch=BATCH)
+
+
+def free_bytes() -> int:
+    """Return the memory that is free on this machine, or the limit of the process if that is less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = memory_limit()
+    return free if limit is None else min(free, limit)
+
+
+def make_plan(job: Job, trainer: Trainer) -> tuple[Plan, int]:
+    """Return how many epochs there are time for, and how many views of each photo are kept as feature maps."""
+    shape = map_shape(trainer.network, trainer.crops.side)
+    photos = len(trainer.crops.pixels)
+    views = views_within(photos, 2 * int(np.prod(shape)))
+    sizes = Sizes(len(job.learning), len(job.watch.places), views * photos)
+
+    def decide() -> list[Any]:
+        speeds = measure_speeds(trainer, job.learning, shape if views else None)
+        seconds = 60 * job.options.minutes - (time.monotonic() - job.begun)
+        plan = plan_epochs(job.options.method, seconds, speeds, sizes, job.options.epochs)
+        return [plan.last, plan.all, plan.has_finish, round(1000 * speeds.last, 1), round(1000 * speeds.all, 1)]
+
+    last, every, has_finish, last_ms, all_ms = job.journal.once("plan", decide)
+    if job.options.epochs is None:
+        trainer.deadline = job.begun + 60 * job.options.minutes
+    times = {"last_ms": f"{last_ms:.1f}", "all_ms": f"{all_ms:.1f}"}
+    job.choose("left_out", left_out=sizes.left_out, photos=sizes.photos)
+    job.choose("plan", minutes=f"{job.options.minutes:g}", last=last, all=every, **times)
+    return Plan(last, every, has_finish), views
+
+
+def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]:
+    """Compute what the last stage takes, for the crop that serves, its mirror image and random crops of each photo."""
+    crops, network, last = trainer.crops, trainer.network, trainer.network.stages[-1]
+    count = len(crops.pixels)
+
+    def fill(rows: npt.NDArray[Any]) -> None:
+        network.set_mode(training=False, frozen_norms=True)
+        torch.manual_seed(job.options.seed)
+        for view in range(views):
+            for start in range(0, count, BATCH):
+                places = range(start, min(start + BATCH, count))
+                is_served = view == 0 or (view == 1 and crops.has_flip)
+                pixels = crops.centre(places, mirrored=view == 1) if is_served else crops.random(places, crops.side)
+                with torch.inference_mode(), trainer.autocast():
+                    found = network.features(pixels.to(trainer.device), 0, last)
+                rows[start : start + len(places), view] = found.float().cpu().numpy()
+                job.shown.bar("Computing feature maps", view * count + start + len(places), views * count)
+
+    job.choose("maps", views=views)
+    shape = (count, views, *map_shape(network, crops.side))
+    return mapped(job.journal.folder / "maps", shape, np.float16, fill)
+
+
+def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:
+    """Try label smoothing and mixup on the last stage, and compare them by one fold of the photos that learn.
+
+    The left-out photos take no part, so that what they show stays without bias.
+    """
+    if job.options.extras is not None:
+        return job.options.extras
+    inner = job.learning[job.folds[job.learning] == _INNER]
+    if trainer.maps is None or plan.last < _TRIAL_EPOCHS or len(inner) < MIN_INNER:
+        job.choose("extras.untried")
+        return Extras()
+    hits = job.journal.once("trial", lambda: _try_extras(job, trainer, inner))
+    best = max(TRIED, key=lambda key: hits[key])
+    if hits[best] - hits["none"] <= np.sqrt(_DIFFERING * len(inner)):
+        best = "none"
+    percent = {key: f"{100 * right / len(inner):.1f}" for key, right in hits.items()}
+    job.choose(f"extras.{best}", count=len(inner), **percent)
+    return TRIED[best]
+
+
+def _try_extras(job: Job, trainer: Trainer, inner: Numbers) -> dict[str, int]:
+    outer = np.setdiff1d(job.learning, inner)
+    watch = Watch(inner, trainer.classes[inner], np.zeros(len(inner), np.intp))
+    start, hits = trainer.network.copy(), {}
+    for key, extras in TRIED.items():
+        trainer.network.load(start)
+        trainer.extras = extras
+        phase = Phase(f"trial {key}", LAST, _TRIAL_EPOCHS, seed=job.options.seed)
+        hits[key] = run_phase(trainer, phase, outer, job.journal, watch)[-1].hits
+        job.journal.prune(phase.name, ())
+    trainer.network.load(start)
+    return hits

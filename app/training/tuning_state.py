@@ -1,0 +1,152 @@
+"""What tuning keeps on disk, so that a run that was killed goes on: decisions, snapshots of epochs, a checkpoint.
+
+All of it lies in one folder of the cache and belongs to one set of photos, backbone and options, which its fingerprint
+says. Each file appears as a whole; tensors are kept as safetensors, never as a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ..model.room import not_writable
+from ..writing import replacing
+from .photosets import PhotoSetError
+
+Tensors = Mapping[str, torch.Tensor]
+Value = TypeVar("Value")
+
+_JOURNAL = "journal.json"
+_CHECKPOINT = "checkpoint.safetensors"
+_SEPARATOR = ":"
+
+
+class Journal:
+    """The folder of one run. `once` computes what an earlier, killed run has not decided yet."""
+
+    def __init__(self, folder: Path, fingerprint: str, *, resume: bool) -> None:
+        self.folder = folder
+        self._values: dict[str, Any] = {"fingerprint": fingerprint}
+        if resume:
+            self._read(fingerprint)
+        else:
+            self.remove()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PhotoSetError(not_writable(folder, error)) from error
+        self._write()
+
+    def _read(self, fingerprint: str) -> None:
+        path = self.folder / _JOURNAL
+        try:
+            values = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return  # killed before it had begun, or never begun
+        except (OSError, ValueError) as error:
+            raise PhotoSetError(f"{path} is damaged: leave out --resume to begin again.") from error
+        if not isinstance(values, dict) or values.get("fingerprint") != fingerprint:
+            raise PhotoSetError(
+                f"The checkpoint in {self.folder} is of other photos, another backbone or other options: "
+                "leave out --resume to begin again."
+            )
+        self._values = values
+
+    def _write(self) -> None:
+        self.write_file(_JOURNAL, (json.dumps(self._values, indent=1) + "\n").encode())
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Write a file of the folder as a whole; raises PhotoSetError if the disk is full."""
+        try:
+            with replacing(self.folder / name, 0o600) as out:
+                out.write(data)
+        except OSError as error:
+            raise PhotoSetError(not_writable(self.folder, error)) from error
+
+    def once(self, name: str, decide: Callable[[], Value]) -> Value:
+        """Return what was decided under this name, which JSON can hold, or decide it now and write it down."""
+        if name not in self._values:
+            self._values[name] = decide()
+            self._write()
+        found: Value = self._values[name]
+        return found
+
+    def note(self, name: str, value: object) -> None:
+        """Write a value down, in place of an earlier one."""
+        self._values[name] = value
+        self._write()
+
+    def noted(self, name: str) -> Any:
+        """Return what was written down under a name, None if nothing was."""
+        return self._values.get(name)
+
+    def save_snapshot(self, phase: str, number: int, tensors: Tensors) -> None:
+        """Keep the network as it was after an epoch."""
+        self.write_file(_snapshot(phase, number), save(_contiguous(tensors)))
+
+    def snapshot(self, phase: str, number: int) -> dict[str, torch.Tensor]:
+        """Read the network after an epoch; raises PhotoSetError if it is damaged."""
+        return self._load(_snapshot(phase, number))
+
+    def prune(self, phase: str, keep: Iterable[int]) -> None:
+        """Remove the snapshots of a phase but for some epochs."""
+        kept = {_snapshot(phase, number) for number in keep}
+        for path in self.folder.glob(f"{_stem(phase)}-*.safetensors"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def save_checkpoint(self, phase: str, number: int, network: Tensors, optimizer: Mapping[str, Any]) -> None:
+        """Keep all that the next epoch of a phase begins with."""
+        tensors = {f"network{_SEPARATOR}{name}": value for name, value in network.items()}
+        for place, state in optimizer["state"].items():
+            tensors |= {f"optimizer{_SEPARATOR}{place}{_SEPARATOR}{name}": value for name, value in state.items()}
+        tensors[f"epoch{_SEPARATOR}{phase}"] = torch.tensor(number)
+        self.write_file(_CHECKPOINT, save(_contiguous(tensors)))
+
+    def checkpoint(self, phase: str) -> tuple[int, dict[str, torch.Tensor], dict[int, dict[str, torch.Tensor]]] | None:
+        """Return the last epoch of a phase that was kept, the network and the optimiser's state; None without one."""
+        if not (self.folder / _CHECKPOINT).exists():
+            return None
+        tensors = self._load(_CHECKPOINT)
+        number = tensors.get(f"epoch{_SEPARATOR}{phase}")
+        if number is None:
+            return None
+        network: dict[str, torch.Tensor] = {}
+        states: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(_SEPARATOR)
+            if kind == "network":
+                network[rest] = value
+            elif kind == "optimizer":
+                place, _, part = rest.partition(_SEPARATOR)
+                states.setdefault(int(place), {})[part] = value
+        return int(number), network, states
+
+    def _load(self, name: str) -> dict[str, torch.Tensor]:
+        try:
+            return load((self.folder / name).read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise PhotoSetError(f"{self.folder / name} is damaged: leave out --resume to begin again.") from error
+
+    def remove(self) -> None:
+        """Remove the folder; what cannot be removed is written over by the next run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _stem(phase: str) -> str:
+    return phase.replace(" ", "-")
+
+
+def _snapshot(phase: str, number: int) -> str:
+    return f"{_stem(phase)}-{number}.safetensors"
+
+
+def _contiguous(tensors: Tensors) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

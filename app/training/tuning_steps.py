@@ -1,0 +1,359 @@
+"""The loop of tuning: batches, epochs and phases, with a snapshot and a checkpoint after each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from ..model.heads import Floats
+from ..model.solver import Numbers
+from .photosets import PhotoSetError
+from .tuning_data import Crops
+from .tuning_net import Tensors, Tunable, mean_of
+from .tuning_plan import Speeds
+from .tuning_result import ALL, LAST, Epoch, Extras
+from .tuning_state import Journal
+
+BATCH = 32
+RATE = 5e-4
+WARM_UP_SHARE = 0.1
+MAX_GRADIENT = 1.0
+PATIENCE = 3
+# The mean of so many of the best epochs is kept.
+AVERAGED = 3
+# From this share of the epochs on, random crops are as large as the crop that serves.
+LARGE_FROM = 2 / 3
+_MIXUP_ALPHA = 0.2
+_TIMED = 8
+
+
+class OutOfTime(Exception):
+    """The time allowed is over."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A number of epochs in which the same layers learn, `last` or `all`, under a name of its own.
+
+    `kept` are the epochs that an earlier run has shown to be best, if there was one: the phase ends with the last of
+    them. The rates follow `epochs`.
+    """
+
+    name: str
+    method: str
+    epochs: int
+    kept: tuple[int, ...] = ()
+    seed: int = 0
+
+    @property
+    def last_epoch(self) -> int:
+        """Return the number of the last epoch, from 1."""
+        return max(self.kept, default=self.epochs)
+
+
+@dataclass
+class Watch:
+    """The left-out photos: their places, classes, and the half that each belongs to."""
+
+    places: Numbers
+    classes: Numbers
+    halves: Numbers
+
+
+@dataclass
+class Shown:
+    """How progress is shown: a bar by name, part and all; and lines."""
+
+    bar: Callable[[str, int, int], None]
+    say: Callable[[str], None]
+
+
+@dataclass
+class Trainer:
+    """A network with its pictures, and how to compute with them. `maps` are views before the last stage, or None."""
+
+    network: Tunable
+    crops: Crops
+    classes: Numbers
+    class_weights: Floats
+    device: str
+    half: bool
+    frozen_norms: bool
+    shown: Shown
+    maps: npt.NDArray[np.float16] | None = None
+    extras: Extras = field(default_factory=Extras)
+    micro_batch: int = BATCH
+    deadline: float = math.inf
+
+    def first_step(self, method: str) -> int:
+        """Return the step that the inputs of a method enter."""
+        return self.network.stages[-1] if method == LAST and self.maps is not None else 0
+
+    def predict(self, places: Numbers, method: str) -> tuple[Floats, Floats]:
+        """Return logits (photos, classes) and embeddings (photos, channels) for the crops that serve."""
+        self.network.set_mode(training=False, frozen_norms=True)
+        logits, embeddings = [], []
+        for start in range(0, len(places), BATCH):
+            part = places[start : start + BATCH]
+            with torch.inference_mode(), self.autocast():
+                found = self.network(self._served(part, method), self.first_step(method))
+            logits.append(found[0].float().cpu().numpy())
+            embeddings.append(found[1].float().cpu().numpy())
+        return np.concatenate(logits), np.concatenate(embeddings)
+
+    def _served(self, places: Numbers, method: str) -> torch.Tensor:
+        if self.first_step(method):
+            assert self.maps is not None
+            return torch.from_numpy(self.maps[places, 0].astype(np.float32)).to(self.device)
+        return self.crops.centre(places).to(self.device)
+
+    def _random(self, places: Numbers, phase: Phase, epoch: int) -> torch.Tensor:
+        if self.first_step(phase.method):
+            assert self.maps is not None
+            views = torch.randint(self.maps.shape[1], (len(places),)).numpy()
+            return torch.from_numpy(self.maps[places, views].astype(np.float32)).to(self.device)
+        is_large = phase.method == LAST or epoch > math.ceil(LARGE_FROM * phase.epochs)
+        side = self.crops.side if is_large else self.crops.small_side
+        return self.crops.random(places, side).to(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """Compute in bfloat16, in a `with` statement, if the processor or GPU multiplies such numbers in hardware."""
+        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.half)
+
+    def learn(self, inputs: torch.Tensor, classes: torch.Tensor, first: int) -> float:
+        """Add the gradients of a batch, in parts if memory is short, and return its loss."""
+        targets = functional.one_hot(classes, len(self.class_weights)).float()
+        weights = torch.from_numpy(self.class_weights)[classes]
+        if self.extras.mixup:
+            inputs, targets, weights = _mixed(inputs, targets, weights)
+        targets = targets * (1 - self.extras.smoothing) + self.extras.smoothing / targets.shape[1]
+        while True:
+            try:
+                return self._learn_in_parts(inputs, targets.to(self.device), weights.to(self.device), first)
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+
+    def _halve(self, error: Exception) -> None:
+        if self.micro_batch == 1:
+            raise PhotoSetError("One photo alone does not fit into the GPU's memory: train on a CPU.") from error
+        self.micro_batch //= 2
+        for value in self.network.parameters():
+            value.grad = None
+        torch.cuda.empty_cache()
+        self.shown.say(
+            f"The GPU is out of memory: its batches are halved to {self.micro_batch}, gradients are added up."
+        )
+
+    def _learn_in_parts(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, first: int) -> float:
+        total, sum_of_weights = 0.0, weights.sum()
+        for start in range(0, len(inputs), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            with self.autocast():
+                logits, _ = self.network(inputs[part], first)
+            losses = -(targets[part] * functional.log_softmax(logits.float(), dim=1)).sum(dim=1)
+            loss = (losses * weights[part]).sum() / sum_of_weights
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    def begin(self, phase: Phase, epoch: int) -> None:
+        """Set which layers learn in an epoch: one stage more in each epoch of `all`, from the last on."""
+        self.network.set_mode(training=True, frozen_norms=self.frozen_norms)
+        self.network.unfreeze(1 if phase.method == LAST else epoch + 1)
+
+    def epoch(self, phase: Phase, number: int, places: Numbers, optimizer: torch.optim.AdamW) -> float:
+        """Learn from all photos once, and return the mean loss; raises OutOfTime in the middle of an epoch."""
+        torch.manual_seed(_seed_of(phase, number))
+        self.begin(phase, number)
+        order = places[torch.randperm(len(places)).numpy()]
+        batches = max(1, math.ceil(len(order) / BATCH))
+        losses = []
+        for at in range(batches):
+            if time.monotonic() > self.deadline:
+                raise OutOfTime
+            part = order[at * BATCH : (at + 1) * BATCH]
+            share = (number - 1 + at / batches) / phase.epochs
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * rate_at(share)
+            optimizer.zero_grad(set_to_none=True)
+            inputs = self._random(part, phase, number)
+            losses.append(self.learn(inputs, torch.from_numpy(self.classes[part]), self.first_step(phase.method)))
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT)
+            optimizer.step()
+            done = (number - 1) * len(places) + at * BATCH + len(part)
+            self.shown.bar(f"Tuning: {phase.name}", done, phase.last_epoch * len(places))
+        return float(np.mean(losses))
+
+
+def rate_at(share: float) -> float:
+    """Return the rate at a share of a phase, relative to its peak: a linear warm-up, then half a cosine to 0."""
+    if share < WARM_UP_SHARE:
+        return (share + 0.01) / (WARM_UP_SHARE + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP_SHARE) / (1 - WARM_UP_SHARE)))
+
+
+def _seed_of(phase: Phase, number: int) -> int:
+    """Return a seed for an epoch alone, so that one that is run again after a kill is the same."""
+    return int.from_bytes(hashlib.sha256(f"{phase.seed} {phase.name} {number}".encode()).digest()[:7], "big")
+
+
+def _mixed(inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Mix each picture with another one of the batch, and their targets likewise (Zhang et al., ICLR 2018)."""
+    share = float(torch.distributions.Beta(_MIXUP_ALPHA, _MIXUP_ALPHA).sample())
+    order = torch.randperm(len(inputs))
+    mixed = share * inputs.float() + (1 - share) * inputs[order.to(inputs.device)].float()
+    return mixed, share * targets + (1 - share) * targets[order], share * weights + (1 - share) * weights[order]
+
+
+def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal, watch: Watch | None) -> list[Epoch]:
+    """Run the epochs of a phase that are still to be run, and return all of them; the network stays as the last one.
+
+    With left-out photos, the phase ends early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot,
+    which holds what it predicted for them.
+    """
+    if journal.noted(f"done {phase.name}"):
+        return history_of(phase, journal)
+    optimizer = torch.optim.AdamW(trainer.network.groups_of_parameters(RATE), lr=RATE)
+    epochs = _restore(trainer, phase, journal, optimizer)
+    while len(epochs) < phase.last_epoch and not (watch and _has_stalled(epochs)):
+        number = len(epochs) + 1
+        try:
+            loss = trainer.epoch(phase, number, places, optimizer)
+        except OutOfTime:
+            trainer.shown.say(f"{phase.name}: the time allowed is over in epoch {number} of {phase.epochs}.")
+            break
+        tensors = trainer.network.copy()
+        halves = [0, 0]
+        if watch is not None:
+            logits, _ = trainer.predict(watch.places, phase.method)
+            are_right = logits.argmax(axis=1) == watch.classes
+            halves = [int(are_right[watch.halves == half].sum()) for half in (0, 1)]
+        epochs.append(Epoch(phase.name, number, loss, sum(halves)))
+        journal.save_snapshot(phase.name, number, tensors)
+        history = [*(journal.noted(f"epochs {phase.name}") or [])[: number - 1], [loss, *halves]]
+        journal.note(f"epochs {phase.name}", history)
+        journal.save_checkpoint(phase.name, number, tensors, optimizer.state_dict())
+        journal.prune(phase.name, _wanted(phase, history, watch))
+        trainer.shown.say(_line(phase, epochs[-1], watch))
+    journal.note(f"done {phase.name}", True)
+    return epochs
+
+
+def history_of(phase: Phase, journal: Journal) -> list[Epoch]:
+    """Return the epochs of a phase that were run, here or before the run was killed."""
+    history = journal.noted(f"epochs {phase.name}") or []
+    return [Epoch(phase.name, at, loss, first + second) for at, (loss, first, second) in enumerate(history, start=1)]
+
+
+def _wanted(phase: Phase, history: list[list[float]], watch: Watch | None) -> set[int]:
+    """Return the epochs whose snapshots may still be needed."""
+    if watch is None:
+        return set(phase.kept) or {len(history)}
+    return {number for half in (None, 0, 1) for number in best_epochs(history, half)}
+
+
+def _line(phase: Phase, epoch: Epoch, watch: Watch | None) -> str:
+    found = f": {100 * epoch.hits / len(watch.places):.1f}% of {len(watch.places)} left-out photos" if watch else ""
+    return f"{phase.name}, epoch {epoch.number} of {phase.last_epoch}{found}, loss {epoch.loss:.3f}"
+
+
+def _restore(trainer: Trainer, phase: Phase, journal: Journal, optimizer: torch.optim.AdamW) -> list[Epoch]:
+    """Set network and optimiser as the last epoch of this phase left them, if a run was killed in it."""
+    found = journal.checkpoint(phase.name)
+    if found is None:
+        return []
+    number, tensors, states = found
+    trainer.network.load(tensors)
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    return history_of(phase, journal)[:number]
+
+
+def _has_stalled(epochs: list[Epoch]) -> bool:
+    if len(epochs) <= PATIENCE:
+        return False
+    return max(epoch.hits for epoch in epochs[-PATIENCE:]) <= max(epoch.hits for epoch in epochs[:-PATIENCE])
+
+
+def best_epochs(history: list[list[float]], half: int | None) -> list[int]:
+    """Return the numbers of the best epochs by one half of the left-out photos, or by all; of equal ones the later."""
+    hits = [first + second if half is None else (first, second)[half] for _, first, second in history]
+    order = sorted(range(len(hits)), key=lambda at: (hits[at], at), reverse=True)
+    return sorted(at + 1 for at in order[:AVERAGED])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What left-out photos were predicted to be, each by epochs that were chosen by the other half of them."""
+
+    logits: Floats
+    embeddings: Floats
+    chosen: tuple[int, ...]
+
+
+def measure(trainer: Trainer, phase: Phase, journal: Journal, watch: Watch) -> Measured:
+    """Average the best epochs of a phase, and predict the left-out photos without bias.
+
+    Each half is predicted by the mean of the epochs that were best on the other half. The network becomes the mean of
+    those that were best on both.
+    """
+    history = journal.noted(f"epochs {phase.name}")
+    logits = np.zeros((len(watch.places), len(trainer.class_weights)), np.float32)
+    embeddings = np.zeros((len(watch.places), trainer.network.weight.shape[1]), np.float32)
+    for half in (0, 1):
+        trainer.network.load(average(journal, phase, best_epochs(history, 1 - half)))
+        members = np.flatnonzero(watch.halves == half)
+        if len(members):
+            logits[members], embeddings[members] = trainer.predict(watch.places[members], phase.method)
+    chosen = best_epochs(history, None)
+    trainer.network.load(average(journal, phase, chosen))
+    return Measured(logits, embeddings, tuple(chosen))
+
+
+def average(journal: Journal, phase: Phase, numbers: list[int]) -> Tensors:
+    """Return the mean of the network after some epochs."""
+    return mean_of([journal.snapshot(phase.name, number) for number in numbers])
+
+
+def measure_speeds(trainer: Trainer, places: Numbers, shape: tuple[int, ...] | None) -> Speeds:
+    """Measure the seconds a photo of each kind of work by small batches, from which nothing is learnt.
+
+    `shape` is that of the maps before the last stage, None if they are too many to be kept.
+    """
+    part, network = places[:_TIMED], trainer.network
+    served = trainer.crops.centre(part).to(trainer.device)
+    classes = torch.from_numpy(trainer.classes[part])
+
+    def learning(method: str, make: Callable[[], torch.Tensor], first: int) -> float:
+        trainer.begin(Phase("speed", method, epochs=1), len(network.stages))
+        seconds = _seconds(lambda: trainer.learn(make(), classes, first)) / len(part)
+        network.zero_grad(set_to_none=True)
+        return seconds
+
+    def predicting(values: torch.Tensor, first: int) -> float:
+        network.set_mode(training=False, frozen_norms=True)
+        with torch.inference_mode(), trainer.autocast():
+            return _seconds(lambda: network(values, first)) / len(part)
+
+    everything = learning(ALL, lambda: trainer.crops.random(part, trainer.crops.small_side).to(trainer.device), 0)
+    whole = predicting(served, 0)
+    if shape is None:
+        return Speeds(0.0, learning(LAST, lambda: served, 0), whole, everything, whole)
+    maps, last = torch.zeros((len(part), *shape), device=trainer.device), network.stages[-1]
+    on_maps = predicting(maps, last)
+    return Speeds(max(0.0, whole - on_maps), learning(LAST, lambda: maps, last), on_maps, everything, whole)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the time of the second call: the first one prepares kernels."""
+    work()
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun

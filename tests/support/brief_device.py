@@ -1,0 +1,1 @@
+"""A device process that ends at once."""

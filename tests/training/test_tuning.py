@@ -1,0 +1,197 @@
+"""Tuning of a real network with random weights, on 110 small pictures of three classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tunable import small_model, teach, write_parts
+
+from app.model.backbones import load_backbone
+from app.model.backbones.tuned import load_tuned, trunk_of
+from app.model.own_models import read_version, write_version
+from app.model.weights import Weights
+from app.settings import Settings
+from app.training import tuning, tuning_setup, tuning_steps
+from app.training.backbones import Chosen
+from app.training.learning import Lesson, with_tuning
+from app.training.photosets import PhotoSet, PhotoSetError
+from app.training.tuning_net import Tunable
+from app.training.tuning_result import Options, Tuning
+
+PHOTOS_OF_CLASS = 36
+Taught = tuple[Chosen, PhotoSet, Lesson]
+Tune = Callable[..., Tuning]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    """A head that was learnt by a small network, once for all tests."""
+    folder = tmp_path_factory.mktemp("tuning")
+    settings = Settings.from_environment({"TOPTHREE_CACHE": str(folder / "cache"), "XDG_CACHE_HOME": str(folder)})
+    return teach(write_parts(folder / "things", PHOTOS_OF_CLASS), small_model(folder), settings)
+
+
+@pytest.fixture
+def tune(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tune]:
+    """Tune with one thread; `said` is called with each line, `lesson` replaces the one that was learnt."""
+    monkeypatch.setattr(tuning_setup, "available_cpus", lambda: 1)
+    threads = torch.get_num_threads()
+
+    def run(said: Callable[[str], None] = str, lesson: Lesson | None = None, **options: object) -> Tuning:
+        chosen, photo_set, learnt = taught
+        asked = Options(**({"method": "last", "epochs": 2} | options))
+        shown = tuning.Shown(lambda name, done, total: None, said)
+        return tuning.tune(chosen, photo_set, lesson or learnt, asked, name="small", shown=shown)
+
+    yield run
+    tuning.remove_files(taught[0], "small")
+    torch.set_num_threads(threads)
+
+
+def worst_head(lesson: Lesson) -> Lesson:
+    """Return the lesson of a head that was wrong for every left-out photo, so that any network is better."""
+    wrong = -np.eye(3)[lesson.findings.task.classes]
+    return dataclasses.replace(lesson, fitted=dataclasses.replace(lesson.fitted, left_out=wrong))
+
+
+def is_same(one: Tuning, another: Tuning) -> bool:
+    """Return whether two runs made the same bytes."""
+    assert one.tuned is not None
+    assert another.tuned is not None
+    pairs = [
+        (one.tuned.weight, another.tuned.weight),
+        *((one.tuned.trunk[k], another.tuned.trunk[k]) for k in one.tuned.trunk),
+    ]
+    return all(np.array_equal(first, second) for first, second in pairs)
+
+
+def keys(found: Tuning) -> list[str]:
+    """Return what was decided."""
+    return [choice.key for choice in found.choices]
+
+
+def interrupt_at(start: str) -> Callable[[str], None]:
+    """Press Ctrl-C once when a line begins so."""
+    waiting = [start]
+
+    def said(line: str) -> None:
+        if waiting and line.startswith(waiting[0]):
+            waiting.clear()
+            raise KeyboardInterrupt
+
+    return said
+
+
+class Killed(Exception):
+    """Ends a run as a kill does: nothing in the code expects it."""
+
+
+def kill_at(start: str) -> Callable[[str], None]:
+    """End the run when a line begins so."""
+
+    def said(line: str) -> None:
+        if line.startswith(start):
+            raise Killed
+
+    return said
+
+
+def test_a_better_network_is_kept_and_served(taught: Taught, tune: Tune, tmp_path: Path) -> None:
+    chosen, _, lesson = taught
+    lesson = worst_head(lesson)
+    found = tune(lesson=lesson, method="all", epochs=1)
+    assert found.kept in ("last", "all")
+    assert keys(found)[-1] == "finish.yes"
+    assert found.tuned is not None
+    network = load_backbone(chosen.model.weights, 1000).network
+    assert found.tuned.trunk.keys() == trunk_of(network, chosen.model.weights.record).keys()
+    tuned = with_tuning(lesson, found)
+    assert tuned.accuracy.count == len(found.places) == len(tuned.shares)
+    write_version(tmp_path, "small", tuned.model, found.tuned.trunk)
+    own = read_version(tmp_path, "small")
+    assert own.trunk is not None
+    path = tmp_path / "small/1/weights.safetensors"
+    served = load_tuned(Weights(path, own.trunk.sha256, chosen.model.weights.record, "own"), own)
+    learnt = Tunable(load_backbone(chosen.model.weights, 1000), own.weight, own.bias, 64)
+    head = {"head.weight": torch.from_numpy(own.weight), "head.bias": torch.from_numpy(own.bias)}
+    learnt.load({name: torch.from_numpy(value) for name, value in found.tuned.trunk.items()} | head)
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(served(pixels)[0], learnt(pixels)[0], atol=1e-4)
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> None:
+    lesson = worst_head(taught[2])
+    whole = tune(lesson=lesson)
+    with pytest.raises(Killed):
+        tune(kill_at("measuring last, epoch 1 "), lesson=lesson)
+    lines: list[str] = []
+    resumed = tune(lines.append, lesson=lesson, resume=True)
+    assert lines[0].startswith("measuring last, epoch 2 of 2")
+    assert is_same(whole, resumed)
+
+
+def test_ctrl_c_keeps_the_best_so_far(taught: Taught, tune: Tune) -> None:
+    found = tune(interrupt_at("measuring last, epoch 1 "), lesson=worst_head(taught[2]), epochs=3)
+    assert (found.kept, found.was_stopped) == ("last", True)
+    assert [epoch.number for epoch in found.epochs] == [1]
+    assert keys(found)[-3:] == ["stopped", "kept.last", "finish.no"]
+
+
+def test_a_checkpoint_of_other_options_is_refused(taught: Taught, tune: Tune) -> None:
+    with pytest.raises(Killed):
+        tune(kill_at("measuring last, epoch 1 "))
+    with pytest.raises(PhotoSetError, match="is of other photos, another backbone or other options: leave out"):
+        tune(seed=1, resume=True)
+
+
+def test_a_network_that_became_worse_is_not_kept(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_steps, "RATE", 10.0)
+    found = tune(epochs=1)
+    assert (found.kept, found.tuned, keys(found)[-1]) == ("head", None, "kept.head")
+    gain = found.rows[1].gain
+    assert gain is not None
+    assert gain.low < 0
+
+
+def test_a_gpu_out_of_memory_halves_the_batch(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    learn_in_parts = tuning_steps.Trainer._learn_in_parts
+
+    def fail_above_8(self: tuning_steps.Trainer, *values: object) -> float:
+        if self.micro_batch > 8:
+            raise torch.OutOfMemoryError
+        return learn_in_parts(self, *values)
+
+    monkeypatch.setattr(tuning_steps.Trainer, "_learn_in_parts", fail_above_8)
+    tune(lines.append, epochs=1)
+    assert [line for line in lines if "out of memory" in line] == [
+        f"The GPU is out of memory: its batches are halved to {size}, gradients are added up." for size in (16, 8)
+    ]
+
+
+def test_short_memory_adds_up_gradients(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_setup, "free_bytes", lambda: 2**25)
+    gradients: dict[int, torch.Tensor] = {}
+    learn = tuning_steps.Trainer.learn
+
+    def learn_twice(self: tuning_steps.Trainer, inputs: torch.Tensor, classes: torch.Tensor, first: int) -> float:
+        for size in (tuning_steps.BATCH, self.micro_batch):
+            self.network.zero_grad()
+            with monkeypatch.context() as patch:
+                patch.setattr(self, "micro_batch", size)
+                loss = learn(self, inputs, classes, first)
+            assert self.network.weight.grad is not None
+            gradients[size] = self.network.weight.grad.clone()
+        assert torch.allclose(*gradients.values(), rtol=1e-3, atol=1e-6)
+        return loss
+
+    monkeypatch.setattr(tuning_steps.Trainer, "learn", learn_twice)
+    found = tune(epochs=1)
+    assert "memory" in keys(found)
+    assert len(gradients) == 2
