@@ -39,7 +39,7 @@ from app.batch.start import begin
 from app.batch.tables import NDJSON, PARQUET, read_table
 from app.classifier import Classifier
 from app.measuring.own_server import own_server
-from app.photos.folders import MAX_FILE_BYTES, list_photos
+from app.photos.folders import MAX_FILE_BYTES, has_photo_name, list_photos
 from app.settings import Settings
 
 KILLS = 10
@@ -263,11 +263,9 @@ def plan(options: argparse.Namespace, work: Path) -> None:
 
 
 def mix_broken(options: argparse.Namespace, work: Path) -> None:
-    """Let batches of good photos, and of good ones with 1% broken files among them, take turns."""
+    """Let batches of good photos, and of good ones with broken files among them, 1% or each once, take turns."""
     photos = [Path(path) for path in list_photos([str(options.folder)])]
-    broken = [
-        path for path in sorted(options.broken.rglob("*")) if path.is_file() and path.suffix not in (".md", ".zip")
-    ]
+    broken = [path for path in sorted(options.broken.rglob("*")) if has_photo_name(path.name)]
     link(photos, work / "good", options.photos)
     link(photos, work / "mixed", options.photos)
     for number in range(max(len(broken), options.photos // 100)):
