@@ -25,7 +25,7 @@ Report = Callable[[int, int], None]
 
 # The least cosine of embeddings of the same picture, by the number of bits in which the hashes differ; with more
 # different bits no photos are the same picture. docs/search.md says how it was chosen.
-MIN_COSINES = np.array([0.6] * 5 + [0.9] * 2 + [0.93] * 2 + [0.96] * 14, np.float32)
+MIN_COSINES = np.array([0.6] * 3 + [0.85] * 2 + [0.9] * 2 + [0.93] * 2 + [0.96] * 14, np.float32)
 # The least cosine of photos that are alike: from there on, pairs show the same kind of thing in the same place.
 ALIKE = NEAR_DUPLICATE
 _BLOCK_ROWS = 1024

@@ -81,7 +81,15 @@ def test_an_index_without_photos_has_no_duplicates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bits", "cosine", "is_same"),
     [
-        *((0, 0.61, True), (4, 0.58, False), (6, 0.91, True), (6, 0.89, False), (8, 0.94, True), (8, 0.92, False)),
+        *(
+            (0, 0.61, True),
+            (2, 0.58, False),
+            (4, 0.84, False),
+            (6, 0.91, True),
+            (6, 0.89, False),
+            (8, 0.94, True),
+            (8, 0.92, False),
+        ),
         *((10, 0.97, True), (10, 0.95, False), (22, 0.97, True), (23, 0.999, False)),
     ],
 )

@@ -26,7 +26,6 @@ export class Answers {
       this.#hasAll = !this.#hasAll;
       this.#fillRows();
     });
-    parts.alike?.addEventListener('click', () => this.#toggleAlike()); // only where the service has an index
   }
 
   // `square` is the part of the photo that was asked about, null for all of it.
@@ -34,6 +33,7 @@ export class Answers {
     this.#frame ??= { width: answer.image.width, height: answer.image.height };
     this.#filled = { answer, square, hasPhoto, ...sent };
     this.#fillRows();
+    this.#parts.answers.blob = sent.blob;
   }
 
   // Offer heat maps, since there is a picture now.
@@ -43,16 +43,15 @@ export class Answers {
   }
 
   show() {
-    const { answers, details, more, alike } = this.#parts;
-    for (const part of [answers, details, alike]) if (part) show(part);
+    const { answers, details, more } = this.#parts;
+    for (const part of [answers, details]) show(part);
     show(more, this.#filled.answer.predictions.length > FEW);
     this.#usePhoto();
   }
 
   hide() {
-    const { answers, details, more, alike, alikePanel } = this.#parts;
-    for (const part of [answers, details, more, alike, alikePanel]) if (part) show(part, false);
-    alike?.setAttribute('aria-expanded', false);
+    const { answers, details, more } = this.#parts;
+    for (const part of [answers, details, more]) show(part, false);
     this.#look.clear();
     this.#part.clear();
   }
@@ -60,11 +59,6 @@ export class Answers {
   // Return the card's heading: what the answer is worth, with a name.
   verdict() {
     return verdict(this.#filled.answer);
-  }
-
-  async #toggleAlike() {
-    const { toggleAlike } = await import('../later/alike.js');
-    await toggleAlike(this.#parts, this.#filled.blob);
   }
 
   #fillRows() {
