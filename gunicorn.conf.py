@@ -8,13 +8,14 @@ import shutil
 import signal
 import tempfile
 
-from app.errors import KeysError, PlanError
+from app.errors import IndexProblem, KeysError, PlanError
 from app.processes.device import Device
 from app.processes.memory import limit_heaps
 from app.processes.pidfile import publish
 from app.processes.plan import check_memory, describe_plan, make_plan
 from app.processes.readiness import Readiness
 from app.processes.reload import Reloader, ReloadState, reload_workers
+from app.search.library import Library
 from app.settings import Settings, service_links
 from app.telemetry import logs, metrics
 from app.web.access import announce
@@ -97,7 +98,9 @@ def on_starting(server):
     try:
         check_memory(_plan)
         announce(_settings)
-    except (KeysError, PlanError) as error:
+        if _settings.index:
+            Library.open(_settings.index)
+    except (IndexProblem, KeysError, PlanError) as error:
         raise RuntimeError(str(error)) from error  # gunicorn prints a RuntimeError as one sentence
     if _device is not None:
         _keep_device(server, _device)

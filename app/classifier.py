@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .errors import (
     ModelUnavailable,
     Overloaded,
@@ -19,18 +17,18 @@ from .errors import (
     TopthreeError,
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
-from .model.certainty import Certainty, Judgement
 from .model.engines import DeviceClient, DeviceEngine, Floats, Inference, Pixels
 from .model.engines.frames import Outputs as DeviceOutputs
 from .model.graphs import MAX_WAIT_SECONDS
-from .model.heads import Head
-from .model.labels import Label
 from .model.loading import Models
-from .model.probabilities import softmax
 from .model.served import Served, load_served
+from .model.verdicts import DEFAULT_OUTPUTS, verdict_of
+from .model.verdicts import GroupPrediction as GroupPrediction
+from .model.verdicts import Outputs as Outputs
+from .model.verdicts import Prediction as Prediction
+from .model.verdicts import Verdict as Verdict
 from .photos.decoders import Checked, Decoded, Decoders
 from .photos.decoding import Geometry
-from .photos.heatmaps import MAX_HEATMAPS, Grid, activation_maps
 from .photos.protocol import Wanted
 from .processes.device import Device
 from .processes.plan import SPARE_SLOTS, make_plan
@@ -43,69 +41,6 @@ from .telemetry import metrics, traces
 # The known photo may take this long, including the wait for a slot, before the check fails.
 CHECK_SECONDS = 20.0
 DOUBT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class with its rank, from 1, and its probabilities, rounded to 6 digits.
-
-    `confidence` is the softmax of the logits, `probability` the calibrated one; None if the model's temperature is not
-    known.
-    """
-
-    rank: int
-    class_id: int
-    wnid: str | None
-    label: str
-    label_zh: str | None
-    label_gloss: str | None
-    confidence: float
-    probability: float | None
-
-
-@dataclass(frozen=True)
-class GroupPrediction:
-    """A group of classes, and the calibrated probability that the photo shows one of them, rounded to 6 digits."""
-
-    wnid: str
-    label: str
-    label_zh: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The results to compute for a photo: its `top` most likely classes, and more.
-
-    `heatmap` asks for a heat map of each of the first `MAX_HEATMAPS` of them, or only of `heatmap_class` if that is
-    given. `thumbnail_side` is the longest side of a small copy in pixels, 0 for none.
-    """
-
-    top: int = 3
-    heatmap: bool = False
-    heatmap_class: int | None = None
-    thumbnail_side: int = 0
-    embedding: bool = False
-    logits: bool = False
-
-
-DEFAULT_OUTPUTS = Outputs()
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer of one model to a photo.
-
-    `certainty` says how far to rely on the first class; None if that was not measured for the model. `group` is the
-    smallest group of classes that is sure, if no class is. If heat maps were asked for, `heatmaps` holds rows of
-    numbers from 0 to 1 for each of the first `MAX_HEATMAPS` predictions; a model without heat maps has None.
-    """
-
-    model: Model
-    predictions: list[Prediction]
-    certainty: Certainty | None
-    group: GroupPrediction | None
-    heatmaps: list[Grid] | None
 
 
 @dataclass(frozen=True)
@@ -336,7 +271,7 @@ class Classifier:
         )
         photo, inference = found.photo, found.inference
         answer = Answer(
-            **vars(_verdict(model, inference, outputs)),
+            **vars(verdict_of(model, inference, outputs)),
             image=_image_facts(photo, sha256, geometry if outputs.heatmap else None),
             thumbnail=photo.thumbnail,
             embedding=inference.embeddings[0] if outputs.embedding else None,
@@ -345,7 +280,7 @@ class Classifier:
             queue_seconds=found.queue_seconds,
             infer_seconds=found.infer_seconds,
             batch_size=found.batch_size,
-            others=[_verdict(other, inference, outputs) for other in others],
+            others=[verdict_of(other, inference, outputs) for other in others],
         )
         self._note_success()
         metrics.photo_computed(answer, [each.name for each in (model, *others)])
@@ -392,24 +327,6 @@ def _in_one(answers: Sequence[Answer], models: Sequence[Model]) -> Answer:
     return dataclasses.replace(first, others=[verdicts[each.name] for each in models[1:]], **seconds)
 
 
-def _verdict(model: Model, inference: Inference, outputs: Outputs) -> Verdict:
-    logits = model.logits(inference)[0]
-    judgement = model.judge.judge(logits, inference.embeddings[0] if model.judge.needs_embedding else None)
-    predictions = _predictions(logits, model.labels, outputs.top, judgement)
-    heatmaps = _heatmaps(inference, model.head, predictions, outputs)
-    return Verdict(model, predictions, judgement.certainty, _group(judgement), heatmaps)
-
-
-def _heatmaps(
-    inference: Inference, head: Head | None, predictions: Sequence[Prediction], outputs: Outputs
-) -> list[Grid] | None:
-    if head is None or not outputs.heatmap:
-        return None
-    first = [row.class_id for row in predictions[:MAX_HEATMAPS]]
-    ids = first if outputs.heatmap_class is None else [outputs.heatmap_class]
-    return activation_maps(head.cells(inference.features[0]), head.weight[ids])
-
-
 def _image_facts(photo: Decoded | Checked, sha256: str, geometry: Geometry | None) -> dict[str, object]:
     facts: dict[str, object] = {"width": photo.width, "height": photo.height, "format": photo.format, "sha256": sha256}
     if geometry is not None:
@@ -417,23 +334,3 @@ def _image_facts(photo: Decoded | Checked, sha256: str, geometry: Geometry | Non
         edges = geometry.fractions(photo.width, photo.height)
         facts["crop"] = {name: round(edge, 6) for name, edge in zip(names, edges, strict=True)}
     return facts
-
-
-def _predictions(logits: Floats, labels: tuple[Label, ...], top: int, judgement: Judgement) -> list[Prediction]:
-    confidences, probabilities = softmax(logits), judgement.probabilities
-    order = np.argsort(-confidences, kind="stable")[:top]
-    return [
-        Prediction(
-            rank,
-            **vars(at),
-            confidence=round(float(confidences[at.class_id]), 6),
-            probability=None if probabilities is None else round(float(probabilities[at.class_id]), 6),
-        )
-        for rank, at in enumerate((labels[index] for index in order), start=1)
-    ]
-
-
-def _group(judgement: Judgement) -> GroupPrediction | None:
-    if judgement.group is None:
-        return None
-    return GroupPrediction(**vars(judgement.group), probability=round(judgement.group_probability, 6))

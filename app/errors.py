@@ -177,6 +177,12 @@ class TeachingOff(Problem):
     status, slug, title = 404, "teaching-off", "Teaching is off"
 
 
+class NoIndex(Problem):
+    """There is no index of photos to search; `TOPTHREE_INDEX` names one."""
+
+    status, slug, title = 404, "no-index", "No index of photos"
+
+
 class MethodNotAllowed(Problem):
     """The path does not support this method; the header `Allow` lists the methods that it supports."""
 
@@ -297,7 +303,7 @@ class InternalError(Problem):
 
 
 class Overloaded(Problem):
-    """Too many requests, bytes or large photos are waiting; `Retry-After` says when to try again."""
+    """Too many requests, bytes or large photos wait, or the model is being loaded; `Retry-After` says how long."""
 
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
@@ -341,6 +347,12 @@ class ProjectsUnavailable(Problem):
 
     status, slug, title = 503, "projects-unavailable", "Projects are not available"
     retry_after_seconds = 5
+
+
+class IndexUnavailable(Problem):
+    """The index of photos cannot be read, or is of another model than the one that serves."""
+
+    status, slug, title = 503, "index-unavailable", "The index cannot be searched"
 
 
 class DeadlineExceeded(Problem):

@@ -180,7 +180,10 @@ class Settings:
         "",
         parsers.hosts,
         "host names by which browsers reach the service, separated by commas, besides those of this machine;"
-        " teaching answers no others",
+        " teaching, and search without keys, answer no others",
+    )
+    index: Path | None = setting(
+        "", parsers.path, "index of photos to search, made by 'topthree index'; with keys any of them may search it"
     )
     metrics_address: str | None = setting(
         "", parsers.address, "host:port that serves /metrics and the probes; /metrics is served nowhere else"

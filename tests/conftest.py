@@ -11,7 +11,7 @@ import flask
 import pytest
 import skimage.data
 from click.testing import CliRunner
-from fakes import encode, fake_classifier
+from fakes import be_patient, encode, fake_classifier
 from flask.testing import FlaskClient
 from PIL import Image
 from workers import Running, running
@@ -29,6 +29,12 @@ def no_settings() -> Iterator[None]:
             if name.startswith("TOPTHREE_"):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patience() -> None:
+    """Let decoders start as slowly as they do on a busy machine."""
+    be_patient()
 
 
 @pytest.fixture(autouse=True)

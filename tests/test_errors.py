@@ -22,6 +22,7 @@ STATUS_OF_SLUG = {
     "unknown-model": 404,
     "unknown-project": 404,
     "teaching-off": 404,
+    "no-index": 404,
     "method-not-allowed": 405,
     "request-timeout": 408,
     "not-taught": 409,
@@ -45,6 +46,7 @@ STATUS_OF_SLUG = {
     "model-unavailable": 503,
     "draining": 503,
     "projects-unavailable": 503,
+    "index-unavailable": 503,
     "deadline-exceeded": 504,
     "project-full": 507,
 }

@@ -8,56 +8,20 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from ..classifier import Classifier, Outputs
-from ..errors import BatchStopped, ModelUnavailable, Problem, TopthreeError
-from ..model import Model
-from ..queueing.scheduling import in_order, side_by_side
+from ..errors import BatchStopped
+from .answering import Answers, Options
 from .entries import Entry, shard_of, shown, unique
-from .listing import read_entry
 from .locks import ShardLocks
 from .parts import Parts
-from .pictures import THUMBNAIL_SIDE, save_heatmap
-from .rows import DETAIL, ERROR, Columns, Row, answer_row, problem_row
+from .rows import ERROR, Row
 from .spool import Spool
 from .status import note_listed
-from .store import Store, StoreProblem
 from .walking import UNREADABLE_FOLDER
-
-# Reading from a store is waiting for it.
-READERS, STORE_READERS = 4, 16
-# So many failures of the store one after the other are not those of single objects.
-MAX_STORE_FAILURES = 20
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to do: the columns, the folder for heat maps, whether to try failed photos again, and the slice.
-
-    The job works on the shards that are `number` modulo `jobs`.
-    """
-
-    columns: Columns
-    max_pixels: int
-    heatmaps: Path | None = None
-    retry_failed: bool = False
-    number: int = 0
-    jobs: int = 1
-
-    def outputs(self) -> Outputs:
-        """Return the results to compute for each photo."""
-        is_drawn = self.heatmaps is not None
-        return Outputs(
-            top=self.columns.top,
-            heatmap=is_drawn,
-            thumbnail_side=THUMBNAIL_SIDE if is_drawn else 0,
-            embedding=self.columns.embeddings,
-        )
 
 
 @dataclass
@@ -84,43 +48,19 @@ class Work:
     rows: list[Row] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Photo:
-    """A photo on its way: its shard's work, its name in the rows, and its bytes or the problem."""
-
-    work: Work
-    name: str
-    content: bytes | TopthreeError
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A photo's row, and whether it is missing an answer because the store failed."""
-
-    work: Work
-    row: Row
-    is_store_failure: bool = False
-
-
 class Job:
     """One process's work on an output folder; `note` is called whenever the progress has changed."""
 
-    def __init__(
-        self, classifier: Classifier, models: Sequence[Model], parts: Parts, options: Options, store: Store
-    ) -> None:
+    def __init__(self, answers: Answers, parts: Parts, options: Options) -> None:
         self.progress = Progress()
         self.note: Callable[[Progress], None] = lambda progress: None
-        self._classifier = classifier
-        self._models = models
+        self._answers = answers
         self._parts = parts
         self._options = options
-        self._store = store
-        self._outputs = options.outputs()
         self._locks = ShardLocks(parts.folder)
         self._left = parts.leftovers()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._written: Future[None] | None = None
-        self._store_failures = 0
 
     def run(self, entries: Iterable[Entry]) -> Progress:
         """Classify the photos of this job's slice that have no row yet, and write their parts.
@@ -133,32 +73,35 @@ class Job:
         return self.progress
 
     def _list(self, entries: Iterable[Entry]) -> Spool:
-        options, run = self._options, self._parts.run
-        listed = 0
         try:
-            spool = Spool(self._parts.folder, run.shards)
-            for entry in entries:
-                listed += 1
-                shard = shard_of(entry.path, run.shards)
-                if shard % options.jobs == options.number:
-                    spool.add(shard, entry)
-            note_listed(self._parts.folder, listed)
+            with ExitStack() as stack:
+                spool = stack.enter_context(closing(Spool(self._parts.folder, self._parts.run.shards)))
+                note_listed(self._parts.folder, self._fill(spool, entries))
+                stack.pop_all()  # which leaves it open
         except OSError as error:
             raise BatchStopped(f"{self._parts.folder} cannot be written: {error.strerror}.") from error
         self.progress.photos = spool.count
         self.note(self.progress)
         return spool
 
+    def _fill(self, spool: Spool, entries: Iterable[Entry]) -> int:
+        """Add the photos of this job's slice, and return how many there are in all."""
+        listed = 0
+        for entry in entries:
+            listed += 1
+            shard = shard_of(entry.path, self._parts.run.shards)
+            if shard % self._options.jobs == self._options.number:
+                spool.add(shard, entry)
+        spool.flush()
+        return listed
+
     def _work_on(self, shards: Iterable[int], spool: Spool) -> list[int]:
         """Do what is missing of some shards, and return those that other processes work on."""
         busy: list[int] = []
-        readers = STORE_READERS if spool.has_addresses else READERS
-        # One more than there are slots waits for a slot, so that none is idle.
-        threads = self._classifier.max_parallel + self._classifier.slots.count
-        reading = side_by_side(self._read, self._missing(shards, spool, busy), readers)
-        with closing(reading), closing(side_by_side(self._classify, in_order(reading), threads)) as computing:
-            for outcome in in_order(computing):
-                self._take(outcome)
+        missing = self._missing(shards, spool, busy)
+        with closing(self._answers.rows(missing, from_store=spool.has_addresses)) as rows:
+            for work, row in rows:
+                self._take(work, row)
         self._wait_until_written()
         return busy
 
@@ -168,8 +111,7 @@ class Job:
             if not self._locks.take(shard):
                 busy.append(shard)
                 continue
-            for left in self._left.get(shard, ()):
-                left.unlink(missing_ok=True)
+            self._parts.remove(self._left.get(shard, ()))
             work, entries = self._plan(shard, list(spool.read(shard)))
             if not entries:
                 self._finish(work)
@@ -193,31 +135,7 @@ class Job:
         self.progress.failed += sum(bool(outcomes[path]) for path in kept)
         return Work(shard, len(missing), frozenset(replaced)), missing
 
-    def _read(self, item: tuple[Work, Entry]) -> Photo:
-        work, entry = item
-        return Photo(work, shown(entry.path), read_entry(entry, self._store))
-
-    def _classify(self, photo: Photo) -> Outcome:
-        work, name, content = photo.work, photo.name, photo.content
-        if isinstance(content, TopthreeError):
-            return Outcome(work, problem_row(name, content), isinstance(content, StoreProblem))
-        try:
-            answer = self._classifier.classify(
-                content, self._outputs, max_pixels=self._options.max_pixels, models=self._models
-            )
-        except ModelUnavailable:  # not the fault of this photo, and the same for the next
-            raise
-        except Problem as problem:
-            return Outcome(work, problem_row(name, problem, content))
-        if self._options.heatmaps is not None:
-            save_heatmap(self._options.heatmaps, answer)
-        return Outcome(work, answer_row(name, answer))
-
-    def _take(self, outcome: Outcome) -> None:
-        work, row = outcome.work, outcome.row
-        self._store_failures = self._store_failures + 1 if outcome.is_store_failure else 0
-        if self._store_failures >= MAX_STORE_FAILURES:
-            raise BatchStopped(f"The last {MAX_STORE_FAILURES} photos could not be had. {row[DETAIL]}")
+    def _take(self, work: Work, row: Row) -> None:
         work.rows.append(row)
         work.missing -= 1
         self.progress.done += 1

@@ -19,17 +19,23 @@ class ShardLocks:
     """The locks of an output folder. Open them once in a process: closing the file releases all that it holds."""
 
     def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
         try:
-            self._descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise BatchStopped(f"{folder / FILE} cannot be written: {error.strerror}.") from error
+            raise BatchStopped(f"{self._path} cannot be written: {error.strerror}.") from error
 
     def take(self, shard: int) -> bool:
-        """Lock a shard, and return whether it succeeded; it does not if another process holds it."""
+        """Lock a shard, and return whether it succeeded; it does not if another process holds it.
+
+        Raises BatchStopped if the file system has no locks.
+        """
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shard)
         except (BlockingIOError, PermissionError):  # POSIX allows either
             return False
+        except OSError as error:
+            raise BatchStopped(f"{self._path} cannot be locked: {error.strerror}.") from error
         return True
 
     def release(self, shard: int) -> None:

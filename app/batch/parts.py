@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,14 @@ class Parts:
             if number := _NUMBER.match(path.name[1:]):
                 found[int(number[1])].append(path)
         return found
+
+    def remove(self, leftovers: Iterable[Path]) -> None:
+        """Remove unfinished files; raises BatchStopped if that fails."""
+        for path in leftovers:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise BatchStopped(f"{path} cannot be removed: {error.strerror}.") from error
 
     def write(self, shard: int, columns: Columns, rows: Sequence[Row], replaced: Collection[str]) -> None:
         """Write a shard's part: the rows that it has, except those of the paths `replaced`, and these.

@@ -10,8 +10,9 @@ from pathlib import Path
 from ..classifier import Classifier
 from ..errors import BatchError
 from ..model import Model
+from .answering import Answering, Answers, Options
 from .entries import Entry
-from .job import Job, Options
+from .job import Job
 from .listing import check_sources, list_entries
 from .parts import Parts
 from .pictures import prepare_heatmaps
@@ -49,10 +50,12 @@ def begin(
     *,
     format_: str,
     shards: int | None,
+    answers: Answers | None = None,
 ) -> tuple[Job, Iterator[Entry]]:
     """Return a job on an output folder that `check` has passed, and the photos to run it on.
 
-    The first job fixes the folder's run; raises BatchError if it holds another one.
+    The photos become rows in `answers`, by default in this process. The first job fixes the folder's run; raises
+    BatchError if it holds another one.
     """
     folders = [output]
     if options.heatmaps is not None:
@@ -70,7 +73,8 @@ def begin(
     check_run(output, found, format_, fingerprint)
     if shards not in (None, found.shards):
         raise BatchError(f"{output} was begun with --shards {found.shards}, which cannot change.")
-    return Job(classifier, models, Parts(output, found), options, store), entries
+    answers = answers or Answering(classifier, models, options, store)
+    return Job(answers, Parts(output, found), options), entries
 
 
 def _choose_shards(asked: int | None, entries: Iterator[Entry], jobs: int) -> tuple[int, Iterator[Entry]]:

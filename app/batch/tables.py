@@ -58,15 +58,16 @@ def read_table(path: Path, name: str, columns: Sequence[str] = (), fingerprint: 
         raise BatchError(f"{path} cannot be read; move it away, and its photos are classified again.") from error
 
 
+def arrow_schema(kinds: Mapping[str, str], number: Any, metadata: Mapping[bytes, bytes] | None = None) -> Any:
+    """Return the Arrow schema of columns of these kinds; `number` is the Arrow type of the kind NUMBER."""
+    arrow = import_pyarrow("Parquet")
+    types = {TEXT: arrow.string(), WHOLE: arrow.int32(), NUMBER: number, VECTOR: arrow.list_(arrow.float16())}
+    return arrow.schema([(name, types[kind]) for name, kind in kinds.items()], metadata)
+
+
 def _write_parquet(file: IO[bytes], kinds: Mapping[str, str], rows: Iterable[Row], fingerprint: str) -> None:
     arrow = import_pyarrow("Parquet")
-    types = {
-        TEXT: arrow.string(),
-        WHOLE: arrow.int32(),
-        NUMBER: arrow.float32(),
-        VECTOR: arrow.list_(arrow.float16()),
-    }
-    schema = arrow.schema([(name, types[kind]) for name, kind in kinds.items()], {_KEY: fingerprint.encode()})
+    schema = arrow_schema(kinds, arrow.float32(), {_KEY: fingerprint.encode()})
     with arrow.parquet.ParquetWriter(file, schema) as writer:
         group: list[Row] = []
         for row in rows:

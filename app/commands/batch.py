@@ -18,15 +18,18 @@ Examples:
 
 from __future__ import annotations
 
+import importlib.util
 import signal
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ..batch.answering import Options
 from ..batch.entries import Entry
-from ..batch.job import Job, Options
+from ..batch.job import Job
 from ..batch.job import Progress as Counts
 from ..batch.rows import Columns
 from ..batch.start import MAX_SHARDS, begin, check, parse_slice
@@ -35,9 +38,14 @@ from ..batch.tables import FORMATS, PARQUET
 from ..classifier import Classifier
 from ..errors import BatchError, BatchStopped
 from ..measuring.stream import printable
+from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
+from ..settings import Settings
 from . import plural, read_environment, settings_of_one_process
 from ._progress import duration, showing
+
+if TYPE_CHECKING:
+    from ..batch.ray_job import RayAnswers
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -59,6 +67,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     "--shards", type=click.IntRange(1, MAX_SHARDS), help="Number of parts, fixed by the first job (default: by size)."
 )
 @click.option("--retry-failed", is_flag=True, help="Try the photos again that failed, and replace their rows.")
+@click.option("--ray", "ray_address", metavar="ADDRESS", help="Compute on this cluster of Ray: auto, or HOST:PORT.")
 @click.option("--status", "status_of", type=FOLDER, metavar="DIR", help="Print how far the batch in DIR is.")
 def command(
     sources: tuple[str, ...],
@@ -72,6 +81,7 @@ def command(
     slice_: str,
     shards: int | None,
     retry_failed: bool,
+    ray_address: str | None,
     status_of: Path | None,
 ) -> None:
     """Run a job, or print the status of all."""
@@ -85,12 +95,27 @@ def command(
     names = tuple(dict.fromkeys(filter(None, model.split(","))))
     settings = settings_of_one_process(names[0] if names else "")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
-    with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
+    with ExitStack() as stack:
+        classifier = stack.enter_context(closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)))
         models = classifier.find_models(names)
         columns = Columns(top, tuple(each.name for each in models), embeddings)
         options = Options(columns, settings.max_pixels, heatmaps, retry_failed, number, jobs)
-        counts = _run(*begin(classifier, models, sources, output, options, format_=format_, shards=shards))
+        answers = (
+            stack.enter_context(closing(_on_ray(ray_address, settings, models, options))) if ray_address else None
+        )
+        job, entries = begin(
+            classifier, models, sources, output, options, format_=format_, shards=shards, answers=answers
+        )
+        counts = _run(job, entries)
     raise SystemExit(_end(counts, output))
+
+
+def _on_ray(address: str, settings: Settings, models: Sequence[Model], options: Options) -> RayAnswers:
+    if importlib.util.find_spec("ray") is None:
+        raise BatchError("--ray needs Ray Data: pip install 'topthree[ray]'")
+    from ..batch.ray_job import RayAnswers  # which takes seconds, and starts threads
+
+    return RayAnswers(address, settings, models, options)
 
 
 def _run(job: Job, entries: Iterator[Entry]) -> Counts:

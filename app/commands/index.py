@@ -24,8 +24,8 @@ from pathlib import Path
 
 import click
 
+from ..batch.answering import MAX_STORE_FAILURES, READERS, STORE_READERS
 from ..batch.entries import Entry, shown
-from ..batch.job import MAX_STORE_FAILURES, READERS, STORE_READERS
 from ..batch.listing import check_sources, list_entries, read_entry
 from ..batch.lists import is_list
 from ..batch.spool import Spool

@@ -158,22 +158,26 @@ class Supervisor:
                 continue
             with self._changed:
                 self._server = server
-            has_started = False
+            heard = -math.inf
             with suppress(Disconnected):
-                while not self._is_closed and not self._is_silent(has_started):
+                while not self._is_closed and not self._is_silent(heard):
                     with self._changed:
                         self._fill()
                     with suppress(TimeoutError):
                         self._note(server, *server.events(_RETRY_SECONDS))
-                        has_started = True
+                        heard = time.monotonic()
             server.close()
             self._forget_all("The process that starts the decoders has ended or hung; it is started again.")
 
-    def _is_silent(self, has_started: bool) -> bool:
-        """Return whether the fork server has long failed to do something that it was asked for, as if it hung."""
+    def _is_silent(self, heard: float) -> bool:
+        """Return whether the fork server has long failed to do something that it was asked for, as if it hung.
+
+        `heard` is when it last did something; it does one thing after another, and the first waits for its start.
+        """
         with self._changed:
             oldest = min(self._owed.values(), default=math.inf)
-        return time.monotonic() - oldest > (MAX_SILENT_SECONDS if has_started else MAX_START_SECONDS)
+        limit = MAX_START_SECONDS if heard == -math.inf else MAX_SILENT_SECONDS
+        return time.monotonic() - max(oldest, heard) > limit
 
     def _fill(self) -> None:
         """Ask for as many decoders as are missing; called with the lock."""

@@ -82,11 +82,12 @@ class Library:
     A photo's row is its place in all of them: `rows`, `vectors` float16 (n, channels) of length 1, `bits` uint8
     (n, bytes), which are the signs of the vectors by `signs`, and `hashes` uint64 (n), the perceptual hashes.
     `embedding` says what made the vectors. `places` uint64 (n, 2) is where each row ends in `text`, and where
-    its thumbnail ends.
+    its thumbnail ends. Rows move only if `generation` changes, which it does when photos are removed.
     """
 
     folder: Path
     embedding: Embedding
+    generation: int
     rows: Rows
     vectors: npt.NDArray[np.float16]
     bits: Bits
@@ -125,6 +126,7 @@ class Library:
         return cls(
             folder=folder,
             embedding=manifest.embedding,
+            generation=manifest.data,
             rows=Rows(text, places[:, 0]),
             vectors=_mapped(data / VECTORS, np.float16, (rows, channels)),
             bits=_mapped(signs / BITS, np.uint8, (rows, bits_bytes(channels))),

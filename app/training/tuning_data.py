@@ -87,9 +87,12 @@ class Crops:
 
 
 def square_of(record: ModelRecord) -> Geometry:
-    """Return the geometry of the square that is kept of a photo, whose side shorter sides are scaled to."""
-    side = min(record.geometry.resize, MAX_CROP_SIDE)
-    return Geometry(record.geometry.resize, side, record.geometry.interpolation)
+    """Return the geometry of the square that is kept of a photo, which is about as large as its shorter side."""
+    geometry = record.geometry
+    side = min(geometry.resize, MAX_CROP_SIDE)
+    # A crop's corner is rounded to even numbers, so that only by even ones it stays at the same place of the square.
+    side -= (side - geometry.crop) % 4
+    return Geometry(geometry.resize, side, geometry.interpolation)
 
 
 def decode_squares(

@@ -16,6 +16,8 @@ from .tuning_result import Tuned
 
 # How much smaller the rate of the stem is than that of the last stage (Howard and Ruder, ACL 2018).
 STEM_RATE = 0.1
+# The numbers of a head on embeddings of length 1 are about a hundred times as large as those of the trunk.
+HEAD_RATE = 10.0
 WEIGHT_DECAY = 0.05
 _WEIGHT, _BIAS = "head.weight", "head.bias"
 
@@ -81,10 +83,10 @@ class Tunable(nn.Module):
     def groups_of_parameters(self, rate: float) -> list[dict[str, object]]:
         """Return AdamW's groups: the rate shrinks by the same factor from stage to stage, to a tenth at the stem.
 
-        Biases and norms do not decay.
+        The head's is ten times that of the last stage. Biases and norms do not decay.
         """
         groups: list[dict[str, object]] = [
-            {"params": [self.weight, self.bias], "peak": rate, "weight_decay": 0.0},
+            {"params": [self.weight, self.bias], "peak": rate * HEAD_RATE, "weight_decay": 0.0},
         ]
         count = len(self.stages)
         for number, parameters in enumerate(self.parameters_by_stage()):

@@ -23,7 +23,9 @@ from .tuning_result import ALL, LAST, Epoch, Extras
 from .tuning_state import Journal
 
 BATCH = 32
-RATE = 5e-4
+# Of the last stage. AdamW moves each number by about the rate in each step, and those of a pretrained stage are about
+# a hundredth: with 5e-4, one epoch of 15 steps took a ResNet-18 from 77% to 18% on clothes.
+RATE = 1e-4
 WARM_UP_SHARE = 0.1
 MAX_GRADIENT = 1.0
 PATIENCE = 3

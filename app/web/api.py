@@ -47,7 +47,7 @@ def predict() -> flask.Response:
     """Return the most likely classes of one photo.
 
     The same photo, model and parameters have the same answer, byte for byte. Several models answer from one forward
-    pass, and each counts as a request.
+    pass, or one for each fine-tuned model, and each counts as a request.
     """
     parameters, names = read_parameters(), model_names()
     count_photos(len(names))

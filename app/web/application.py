@@ -12,6 +12,7 @@ from ..processes.plan import make_plan
 from ..processes.readiness import Readiness
 from ..queueing.admission import Admission
 from ..queueing.cache import ResultCache
+from ..search.served import ServedIndex
 from ..settings import RESOURCES, Settings
 from ..teaching.projects import Projects
 from ..teaching.publishing import Publisher
@@ -31,6 +32,7 @@ from . import (
     probes,
     problems,
     ratelimits,
+    search,
     service,
     teaching,
     teaching_files,
@@ -74,7 +76,7 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
     make_service(settings, classifier).attach(app)
     _register_hooks(app)
     problems.register(app)
-    for module in (api, teaching, teaching_files, openapi, probes, observing, pages):
+    for module in (api, search, teaching, teaching_files, openapi, probes, observing, pages):
         app.register_blueprint(module.blueprint)
     if settings.page == "on":
         app.register_blueprint(pages.form_blueprint)
@@ -90,7 +92,7 @@ def build(settings: Settings | None, classifier: Classifier | None) -> flask.Fla
 def make_service(settings: Settings, classifier: Classifier | None = None) -> service.Service:
     """Create everything that the application holds; the model is loaded later.
 
-    Raises KeysError for a file of keys that cannot be used.
+    Raises KeysError for a file of keys that cannot be used, and IndexProblem for such an index.
     """
     classifier = classifier or Classifier.from_settings(settings)
     teach = _make_teaching(settings, classifier)
@@ -107,6 +109,7 @@ def make_service(settings: Settings, classifier: Classifier | None = None) -> se
         languages=language.read_languages(),
         teaching=teach,
         publisher=None if teach is None else Publisher(teach, settings),
+        index=ServedIndex(settings.index) if settings.index else None,
     )
 
 

@@ -16,7 +16,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 # Answers of these blueprints are never stored by browsers and proxies, unless a view says otherwise.
-_NOT_STORED = ("api", "health", "teaching", "teaching_files")
+_NOT_STORED = ("api", "health", "search", "teaching", "teaching_files")
 
 
 def add_headers(response: flask.Response) -> flask.Response:

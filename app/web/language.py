@@ -33,6 +33,9 @@ _TEACHING_PROBLEMS = (
     "project-full",
 )
 TEACHING_PREFIXES = ("js.teach.", *(f"{kind}.{slug}" for kind in ("problem", "advice") for slug in _TEACHING_PROBLEMS))
+# What the first page needs only where the service has an index of photos.
+_SEARCH_PROBLEMS = ("foreign-origin", "no-index", "index-unavailable")
+SEARCH_PREFIXES = ("js.alike.", *(f"{kind}.{slug}" for kind in ("problem", "advice") for slug in _SEARCH_PROBLEMS))
 
 
 class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,13 +64,18 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         comma, last = self.alternatives
         return last.join([comma.join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
-    def for_script(self, *, is_teaching: bool = False, **values: object) -> dict[str, object]:
+    def for_script(self, *, is_teaching: bool = False, has_index: bool = False, **values: object) -> dict[str, object]:
         """Return what a page's script needs of this language, with `values` filled in already.
 
-        `is_teaching` adds the words of the page of teaching.
+        `is_teaching` adds the words of the page of teaching, and `has_index` those of an index of photos.
         """
-        left_out = () if is_teaching else TEACHING_PREFIXES
-        keys = [key for key in self.words if key.startswith(SCRIPT_PREFIXES) and not key.startswith(left_out)]
+        added = (TEACHING_PREFIXES if is_teaching else ()) + (SEARCH_PREFIXES if has_index else ())
+        keys = [
+            key
+            for key in self.words
+            if key.startswith(SCRIPT_PREFIXES)
+            and (key.startswith(added) or not key.startswith(TEACHING_PREFIXES + SEARCH_PREFIXES))
+        ]
         words = {key: _fill(self.words[key], values) for key in keys}
         names = [{"member": name, "tag": CLASS_NAMES[name]} for name in self.names]
         return {"tag": self.tag, "space": self.space, "names": names, "words": words}

@@ -26,6 +26,7 @@ from .parameters import NAMES
 from .rendering import remember_language, render_page
 from .routes import API_PREFIX
 from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
+from .search import FOUND_PHOTOS, MAX_FOUND_PHOTOS, MAX_ROWS
 from .service import service
 from .teaching import LISTED_PHOTOS, MAX_LISTED_PHOTOS
 from .uploads import JSON, TIMEOUT_HEADER
@@ -80,6 +81,14 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         },
         "The longest side in pixels; a photo is never enlarged.",
     ),
+    "count": (
+        {"type": "integer", "minimum": 1, "maximum": MAX_FOUND_PHOTOS, "default": FOUND_PHOTOS},
+        "How many photos of the index to return, at most.",
+    ),
+    "version": (
+        {"type": "integer", "minimum": 0, "maximum": MAX_ROWS - 1},
+        "The index's version, as in the address that a search gave.",
+    ),
     "label": ({"type": "string", "examples": ["mug"]}, "Only photos of this class."),
     "offset": ({"type": "integer", "minimum": 0, "maximum": MAX_PHOTOS, "default": 0}, "How many photos to skip."),
     "limit": (
@@ -96,6 +105,7 @@ PLACES: dict[str, tuple[Schema, str]] = {
     "name": ({"type": "string", "pattern": f"^{NAME.pattern}$"}, "The name of the project."),
     "label": ({"type": "string", "minLength": 1}, "The name of the class, or `~none`."),
     "sha256": ({"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 of the photo's file."),
+    "row": ({"type": "string", "pattern": "^[0-9]{1,9}$"}, "The row of the photo in the index."),
 }
 # A part of a path as Flask's rules and as OpenAPI's paths have it.
 _PLACE = re.compile(r"<(?:path:)?(\w+)>")

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import flask
 
 from ..classifier import Classifier
-from ..errors import Draining, ModelUnavailable
+from ..errors import Draining, IndexProblem, ModelUnavailable
 from ..processes.readiness import Readiness
 from . import schemas
 from .answers import json_response
 from .operations import operation
-from .service import request_state, service, service_of
+from .service import Service, request_state, service, service_of
 from .uploads import JSON
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,9 @@ def warm_up_in_background(
 ) -> None:
     """Load the model in a thread while the worker answers probes; mark it ready once the known photo is answered.
 
-    If a setting names weights, a bundle or int8 and they cannot serve, the whole service stops, unless other workers
-    are ready. After any other failure the worker stays alive and not ready, and tries again every 30 seconds, since a
-    balancer that asks `/readyz` sends no request that would load the model.
+    If a setting names weights, a bundle, int8 or an index and they cannot serve, the whole service stops, unless other
+    workers are ready. After any other failure the worker stays alive and not ready, and tries again every 30 seconds,
+    since a balancer that asks `/readyz` sends no request that would load the model.
     """
     readiness.slot = slot
     ours = service_of(app)
@@ -94,6 +94,9 @@ def warm_up_in_background(
                 )
             reason = new_reason
             pause(RETRY_SECONDS)
+        if not _index_fits(ours) and not readiness.warm_workers:
+            halt(HALT_SERVICE)
+            return
         if slot == 0:
             classifier.log_sandbox()
         readiness.mark(slot, True)
@@ -136,6 +139,18 @@ def keep_models_current_in_background(
             classifier.refresh()
 
     threading.Thread(target=look, name="models", daemon=True).start()
+
+
+def _index_fits(ours: Service) -> bool:
+    """Return whether the index, if there is one, can be searched with the model; log why not."""
+    if ours.index is None:
+        return True
+    try:
+        ours.index.check(ours.classifier.load_model())
+    except IndexProblem as error:
+        log.critical("TOPTHREE_INDEX cannot be searched: %s", error)
+        return False
+    return True
 
 
 def _try_known_photo(classifier: Classifier, known_reason: str) -> str:

@@ -37,6 +37,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         asset=lambda name: root + assets.path(name),
         has_page=settings.page == "on",
         has_teaching=settings.page == "on" and settings.teach == "on",
+        has_index=ours.index is not None,
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
         suffixes=" ".join(sorted(formats.SUFFIXES)),
@@ -46,7 +47,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         colours=heatmaps.COLOURS,
         resized=_resized(ours.classifier),
         modules=[name for name in assets.names("js/", ".js") if not name.startswith("js/later/")],
-        **_words(language, settings),
+        **_words(language, settings, has_index=ours.index is not None),
         models=ours.classifier.loaded_models,
         **({"model": ours.classifier.loaded_model} | values),
     )
@@ -100,7 +101,7 @@ def _resized(classifier: Classifier) -> int:
     return (model.weights.record.geometry if model else Geometry()).resize
 
 
-def _words(language: Language, settings: Settings) -> dict[str, object]:
+def _words(language: Language, settings: Settings, *, has_index: bool) -> dict[str, object]:
     """Return what a template writes in the reader's language."""
     known = {
         "limit": f"{settings.max_upload_bytes / 1024 / 1024:g}",
@@ -118,7 +119,7 @@ def _words(language: Language, settings: Settings) -> dict[str, object]:
         return [(name, tag) for name, tag in found if name]
 
     def script_words(*, is_teaching: bool = False) -> dict[str, object]:
-        return language.for_script(is_teaching=is_teaching, **known)
+        return language.for_script(is_teaching=is_teaching, has_index=has_index, **known)
 
     return {"t": t, "word": word, "names": names, "script_words": script_words}
 

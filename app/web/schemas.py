@@ -87,7 +87,8 @@ class Model(Struct):
     fallback: Annotated[bool, Meta(description="Whether the built-in model replaces ResNet-18.")]
     version: Annotated[Count | UnsetType, Meta(description="Of a model of your own.")] = UNSET
     backbone: Annotated[
-        str | UnsetType, Meta(description="Of a model of your own; `weights_sha256` is its weights' then.")
+        str | UnsetType,
+        Meta(description="Of a model of your own; `weights_sha256` is its weights', or a fine-tuned model's own."),
     ] = UNSET
     head_sha256: Annotated[Sha256 | UnsetType, Meta(description="Of the head of a model of your own.")] = UNSET
 
@@ -170,6 +171,28 @@ class PhotoEmbedding(Struct):
 class Embedding(PhotoEmbedding):
     """The answer to a request for an embedding."""
 
+    model: Model
+
+
+class FoundPhoto(Struct):
+    """A photo of the index that looks like the one that was sent."""
+
+    name: Annotated[str, Meta(description="Of its file, without folders.")]
+    similarity: Annotated[float, Meta(ge=-1, le=1, description="Cosine of the embeddings, rounded to 6 digits.")]
+    row: Annotated[int, Meta(ge=0, description="Its place in the index.")]
+    width: Count
+    height: Count
+    thumbnail: Annotated[
+        str, Meta(description="The address of its thumbnail, relative to that of the search; it needs the same key.")
+    ]
+
+
+class SearchAnswer(Struct):
+    """The answer to a search, the most similar photo first."""
+
+    similar: list[FoundPhoto]
+    photos: Annotated[int, Meta(ge=0, description="How many photos the index has.")]
+    image: Image
     model: Model
 
 
@@ -317,6 +340,10 @@ _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
     Result: None,
     Batch: Batch([Photo([_PREDICTION], _IMAGE, "group", _GROUP)], _MODEL),
     Embedding: Embedding([0.6, 0.8], 2, True, _IMAGE, _MODEL),
+    SearchAnswer: SearchAnswer(
+        [FoundPhoto("beach.jpg", 0.912345, 7, 4032, 3024, "search/thumbnails/7?version=1")],
+        *(1000, _IMAGE, _MODEL),
+    ),
     Base64Photo: {"image": PIXEL_PNG},
     ModelDescription: ModelDescription(
         *_IDENTITY,

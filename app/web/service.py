@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..processes.readiness import Readiness
     from ..queueing.admission import Admission
     from ..queueing.cache import ResultCache
+    from ..search.served import ServedIndex
     from ..settings import Settings
     from ..teaching.publishing import Publisher
     from ..teaching.teaching import Teaching
@@ -34,7 +35,7 @@ class Service:
     """Everything that one application holds, for all its requests.
 
     `readiness` counts only this process until a worker replaces it by the one that all workers share. `teaching` and
-    `publisher` are None if teaching is turned off.
+    `publisher` are None if teaching is turned off, and `index` is None if there is no index of photos.
     """
 
     settings: Settings
@@ -49,6 +50,7 @@ class Service:
     languages: Mapping[str, Language]
     teaching: Teaching | None
     publisher: Publisher | None
+    index: ServedIndex | None
 
     def attach(self, app: flask.Flask) -> None:
         """Make this the service of an application."""

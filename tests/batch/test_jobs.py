@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import os
 import signal
@@ -10,18 +11,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 from batches import batch, make_job, paths_of, rows_of
-from decoder_pools import wait_for
 from fakes import colour_png, fake_classifier, fake_model, make_classifier
 from own_heads import classifier_with_heads
+from waiting import wait_until
 
-from app.batch.entries import problem_entry, shard_of
+from app.batch.entries import entry_of, problem_entry, shard_of
 from app.batch.parts import Parts
 from app.batch.rows import Columns
 from app.batch.runs import default_shards, read_run, write_run
@@ -287,6 +288,29 @@ def test_a_disk_that_fills_costs_only_the_newest_part(photos: Path, tmp_path: Pa
     assert paths_of(full_disk / "out") == sorted(str(path) for path in photos.iterdir())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_names_that_do_not_fit_the_disk_stop_the_job(photos: Path, tmp_path: Path, full_disk: Path) -> None:
+    job, _ = make_job([photos], full_disk / "out", shards=8)
+    filler = full_disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    os.truncate(filler, filler.stat().st_size - 2 * 4096)
+    with pytest.raises(BatchStopped, match=r"out cannot be written: No space left on device\."):
+        job.run(entry_of(f"{'a' * 100}/{number}.png") for number in range(500))
+
+
+def test_a_file_system_without_locks_stops_the_job(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    with pytest.raises(BatchStopped, match=r"\.locks cannot be locked: No locks available\."):
+        batch([photos], tmp_path / "out")
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start jobs in processes of their own, which end with the test."""
@@ -303,7 +327,7 @@ def start() -> Iterator[Start]:
 
 
 def wait_for_parts(output: Path, count: int) -> None:
-    wait_for(lambda: len(list(output.glob("part-*"))) >= count)
+    wait_until(lambda: len(list(output.glob("part-*"))) >= count)
 
 
 def test_a_killed_job_loses_and_repeats_nothing(photos: Path, tmp_path: Path, start: Start) -> None:

@@ -14,7 +14,7 @@ from batches import batch, rows_of
 from fakes import colour_png
 from moto.server import ThreadedMotoServer
 
-from app.batch import job as jobs
+from app.batch import answering
 from app.batch.listing import list_entries
 from app.batch.store import Store, split_address
 from app.errors import BatchError, BatchStopped
@@ -150,7 +150,7 @@ def test_an_object_that_gets_503_is_a_row(unavailable: None, tmp_path: Path) -> 
 
 
 def test_a_store_that_fails_again_and_again_stops_the_job(unavailable: None, tmp_path: Path) -> None:
-    lines = [f"s3://bucket/{number}.png" for number in range(2 * jobs.MAX_STORE_FAILURES)]
+    lines = [f"s3://bucket/{number}.png" for number in range(2 * answering.MAX_STORE_FAILURES)]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     with pytest.raises(BatchStopped, match=r"The last 20 photos could not be had\. The store answered 503"):
         batch([tmp_path / "list.txt"], tmp_path / "out")

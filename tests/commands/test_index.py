@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from bad_photos import png
 from click.testing import CliRunner, Result
-from decoder_pools import wait_for
-from fakes import decoders, encode, fake_model
+from fakes import encode, fake_model
 from indexes import ColourEngine
 from PIL import Image
+from waiting import wait_until
 
 from app.batch.listing import list_entries
 from app.batch.store import Store
@@ -196,7 +196,7 @@ def test_killed_jobs_lose_and_repeat_nothing(tmp_path: Path) -> None:
     command = [sys.executable, JOB, str(folder), "--output", str(tmp_path / "lib")]
     for wanted in (8, 24):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as job:
-            wait_for(lambda wanted=wanted: len_of(tmp_path / "lib") >= wanted)
+            wait_until(lambda wanted=wanted: len_of(tmp_path / "lib") >= wanted)
             held = len_of(tmp_path / "lib")
             job.send_signal(signal.SIGKILL)
         assert len_of(tmp_path / "lib") >= held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -45,35 +46,47 @@ def send_all(server: Server) -> int:
     return len(photos) * len(WAYS)
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_no_file_of_a_client_is_an_error(tmp_path: Path, form: str) -> None:
-    with serving(tmp_path, tmp_path / "log", command=COMMAND, log_format=form, access_log="on") as server:
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that logs JSON, started with the variables that Kubernetes sets for a service of its name."""
+    folder = tmp_path_factory.mktemp("logged")
+    links = {"service_host": "10.0.0.11", "port_80_tcp": "tcp://10.0.0.11:80"}
+    options = {"log_format": "json", "access_log": "on"} | links
+    with serving(folder, folder / "log", command=COMMAND, **options) as server:
         server.wait_until_accepting()
-        before = len(server.log.splitlines())
-        count = send_all(server)
-        lines = server.log.splitlines()[before:]
+        yield server
+
+
+def lines_of_bad_files(server: Server) -> list[str]:
+    """Send every bad file, and return the lines that were logged of them."""
+    before = len(server.log.splitlines())
+    count = send_all(server)
+    lines = server.log.splitlines()[before:]
     assert len(lines) >= count
     assert [line for line in lines if "ERROR" in line or "CRITICAL" in line] == []
-    if form == "json":
-        assert {json.loads(line)["level"] for line in lines} <= {"INFO", "WARNING"}
-    else:
-        assert [line for line in lines if not line.startswith("[2")] == []
+    return lines
 
 
-def test_noise_of_libraries_is_json_too(tmp_path: Path) -> None:
-    with serving(tmp_path, tmp_path / "log", command=COMMAND, log_format="json") as server:
+def test_noise_of_libraries_is_json_too(logged: Server) -> None:
+    assert httpx.get(f"{logged.url}/healthz", timeout=PATIENCE_SECONDS).status_code == 200
+    logged.wait_for_log("noisy")
+    told = {(record["logger"], record["message"]) for record in map(json.loads, logged.log.splitlines())}
+    assert ("a.library", "first\nsecond") in told
+    assert [
+        message for name, message in told if name == "py.warnings" and "RuntimeWarning: first\nsecond\n" in message
+    ]
+    assert ("app.telemetry.logs", "The thread 'noisy' ended with an exception.") in told
+
+
+def test_what_kubernetes_sets_is_ignored_with_a_hint(logged: Server) -> None:
+    assert "Ignored: TOPTHREE_PORT_80_TCP, TOPTHREE_SERVICE_HOST. Kubernetes sets these" in logged.log
+
+
+def test_no_file_of_a_client_is_an_error_in_json(logged: Server) -> None:
+    assert {json.loads(line)["level"] for line in lines_of_bad_files(logged)} <= {"INFO", "WARNING"}
+
+
+def test_no_file_of_a_client_is_an_error_in_text(tmp_path: Path) -> None:
+    with serving(tmp_path, tmp_path / "log", command=COMMAND, log_format="text", access_log="on") as server:
         server.wait_until_accepting()
-        assert httpx.get(f"{server.url}/healthz", timeout=PATIENCE_SECONDS).status_code == 200
-        server.wait_for_log("noisy")
-        records = [json.loads(line) for line in server.log.splitlines()]
-    told = {record["logger"]: record["message"] for record in records}
-    assert told["a.library"] == "first\nsecond"
-    assert "RuntimeWarning: first\nsecond\n" in told["py.warnings"]
-    assert told["app.telemetry.logs"] == "The thread 'noisy' ended with an exception."
-
-
-def test_what_kubernetes_sets_is_ignored_with_a_hint(tmp_path: Path) -> None:
-    links = {"service_host": "10.0.0.11", "port_80_tcp": "tcp://10.0.0.11:80"}
-    with serving(tmp_path, tmp_path / "log", command=COMMAND, **links) as server:
-        server.wait_until_accepting()
-        assert "Ignored: TOPTHREE_PORT_80_TCP, TOPTHREE_SERVICE_HOST. Kubernetes sets these" in server.log
+        assert [line for line in lines_of_bad_files(server) if not line.startswith("[2")] == []

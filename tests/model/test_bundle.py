@@ -175,12 +175,12 @@ def test_wrong_sums_are_refused(bundle: Path) -> None:
 
 
 def test_a_bundle_of_a_later_format_is_told_from_a_damaged_one(bundle: Path) -> None:
-    text = json.dumps({"format": 3}).encode()
+    text = json.dumps({"format": 4}).encode()
     bundle.write_bytes(
         tar_header(DESCRIPTION, len(text)) + text + bytes(padding(len(text))) + tar_header("x", 0) + END
     )
     assert refusal(bundle) == (
-        "is a bundle of format 3, and this version of topthree reads formats 1 and 2: "
+        "is a bundle of format 4, and this version of topthree reads formats 1 to 3: "
         "make the bundle again with this version."
     )
 

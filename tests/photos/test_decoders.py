@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
-from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled, wait_for
+from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled
 from fakes import encode
 from pictures import cat
 from PIL import Image
 from service_watch import resident_bytes
+from waiting import wait_until
 
 from app.errors import (
     BrokenImage,
@@ -172,7 +173,7 @@ def test_a_hostile_photo_costs_itself_only(pool: Decoders, deed: str, problem: t
             assert pool.decode(PHOTO, WANTED).crop[112, 112].tolist() == [200, 100, 50]
         with pytest.raises(problem, match=detail):
             hostile.result(PATIENCE_SECONDS)
-    wait_for(lambda: len(pool.pids) == 2)
+    wait_until(lambda: len(pool.pids) == 2)
 
 
 def test_a_hoarder_gets_no_more_than_its_reservation(pool: Decoders) -> None:
@@ -226,7 +227,7 @@ def test_a_decoder_killed_while_idle_is_replaced(pool: Decoders) -> None:
     before = settled(pool)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(pool.pids) == 2 and not set(pool.pids) & set(before))
+    wait_until(lambda: len(pool.pids) == 2 and not set(pool.pids) & set(before))
     assert pool.decode(PHOTO, WANTED).width == 300
 
 
@@ -251,7 +252,7 @@ def test_a_photo_whose_decoder_is_killed_gets_another(pool: Decoders) -> None:
 def test_a_fork_server_that_is_killed_is_replaced(pool: Decoders) -> None:
     before = settled(pool)
     os.kill(fork_server_of(pool), signal.SIGKILL)
-    wait_for(lambda: not set(pool.pids) & set(before))
+    wait_until(lambda: not set(pool.pids) & set(before))
     assert pool.decode(PHOTO, WANTED).width == 300
 
 
@@ -274,7 +275,7 @@ def test_closing_ends_every_process() -> None:
     pool.start()
     family = [*settled(pool), fork_server_of(pool)]
     pool.close()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
     with pytest.raises(Overloaded, match="can be started"):
         pool.decode(PHOTO, WANTED)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import bomb_photos
 import numpy as np
 import pytest
-from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled, wait_for
+from decoder_pools import MEBI, PATIENCE_SECONDS, PHOTO, WANTED, fork_server_of, replacing, settled
 from fakes import colour_png
+from waiting import wait_until
 
 from app.errors import BrokenImage, ClientClosedRequest, DeadlineExceeded, Overloaded, TooCostly
 from app.photos import supervisor
@@ -66,9 +67,9 @@ def test_a_fork_server_that_hangs_is_replaced(pool: Decoders, monkeypatch: pytes
         os.kill(fork_server_of(pool), signal.SIGSTOP)
         with pytest.raises(DeadlineExceeded):
             pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.2))
-        wait_for(lambda: not set(pool.pids) & set(before))
+        wait_until(lambda: not set(pool.pids) & set(before))
     assert pool.decode(PHOTO, WANTED).width == 300
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
 
 
 def test_a_standstill_is_noticed_where_proc_hides_decoders(
@@ -89,7 +90,7 @@ def test_all_that_a_decoder_maps_is_limited(pool: Decoders) -> None:
 def test_a_lower_limit_of_memory_stays() -> None:
     with closing(Decoders(1, max_bytes=MEBI, memory_bytes=2**31, extra_modules=("frugal",))) as pool:
         assert pool.decode(PHOTO, WANTED).width == 300
-        wait_for(lambda: bool(pool.pids))
+        wait_until(lambda: bool(pool.pids))
         assert resource.prlimit(pool.pids[0], resource.RLIMIT_DATA) == (512 * MEBI, 512 * MEBI)
 
 
@@ -129,6 +130,17 @@ def test_a_decoder_that_never_gets_ready_is_killed(
             pool.decode(PHOTO, WANTED)
         assert len(processes_of("mute")) <= 2  # the fork server, and the newest child
     assert caplog.text.count("could not be started") == 1
+
+
+def test_a_fork_server_that_starts_slowly_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "MAX_SILENT_SECONDS", 1.5)
+    with closing(Decoders(3, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("slow_to_start",))) as pool:
+        pool.start()
+        wait_until(lambda: len(pool.pids) == 3)
+        assert pool.decode(PHOTO, WANTED).width == 300
+    assert "ended or hung" not in caplog.text
 
 
 def processes_of(module: str) -> list[int]:
@@ -176,10 +188,10 @@ def test_a_decoder_that_cannot_be_asked_for_leaves_no_file_open(
         patch.setattr(ForkServer, "fork", refuse)
         patch.setattr(supervisor, "_RETRY_SECONDS", 0.01)
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: len(pool.pids) == 1)
+        wait_until(lambda: len(pool.pids) == 1)
         with pytest.raises(DeadlineExceeded):
             pool.decode(bomb_photos.hostile("waits"), WANTED, Deadline(time.monotonic() + 0.3))
-        wait_for(lambda: not pool.pids)
+        wait_until(lambda: not pool.pids)
         assert photo_blocks() < before
     assert pool.decode(PHOTO, WANTED).width == 300
 

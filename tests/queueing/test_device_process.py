@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from decoder_pools import wait_for
+from waiting import wait_until
 
 from app.classifier import Classifier
 from app.errors import DeadlineExceeded, ModelUnavailable, WeightsError
@@ -98,7 +98,7 @@ def started(settings: Settings) -> Device:
 def stop(pid: int) -> None:
     """Stop a process, and wait until it stands still: a signal may arrive after what is sent next."""
     os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
 
 def replies(channels: list[Channel]) -> list[Reply]:
@@ -215,16 +215,16 @@ def test_a_killed_device_process_fails_its_photos_and_is_replaced(settings: Sett
     stop(first)
     for thread in threads:
         thread.start()
-    wait_for(lambda: service.client.in_use == len(threads))
+    wait_until(lambda: service.client.in_use == len(threads))
     os.kill(first, signal.SIGKILL)
     for thread in threads:
         thread.join()
     assert [failure.retry_after_seconds for failure in failures] == [5] * len(threads)
-    wait_for(lambda: not service.client.is_connected)
+    wait_until(lambda: not service.client.is_connected)
     with pytest.raises(ModelUnavailable):
         service.engine.infer_one(crops[0])
-    wait_for(lambda: device.look() or device.pid not in (first, None))
-    wait_for(lambda: service.client.is_connected)
+    wait_until(lambda: device.look() or device.pid not in (first, None))
+    wait_until(lambda: service.client.is_connected)
     assert np.abs(service.engine.infer_one(crops[0])[0].logits - before.logits).max() < TOLERANCE
     second = device.pid
     service.close()
@@ -237,7 +237,7 @@ def test_a_device_process_that_hangs_is_replaced(settings: Settings, caplog: pyt
     device = Device(os.environ, settings, module="stuck_device")
     device.start()
     first = device.pid
-    wait_for(lambda: device.look() or device.pid != first)
+    wait_until(lambda: device.look() or device.pid != first)
     assert "has computed one batch for 20 s" in caplog.text
     device.close()
 
@@ -245,10 +245,10 @@ def test_a_device_process_that_hangs_is_replaced(settings: Settings, caplog: pyt
 def test_one_that_ends_at_once_is_started_again_after_a_pause(settings: Settings) -> None:
     device = Device(os.environ, settings, module="brief_device")
     device.start()
-    wait_for(lambda: device.look() or device.pid is None)
+    wait_until(lambda: device.look() or device.pid is None)
     device.look()
     assert device.pid is None
-    wait_for(lambda: device.look() or device.pid is not None)
+    wait_until(lambda: device.look() or device.pid is not None)
     device.close()
 
 

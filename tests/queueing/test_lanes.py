@@ -15,7 +15,7 @@ import bomb_photos
 import pytest
 from fakes import colour_png, encode
 from PIL import Image
-from workers import wait_until
+from waiting import wait_until
 
 from app.errors import DeadlineExceeded, Overloaded, TooCostly
 from app.photos import decoder_process

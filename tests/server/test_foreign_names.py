@@ -20,8 +20,9 @@ from gunicorn.config import Config
 from gunicorn.errors import ConfigError
 from gunicorn.workers import base
 from prometheus_client import exposition, multiprocess, values
+from waiting import wait_until
 from waitress import buffers, channel, parser, receiver, server, task, trigger, utilities, wasyncore
-from workers import POST, Running, wait_until
+from workers import POST, Running
 
 from app.server import connections, requests, worker
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
-from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
+from waiting import wait_until
+from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
 
 from app.parsers import base64_length
 from app.server import connections

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 from gunicorn.errors import ConfigError
-from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer, wait_until
+from waiting import wait_until
+from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
 
 from app.server.worker import Worker
 from app.web.service import service_of

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from fakes import FakeEngine, fake_model
+from fakes import FakeEngine, be_patient, fake_model
 
 import app.classifier
 from app.commands import cli
@@ -35,4 +35,5 @@ class GatedEngine(FakeEngine):
 
 if __name__ == "__main__":
     app.classifier.load_served = lambda settings: Served(fake_model(GatedEngine()))
+    be_patient()
     cli(["batch", *sys.argv[1:]])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fakes import fake_classifier
 
-from app.batch.job import Job, Options, Progress
+from app.batch.answering import Options
+from app.batch.job import Job, Progress
 from app.batch.rows import Columns, Row
 from app.batch.runs import read_run
 from app.batch.start import begin, check

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fakes import colour_png
 from service_watch import parent_of
+from waiting import wait_until
 
 from app.photos.decoders import Decoders
 from app.photos.decoding import Geometry
@@ -20,17 +20,9 @@ WANTED = Wanted(Geometry(), 10_000_000)
 PHOTO = colour_png(200, 100, 50)
 
 
-def wait_for(is_so: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def settled(pool: Decoders) -> list[int]:
     """Wait until the two decoders of a pool run; return their process ids."""
-    wait_for(lambda: len(pool.pids) == 2 and all(Path(f"/proc/{pid}").exists() for pid in pool.pids))
+    wait_until(lambda: len(pool.pids) == 2 and all(Path(f"/proc/{pid}").exists() for pid in pool.pids))
     return pool.pids
 
 
@@ -39,7 +31,7 @@ def replacing(pool: Decoders) -> Iterator[None]:
     """Expect that what is done within the context ends a decoder of a pool of two, and wait for the new one."""
     before = set(settled(pool))
     yield
-    wait_for(lambda: len(pool.pids) == 2 and set(pool.pids) != before)
+    wait_until(lambda: len(pool.pids) == 2 and set(pool.pids) != before)
 
 
 def fork_server_of(pool: Decoders) -> int:

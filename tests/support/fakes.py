@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from app.classifier import Classifier
@@ -20,6 +21,7 @@ from app.model.labels import imagenet_labels
 from app.model.records import RECORDS
 from app.model.served import Served
 from app.model.weights import Weights
+from app.photos import supervisor
 from app.photos.decoders import Decoders
 from app.photos.decoding import decode
 
@@ -86,6 +88,20 @@ def decoders() -> Decoders:
     shared = SharedDecoders(3, max_bytes=64 * 2**20, memory_bytes=2**30)
     atexit.register(super(SharedDecoders, shared).close)
     return shared
+
+
+def share_decoders(patch: pytest.MonkeyPatch) -> None:
+    """Have classifiers that a command makes decode in the processes that all tests of this process share.
+
+    Processes of its own would take each call a second of processor time to start.
+    """
+    patch.setattr("app.classifier.Decoders", lambda count, **limits: decoders())
+
+
+def be_patient() -> None:
+    """Give decoders of this process the time that they may take to start beside many other tests."""
+    for limit in ("MAX_HELLO_SECONDS", "MAX_SILENT_SECONDS", "MAX_START_SECONDS", "MAX_WAIT_SECONDS"):
+        setattr(supervisor, limit, 120.0)
 
 
 def fallback_model() -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fakes import fake_model
+from fakes import be_patient, fake_model
 from indexes import ColourEngine
 
 import app.classifier
@@ -15,4 +15,5 @@ from app.model.served import Served
 if __name__ == "__main__":
     app.classifier.load_served = lambda settings, device: Served(fake_model(ColourEngine()))
     app.search.indexing.COMMIT_PHOTOS = 4
+    be_patient()
     cli(["index", *sys.argv[1:]])

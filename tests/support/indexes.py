@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from fakes import FakeEngine
 
+from app.classifier import Classifier
 from app.model.engines import Inference, Pixels
 from app.search.embeddings import Embedding
+from app.search.indexing import Indexer, Source
 from app.search.library import Library, Row
 from app.search.writer import Failure, Writer
 
@@ -54,3 +56,13 @@ def make_library(folder: Path, vectors: np.ndarray, failed: Sequence[str] = ()) 
             writer.fail(Failure(name, None, "no-photo", "The file is empty."))
         writer.commit()
     return Library.open(folder)
+
+
+def index_photos(folder: Path, classifier: Classifier, photos: Mapping[str, bytes]) -> None:
+    """Make an index of photos by their paths, with a classifier."""
+    model = classifier.load_model()
+    with closing(Writer(folder, Embedding.of(model))) as writer:
+        sources = [Source(path, lambda photo=photo: photo) for path, photo in photos.items()]
+        indexer = Indexer(classifier, model, writer, max_pixels=10**6)
+        indexer.run(sources, readers=1)
+    assert indexer.progress.failed == 0

@@ -19,6 +19,7 @@ def load(settings):
     print("loaded", file=sys.stderr, flush=True)
     return fakes.Served(fakes.fake_model())
 app.classifier.load_served = load
+fakes.be_patient()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app.commands.cli(prog_name="topthree")
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -98,13 +98,3 @@ def ask(server: Running, sent: bytes) -> tuple[int, dict[str, str], bytes]:
     with server.connect() as connection:
         connection.sendall(sent)
         return read_answer(connection)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Poll until a condition holds; raises AssertionError if it never does."""
-    pause = threading.Event()
-    for _ in range(PATIENCE_SECONDS * 100):
-        if holds():
-            return
-        pause.wait(0.01)
-    raise AssertionError("It never held.")

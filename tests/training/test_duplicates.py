@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_photos import copies_of, embeddings, of_length_one
 
+from app.model.duplicates import SLACK, Groups, find_directions, shorten
 from app.training import duplicates
 from app.training.duplicates import NEAR_DUPLICATE, group_duplicates
 
@@ -60,15 +61,15 @@ def test_groups_are_those_of_all_pairs(spread: float) -> None:
 
 def test_more_photos_than_directions_are_bounded_from_above() -> None:
     rows = embeddings(np.arange(300) % 9, channels=300)
-    bounds = duplicates._products(*[duplicates._shorten(rows)] * 2)
-    assert (bounds >= duplicates._products(rows, rows) - duplicates._SLACK).all()
+    bounds = duplicates._products(*[shorten(rows, find_directions(rows[:, 0]))] * 2)
+    assert (bounds >= duplicates._products(rows, rows) - SLACK).all()
     assert bounds.min() < NEAR_DUPLICATE / 2
 
 
 def test_thousands_of_copies_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    unite = duplicates._Groups.unite
-    monkeypatch.setattr(duplicates._Groups, "unite", lambda *args: passes.append(len(args[1])) or unite(*args))
+    unite = Groups.unite
+    monkeypatch.setattr(Groups, "unite", lambda *args: passes.append(len(args[1])) or unite(*args))
     rows = np.repeat(embeddings(np.arange(1)), 3000, axis=0)
     assert set(groups_of(rows)) == {0}
     assert sum(passes) < 10_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ import torch
 from tunable import small_model, teach, write_parts
 
 from app.model.backbones import load_backbone
-from app.model.backbones.tuned import trunk_of
-from app.model.heads import own_logits
+from app.model.backbones.tuned import load_tuned, trunk_of
+from app.model.own_models import read_version, write_version
+from app.model.weights import Weights
 from app.settings import Settings
 from app.training import tuning, tuning_setup, tuning_steps
 from app.training.backbones import Chosen
 from app.training.learning import Lesson, with_tuning
 from app.training.photosets import PhotoSet, PhotoSetError
+from app.training.tuning_net import Tunable
 from app.training.tuning_result import Options, Tuning
 
 PHOTOS_OF_CLASS = 36
@@ -98,7 +101,7 @@ def kill_at(start: str) -> Callable[[str], None]:
     return said
 
 
-def test_a_better_network_is_kept_and_can_be_loaded(taught: Taught, tune: Tune) -> None:
+def test_a_better_network_is_kept_and_served(taught: Taught, tune: Tune, tmp_path: Path) -> None:
     chosen, _, lesson = taught
     lesson = worst_head(lesson)
     found = tune(lesson=lesson, method="all", epochs=1)
@@ -109,8 +112,17 @@ def test_a_better_network_is_kept_and_can_be_loaded(taught: Taught, tune: Tune) 
     assert found.tuned.trunk.keys() == trunk_of(network, chosen.model.weights.record).keys()
     tuned = with_tuning(lesson, found)
     assert tuned.accuracy.count == len(found.places) == len(tuned.shares)
-    logits = own_logits(found.embeddings, found.tuned.weight, found.tuned.bias)
-    assert logits.shape == found.left_out.shape
+    write_version(tmp_path, "small", tuned.model, found.tuned.trunk)
+    own = read_version(tmp_path, "small")
+    assert own.trunk is not None
+    path = tmp_path / "small/1/weights.safetensors"
+    served = load_tuned(Weights(path, own.trunk.sha256, chosen.model.weights.record, "own"), own)
+    learnt = Tunable(load_backbone(chosen.model.weights, 1000), own.weight, own.bias, 64)
+    head = {"head.weight": torch.from_numpy(own.weight), "head.bias": torch.from_numpy(own.bias)}
+    learnt.load({name: torch.from_numpy(value) for name, value in found.tuned.trunk.items()} | head)
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(served(pixels)[0], learnt(pixels)[0], atol=1e-4)
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> None:
@@ -163,11 +175,23 @@ def test_a_gpu_out_of_memory_halves_the_batch(tune: Tune, monkeypatch: pytest.Mo
     ]
 
 
-def test_short_memory_adds_up_the_same_gradients(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = []
-    for free in (2**40, 2**20):
-        monkeypatch.setattr(tuning_setup, "free_bytes", lambda free=free: free)
-        found = tune(epochs=1)
-        losses.append(found.epochs[0].loss)
+def test_short_memory_adds_up_gradients(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_setup, "free_bytes", lambda: 2**25)
+    gradients: dict[int, torch.Tensor] = {}
+    learn = tuning_steps.Trainer.learn
+
+    def learn_twice(self: tuning_steps.Trainer, inputs: torch.Tensor, classes: torch.Tensor, first: int) -> float:
+        for size in (tuning_steps.BATCH, self.micro_batch):
+            self.network.zero_grad()
+            with monkeypatch.context() as patch:
+                patch.setattr(self, "micro_batch", size)
+                loss = learn(self, inputs, classes, first)
+            assert self.network.weight.grad is not None
+            gradients[size] = self.network.weight.grad.clone()
+        assert torch.allclose(*gradients.values(), rtol=1e-3, atol=1e-6)
+        return loss
+
+    monkeypatch.setattr(tuning_steps.Trainer, "learn", learn_twice)
+    found = tune(epochs=1)
     assert "memory" in keys(found)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert len(gradients) == 2

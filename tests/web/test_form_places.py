@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from fakes import colour_png, fake_classifier
 from shapes import form
-from workers import Running, ask, read_answer, wait_until
+from waiting import wait_until
+from workers import Running, ask, read_answer
 
 from app import create_app
 from app.errors import Overloaded

@@ -16,7 +16,7 @@ from fakes import colour_png
 from flask.testing import FlaskClient
 
 from app.errors import PROBLEMS
-from app.web.language import FOLDER, SCRIPT_PREFIXES, TEACHING_PREFIXES, read_languages
+from app.web.language import FOLDER, SCRIPT_PREFIXES, SEARCH_PREFIXES, TEACHING_PREFIXES, read_languages
 from app.web.service import service_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,15 +155,14 @@ def test_every_word_is_used_by_a_template_or_the_script() -> None:
 
 
 def test_the_script_gets_its_words_and_no_others() -> None:
-    words = read_languages()["zh"].for_script(is_teaching=True)["words"]
+    words = read_languages()["zh"].for_script(is_teaching=True, has_index=True)["words"]
     assert set(words) == {key for key in ENGLISH if key.startswith(SCRIPT_PREFIXES)}
 
 
-def test_the_first_page_does_not_carry_the_words_of_teaching() -> None:
+def test_the_first_page_does_not_carry_the_words_of_teaching_and_search() -> None:
     words = read_languages()["en"].for_script()["words"]
-    assert set(words) == {
-        key for key in ENGLISH if key.startswith(SCRIPT_PREFIXES) and not key.startswith(TEACHING_PREFIXES)
-    }
+    left_out = TEACHING_PREFIXES + SEARCH_PREFIXES
+    assert set(words) == {key for key in ENGLISH if key.startswith(SCRIPT_PREFIXES) and not key.startswith(left_out)}
 
 
 def test_the_script_asks_for_no_word_that_is_missing() -> None:

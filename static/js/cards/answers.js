@@ -26,6 +26,7 @@ export class Answers {
       this.#hasAll = !this.#hasAll;
       this.#fillRows();
     });
+    parts.alike?.addEventListener('click', () => this.#toggleAlike()); // only where the service has an index
   }
 
   // `square` is the part of the photo that was asked about, null for all of it.
@@ -42,15 +43,16 @@ export class Answers {
   }
 
   show() {
-    const { answers, details, more } = this.#parts;
-    for (const part of [answers, details]) show(part);
+    const { answers, details, more, alike } = this.#parts;
+    for (const part of [answers, details, alike]) if (part) show(part);
     show(more, this.#filled.answer.predictions.length > FEW);
     this.#usePhoto();
   }
 
   hide() {
-    const { answers, details, more } = this.#parts;
-    for (const part of [answers, details, more]) show(part, false);
+    const { answers, details, more, alike, alikePanel } = this.#parts;
+    for (const part of [answers, details, more, alike, alikePanel]) if (part) show(part, false);
+    alike?.setAttribute('aria-expanded', false);
     this.#look.clear();
     this.#part.clear();
   }
@@ -58,6 +60,11 @@ export class Answers {
   // Return the card's heading: what the answer is worth, with a name.
   verdict() {
     return verdict(this.#filled.answer);
+  }
+
+  async #toggleAlike() {
+    const { toggleAlike } = await import('../later/alike.js');
+    await toggleAlike(this.#parts, this.#filled.blob);
   }
 
   #fillRows() {

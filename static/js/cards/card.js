@@ -52,10 +52,11 @@ export class Card {
     parts.remove.addEventListener('click', () => visit.remove(this));
     parts.retry.addEventListener('click', () => this.start());
     parts.send.addEventListener('click', () => this.sendWhole());
-    const { cancel, remove, retry, send, otherPart, usePart, opacity, place, details } = parts;
+    const { cancel, remove, retry, send, otherPart, usePart, opacity, place, details, alike } = parts;
     for (const each of [cancel, remove, retry, send, otherPart, usePart, opacity, place, details.firstElementChild]) {
       nameAfter(each, file.name);
     }
+    if (alike) nameAfter(alike, file.name);
     write(parts.progress, () => t('js.progress_of', { file: file.name }), 'aria-label');
   }
 
