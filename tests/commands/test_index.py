@@ -33,7 +33,7 @@ JOB = str(Path(__file__).resolve().parents[1] / "support" / "index_job.py")
 @pytest.fixture(autouse=True)
 def fake_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the commands use a fake engine; they set a handler of SIGTERM, which is put back."""
-    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(fake_model(ColourEngine())))
+    monkeypatch.setattr("app.classifier.load_served", lambda settings, device: Served(fake_model(ColourEngine())))
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -190,10 +190,10 @@ def test_what_cannot_be_done_is_one_sentence(photos: Path, tmp_path: Path, argum
 def test_killed_jobs_lose_and_repeat_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for number in range(120):
+    for number in range(40):
         (folder / f"{number}.png").write_bytes(encode(picture(number, (20, 20))))
     command = [sys.executable, JOB, str(folder), "--output", str(tmp_path / "lib")]
-    for wanted in (30, 80):
+    for wanted in (8, 24):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as job:
             wait_until(lambda wanted=wanted: len_of(tmp_path / "lib") >= wanted)
             held = len_of(tmp_path / "lib")
@@ -204,7 +204,7 @@ def test_killed_jobs_lose_and_repeat_nothing(tmp_path: Path) -> None:
     library = Library.open(tmp_path / "lib")
     assert sorted(row.path for row in library.rows) == sorted(path.name for path in folder.iterdir())
     assert library.bits.tolist() == library.signs.bits(library.vectors).tolist()
-    for row in range(0, 120, 10):
+    for row in range(0, 40, 10):
         assert library.nearest(library.vectors[row], 1, exact=True)[0][1] == pytest.approx(1, abs=1e-3)
 
 
