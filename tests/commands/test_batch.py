@@ -23,7 +23,7 @@ SMALL = colour_png(0, 2, 1, size=(30, 20))
 @pytest.fixture(autouse=True)
 def fake_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the command use the fake engine; it sets a handler of SIGTERM, which is put back."""
-    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(fake_model()))
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: Served(fake_model()))
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -55,7 +55,7 @@ def test_a_running_server_is_measured_and_left_running(
 def test_the_classifier_is_measured_in_this_process(
     monkeypatch: pytest.MonkeyPatch, runner: CliRunner, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(fake_model()))
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: Served(fake_model()))
     (tmp_path / "red.png").write_bytes(colour_png(9))
     options = ["--in-process", "--clients", "1", "--seconds", "0.2", "--warm-up", "0"]
     result = runner.invoke(cli, ["bench", str(tmp_path), *options])

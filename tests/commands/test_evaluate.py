@@ -28,7 +28,7 @@ def model(monkeypatch: pytest.MonkeyPatch):
     """Let the tests say which model is evaluated."""
 
     def choose(model) -> None:
-        monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(model))
+        monkeypatch.setattr("app.classifier.load_served", lambda *_: Served(model))
 
     choose(fake_model())
     return choose

@@ -33,7 +33,7 @@ JOB = str(Path(__file__).resolve().parents[1] / "support" / "index_job.py")
 @pytest.fixture(autouse=True)
 def fake_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the commands use a fake engine; they set a handler of SIGTERM, which is put back."""
-    monkeypatch.setattr("app.classifier.load_served", lambda settings, device: Served(fake_model(ColourEngine())))
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: Served(fake_model(ColourEngine())))
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -23,7 +23,7 @@ BLUE = colour_png(2, 1, 0, size=(40, 30))
 
 @pytest.fixture(autouse=True)
 def fake_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(fake_model()))
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: Served(fake_model()))
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_two_formats_are_refused(photos: Path, more: list[str]) -> None:
 
 
 def test_files_that_cannot_be_read_load_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.classifier.load_served", lambda settings: pytest.fail("The model was loaded."))
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: pytest.fail("The model was loaded."))
     result = predict(tmp_path / "missing.jpg", "--json")
     assert result.exit_code == 1
     error = "The file cannot be read: No such file or directory."
@@ -176,7 +176,7 @@ def test_labels_of_an_own_model_are_shown_literally(photos: Path, monkeypatch: p
     model = fake_model()
     first, *others = model.labels
     own = type(model)(model.engine, (type(first)(0, None, "[b]tin[/b] :cat:", None), *others), model.weights)
-    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(own))
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: Served(own))
     assert "[b]tin[/b] :cat:" in predict(photos / "a.png").stdout
 
 
@@ -262,7 +262,7 @@ def test_more_photos_than_a_batch_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_real_photos_are_named_by_the_real_model(tmp_path, monkeypatch, packaged_classifier, real_photos) -> None:
-    monkeypatch.setattr("app.classifier.load_served", lambda settings: Served(packaged_classifier.load_model()))
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: Served(packaged_classifier.load_model()))
     for name, data in real_photos.items():
         (tmp_path / f"{name}.jpg").write_bytes(data)
     rows = list(csv.DictReader(io.StringIO(predict(tmp_path, "--csv").stdout)))

@@ -34,6 +34,6 @@ class GatedEngine(FakeEngine):
 
 
 if __name__ == "__main__":
-    app.classifier.load_served = lambda settings: Served(fake_model(GatedEngine()))
+    app.classifier.load_served = lambda *_: Served(fake_model(GatedEngine()))
     be_patient()
     cli(["batch", *sys.argv[1:]])

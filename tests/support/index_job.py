@@ -13,7 +13,7 @@ from app.commands import cli
 from app.model.served import Served
 
 if __name__ == "__main__":
-    app.classifier.load_served = lambda settings, device: Served(fake_model(ColourEngine()))
+    app.classifier.load_served = lambda *_: Served(fake_model(ColourEngine()))
     app.search.indexing.COMMIT_PHOTOS = 4
     be_patient()
     cli(["index", *sys.argv[1:]])
