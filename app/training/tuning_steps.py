@@ -29,7 +29,7 @@ RATE = 1e-4
 WARM_UP_SHARE = 0.1
 MAX_GRADIENT = 1.0
 PATIENCE = 3
-# The mean of so many of the best epochs is kept.
+# The mean of so many of the best epochs is kept, if there are three times as many.
 AVERAGED = 3
 # From this share of the epochs on, random crops are as large as the crop that serves.
 LARGE_FROM = 2 / 3
@@ -259,7 +259,7 @@ def _wanted(phase: Phase, history: list[list[float]], watch: Watch | None) -> se
     """Return the epochs whose snapshots may still be needed."""
     if watch is None:
         return set(phase.kept) or {len(history)}
-    return {number for half in (None, 0, 1) for number in best_epochs(history, half)}
+    return {number for half in (None, 0, 1) for number in best_epochs(history, half, AVERAGED)}
 
 
 def _line(phase: Phase, epoch: Epoch, watch: Watch | None) -> str:
@@ -284,11 +284,15 @@ def _has_stalled(epochs: list[Epoch]) -> bool:
     return max(epoch.hits for epoch in epochs[-PATIENCE:]) <= max(epoch.hits for epoch in epochs[:-PATIENCE])
 
 
-def best_epochs(history: list[list[float]], half: int | None) -> list[int]:
-    """Return the numbers of the best epochs by one half of the left-out photos, or by all; of equal ones the later."""
+def best_epochs(history: list[list[float]], half: int | None, count: int | None = None) -> list[int]:
+    """Return the numbers of the best epochs by one half of the left-out photos, or by all; of equal ones the later.
+
+    By default they are at most a third of the epochs, since among few of them some are far from done.
+    """
+    count = max(1, min(AVERAGED, len(history) // 3)) if count is None else count
     hits = [first + second if half is None else (first, second)[half] for _, first, second in history]
     order = sorted(range(len(hits)), key=lambda at: (hits[at], at), reverse=True)
-    return sorted(at + 1 for at in order[:AVERAGED])
+    return sorted(at + 1 for at in order[:count])
 
 
 @dataclass(frozen=True)

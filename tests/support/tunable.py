@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from app.model import Model
 from app.model.backbones.untrained import untrained_backbone
 from app.model.digests import file_sha256
-from app.model.engines import TorchEngine
+from app.model.engines.torch_engine import TorchEngine
 from app.model.labels import Label
 from app.model.records import RECORDS
 from app.model.weights import Weights
