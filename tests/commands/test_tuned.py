@@ -46,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(packaged_settings: Settings, packaged_classifier: Classifier, models: Path) -> Settings:
     """Settings in whose cache the fine-tuned models are prepared once for all tests."""
-    return dataclasses.replace(packaged_settings, models=models)
+    return dataclasses.replace(packaged_settings, models=models, deadline_ms=600_000)
 
 
 def run(settings: Settings, *arguments: object) -> Result:
