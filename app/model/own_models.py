@@ -227,9 +227,9 @@ def _refuse_twin(root: Path, name: str) -> None:
 
 def _publish(folder: Path, version: int, model: OwnModel, trunk: Mapping[str, Floats] | None) -> None:
     """Write a version's folder; raises OwnModelError, and leaves nothing, for a model that could not be read back."""
-    assert trunk is not None or model.trunk is None
     folder.mkdir(exist_ok=True)
     with filling(folder / str(version)) as unfinished:
+        model = dataclasses.replace(model, trunk=None)
         if trunk is not None:
             model = dataclasses.replace(model, trunk=save_trunk(trunk, unfinished / TRUNK))
             with (unfinished / TRUNK).open("rb") as file:

@@ -7,6 +7,7 @@ To remove photos, the data is written anew into another folder, and `index.json`
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -61,15 +62,14 @@ class Writer:
         """
         self._folder = folder
         self._lock = lock(folder, is_new=embedding is not None)
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._lock.release)
             self.manifest = _find_manifest(folder, embedding)
             repair(folder, self.manifest)
             self.paths = {row.path for row in Library.open(folder).rows}
             failures = read_failures(folder, self.manifest)
             self.failed = {each.path: each.error for each in failures if each.path not in self.paths}
-        except BaseException:
-            self._lock.release()
-            raise
+            on_failure.pop_all()
         self._forget()
 
     def _forget(self) -> None:
