@@ -7,7 +7,8 @@
 #   TORCH=1                 prepare the model in the build, with torch, instead of by this folder's .venv
 #   SUITE=bookworm MIRROR=  Debian release of the base image, and where to get it
 #   IMAGE_BUILD_OPTIONS=    more options for `buildah build`, such as --volume or --build-arg
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "image-check: line $LINENO failed: $BASH_COMMAND" >&2' ERR
 cd "$(dirname "$0")/.."
 bin=$PWD/.venv/bin suite=${SUITE:-bookworm} max_megabytes=450 build_arguments=()
 container=topthree-check-$$
@@ -127,8 +128,8 @@ write_sbom() {
 
 status_of() { inside curl --silent --output /dev/null --write-out '%{http_code}' -F "file=@$1" http://127.0.0.1:8000/api/v1/predict; }
 
-# Decoders are the processes below the one that forks them, which is the worker's only child.
-decoders() { pgrep --parent "$(pgrep --full 'app\.processes\.forkserver' --nslist pid --ns "$process")"; }
+# Decoders are the processes below the one that forks them, which is the first with its command line: they keep that.
+decoders() { pgrep --parent "$(pgrep --oldest --full 'app\.processes\.forkserver' --nslist pid --ns "$process")"; }
 
 # Photos are decoded in processes of their own: also here, where nothing may be written and no right is left.
 check_decoders() {
@@ -140,8 +141,9 @@ check_decoders() {
   done
   mkdir "$work/bombs"
   (cd scripts && "$bin/python" -c 'import pathlib, sys; from bomb_photos import bombs
+# curl takes a name with a comma for two.
 for name, data in bombs().items():
-    pathlib.Path(sys.argv[1], name.replace("/", " ")).write_bytes(data)' "$work/bombs")
+    pathlib.Path(sys.argv[1], name.translate({ord(c): " " for c in "/,"})).write_bytes(data)' "$work/bombs")
   for file in "$work"/bombs/*; do
     status=$(status_of "$file")
     [[ $status =~ ^(200|413|415|422)$ ]] || fail "$(basename "$file"): $status"
