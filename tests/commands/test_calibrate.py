@@ -43,7 +43,7 @@ class StrengthEngine(FakeEngine):
 def weights(monkeypatch: pytest.MonkeyPatch) -> Weights:
     """Have the model answer as `StrengthEngine` does."""
     model = fake_model(StrengthEngine())
-    monkeypatch.setattr("app.model.served.load_model", lambda settings: (model, None))
+    monkeypatch.setattr("app.model.served.load_model", lambda *_: (model, None))
     return model.weights
 
 
@@ -196,7 +196,7 @@ class InterruptedEngine(StrengthEngine):
 
 def test_ctrl_c_stores_nothing(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fake_model(InterruptedEngine())
-    monkeypatch.setattr("app.model.served.load_model", lambda settings: (model, None))
+    monkeypatch.setattr("app.model.served.load_model", lambda *_: (model, None))
     result = calibrate(photos)
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "Stopped before everything was measured; nothing was stored.\n"

@@ -15,7 +15,7 @@ WITH_FAKE_MODEL = """
 import signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 import fakes, app.classifier, app.commands
-def load(settings):
+def load(*_):
     print("loaded", file=sys.stderr, flush=True)
     return fakes.Served(fakes.fake_model())
 app.classifier.load_served = load
