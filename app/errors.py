@@ -350,9 +350,10 @@ class ProjectsUnavailable(Problem):
 
 
 class IndexUnavailable(Problem):
-    """The index of photos cannot be read, or is of another model than the one that serves."""
+    """The index of photos cannot be read now, or is of another model; `Retry-After` says when to try again."""
 
     status, slug, title = 503, "index-unavailable", "The index cannot be searched"
+    retry_after_seconds = 30
 
 
 class DeadlineExceeded(Problem):

@@ -73,10 +73,8 @@ def test_every_route_of_photos_is_refused_at_capacity(app: flask.Flask, route: s
 
 def test_every_route_of_large_bodies_declares_its_size(app: flask.Flask) -> None:
     project = "/api/v1/projects/<name>"
-    photos = {("POST", f"{project}/classes/<path:label>/photos"), ("POST", f"{project}/predict")}
-    assert set(body_limits(app)) == {("POST", route) for route in (*ROUTES, "/")} | photos | {
-        ("PUT", f"{project}/file")
-    }
+    posts = (*ROUTES, "/", "/api/v1/search", f"{project}/classes/<path:label>/photos", f"{project}/predict")
+    assert set(body_limits(app)) == {("POST", route) for route in posts} | {("PUT", f"{project}/file")}
     assert {route.rule for route in app.url_map.iter_rules() if "POST" in (route.methods or ())} == {
         *(rule for method, rule in body_limits(app) if method == "POST"),
         f"{project}/publish",
