@@ -97,5 +97,6 @@ def test_what_passes_by_itself_says_when_to_try_again():
         "overloaded",
         "model-unavailable",
         "projects-unavailable",
+        "index-unavailable",
         "draining",
     }
