@@ -15,7 +15,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser screens docs lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
+.PHONY: help serve test test-browser test-cluster screens docs lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: $(VENV)/.installed-test ## Run every test that needs no extra system packa
 
 test-browser: $(VENV)/.installed-browser ## Test the page in Chromium, Firefox and WebKitGTK; install them if possible.
 	$(BIN)/pytest tests/browser -n 2 --dist loadfile
+
+test-cluster: $(VENV)/.installed-test ## Run a batch on a cluster of Ray, of which a node is killed; this takes minutes.
+	$(BIN)/pytest -m cluster
 
 screens: $(VENV)/.installed-browser ## Take the screenshots of docs/screens.
 	PYTHONPATH=tests/support $(BIN)/python tests/browser/screens.py

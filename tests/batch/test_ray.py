@@ -22,7 +22,7 @@ from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "static" / "samples").glob("*.webp"))
-PHOTOS = 300
+PHOTOS = 120
 # Two nodes and their actors are a dozen processes, each of which imports Ray.
 PATIENCE_SECONDS = 600.0
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray Data, the extra ray")
@@ -70,6 +70,7 @@ def start(bundle: Path, photos: Path) -> Callable[..., subprocess.Popen[str]]:
     return run
 
 
+@pytest.mark.cluster
 @needs_ray
 def test_a_node_that_dies_changes_no_row(cluster, start, tmp_path: Path) -> None:
     address = cluster.stdout.readline().strip()
