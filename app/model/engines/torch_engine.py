@@ -53,7 +53,8 @@ class TorchEngine:
             self.precision = "bf16" if self.device == "cuda" else "fp32"
         self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else "the CPU"
         self._type = _TYPES[self.precision]
-        _allow_tf32(self.precision == "tf32")
+        if self.device == "cuda":  # elsewhere it changes nothing, but keeps torch from exporting a model
+            _allow_tf32(self.precision == "tf32")
         backbone = load_backbone(weights, classes)
         side = weights.record.geometry.crop
         with torch.inference_mode():
