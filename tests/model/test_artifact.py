@@ -39,8 +39,15 @@ def settings(packaged_settings: Settings, tmp_path: Path) -> Settings:
     """Settings whose cache is a copy, for this test alone, of one with the packaged model prepared."""
     ensure_prepared(packaged_settings)
     cache = tmp_path / "copy"
-    shutil.copytree(packaged_settings.cache, cache, ignore=shutil.ignore_patterns(".unfinished-*"))
+    shutil.copytree(packaged_settings.cache, cache, ignore=other_models)
     return dataclasses.replace(packaged_settings, cache=cache)
+
+
+def other_models(folder: str, names: list[str]) -> list[str]:
+    """Return the names in a folder of the cache that belong to what other tests prepare there."""
+    prefix = f"{EFFICIENTNET_LITE0.name}-{EFFICIENTNET_LITE0.sha256[:8]}"
+    is_of_models = Path(folder).name == "prepared"
+    return [name for name in names if is_of_models and name != ".lock" and not name.startswith(prefix)]
 
 
 def artifact(settings: Settings) -> Path:
