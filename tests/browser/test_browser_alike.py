@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cards import Cards, expect_state
+from cards import Cards, expect_state, expect_value
 from conftest import open_page
 from fakes import fake_model, make_classifier
 from indexes import ColourEngine, index_photos
@@ -16,7 +16,7 @@ from test_browser_axe import problems
 from app.web.keys import Key, digest_of
 
 KEY = "tt_alike-browser"
-SHOWN = "(image) => image.complete && image.naturalWidth > 0"
+SHOWN = "document.querySelectorAll('[data-part=alikeList] img')[%d].naturalWidth > 0"
 IS_WIDE = "document.documentElement.scrollWidth > innerWidth"
 
 
@@ -72,12 +72,9 @@ def test_the_nearest_photos_are_shown_first(cards: Cards) -> None:
     expect(found.first).to_contain_text("coffee.jpg")
     expect(found.first).to_contain_text("similarity 1.00")
     assert "trip" not in page.locator("[data-part=alikePanel]").inner_text()
-    page.wait_for_load_state("networkidle")
-    for image in found.locator("img").all():
+    for place, image in enumerate(found.locator("img").all()):
         image.scroll_into_view_if_needed()
-        expect(image).to_have_js_property("naturalHeight", image.evaluate("(image) => image.naturalHeight"))
-        page.wait_for_timeout(200)
-        assert image.evaluate(SHOWN)
+        expect_value(page, SHOWN % place)
     expect(button).to_have_attribute("aria-expanded", "true")
     assert not page.evaluate(IS_WIDE)
     assert problems(page) == []
