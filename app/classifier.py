@@ -22,11 +22,7 @@ from .model.engines.frames import Outputs as DeviceOutputs
 from .model.graphs import MAX_WAIT_SECONDS
 from .model.loading import Models
 from .model.served import Served, load_served
-from .model.verdicts import DEFAULT_OUTPUTS, verdict_of
-from .model.verdicts import GroupPrediction as GroupPrediction
-from .model.verdicts import Outputs as Outputs
-from .model.verdicts import Prediction as Prediction
-from .model.verdicts import Verdict as Verdict
+from .model.verdicts import DEFAULT_OUTPUTS, Outputs, Verdict, verdict_of
 from .photos.decoders import Checked, Decoded, Decoders
 from .photos.decoding import Geometry
 from .photos.protocol import Wanted

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from fakes import CLASSES, FakeEngine, colour_png, fake_classifier, fake_model, make_classifier
 
-from app.classifier import Outputs
 from app.errors import (
     ClientClosedRequest,
     DeadlineExceeded,
@@ -19,6 +18,7 @@ from app.errors import (
 )
 from app.model import Model
 from app.model.engines import Inference, Pixels
+from app.model.verdicts import Outputs
 from app.queueing.scheduling import Deadline, in_order, side_by_side
 
 PIXELS = 10**7

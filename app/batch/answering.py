@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ..classifier import Classifier, Outputs
+from ..classifier import Classifier
 from ..errors import BatchStopped, ModelUnavailable, Problem, TopthreeError
 from ..model import Model
+from ..model.verdicts import Outputs
 from ..queueing.scheduling import in_order, side_by_side
 from .entries import Entry, shown
 from .listing import read_entry

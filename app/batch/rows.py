@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..classifier import Answer, Verdict
+from ..classifier import Answer
 from ..errors import TopthreeError
 from ..measuring.stream import printable
+from ..model.verdicts import Verdict
 
 Row = dict[str, Any]
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from ..classifier import Classifier, Outputs
+from ..classifier import Classifier
 from ..errors import NoPhoto
 from ..measuring.stream import printable
+from ..model.verdicts import Outputs
 from ..photos.folders import MAX_FILE_BYTES, read_file
 from ..search.embeddings import Embedding
 from ..search.library import Library

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..classifier import Answer, Classifier, Outputs
+from ..classifier import Answer, Classifier
 from ..errors import ModelUnavailable, NoPhoto, Problem
+from ..model.verdicts import Outputs
 from ..photos.folders import FileProblem, read_file
 from ..queueing.scheduling import in_order, side_by_side
 

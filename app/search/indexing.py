@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from ..classifier import Classifier, Outputs
+from ..classifier import Classifier
 from ..errors import DeadlineExceeded, ModelUnavailable, NoPhoto, Overloaded, Problem, TopthreeError
 from ..model import Model
+from ..model.verdicts import Outputs
 from ..photos.heatmaps import encode
 from ..queueing.scheduling import in_order, side_by_side
 from .embeddings import Floats

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..classifier import Answer, Classifier, Outputs
+from ..classifier import Answer, Classifier
 from ..errors import BadRequest, ModelUnavailable, NameTaken, NotFound, Problem
 from ..model import Model
 from ..model.labels import tidy_name
 from ..model.own_format import OwnModel
+from ..model.verdicts import Outputs
 from ..photos.heatmaps import encode
 from ..queueing.scheduling import Deadline, side_by_side
 from . import contents, database

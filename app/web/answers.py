@@ -17,11 +17,12 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from ..classifier import Answer, Classifier, Outputs, Prediction, Verdict
+from ..classifier import Answer, Classifier
 from ..errors import BrokenImage, InternalError, NoEmbedding, Problem
 from ..model import Model
 from ..model.engines import Floats, Pixels
 from ..model.heads import of_length_one
+from ..model.verdicts import Outputs, Prediction, Verdict
 from ..photos.heatmaps import Grid
 from ..processes.memory import forget_frames
 from ..queueing.cache import ResultCache, Source

@@ -9,9 +9,10 @@ from typing import Any
 import flask
 import msgspec
 
-from ..classifier import Answer, Outputs
+from ..classifier import Answer
 from ..errors import NoEmbedding, NoHeatMap, Problem, UnknownModel
 from ..model import Model
+from ..model.verdicts import Outputs
 from ..photos import heatmaps
 from ..photos.archives import Entry
 from ..photos.protocol import MAX_THUMBNAIL_SIDE

@@ -6,8 +6,8 @@ import base64
 
 import flask
 
-from ..classifier import Outputs
 from ..errors import NotFound
+from ..model.verdicts import Outputs
 from ..photos.heatmaps import encode
 from .access import require_form_key
 from .answers import current_answerer

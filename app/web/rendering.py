@@ -5,7 +5,8 @@ from __future__ import annotations
 import flask
 from markupsafe import Markup
 
-from ..classifier import Answer, Classifier, GroupPrediction, Prediction
+from ..classifier import Answer, Classifier
+from ..model.verdicts import GroupPrediction, Prediction
 from ..photos import formats, heatmaps
 from ..photos.decoding import Geometry
 from ..settings import Settings
