@@ -225,6 +225,11 @@ class Settings:
         """Return the environment of a child process: this process's own, with these settings and changes to them."""
         return os.environ | dataclasses.replace(self, **changes).as_environment()
 
+    def of_model(self, name: str, **changes: Any) -> Settings:
+        """Return the settings with another model, for which no weights, labels and bundle are named, and changes."""
+        none: dict[str, Any] = dict.fromkeys(("weights", "weights_sha256", "labels", "bundle", "bundle_sha256"))
+        return dataclasses.replace(self, model=name, **none, **changes)
+
     @property
     def url(self) -> str:
         """Return the address at which this machine reaches the service."""

@@ -1,6 +1,6 @@
 """Fine-tuned models: their weights file as one that is prepared, and the engine that is made of it.
 
-OpenVINO computes them, on a CPU, whatever engine the backbone beside them has.
+OpenVINO computes them on a CPU, also beside a backbone that has another engine.
 """
 
 from __future__ import annotations
@@ -29,18 +29,9 @@ _PRECISIONS = ("fp32", "bf16", "int8", "auto")
 
 
 def tuned_settings(settings: Settings, own: OwnModel) -> Settings:
-    """Return the settings that prepare a fine-tuned model, whatever backbone, weights or bundle serve beside it."""
-    return dataclasses.replace(
-        settings,
-        model=own.name,
-        weights=None,
-        weights_sha256=None,
-        labels=None,
-        bundle=None,
-        bundle_sha256=None,
-        engine="openvino",
-        precision=settings.precision if settings.precision in _PRECISIONS else "fp32",
-    )
+    """Return the settings that prepare a fine-tuned model; the backbone that serves beside it does not matter."""
+    precision = settings.precision if settings.precision in _PRECISIONS else "fp32"
+    return settings.of_model(own.name, engine="openvino", precision=precision)
 
 
 def tuned_weights(own: OwnModel, record: ModelRecord) -> Weights:

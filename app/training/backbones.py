@@ -40,7 +40,7 @@ def choose(photo_set: PhotoSet, settings: Settings, name: str | None, step: Step
     Raises what `load_model` and `examine` raise.
     """
     if name != AUTO:
-        return _use(photo_set, settings if name is None else _with_backbone(settings, name), step)
+        return _use(photo_set, settings if name is None else settings.of_model(name), step)
     tried = []
     for candidate in _candidates(settings):
         chosen = _use(photo_set, candidate, step)
@@ -50,22 +50,16 @@ def choose(photo_set: PhotoSet, settings: Settings, name: str | None, step: Step
     return dataclasses.replace(best, compared={found.model.weights.record.name: share for share, found in tried})
 
 
-def _with_backbone(settings: Settings, name: str) -> Settings:
-    return dataclasses.replace(
-        settings, model=name, weights=None, weights_sha256=None, labels=None, bundle=None, bundle_sha256=None
-    )
-
-
 def _candidates(settings: Settings) -> list[Settings]:
     """Return the settings of each backbone whose weights are here: nothing is downloaded."""
     packaged = [
-        _with_backbone(settings, record.name)
+        settings.of_model(record.name)
         for record in RECORDS.values()
         if record.package and importlib.util.find_spec(record.package)
     ]
     if settings.weights or settings.bundle or is_model_file(settings.model):
         return [settings, *packaged]
-    resnet = _with_backbone(settings, DEFAULT_NAME)
+    resnet = settings.of_model(DEFAULT_NAME)
     is_at_hand = any(found.path.exists() for found in cached_candidates(resnet))
     return [resnet, *packaged] if is_at_hand else packaged
 

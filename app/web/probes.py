@@ -53,7 +53,7 @@ def readyz() -> flask.Response:
     if readiness.is_draining:
         count = readiness.in_flight
         raise Draining(f"Send new requests elsewhere. Requests in flight: {count}.", count)
-    if classifier.loaded_model is not None and not classifier.is_connected:
+    if not classifier.is_connected:
         raise ModelUnavailable("The process that owns the GPU has ended; another is being started.")
     warm = readiness.warm_workers
     if warm < readiness.planned or classifier.loaded_model is None:
