@@ -25,8 +25,9 @@ import click
 from ..errors import IndexProblem
 from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import printable
+from ..reports import LANGUAGES
 from ..search.duplicates import Group, Kind, find_duplicates
-from ..search.duplicates_report import LANGUAGES, size, write_report
+from ..search.duplicates_report import size, write_report
 from ..search.indexing import Progress
 from ..search.library import Library
 from ..writing import replacing

@@ -39,11 +39,12 @@ from rich.progress import (
 from ..errors import OwnModelError
 from ..measuring.stream import printable
 from ..model.own_models import check_name, write_version
+from ..reports import LANGUAGES
 from ..settings import ROOT, Settings
 from ..training import backbones, learning
 from ..training.findings import MIN_PHOTOS, Findings
 from ..training.photosets import PhotoSetError, open_photo_set
-from ..training.report import LANGUAGES, sentences, write_report
+from ..training.report import sentences, write_report
 from ..training.tuning_result import HEAD, METHODS, Options
 from ..writing import replacing
 from . import models_folder, plural, settings_of_one_process

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
+from ..reports import data_address, read_words, render_report
 from .duplicates import Group, Kind
 from .library import Library, Row
 
-LANGUAGES = ("en", "zh")
 _WORDS = Path(__file__).with_name("duplicates_words.json")
 _TEMPLATE = Path(__file__).with_name("duplicates.html")
 # A browser still opens a page with so many thumbnails, of about 3 KB each.
@@ -53,14 +49,10 @@ def write_report(
     library: Library, groups: Sequence[Group], *, title: str, language: str, has_thumbnails: bool = True
 ) -> str:
     """Return the report as HTML. Of each kind it shows the groups whose further photos take the most bytes."""
-    words = json.loads(_WORDS.read_text(encoding="utf-8"))[language]
-    # All values are escaped: names of files are anybody's.
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
-    )
-    return template.render(
-        words=words,
-        language="zh-Hans" if language == "zh" else "en",
+    return render_report(
+        _TEMPLATE,
+        read_words(_WORDS, language),
+        language,
         title=title,
         photos=len(library),
         sections=[_section(library, kind, groups, has_thumbnails) for kind in Kind],
@@ -99,4 +91,4 @@ def _shown(library: Library, rows: Sequence[int], has_thumbnails: bool) -> Shown
 
 
 def _picture(library: Library, row: int) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(library.thumbnail(row)).decode()}"
+    return data_address(library.thumbnail(row))

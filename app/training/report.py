@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import collections
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -20,12 +17,12 @@ from ..measuring.reliability import reliability_bins
 from ..photos.decoders import Decoders
 from ..photos.decoding import Geometry
 from ..photos.protocol import Wanted
+from ..reports import data_address, read_words, render_report
 from .findings import MIN_PHOTOS
 from .learning import Lesson
 from .photosets import MAX_PHOTO_BYTES, PhotoSet
 from .tuning_result import Tuning
 
-LANGUAGES = ("en", "zh")
 _WORDS = Path(__file__).with_name("report_words.json")
 _TEMPLATE = Path(__file__).with_name("report.html")
 MAX_DOUBTFUL = 24
@@ -51,20 +48,17 @@ class Doubtful:
 
 def write_report(lesson: Lesson, photo_set: PhotoSet | None, *, title: str, language: str) -> str:
     """Return the report as HTML; with a `photo_set` it shows small copies of the photos most against their label."""
-    words = json.loads(_WORDS.read_text(encoding="utf-8"))[language]
-    # All values are escaped: names of classes and files are anybody's.
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
-    )
+    words = read_words(_WORDS, language)
     predicted, truth = lesson.shares.argmax(axis=1), lesson.truth
     bins = reliability_bins(lesson.shares.max(axis=1), predicted == truth, _BINS)
     pairs = collections.Counter(zip(truth.tolist(), predicted.tolist(), strict=True))
     classes = range(len(lesson.findings.classes))
     labels = [_shown(label.label, label.label_zh, language) for label in lesson.model.labels]
     has_matrix = len(classes) <= MAX_CLASSES_OF_MATRIX
-    return template.render(
-        words=words,
-        language="zh-Hans" if language == "zh" else "en",
+    return render_report(
+        _TEMPLATE,
+        words,
+        language,
         title=title,
         lesson=lesson,
         labels=labels,
@@ -82,7 +76,7 @@ def write_report(lesson: Lesson, photo_set: PhotoSet | None, *, title: str, lang
 
 def sentences(tuning: Tuning, language: str) -> list[str]:
     """Return what tuning decided, and why, in a language of the report."""
-    words = json.loads(_WORDS.read_text(encoding="utf-8"))[language]
+    words = read_words(_WORDS, language)
     found = []
     for choice in tuning.choices:
         values = {name: words[f"tune.{value}"] if name == "method" else value for name, value in choice.values.items()}
@@ -156,4 +150,4 @@ def _picture(photo_set: PhotoSet, file: str, decoders: Decoders) -> str | None:
     out = io.BytesIO()
     thumbnail: Any = found.thumbnail
     Image.fromarray(thumbnail).save(out, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return data_address(out.getvalue())

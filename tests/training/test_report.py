@@ -15,6 +15,7 @@ from own_heads import own_model
 from app.measuring.accuracy import wilson_interval
 from app.model.calibration import Calibration
 from app.model.labels import Label
+from app.reports import LANGUAGES
 from app.training import report
 from app.training.findings import Findings
 from app.training.fitting import Fitted, Task
@@ -56,7 +57,7 @@ def make_lesson(files: tuple[str, ...], wrong: int = 1) -> Lesson:
 
 def test_both_languages_have_the_same_words() -> None:
     words = json.loads(report._WORDS.read_text(encoding="utf-8"))
-    assert words.keys() == set(report.LANGUAGES)
+    assert words.keys() == set(LANGUAGES)
     assert words["en"].keys() == words["zh"].keys()
     assert all(text for each in words.values() for text in each.values())
 
