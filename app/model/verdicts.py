@@ -1,4 +1,4 @@
-"""What one model says of a photo: its most likely classes, how far to rely on them, and their heat maps."""
+"""The answer of one model to a photo: its most likely classes, how far to rely on them, and their heat maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Computing`: a photo's way from its bytes to the engine's results, with whatever computes them.
+"""`Computing`: decodes photos and has an engine, in this process or in the device process, compute them.
 
 An engine on a CPU computes a photo in the slot in which it was decoded. One that is faster with many photos gets them
 without a slot: from the device process, or in a process that has none from a `Batcher`.
@@ -40,7 +40,7 @@ class Computed:
 
 
 class Computing:
-    """What decodes and computes the photos of one process."""
+    """Decodes and computes the photos of one process."""
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes

@@ -1,4 +1,4 @@
-"""The files of an index as a writer handles them: appended to, cut off, written anew, and locked."""
+"""The operations of a writer on the files of an index: append, cut off, write anew, and lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tuning can do in the time allowed: how many epochs of which layers, and whether it ends on all photos."""
+"""The plan of tuning for the time allowed: how many epochs of which layers, and whether it ends on all photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tuning found: the tuned network, the epochs, the choices, and the comparison with the head. Needs no torch."""
+"""The result of tuning: the network, the epochs, the choices, and the comparison with the head. Needs no torch."""
 
 from __future__ import annotations
 

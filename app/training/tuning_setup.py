@@ -1,4 +1,4 @@
-"""What tuning needs before its first epoch: the network, the pictures, the time that each costs, and the extras."""
+"""The preparation of tuning: the network, the pictures, the time that each costs, and the extras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tuning keeps on disk, so that a run that was killed goes on: decisions, snapshots of epochs, a checkpoint.
+"""The files of tuning, by which a run that was killed goes on: decisions, snapshots of epochs, a checkpoint.
 
 All of it lies in one folder of the cache and belongs to one set of photos, backbone and options, which its fingerprint
 says. Each file appears as a whole; tensors are kept as safetensors, never as a pickle.

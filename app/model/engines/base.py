@@ -1,4 +1,4 @@
-"""What every engine offers: a batch of crops in, logits and the last feature map out."""
+"""The interface of all engines: a batch of crops in, logits and the last feature map out."""
 
 from __future__ import annotations
 

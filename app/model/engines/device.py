@@ -1,8 +1,8 @@
 """The engine of a worker whose model is in the device process, and its connection to that process.
 
 A thread that has a crop takes a free channel, writes the crop into the channel's block and waits for the reply. The
-device process computes together whatever waits when its device is free, of all workers. If it ends, every photo that
-it had fails at once; those that come before the next one is ready fail too, and the client may try again.
+device process computes together all photos, of all workers, that wait when its device is free. If it ends, every photo
+that it had fails at once; those that come before the next one is ready fail too, and the client may try again.
 """
 
 from __future__ import annotations

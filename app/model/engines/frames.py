@@ -32,7 +32,7 @@ FLOAT_BYTES = 4
 
 
 class Kind(IntEnum):
-    """What a worker asks for."""
+    """The kind of a worker's request."""
 
     LOAD = 1
     CROP = 2
@@ -40,7 +40,7 @@ class Kind(IntEnum):
 
 
 class Outputs(IntFlag):
-    """What is wanted beside the logits."""
+    """The outputs that are wanted beside the logits."""
 
     LOGITS = 0
     EMBEDDING = 1
