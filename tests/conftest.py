@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +16,16 @@ from click.testing import CliRunner
 from fakes import be_patient, encode, fake_classifier
 from flask.testing import FlaskClient
 from PIL import Image
+from references import TEST_WEIGHTS
 from workers import Running, running
 
 from app import create_app
 from app.classifier import Classifier
 from app.settings import Settings
+
+# All processes that tests start take what one of them has compiled; else each compiles the whole service again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -89,6 +96,12 @@ def packaged_classifier(packaged_settings: Settings) -> Classifier:
     classifier = Classifier.from_settings(packaged_settings)
     classifier.warm_up()
     return classifier
+
+
+@pytest.fixture(scope="session")
+def resnet18_settings(packaged_settings: Settings) -> Settings:
+    """Settings under which the real ResNet-18 serves, where its file is; it too is prepared once."""
+    return dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), precision="fp32")
 
 
 @pytest.fixture(scope="session")
