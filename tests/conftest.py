@@ -78,9 +78,18 @@ def app(make_settings: Callable[..., Settings]) -> flask.Flask:
     return create_app(make_settings(), fake_classifier())
 
 
+@pytest.fixture(scope="module")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
+    """An application like `app` for all tests of a module that only ask: to make one takes longer than most tests."""
+    return create_app(
+        Settings.from_environment({"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}), fake_classifier()
+    )
+
+
 @pytest.fixture
-def client(app: flask.Flask) -> FlaskClient:
-    """A client of `app`."""
+def client(request: pytest.FixtureRequest) -> FlaskClient:
+    """A client, without cookies, of the test's own `app` if it has one, or of `shared_app`."""
+    app: flask.Flask = request.getfixturevalue("app" if "app" in request.fixturenames else "shared_app")
     return app.test_client()
 
 
