@@ -260,6 +260,9 @@ def _write_report(
 
 def _print_result(lesson: learning.Lesson) -> None:
     model, share = lesson.model, lesson.accuracy
+    if lesson.compared:
+        shares = ", ".join(f"{name} {100 * share:.1f}%" for name, share in lesson.compared.items())
+        click.echo(f"Backbones compared, each by a head on the photos that were left out: {shares}.")
     for sentence in sentences(lesson.tuning, "en") if lesson.tuning else ():
         click.echo(sentence)
     click.echo(
