@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..errors import BatchStopped
 from . import plural
 
 LOG_SECONDS = 30.0
@@ -48,6 +49,22 @@ def showing(doing: str) -> Iterator[Callable[[Counts], None]]:
     )
     with bar:
         yield _Bar(bar, doing)
+
+
+@contextmanager
+def showing_resumable(doing: str, counts: Counts) -> Iterator[Callable[[Counts], None]]:
+    """Show the progress as `showing` does; if the job is stopped, raise BatchStopped with what is done by `counts`."""
+    try:
+        with showing(doing) as note:
+            yield note
+    except KeyboardInterrupt:
+        raise BatchStopped(f"The job was stopped. {_rest(counts)}") from None
+    except BatchStopped as error:
+        raise BatchStopped(f"{error} {_rest(counts)}") from error
+
+
+def _rest(counts: Counts) -> str:
+    return f"{counts.done:,} of {plural(counts.photos, 'photo')} are done; the same command does the rest."
 
 
 class _Bar:
