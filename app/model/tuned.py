@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +25,8 @@ from .records import RECORDS, TIMM, ModelRecord
 from .weights import Weights, key_of
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 SOURCE = "fine-tuned model"
 _PRECISIONS = ("fp32", "bf16", "int8", "auto")
@@ -51,13 +55,7 @@ def identify_tuned(settings: Settings, own: OwnModel) -> Weights:
 
     That is prepared first if there is none. Raises WeightsError, and OwnModelError for a backbone that is not known.
     """
-    record = _find_record(settings, own)
-    if record is None:
-        _prepare(settings, own)
-        record = _find_record(settings, own)
-    if record is None:
-        raise WeightsError(f"The prepared model of {own.name} is damaged, although it was just made.")
-    return tuned_weights(own, record)
+    return tuned_weights(own, _prepared(settings, own, lambda: _find_record(settings, own)))
 
 
 def _find_record(settings: Settings, own: OwnModel) -> ModelRecord | None:
@@ -95,24 +93,20 @@ def ensure_tuned(settings: Settings, own: OwnModel) -> Prepared:
     Raises WeightsError with the reason if there can be none, and OwnModelError for a backbone that is not known.
     """
     weights = identify_tuned(settings, own)
-    prepared = open_tuned_artifact(settings, own, weights)
-    if prepared is None:
-        _prepare(settings, own)
-        prepared = open_tuned_artifact(settings, own, weights)
-    if prepared is None:
+    prepared = _prepared(settings, own, lambda: open_prepared(tuned_settings(settings, own), weights))
+    return dataclasses.replace(prepared, own=own, labels=write_labels(own.labels))
+
+
+def _prepared(settings: Settings, own: OwnModel, find: Callable[[], Found | None]) -> Found:
+    """Return what is found of a fine-tuned model's artifact, which is made first if that is nothing."""
+    found = find()
+    if found is None:
+        name = f"version {own.version} of {own.name}"
+        prepare_in_subprocess(tuned_settings(settings, own), name, "--version", str(own.version))
+        found = find()
+    if found is None:
         raise WeightsError(f"The prepared model of {own.name} is damaged, although it was just made.")
-    return prepared
-
-
-def open_tuned_artifact(settings: Settings, own: OwnModel, weights: Weights) -> Prepared | None:
-    """Open and verify the artifact of a fine-tuned model; None if there is none or it is damaged."""
-    prepared = open_prepared(tuned_settings(settings, own), weights)
-    return prepared and dataclasses.replace(prepared, own=own, labels=write_labels(own.labels))
-
-
-def _prepare(settings: Settings, own: OwnModel) -> None:
-    name = f"version {own.version} of {own.name}"
-    prepare_in_subprocess(tuned_settings(settings, own), name, "--version", str(own.version))
+    return found
 
 
 def on_use(settings: Settings, own: OwnModel, graphs: Graphs) -> Model:
