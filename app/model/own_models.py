@@ -1,9 +1,8 @@
 """Models of one's own on disk: how their versions are written, chosen, read and removed.
 
-A version is a folder `NAME/VERSION/` with the files of `own_format`, of which the weights of a fine-tuned model are
-left on disk when it is read; versions are numbered 1, 2, 3 and so on. It
+A version is a folder `NAME/VERSION/` with the files of `own_format`; versions are numbered 1, 2, 3 and so on. It
 appears as a whole, by one rename, and never changes. The newest one is in use, unless a file `pinned` beside it names
-another.
+another. The weights of a fine-tuned model are not read with it: only their size is checked.
 """
 
 from __future__ import annotations
