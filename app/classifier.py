@@ -245,6 +245,20 @@ class Classifier:
         ]
         return answers[0] if len(answers) == 1 else _in_one(answers, models)
 
+    def classify_or_explain(
+        self, data: bytes, outputs: Outputs, *, max_pixels: int, models: Sequence[Model] = ()
+    ) -> Answer | Problem:
+        """Classify one photo of many: return its answer or its problem.
+
+        Raises ModelUnavailable, which is not the fault of this photo, and the same for the next.
+        """
+        try:
+            return self.classify(data, outputs, max_pixels=max_pixels, models=models)
+        except ModelUnavailable:
+            raise
+        except Problem as problem:
+            return problem
+
     def make_ready(self, models: Sequence[Model], deadline: Deadline = NO_DEADLINE) -> None:
         """Open the graphs of fine-tuned models that are not in memory; with a deadline, this waits some seconds.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..classifier import Classifier
-from ..errors import ModelUnavailable, Problem
+from ..errors import Problem
 from ..model import Model
 from ..model.verdicts import Outputs
 from ..photos.folders import FileProblem
@@ -87,14 +87,11 @@ class Answering:
         return key, self._answer(name, content) if isinstance(content, bytes) else problem_row(name, content)
 
     def _answer(self, name: str, content: bytes) -> Row:
-        try:
-            answer = self._classifier.classify(
-                content, self._outputs, max_pixels=self._options.max_pixels, models=self._models
-            )
-        except ModelUnavailable:  # not the fault of this photo, and the same for the next
-            raise
-        except Problem as problem:
-            return problem_row(name, problem, content)
+        answer = self._classifier.classify_or_explain(
+            content, self._outputs, max_pixels=self._options.max_pixels, models=self._models
+        )
+        if isinstance(answer, Problem):
+            return problem_row(name, answer, content)
         if self._options.heatmaps is not None:
             save_heatmap(self._options.heatmaps, answer)
         return answer_row(name, answer)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..classifier import Answer, Classifier
-from ..errors import ModelUnavailable, NoPhoto, Problem
+from ..errors import NoPhoto, Problem
 from ..model.verdicts import Outputs
 from ..photos.folders import FileProblem, read_file
 from ..queueing.scheduling import in_order, side_by_side
@@ -40,12 +40,7 @@ def classify_files(
     def classify(file: _File) -> Row:
         name, photo = file
         if isinstance(photo, bytes):
-            try:
-                return name, classifier.classify(photo, outputs, max_pixels=max_pixels)
-            except ModelUnavailable:  # not the fault of this photo, and the same for the next
-                raise
-            except Problem as problem:
-                return name, problem
+            return name, classifier.classify_or_explain(photo, outputs, max_pixels=max_pixels)
         return name, photo
 
     # Standard input is read here, too: a thread that waits for it could not be interrupted.

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from ..classifier import Classifier
-from ..errors import DeadlineExceeded, ModelUnavailable, Overloaded, Problem, TopthreeError
+from ..errors import DeadlineExceeded, Overloaded, Problem, TopthreeError
 from ..model import Model
 from ..model.heads import Floats
 from ..model.verdicts import Outputs
@@ -113,12 +113,11 @@ class Indexer:
         path, content = item
         if not isinstance(content, bytes):
             return _failure(path, content)
-        try:
-            answer = self._classifier.classify(content, _OUTPUTS, max_pixels=self._max_pixels, models=[self._model])
-        except ModelUnavailable:  # not the fault of this photo, and the same for the next
-            raise
-        except Problem as problem:
-            return _failure(path, problem, content)
+        answer = self._classifier.classify_or_explain(
+            content, _OUTPUTS, max_pixels=self._max_pixels, models=[self._model]
+        )
+        if isinstance(answer, Problem):
+            return _failure(path, answer, content)
         assert answer.thumbnail is not None
         assert answer.embedding is not None
         image = answer.image
