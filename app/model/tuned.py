@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
 
-from ..errors import OwnModelError, WeightsError
+from ..errors import OwnModelError
 from ..processes.plan import graph_bytes, make_plan
 from ..settings import Settings
 from . import Model, load_prepared, with_own
-from .artifact import Prepared, artifacts_with_records, open_prepared, prepare_in_subprocess
+from .artifact import Found, Prepared, artifacts_with_records, find_or_prepare, open_prepared
 from .engines import choose_precision
 from .graphs import EngineOnUse, Graphs, Opener
 from .labels import write_labels
@@ -25,8 +24,6 @@ from .records import RECORDS, TIMM, ModelRecord
 from .weights import Weights, key_of
 
 log = logging.getLogger(__name__)
-
-Found = TypeVar("Found")
 
 SOURCE = "fine-tuned model"
 _PRECISIONS = ("fp32", "bf16", "int8", "auto")
@@ -99,14 +96,8 @@ def ensure_tuned(settings: Settings, own: OwnModel) -> Prepared:
 
 def _prepared(settings: Settings, own: OwnModel, find: Callable[[], Found | None]) -> Found:
     """Return what is found of a fine-tuned model's artifact, which is made first if that is nothing."""
-    found = find()
-    if found is None:
-        name = f"version {own.version} of {own.name}"
-        prepare_in_subprocess(tuned_settings(settings, own), name, "--version", str(own.version))
-        found = find()
-    if found is None:
-        raise WeightsError(f"The prepared model of {own.name} is damaged, although it was just made.")
-    return found
+    name, version = f"version {own.version} of {own.name}", str(own.version)
+    return find_or_prepare(find, tuned_settings(settings, own), name, "--version", version)
 
 
 def on_use(settings: Settings, own: OwnModel, graphs: Graphs) -> Model:
