@@ -143,7 +143,7 @@ def parse_version(content: Mapping[str, bytes], where: str, *, name: str, versio
     """
     try:
         described = _describe(content[DESCRIPTION], where)
-        calibration = described.calibration and Calibration.from_json(described.calibration)
+        calibration = None if described.calibration is None else Calibration.from_json(described.calibration)
         tensors = load(content[HEAD])
         labels = parse_labels(content[LABELS], f"{where}/{LABELS}")
     except LabelsError as error:
@@ -162,13 +162,13 @@ def parse_version(content: Mapping[str, bytes], where: str, *, name: str, versio
         data_sha256=described.data_sha256,
         photos=described.photos,
         accuracy=described.accuracy,
-        calibration=calibration or None,
+        calibration=calibration,
         created=described.created,
         name=name,
         version=version,
         sha256=bytes_sha256(content[HEAD]),
         centres=tensors.get("centres"),
-        trunk=described.weights and Trunk(described.weights.sha256, described.weights.bytes),
+        trunk=Trunk(described.weights.sha256, described.weights.bytes) if described.weights else None,
     )
 
 
@@ -228,9 +228,9 @@ def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
         data_sha256=model.data_sha256,
         photos=model.photos,
         accuracy=model.accuracy,
-        calibration=model.calibration and model.calibration.as_json(),
+        calibration=model.calibration.as_json() if model.calibration else None,
         created=model.created,
-        weights=model.trunk and _Weights(model.trunk.sha256, model.trunk.size_bytes),
+        weights=_Weights(model.trunk.sha256, model.trunk.size_bytes) if model.trunk else None,
     )
     tensors = {
         "weight": np.ascontiguousarray(model.weight, np.float32),
