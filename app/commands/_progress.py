@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import BatchStopped
+from ..measuring.bars import progress_bar
 from . import plural
 
 LOG_SECONDS = 30.0
@@ -37,17 +37,7 @@ def showing(doing: str) -> Iterator[Callable[[Counts], None]]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with bar:
+    with progress_bar(TextColumn("{task.fields[pace]}"), TimeRemainingColumn(), is_kept=True) as bar:
         yield _Bar(bar, doing)
 
 

@@ -26,17 +26,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
 
 from ..errors import OwnModelError
+from ..measuring.bars import progress_bar
 from ..measuring.stream import printable
 from ..model.own_models import check_name, write_version
 from ..reports import LANGUAGES
@@ -177,18 +170,7 @@ class _Steps:
 @contextmanager
 def _progress() -> Iterator[_Steps]:
     """Yield what shows how far steps are, and the time that is left; it takes a step's name, the part and all."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
+    with progress_bar(TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=True)) as bar:
         yield _Steps(bar)
 
 
