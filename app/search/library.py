@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -49,7 +49,7 @@ class Row(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Rows(Sequence[Row]):
+class Rows:
     """The rows of an index, each read from the disk when it is asked for."""
 
     def __init__(self, text: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint64]) -> None:
@@ -59,14 +59,8 @@ class Rows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def __getitem__(self, place: int) -> Row:
+        place = range(len(self))[place]
         try:
             return self._decoder.decode(slice_of(self._text, self._ends, place))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
