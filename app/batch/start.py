@@ -18,6 +18,7 @@ from .parts import Parts
 from .pictures import prepare_heatmaps
 from .runs import (
     MAX_DEFAULT_SHARDS,
+    MAX_SHARDS,
     PHOTOS_PER_SHARD,
     Run,
     check_run,
@@ -30,7 +31,6 @@ from .runs import (
 from .store import Store
 from .tables import check_format
 
-MAX_SHARDS = 99_999
 _SLICE = re.compile(r"(?:([1-9][0-9]{0,4})|auto)(?:/([1-9][0-9]{0,4}))?")
 
 

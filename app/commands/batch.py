@@ -32,7 +32,8 @@ from ..batch.entries import Entry
 from ..batch.job import Job
 from ..batch.job import Progress as Counts
 from ..batch.rows import Columns
-from ..batch.start import MAX_SHARDS, begin, check, parse_slice
+from ..batch.runs import MAX_SHARDS
+from ..batch.start import begin, check, parse_slice
 from ..batch.status import Status, read_status
 from ..batch.tables import FORMATS, PARQUET
 from ..classifier import Classifier
