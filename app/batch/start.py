@@ -18,7 +18,6 @@ from .parts import Parts
 from .pictures import prepare_heatmaps
 from .runs import (
     MAX_DEFAULT_SHARDS,
-    MAX_SHARDS,
     PHOTOS_PER_SHARD,
     Run,
     check_run,
