@@ -123,6 +123,7 @@ def _list(source: str, output: Path, spool: Spool) -> None:
     with stopping(output):
         for entry in list_entries([source], Store(), [output]):
             spool.add(0, entry)
+        spool.flush()
 
 
 class _Photos:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save, save_file
@@ -151,7 +152,8 @@ def name_and_version(content: Mapping[str, bytes]) -> tuple[str, int]:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(text)
+        # Unlike `json`, it refuses halves of characters and numbers that are not finite, which no answer can hold.
+        values = msgspec.json.decode(text)
     except RecursionError as error:
         raise ValueError(f"{DESCRIPTION} is nested too deeply") from error
     if not isinstance(values, dict):
