@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -21,6 +22,7 @@ FORMAT_VERSION = "1"
 # A part is written about every minute, and small collections get few parts.
 PHOTOS_PER_SHARD = 64
 MAX_DEFAULT_SHARDS = 512
+MAX_SHARDS = 99_999
 # With one shard for each of many jobs, the largest would keep the others waiting.
 SHARDS_PER_JOB = 16
 
@@ -28,7 +30,7 @@ SHARDS_PER_JOB = 16
 class Run(msgspec.Struct, frozen=True):
     """The number of shards, the format of the parts, and the `fingerprint`: the facts on which their rows depend."""
 
-    shards: int
+    shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARDS)]
     format: str
     fingerprint: dict[str, str]
 
@@ -70,7 +72,7 @@ def read_run(folder: Path) -> Run | None:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Run)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BatchError(f"{folder / FILE} cannot be read: it is damaged, or of a newer version.") from error
 
 

@@ -61,7 +61,7 @@ def read_status(folder: Path) -> Status:
             rows += 1
             if row[ERROR]:
                 status.failed[row[ERROR]] += 1
-                status.examples.setdefault(row[ERROR], row[DETAIL])
+                status.examples.setdefault(row[ERROR], row[DETAIL] or "")
         status.rows += rows
         written.append((os.path.getmtime(path), rows))
     status.photos_per_second = pace_of(written)

@@ -120,6 +120,12 @@ def split_address(address: str) -> tuple[str, str]:
     return bucket, key
 
 
+def check_address(name: str) -> None:
+    """Raise BatchError for an address that cannot be used; any other path passes."""
+    if is_address(name):
+        split_address(name)
+
+
 def _is_below(name: str, fixed: str, wanted: list[str]) -> bool:
     if wanted:
         return matches(name.removeprefix(fixed).split("/"), wanted)

@@ -18,6 +18,8 @@ Inode = tuple[int, int]
 
 UNREADABLE_FOLDER = "unreadable-folder"
 ARCHIVES = (".tar", ".zip")
+# Folders that link to each other have more paths than anybody can list, and Python's stack ends at some depth.
+MAX_LINKS, MAX_DEPTH = 4, 200
 _MAGIC = "*?["
 _ANY_DEPTH = "**"
 
@@ -34,21 +36,26 @@ class Walk:
     with_archives: bool = False
     enters: Callable[[str], bool] = bool
 
-    def below(self, folder: str, above: tuple[Inode, ...] = ()) -> Iterator[Entry]:
+    def below(self, folder: str, above: tuple[Inode, ...] = (), links: int = 0) -> Iterator[Entry]:
         """Yield the photos below a folder, in the order in which the system lists them.
 
-        Links to folders are followed, unless they lead to one of the folders `above`, which the link itself is in. A
-        folder that cannot be read is an entry with the reason.
+        Links to folders are followed, unless they lead to one of the folders `above`, which the link itself is in.
+        `links` counts those that lead here. A folder that cannot be read, or is behind too many links or folders, is
+        an entry with the reason.
         """
         try:
             here = inode_of(folder)
             if here in above or here in self.skipped:
                 return
+            if links > MAX_LINKS or len(above) >= MAX_DEPTH:
+                limit = f"{MAX_LINKS} links to folders" if links > MAX_LINKS else f"{MAX_DEPTH} folders"
+                yield problem_entry(folder, UNREADABLE_FOLDER, f"The folder is inside more than {limit}.")
+                return
             with os.scandir(folder) as found:
                 for entry in found:
                     if _is_folder(entry):
                         if not is_clutter_folder(entry.name) and self.enters(entry.path):
-                            yield from self.below(entry.path, (*above, here))
+                            yield from self.below(entry.path, (*above, here), links + entry.is_symlink())
                     elif self._is_wanted(entry.name) and may_be_file(entry.path):
                         yield entry_of(entry.path)
         except OSError as error:

@@ -30,7 +30,8 @@ import click
 from ..batch.answering import Options
 from ..batch.job import Progress as Counts
 from ..batch.rows import Columns
-from ..batch.start import MAX_SHARDS, begin, check, parse_slice
+from ..batch.runs import MAX_SHARDS
+from ..batch.start import begin, check, parse_slice
 from ..batch.status import Status, read_status
 from ..batch.tables import FORMATS, PARQUET
 from ..classifier import Classifier

@@ -111,6 +111,7 @@ def _listed(source: str, output: Path, store: Store) -> Spool:
         spool = on_failure.enter_context(closing(Spool(output, 1)))
         for entry in list_entries([source], store, [output]):
             spool.add(0, entry)
+        spool.flush()
         on_failure.pop_all()
     return spool
 

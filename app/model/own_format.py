@@ -183,6 +183,8 @@ def _decode(text: bytes, kind: type[Kind]) -> Kind:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
         raise ValueError(f"{DESCRIPTION} is not valid: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{DESCRIPTION} is nested too deeply") from error
 
 
 def _describe(text: bytes, where: str) -> _Description:

@@ -52,9 +52,15 @@ class Group:
 
 
 def find_duplicates(library: Library, report: Report = lambda done, total: None) -> list[Group]:
-    """Return the groups of an index, those of the same file first; `report` gets the photos done, and all."""
+    """Return the groups of an index, those of the same file first; `report` gets the photos done, and all.
+
+    Raises IndexProblem if the index is damaged.
+    """
     if not len(library):
         return []
+    blocks = (library.vectors[start : start + _BLOCK_ROWS] for start in range(0, len(library), _BLOCK_ROWS))
+    if not all(np.isfinite(block).all() for block in blocks):
+        raise library.damage_of_vectors()
     pixels, sizes, first = _read_rows(library)
     order = np.lexsort((np.arange(len(library)), -sizes, -pixels))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ class Embedding(msgspec.Struct, frozen=True):
     weights_sha256: str
     preprocessing: str
     precision: str
-    channels: int
+    channels: Annotated[int, msgspec.Meta(ge=1, le=2**16)]
 
     @classmethod
     def of(cls, model: Model) -> Embedding:

@@ -56,7 +56,7 @@ def lock(folder: Path, *, is_new: bool) -> FileLock:
 
 def create(folder: Path, embedding: Embedding) -> Manifest:
     """Create an empty index and return its manifest."""
-    manifest = Manifest(embedding, lengths={ROWS: 0, THUMBNAILS: 0, FAILED: 0})
+    manifest = Manifest(embedding)
     with stopping(folder):
         sweep(folder, None)  # of a job that was killed before it had written a manifest
         make_data(manifest.data_in(folder))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -38,15 +39,18 @@ _BLOCK_ROWS = 8192
 _TRIES = 5
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+
+
 class Row(msgspec.Struct, frozen=True):
     """A photo of an index: its path relative to its source, and facts about its file."""
 
     path: str
-    sha256: str
-    width: int
-    height: int
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    width: _Count
+    height: _Count
     format: str
-    bytes: int
+    bytes: _Count
 
 
 class Rows:
@@ -112,7 +116,7 @@ class Library:
         rows, channels = manifest.rows, manifest.embedding.channels
         data, signs = manifest.data_in(folder), manifest.signs_in(folder)
         places = _mapped(data / PLACES, np.uint64, (rows, 2))
-        lengths = [manifest.lengths.get(name, 0) for name in (ROWS, THUMBNAILS)]
+        lengths = [manifest.lengths[name] for name in (ROWS, THUMBNAILS)]
         if rows and places[-1].tolist() != lengths:
             raise IndexProblem(f"The index {folder} is damaged: {PLACES} and {FILE} differ.")
         text = _mapped(data / ROWS, np.uint8, (lengths[0],))
@@ -152,7 +156,7 @@ class Library:
         """Return the rows nearest to an embedding (channels) of any length with their cosines, the nearest first.
 
         Unless `exact`, which compares all vectors, the cosine is computed of those whose bits differ least: at least
-        `candidates`, and more if many rows are asked for.
+        `candidates`, and more if many rows are asked for. Raises IndexProblem if a vector is damaged.
         """
         wanted = of_length_one(np.asarray(vector, np.float32))
         if exact:
@@ -160,8 +164,14 @@ class Library:
         else:
             places = self._candidates(wanted, max(candidates, CANDIDATES_PER_NEIGHBOUR * count))
             cosines = self.vectors[places].astype(np.float32) @ wanted
+        if not np.isfinite(cosines).all():
+            raise self.damage_of_vectors()
         first = np.argsort(-cosines, kind="stable")[:count]
         return [(int(places[each]), min(1.0, float(cosines[each]))) for each in first]  # a rounded 1 may be above it
+
+    def damage_of_vectors(self) -> IndexProblem:
+        """Return the problem of vectors that no photo has."""
+        return IndexProblem(f"The index {self.folder} is damaged: {VECTORS} holds numbers that are not finite.")
 
     def _candidates(self, wanted: Floats, count: int) -> npt.NDArray[np.intp]:
         """Return the rows whose bits differ least: at least `count`, or all if there are fewer."""
@@ -192,7 +202,7 @@ def slice_of(data: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint64], place: i
 
 def _mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> Any:
     """Map the beginning of a file; raises OSError, and IndexProblem if it is shorter."""
-    needed = int(np.prod(shape)) * np.dtype(kind).itemsize
+    needed = math.prod(shape) * np.dtype(kind).itemsize
     if not needed:
         return np.zeros(shape, kind)
     if path.stat().st_size < needed:

@@ -20,7 +20,7 @@ ROWS, THUMBNAILS, FAILED = "rows.ndjson", "thumbnails.mjpeg", "failed.ndjson"
 # The files of a folder of signs.
 BITS, MEAN, ROTATION = "bits.u8", "mean.f32", "rotation.f32"
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -36,8 +36,12 @@ class Manifest(msgspec.Struct, frozen=True):
     data: Count = 1
     signs: Count = 0
     fitted: Count = 0
-    lengths: dict[str, Count] = msgspec.field(default_factory=dict)
+    lengths: dict[str, Count] = msgspec.field(default_factory=lambda: dict.fromkeys((ROWS, THUMBNAILS, FAILED), 0))
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.lengths.keys() != {ROWS, THUMBNAILS, FAILED}:
+            raise ValueError("the lengths are of other files")
 
     def data_in(self, folder: Path) -> Path:
         """Return the folder of vectors, hashes, rows and thumbnails."""

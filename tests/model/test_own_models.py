@@ -156,6 +156,8 @@ DAMAGED = {
     "an accuracy that is a word": (DESCRIPTION, lambda data: data.replace(b"90.0", b'"good"')),
     "an accuracy of 400 digits": (DESCRIPTION, lambda data: data.replace(b"90.0", b"9" * 400)),
     "a list": (DESCRIPTION, lambda _: b"[]"),
+    "half a character": (DESCRIPTION, lambda data: data.replace(b'"resnet18"', rb'"resnet\ud800"')),
+    "a number that is not finite": (DESCRIPTION, lambda data: data.replace(b'"seed": 1', b'"seed": 1, "x": NaN')),
 }
 
 
