@@ -17,14 +17,16 @@ from ..photos.archives import (
     LENGTHS_START,
     LOCAL_HEADER_BYTES,
     UNREADABLE_DIRECTORY,
-    is_folder,
-    name_of,
+    list_files,
     read_entry,
 )
+from ..photos.clutter import is_clutter
 from ..photos.folders import MAX_FILE_BYTES, FileProblem, has_photo_name
 from .entries import TAR, ZIP, Entry, problem_entry
 
 _MAX_MEMBERS = 1000
+# A directory of a ZIP archive may name any place (APPNOTE 4.5.3); this one is in no file, but the system takes it.
+_MAX_PLACE = 2**62
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -38,6 +40,8 @@ def list_archive(path: str) -> Iterator[Entry]:
     is_zip = path.lower().endswith(".zip")
     try:
         yield from (_list_zip if is_zip else _list_tar)(path)
+    except UnreadableArchive as error:
+        yield problem_entry(path, error.slug, error.detail)
     except (tarfile.TarError, *UNREADABLE_DIRECTORY) as error:
         kind = "ZIP" if is_zip else "TAR"
         reason = error.strerror if isinstance(error, OSError) and error.strerror else ""
@@ -48,7 +52,8 @@ def list_archive(path: str) -> Iterator[Entry]:
 def _list_tar(path: str) -> Iterator[Entry]:
     for member in _members(path):
         name = f"{path}/{member.name}"
-        if member.isdir() or not has_photo_name(os.path.basename(member.name)):
+        parts = member.name.split("/")
+        if member.isdir() or not has_photo_name(parts[-1]) or is_clutter(parts):
             continue
         if not member.isreg() or member.issparse():
             detail = "This entry is a link or a sparse file. Pack the file itself."
@@ -73,16 +78,15 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _list_zip(path: str) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            name = name_of(info)
-            if not is_folder(info, name) and has_photo_name(name.rpartition("/")[2]):
+    with open(path, "rb") as archive:
+        for name, info in list_files(archive):
+            if has_photo_name(name.rpartition("/")[2]):
                 yield Entry(os.fsencode(f"{path}/{name}"), ZIP, os.fsencode(path), _place_of(info))
 
 
 def _place_of(info: zipfile.ZipInfo) -> tuple[int, ...]:
     return (
-        info.header_offset,
+        info.header_offset if 0 <= info.header_offset < _MAX_PLACE else _MAX_PLACE,
         info.compress_size,
         info.file_size,
         info.compress_type,

@@ -118,6 +118,40 @@ def test_a_zip_is_read_at_its_places(tmp_path: Path) -> None:
     assert rows == {"a.png": None, "d/猫.png": None, "d/lzma.png": "unreadable-archive"}
 
 
+CLUTTER = ["__MACOSX/d/a.png", "d/._a.png", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/7.png"]
+
+
+def test_clutter_in_an_archive_is_no_photo(tmp_path: Path) -> None:
+    tar_of([*CLUTTER, "d/a.png"], tmp_path / "t.tar")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in (*CLUTTER, "@eaDir\\b.png", "d\\a.png"):
+            archive.writestr(name, RED)
+    assert listed(f"{tmp_path}/*") == [f"{tmp_path}/{name}/d/a.png" for name in ("t.tar", "z.zip")]
+
+
+@pytest.mark.parametrize("in_front", [b"", b"#!/bin/sh\nexit\n" * 9999], ids=["", "behind a program"])
+def test_a_wrong_length_of_extra_fields_costs_no_photo(tmp_path: Path, in_front: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, RED, zipfile.ZIP_DEFLATED)
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 30 : entry + 32] = b"\x06\x00"  # of extra fields, which the entry does not have (APPNOTE 4.3.12)
+    (tmp_path / "z.zip").write_bytes(in_front + data)
+    assert batch([tmp_path / "z.zip"], tmp_path / "out").failed == 0
+    assert paths_of(tmp_path / "out") == [f"{tmp_path}/z.zip/{name}" for name in ("a.png", "b.png")]
+
+
+@pytest.mark.parametrize("place", [2**64 - 1, 2**63, 2**32])
+def test_a_place_beyond_an_archive_costs_that_photo_alone(tmp_path: Path, place: int) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, RED)
+        archive.filelist[1].header_offset = place
+    batch([tmp_path / "z.zip"], tmp_path / "out")
+    assert [row["error"] for row in rows_of(tmp_path / "out")] == [None, "unreadable-archive"]
+
+
 @pytest.mark.parametrize("name", ["bad.zip", "bad.tar"])
 def test_a_damaged_archive_is_a_row_with_its_reason(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no archive at all" * 100)
