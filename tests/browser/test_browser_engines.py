@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from engines import ENGINES, ENTER, ESCAPE, Visitor, is_installed
+from lacking import lacking, whole
 from pictures import DATA, cat
 from server import Server
 
@@ -87,6 +88,12 @@ def test_a_photo_that_was_cut_is_not_answered(visitor: Visitor, kind: str) -> No
     visitor.choose(cut_jpg=data[: len(data) * 6 // 10])
     visitor.wait_for(STATES, "failed")
     assert visitor.text(f"{FIRST_CARD} h3") == "The photo is damaged."
+
+
+def test_photos_that_lack_pixels_are_damaged_and_no_others(visitor: Visitor) -> None:
+    files = lacking() | {f"whole_{name}": data for name, data in whole().items()}
+    visitor.choose(**files)
+    visitor.wait_for(STATES, ",".join(["failed"] * len(lacking()) + ["done"] * len(whole())), seconds=120)
 
 
 def test_a_heic_is_asked_about_answered_and_shown(visitor: Visitor) -> None:
