@@ -106,13 +106,23 @@ def test_a_computers_camera_takes_a_photo(context: BrowserContext, page: Page, c
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"), [("tabby", "1 name matches."), ("猫头鹰", "No name matches"), ("sieve", "1 name matches.")]
+    ("typed", "said", "first"),
+    [
+        ("tabby", "1 name matches.", "tabby"),
+        ("猫头鹰", "No name matches", None),
+        ("sieve", "1 name matches.", "strainer"),
+        ("tabby cat", "names match.", "tabby"),
+        ("shark", "names match.", "great white shark"),
+        ("car", "names match.", "car mirror"),
+    ],
 )
-def test_the_names_that_the_model_knows_can_be_searched(page: Page, typed: str, said: str) -> None:
+def test_the_names_that_the_model_knows_can_be_searched(page: Page, typed: str, said: str, first: str | None) -> None:
     page.get_by_text("Does it know what I have in mind?").click()
     expect(page.locator("#class-said")).to_have_text("It knows 1000 names.")
     page.get_by_label("Search all names").fill(typed)
     expect(page.locator("#class-said")).to_contain_text(said)
+    if first is not None:
+        expect(page.locator("#class-list li").first).to_have_text(re.compile(f"^{first}\\b"))
 
 
 COPY_PICTURE = """async () => {
