@@ -139,7 +139,7 @@ def _unusable(address: str, reason: str) -> BatchError:
 
 
 def _reason(error: BaseException) -> TopthreeError:
-    """Return what an actor raised, or that the cluster failed."""
+    """Return the error of ours that an actor raised, or one that says that the cluster failed."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, TopthreeError):

@@ -29,7 +29,7 @@ from .manifest import (
 )
 
 LOCK = ".lock"
-# What a job may have left that was killed before it had written a manifest, and hidden files.
+# The beginnings of names that a job leaves if it is killed before it has written a manifest.
 _OURS = (".", "data-", "signs-")
 _BLOCK_ROWS = 8192
 
@@ -65,7 +65,7 @@ def create(folder: Path, embedding: Embedding) -> Manifest:
 
 
 def sizes(manifest: Manifest) -> dict[str, int]:
-    """Return how many bytes of each data file count."""
+    """Return how many bytes of each data file count, by the file's name."""
     each = {VECTORS: 2 * manifest.embedding.channels, HASHES: 8, PLACES: 16}
     return {name: size * manifest.rows for name, size in each.items()} | manifest.lengths
 
@@ -144,7 +144,7 @@ def _ends(old: npt.NDArray[np.uint64], rows: npt.NDArray[np.intp]) -> npt.NDArra
 
 @contextmanager
 def stopping(folder: Path) -> Iterator[None]:
-    """Raise BatchStopped in place of OSError: what counts of the index is whole, and stays as it was."""
+    """Raise BatchStopped in place of OSError; the index stays as its manifest says."""
     try:
         yield
     except OSError as error:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import IndexProblem
+from ..model.heads import of_length_one
 from ..writing import sync_folder
-from .embeddings import Embedding, normalised
+from .embeddings import Embedding
 from .files import create, lock, make_data, make_folder, repair, sizes, stopping, sweep, write_at, write_kept
 from .library import Library, Row, read_signs
 from .manifest import (
@@ -36,7 +37,7 @@ from .manifest import (
 )
 from .signs import Signs, bits_bytes
 
-# The mean of the index is computed again when it has grown so much since: while photos are added, and at the end.
+# The mean of the index is computed again when it has grown by this factor: while photos are added, and at the end.
 _GROWTH, _GROWTH_AT_END = 2.0, 1.25
 
 
@@ -82,7 +83,7 @@ class Writer:
         line = msgspec.json.encode(row) + b"\n"
         self._ends = [self._ends[0] + len(line), self._ends[1] + len(thumbnail)]
         for name, data in (
-            (VECTORS, normalised(vector).astype(np.float16).tobytes()),
+            (VECTORS, of_length_one(np.asarray(vector, np.float32)).astype(np.float16).tobytes()),
             (HASHES, np.uint64(perceptual_hash).tobytes()),
             (PLACES, np.array(self._ends, np.uint64).tobytes()),
             (ROWS, line),
@@ -173,11 +174,9 @@ class Writer:
 
 
 def _find_manifest(folder: Path, embedding: Embedding | None) -> Manifest:
-    found = read_manifest(folder)
-    if found is None:
-        if embedding is None:
-            raise IndexProblem(f"{folder} is not an index: it has no {FILE}.")
+    if embedding is not None and not (folder / FILE).exists():
         return create(folder, embedding)
+    found = read_manifest(folder)
     if embedding is not None:
         found.embedding.check(embedding, folder)
     return found

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..model.heads import Floats
-from ..model.shares import Share
+from ..model.shares import Share, share_right
 from ..model.solver import Numbers
 from .backbones import Chosen
 from .fitting import Task, divide
@@ -22,8 +22,8 @@ from .learning import Lesson
 from .photosets import PhotoSet
 from .tuning_net import Tensors
 from .tuning_plan import Plan, why_only_head
-from .tuning_result import ALL, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain, share_right
-from .tuning_setup import Job, choose_extras, class_weights, make_maps, make_plan, make_trainer
+from .tuning_result import ALL, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain
+from .tuning_setup import Job, choose_extras, class_weights, make_maps, make_trainer, plan_run
 from .tuning_state import Journal
 from .tuning_steps import (
     BATCH,
@@ -38,8 +38,6 @@ from .tuning_steps import (
     measure,
     run_phase,
 )
-
-__all__ = ["Shown", "remove_files", "tune"]
 
 FOLDER = "tuning"
 # The folds, of ten, that are left out; each is one half of the left-out photos.
@@ -98,7 +96,7 @@ class _Run:
         job = self.job
         try:
             trainer = make_trainer(job)
-            plan, views = make_plan(job, trainer)
+            plan, views = plan_run(job, trainer)
         except KeyboardInterrupt:
             job.choose("stopped")
             return self._outcome(HEAD, was_stopped=True)

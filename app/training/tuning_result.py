@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.heads import Floats
-from ..model.shares import Z_95, Share, wilson_interval
+from ..model.shares import Z_95, Share
 from ..model.solver import Numbers
 
 AUTO, HEAD, LAST, ALL = "auto", "head", "last", "all"
@@ -135,8 +135,3 @@ def paired_gain(are_right: npt.NDArray[np.bool_], were_right: npt.NDArray[np.boo
     half = Z_95 * math.sqrt((more + less - (more - less) ** 2) / (count + 2))
     points = (won - lost) / count
     return Gain(*(round(100 * value, 2) for value in (points, more - less - half, more - less + half)))
-
-
-def share_right(are_right: npt.NDArray[np.bool_]) -> Share:
-    """Return the share of photos that are right, with its interval."""
-    return wilson_interval(int(are_right.sum()), len(are_right))

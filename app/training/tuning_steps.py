@@ -29,7 +29,7 @@ RATE = 1e-4
 WARM_UP_SHARE = 0.1
 MAX_GRADIENT = 1.0
 PATIENCE = 3
-# The mean of so many of the best epochs is kept, if there are three times as many.
+# The network that is kept is the mean of this many of the best epochs, if there are three times as many.
 AVERAGED = 3
 # From this share of the epochs on, random crops are as large as the crop that serves.
 LARGE_FROM = 2 / 3

@@ -388,5 +388,5 @@ def test_a_stopped_job_says_what_is_left(tmp_path: Path, start: Start, number: i
     said = job.communicate(timeout=PATIENCE_SECONDS)[1]
     assert job.returncode == 3
     assert said.splitlines()[-1] == (
-        "Error: The job was stopped. 4 of 5 photos were answered; the same command does the rest."
+        "Error: The job was stopped. 4 of 5 photos are done; the same command does the rest."
     )
