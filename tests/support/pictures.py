@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ BILINEAR = Geometry()
 BICUBIC = Geometry(interpolation="bicubic")
 
 
+@functools.cache
 def cat(width: int = 451, height: int = 300) -> Image.Image:
     """Scale a real photo without any symmetry."""
     return Image.fromarray(skimage.data.chelsea()).resize((width, height), Image.Resampling.LANCZOS)

@@ -162,7 +162,8 @@ def test_a_sentence_says_what_the_answer_is_worth(
     assert f'<p class="advice">{sentence}</p>' in send(client, colour_png(8)).text
 
 
-def test_a_model_still_loading_is_said(client: FlaskClient) -> None:
+def test_a_model_still_loading_is_said(app: flask.Flask) -> None:
+    client = app.test_client()
     assert written("loading") in client.get("/").text
     send(client, colour_png(8))
     assert written("loading") not in client.get("/").text
