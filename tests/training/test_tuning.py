@@ -11,6 +11,7 @@ import pytest
 import torch
 from tunable import small_model, teach, write_parts
 
+from app.model import load_model
 from app.model.backbones import load_backbone
 from app.model.backbones.tuned import load_tuned, trunk_of
 from app.model.own_models import read_version, write_version
@@ -123,6 +124,14 @@ def test_a_better_network_is_kept_and_served(taught: Taught, tune: Tune, tmp_pat
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.allclose(served(pixels)[0], learnt(pixels)[0], atol=1e-4)
+
+
+@pytest.mark.usefixtures("packaged_classifier")  # by which it is prepared
+def test_a_prepared_model_is_tuned_from_its_file(taught: Taught, packaged_settings: Settings) -> None:
+    model = load_model(packaged_settings)[0]
+    assert model.weights.path.is_dir()
+    found = tuning_setup.weights_to_tune(dataclasses.replace(taught[0], model=model, settings=packaged_settings))
+    assert (found.path.is_file(), found.sha256) == (True, model.weights.sha256)
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> None:
