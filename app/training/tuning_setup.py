@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..model.backbones import load_backbone
+from ..errors import WeightsError
+from ..model.backbones import find_weights_to_load, load_backbone
 from ..model.engines import choose_precision
 from ..model.heads import Floats
 from ..model.solver import Numbers, fit_softmax, spectrum
+from ..model.weights import Weights
 from ..photos.protocol import Wanted
 from ..processes.plan import available_cpus, memory_limit
 from .backbones import Chosen
@@ -72,7 +74,7 @@ class Job:
 
 def make_trainer(job: Job) -> Trainer:
     """Load the backbone with the head of the photos that learn, and decode all photos; raises as `tune` does."""
-    weights = job.chosen.model.weights
+    weights = weights_to_tune(job.chosen)
     backbone = load_backbone(weights, len(job.chosen.model.labels))
     torch.set_num_threads(available_cpus())
     record, findings = weights.record, job.lesson.findings
@@ -102,6 +104,21 @@ def make_trainer(job: Job) -> Trainer:
     job.choose("bf16" if trainer.half else "fp32")
     _fit_memory(job, trainer)
     return trainer
+
+
+def weights_to_tune(chosen: Chosen) -> Weights:
+    """Return the file of the backbone's weights, from which torch loads it.
+
+    A prepared model was loaded without that file, so it is looked for, and downloaded if it is nowhere. Raises
+    WeightsError if it cannot be had, or is not the one of the prepared model.
+    """
+    weights = chosen.model.weights
+    if not weights.path.is_dir():
+        return weights
+    found = find_weights_to_load(chosen.settings)
+    if found.sha256 != weights.sha256:
+        raise WeightsError(f"{found.path} is not the file that the prepared model was made of: train again.")
+    return found
 
 
 def class_weights(classes: Numbers, class_count: int) -> Floats:

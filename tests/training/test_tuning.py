@@ -11,6 +11,7 @@ import pytest
 import torch
 from tunable import small_model, teach, write_parts
 
+from app.model import load_model
 from app.model.backbones import load_backbone
 from app.model.backbones.timm_family import timm_record
 from app.model.backbones.tuned import load_tuned
@@ -143,6 +144,14 @@ def test_a_model_of_timm_is_tuned_as_one_stage(tune: Tune, tmp_path: Path) -> No
     found = tune(of=worse, epochs=1)
     assert "maps" not in keys(found)
     check_that_it_serves(worse, found, tmp_path / "models")
+
+
+@pytest.mark.usefixtures("packaged_classifier")  # by which it is prepared
+def test_a_prepared_model_is_tuned_from_its_file(taught: Taught, packaged_settings: Settings) -> None:
+    model = load_model(packaged_settings)[0]
+    assert model.weights.path.is_dir()
+    found = tuning_setup.weights_to_tune(dataclasses.replace(taught[0], model=model, settings=packaged_settings))
+    assert (found.path.is_file(), found.sha256) == (True, model.weights.sha256)
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> None:
