@@ -24,7 +24,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Options:
-    """What to do: the columns, the folder for heat maps, whether to try failed photos again, and the slice.
+    """The options of a job: columns, folder for heat maps, whether to try failed photos again, and its slice.
 
     The job works on the shards that are `number` modulo `jobs`.
     """

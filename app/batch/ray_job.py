@@ -32,7 +32,7 @@ from .rows import Row
 KEY = "key"
 AUTO = "auto"
 CONNECT_SECONDS = 5.0
-# What an actor is given at once: a second's work, so that a node that dies costs little.
+# Photos that an actor gets at once: a second's work, so that a node that dies costs little.
 BLOCK_PHOTOS = 128
 # A cluster that grows is used as far as this.
 MAX_ACTORS = 10_000

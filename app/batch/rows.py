@@ -48,7 +48,7 @@ class Columns:
 
 
 def answer_row(path: str, answer: Answer) -> Row:
-    """Return the row of a photo that was classified; what the models do not give is left out."""
+    """Return the row of a photo that was classified, without columns for which the models have no value."""
     image = answer.image
     row: Row = {PATH: path, "sha256": image["sha256"], **{name: image[name] for name in _IMAGE}}
     _add_verdict(row, "", answer)

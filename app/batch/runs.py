@@ -1,4 +1,4 @@
-"""`run.json`: what all parts of an output folder have in common, fixed by the job that comes first."""
+"""`run.json`: the facts that all parts of an output folder share, fixed by the job that comes first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Photos in an object store that speaks S3's protocol, through fsspec.
 
 Where the store is and how to sign in come from the environment or the files that all programs for S3 read
-(AWS_ENDPOINT_URL, AWS_PROFILE, …); nothing of it passes through here. What a store answers is never quoted, since its
+(AWS_ENDPOINT_URL, AWS_PROFILE, …); nothing of it passes through here. Answers of a store are never quoted, since their
 texts may name keys and addresses.
 """
 
@@ -140,7 +140,7 @@ def _entry(address: str, size: int) -> Entry:
 
 
 def _sentence(error: Exception) -> str:
-    """Say what the store answered, by its code alone."""
+    """Return a sentence about the store's answer, with its code alone."""
     answer = getattr(error.__cause__ or error, "response", None) or {}
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     code = _CODE.fullmatch(str(answer.get("Error", {}).get("Code", "")))

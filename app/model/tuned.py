@@ -95,7 +95,7 @@ def ensure_tuned(settings: Settings, own: OwnModel) -> Prepared:
 
 
 def _prepared(settings: Settings, own: OwnModel, find: Callable[[], Found | None]) -> Found:
-    """Return what is found of a fine-tuned model's artifact, which is made first if that is nothing."""
+    """Find a fine-tuned model's artifact, or something of it; it is prepared first if that gives None."""
     name, version = f"version {own.version} of {own.name}", str(own.version)
     return find_or_prepare(find, tuned_settings(settings, own), name, "--version", version)
 
@@ -128,7 +128,7 @@ def open_tuned(settings: Settings, own: OwnModel) -> Model:
 
 
 def _check(model: Model, own: OwnModel) -> None:
-    """Check what the graph computes for a crop of noise; raises OwnModelError."""
+    """Check the graph's results for a crop of noise; raises OwnModelError."""
     side = model.weights.record.geometry.crop
     crop = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     for alone in (True, False):

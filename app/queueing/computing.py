@@ -29,7 +29,7 @@ MAX_BATCH = 32
 
 @dataclass(frozen=True)
 class Computed:
-    """A photo and what the engine made of it, the size of its batch, and each stage's duration in seconds."""
+    """A photo and its inference, the size of its batch, and each stage's duration in seconds."""
 
     photo: Decoded | Checked
     inference: Inference
@@ -87,7 +87,7 @@ class Computing:
         )
 
     def close(self) -> None:
-        """Compute what waits, and end the batcher's thread."""
+        """Compute the photos that wait, and end the batcher's thread."""
         self._batcher.close()
 
     def _compute_in_batch(

@@ -51,7 +51,7 @@ _FRAME_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on the device, and what workers know of it."""
+    """A model on the device, and the facts about it that workers get."""
 
     engine: TorchEngine
     facts: Facts

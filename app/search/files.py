@@ -71,7 +71,7 @@ def sizes(manifest: Manifest) -> dict[str, int]:
 
 
 def repair(folder: Path, manifest: Manifest) -> None:
-    """Cut off and remove what a killed job has left; raises IndexProblem if a file is too short."""
+    """Remove the bytes and files that a killed job has left; raises IndexProblem if a file is too short."""
     data = manifest.data_in(folder)
     with stopping(folder):
         for name, size in sizes(manifest).items():
@@ -105,7 +105,7 @@ def make_data(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder; what a killed job has left under its name is removed."""
+    """Create an empty folder, in place of one that a killed job has left under this name."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     sync_folder(folder.parent)

@@ -72,8 +72,8 @@ class Indexer:
     def run(self, photos: Iterable[Source], *, readers: int, retry_failed: bool = False) -> None:
         """Add the photos that are not in the index; those that failed are tried again only if `retry_failed`.
 
-        What was computed is kept if the job is stopped. Raises BatchStopped if the disk is full or a source is not
-        available, and ModelUnavailable.
+        Photos that were computed stay in the index if the job is stopped. Raises BatchStopped if the disk is full or
+        the store fails, and ModelUnavailable.
         """
         computing = read_and_compute(
             lambda photo: (photo.path, photo.read()),

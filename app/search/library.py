@@ -76,7 +76,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Library:
-    """An index as it was when it was opened; a job that adds or removes photos does not change what this one reads.
+    """An index as it was when it was opened, also after a job has added or removed photos.
 
     A photo has the same place in all arrays: `rows`, `vectors` float16 (n, channels) of length 1, `bits` uint8
     (n, bytes), the signs of the vectors by `signs`, and `hashes` uint64 (n), the perceptual hashes. `embedding`

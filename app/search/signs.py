@@ -19,7 +19,7 @@ Bits = npt.NDArray[np.uint8]
 SEED = 5
 _GROUP_BYTES = 64
 _BLOCK_ROWS = 16_384
-# Rows whose bits are compared in one operation; what that makes stays in the processor's cache.
+# Rows whose bits are compared in one operation, so that the results stay in the processor's cache.
 _COUNTED_ROWS = 4096
 _EVEN_BYTES, _ONES = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0001000100010001)
 

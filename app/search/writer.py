@@ -51,13 +51,13 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """The only writer of an index; what was added counts after `commit`, and not before.
+    """The only writer of an index; photos that were added count only after `commit`.
 
     `paths` are those in the index, `failed` those of photos that failed, each with the slug of its problem.
     """
 
     def __init__(self, folder: Path, embedding: Embedding | None = None) -> None:
-        """Lock an index, which is created if an embedding is given, and cut off what a killed job has left.
+        """Lock an index, which is created if an embedding is given, and remove the remains of a killed job.
 
         Raises IndexProblem if another job holds the lock, or the index is missing, damaged or of another embedding.
         """
@@ -101,7 +101,7 @@ class Writer:
         self.failed[failure.path] = failure.error
 
     def commit(self, *, at_end: bool = False) -> None:
-        """Write what was added to the disk; `at_end` also brings the mean up to date.
+        """Write the photos that were added to the disk; `at_end` also brings the mean up to date.
 
         Raises BatchStopped if the disk is full; the index is then as it was after the last commit.
         """
@@ -144,7 +144,7 @@ class Writer:
         return len(gone)
 
     def close(self) -> None:
-        """Release the lock; what was not committed is lost."""
+        """Release the lock; photos that were not committed are lost."""
         self._lock.release()
 
     def _with_signs(self, new: Manifest, growth: float) -> Manifest:

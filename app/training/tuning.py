@@ -62,7 +62,7 @@ def tune(chosen: Chosen, photo_set: PhotoSet, lesson: Lesson, options: Options, 
 
 
 def remove_files(chosen: Chosen, name: str) -> None:
-    """Remove what tuning keeps in the cache until its result is written."""
+    """Remove the files that tuning keeps in the cache until its result is written."""
     Journal(chosen.settings.cache / FOLDER / name, "", resume=False).remove()
 
 
@@ -85,7 +85,7 @@ def _fingerprint(chosen: Chosen, lesson: Lesson, options: Options) -> str:
 
 @dataclass
 class _Run:
-    """A job with what was measured so far: of each method the phase, and what it gave for left-out photos."""
+    """A job and its results so far: all epochs, and each method's phase with its predictions for left-out photos."""
 
     job: Job
     epochs: list[Epoch] = field(default_factory=list)
@@ -244,7 +244,7 @@ class _Run:
         )
 
     def _without_bias(self) -> Measured:
-        """Return what was predicted for each half of the left-out photos by the method that is best on the other."""
+        """Return the predictions for each half of the left-out photos by the method that is best on the other half."""
         watch = self.job.watch
         halves = []
         for half in (0, 1):

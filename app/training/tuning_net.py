@@ -50,7 +50,7 @@ class Tunable(nn.Module):
         return values
 
     def forward(self, values: torch.Tensor, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (n, classes) and embeddings (n, channels) of what the step `first` takes."""
+        """Return logits (n, classes) and embeddings (n, channels) of the inputs of the step `first`."""
         embeddings = self.features(values, first).float().mean(dim=(2, 3))
         with torch.autocast(embeddings.device.type, enabled=False):
             logits = functional.linear(functional.normalize(embeddings, dim=1), self.weight, self.bias)
@@ -62,13 +62,13 @@ class Tunable(nn.Module):
         return {name: state[name] for name in self._trunk} | {_WEIGHT: self.weight, _BIAS: self.bias}
 
     def load(self, tensors: Tensors) -> None:
-        """Set what `tensors` returned earlier."""
+        """Set all tensors to those that `tensors` or `copy` returned earlier."""
         with torch.no_grad():
             for name, value in self.tensors().items():
                 value.copy_(tensors[name])
 
     def copy(self) -> Tensors:
-        """Return what `tensors` does, as copies."""
+        """Return copies of `tensors`."""
         return {name: value.detach().clone() for name, value in self.tensors().items()}
 
     def tuned(self) -> Tuned:

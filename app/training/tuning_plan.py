@@ -13,7 +13,7 @@ MIN_PHOTOS_OF_CLASS = 10
 MIN_LEFT_OUT = 20
 LAST_EPOCHS, ALL_EPOCHS = 8, 15
 MIN_LAST_EPOCHS, MIN_ALL_EPOCHS = 2, 3
-# The rest is for what is not measured beforehand: writing snapshots, the last predictions.
+# The rest is for work that is not measured beforehand: writing snapshots, the last predictions.
 _USED_SHARE = 0.9
 # The share of the time that the last stage may take before all layers learn.
 _LAST_SHARE = 0.3
@@ -73,7 +73,8 @@ def why_only_head(method: str, counts: Mapping[str, int], left_out: int) -> Choi
 def plan_epochs(method: str, seconds: float, speeds: Speeds, sizes: Sizes, asked: int | None = None) -> Plan:
     """Divide the seconds among the phases; with `asked` epochs the method's own phase has that many.
 
-    What was asked for by name has one epoch at least, even if that takes longer; `auto` leaves out what has no time.
+    A method that was asked for by name has one epoch at least, even if that takes longer; `auto` leaves out those for
+    which there is no time.
     """
     if asked is not None:
         return Plan(asked if method == LAST else min(asked, LAST_EPOCHS), 0 if method == LAST else asked, True)

@@ -19,7 +19,7 @@ METHODS = (AUTO, HEAD, LAST, ALL)
 
 @dataclass(frozen=True)
 class Extras:
-    """What is used only where it helps: the share of label smoothing, and whether pairs of pictures are mixed."""
+    """Methods that are used only if they help: the share of label smoothing, and whether pictures are mixed."""
 
     smoothing: float = 0.0
     mixup: bool = False
@@ -27,7 +27,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for: the method, the minutes it may take, and a number of epochs in place of what they allow.
+    """The options of tuning: the method, the minutes it may take, and a number of epochs in place of the minutes.
 
     `extras` are used as they are, without a trial, unless they are None.
     """

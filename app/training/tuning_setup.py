@@ -179,7 +179,7 @@ def plan_run(job: Job, trainer: Trainer) -> tuple[Plan, int]:
 
 
 def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]:
-    """Compute what the last stage takes, for the crop that serves, its mirror image and random crops of each photo."""
+    """Compute the inputs of the last stage for the crop that serves, its mirror image and random crops of photos."""
     crops, network, last = trainer.crops, trainer.network, trainer.network.stages[-1]
     count = len(crops.pixels)
 
@@ -204,7 +204,7 @@ def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]
 def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:
     """Try label smoothing and mixup on the last stage, and compare them by one fold of the photos that learn.
 
-    The left-out photos take no part, so that what they show stays without bias.
+    The left-out photos take no part, so that the accuracy on them has no bias.
     """
     if job.options.extras is not None:
         return job.options.extras
