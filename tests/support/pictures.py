@@ -28,6 +28,12 @@ def cat(width: int = 451, height: int = 300) -> Image.Image:
     return Image.fromarray(skimage.data.chelsea()).resize((width, height), Image.Resampling.LANCZOS)
 
 
+def filled(data: bytes, share: float, filling: bytes = b"\0") -> bytes:
+    """Keep a share of a file and repeat a byte for the rest, as an unfinished download or a damaged card leaves it."""
+    kept = int(len(data) * share)
+    return data[:kept] + filling * (len(data) - kept)
+
+
 def crop_of(data: bytes, geometry: Geometry = BILINEAR) -> npt.NDArray[np.int16]:
     """Decode a file and return its crop, signed so that crops can be subtracted."""
     return decode(data, max_pixels=MAX_PIXELS).crop(geometry).astype(np.int16)
