@@ -96,10 +96,9 @@ def test_a_fine_tuned_model_serves_alike_everywhere(
         ask(client_of(dataclasses.replace(settings, model="pets")), data, "top=5"),
         ask(client_of(dataclasses.replace(plain, precision="", bundle=tmp_path / "pets.tar")), data, "top=5"),
     ]
-    for kind, file in (("onnx", "model.onnx"), ("openvino", "model.xml")):
-        done = run(settings, "export", "--model", "pets", "--to", kind, "--output", tmp_path / kind)
-        assert done.exit_code == 0, done.stderr
-        answers.append(ask(client_of(dataclasses.replace(plain, model=str(tmp_path / kind / file))), data, "top=5"))
+    done = run(settings, "export", "--model", "pets", "--to", "openvino", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    answers.append(ask(client_of(dataclasses.replace(plain, model=str(tmp_path / "out/model.xml"))), data, "top=5"))
     printed = run(settings, "predict", "--model", "pets", "--top", 5, "--json", photo).stdout
     answers.append(json.loads(printed)["results"][0])
     for answer in answers:
