@@ -22,7 +22,7 @@ from app.web.keys import Key, digest_of, new_token
 
 pytestmark = pytest.mark.live
 
-CLIENTS = 4
+CLIENTS = 2
 
 
 class Files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 
 import imagecodecs
@@ -25,6 +26,7 @@ KINDS: dict[str, dict[str, object]] = {
 }
 
 
+@functools.cache
 def saved(name: str, mode: str = "RGB", size: tuple[int, int] = (150, 110)) -> bytes:
     return encode(cat(*size).convert(mode), "JPEG", quality=90, **KINDS[name])
 
