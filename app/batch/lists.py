@@ -11,12 +11,14 @@ from typing import BinaryIO
 from ..errors import BatchError
 from ..photos.folders import STANDARD_INPUT
 from .entries import Entry, entry_of
+from .store import check_address
 from .tables import import_pyarrow
 
 SUFFIXES = (".txt", ".csv", ".parquet")
 # The columns that may hold the paths, the first of which is there counts; `file` is that of 'topthree predict --csv'.
 COLUMNS = ("path", "file")
 _BLOCK_BYTES = 2**16
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def is_list(source: str) -> bool:
@@ -25,7 +27,13 @@ def is_list(source: str) -> bool:
 
 
 def read_list(source: str) -> Iterator[Entry]:
-    """Yield the entries of a list; raises BatchError if it cannot be read."""
+    """Yield the entries of a list; raises BatchError if it cannot be read, or an address in it cannot be used."""
+    for entry in _read(source):
+        check_address(entry.name)
+        yield entry
+
+
+def _read(source: str) -> Iterator[Entry]:
     try:
         if source == STANDARD_INPUT:
             if sys.stdin is None:
@@ -49,12 +57,14 @@ def split_paths(file: BinaryIO) -> Iterator[bytes]:
     Empty lines are skipped, and so is the carriage return at the end of a line. A path is at most a few thousand
     bytes, so whether there are zero bytes shows in the first block.
     """
-    rest = file.read(_BLOCK_BYTES)
+    rest = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
     end = b"\0" if b"\0" in rest else b"\n"
     block = rest
     rest = b""
     while block:
         *lines, rest = (rest + block).split(end)
+        if len(rest) > _BLOCK_BYTES:
+            raise ValueError("it has a line that is no path")
         yield from filter(None, (line if end == b"\0" else line.rstrip(b"\r") for line in lines))
         block = file.read(_BLOCK_BYTES)
     if rest:
@@ -77,8 +87,11 @@ def _read_parquet(source: str) -> Iterator[Entry]:
         column = names[_column_of(names, source)]
         for batch in file.iter_batches(columns=[column]):
             for path in batch.column(0).to_pylist():
-                if path:
-                    yield Entry(os.fsencode(path))
+                if isinstance(path, str | bytes):
+                    if path:
+                        yield Entry(os.fsencode(path))
+                elif path is not None:
+                    raise ValueError(f"its column {column!r} holds no text")
 
 
 def _column_of(names: list[str], source: str) -> int:

@@ -17,14 +17,14 @@ from ..photos.archives import (
     LENGTHS_START,
     LOCAL_HEADER_BYTES,
     UNREADABLE_DIRECTORY,
-    is_folder,
-    name_of,
+    list_files,
     read_entry,
 )
+from ..photos.clutter import is_clutter
 from ..photos.folders import MAX_FILE_BYTES, FileProblem, has_photo_name
 from .entries import TAR, ZIP, Entry, problem_entry
+from .tars import read_members
 
-_MAX_MEMBERS = 1000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -38,6 +38,8 @@ def list_archive(path: str) -> Iterator[Entry]:
     is_zip = path.lower().endswith(".zip")
     try:
         yield from (_list_zip if is_zip else _list_tar)(path)
+    except UnreadableArchive as error:
+        yield problem_entry(path, error.slug, error.detail)
     except (tarfile.TarError, *UNREADABLE_DIRECTORY) as error:
         kind = "ZIP" if is_zip else "TAR"
         reason = error.strerror if isinstance(error, OSError) and error.strerror else ""
@@ -46,37 +48,23 @@ def list_archive(path: str) -> Iterator[Entry]:
 
 
 def _list_tar(path: str) -> Iterator[Entry]:
-    for member in _members(path):
-        name = f"{path}/{member.name}"
-        if member.isdir() or not has_photo_name(os.path.basename(member.name)):
-            continue
-        if not member.isreg() or member.issparse():
-            detail = "This entry is a link or a sparse file. Pack the file itself."
-            yield problem_entry(name, UnreadableArchive.slug, detail)
-        else:
-            yield Entry(os.fsencode(name), TAR, os.fsencode(path), (member.offset_data, member.size))
-
-
-def _members(path: str) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a TAR archive; it is opened again now and then, since a TarFile keeps all its members."""
-    start: int | None = 0
     with open(path, "rb") as file:
-        while start is not None:
-            file.seek(start)
-            start = None
-            with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as archive:
-                for number, member in enumerate(archive, start=1):
-                    yield member
-                    if number >= _MAX_MEMBERS and member.isreg() and not member.issparse():
-                        start = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                        break
+        for member in read_members(file):
+            name = f"{path}/{member.name}"
+            parts = member.name.split("/")
+            if member.is_folder or not has_photo_name(parts[-1]) or is_clutter(parts):
+                continue
+            if member.is_file:
+                yield Entry(os.fsencode(name), TAR, os.fsencode(path), (member.start, member.size))
+            else:
+                detail = "This entry is a link or a sparse file. Pack the file itself."
+                yield problem_entry(name, UnreadableArchive.slug, detail)
 
 
 def _list_zip(path: str) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            name = name_of(info)
-            if not is_folder(info, name) and has_photo_name(name.rpartition("/")[2]):
+    with open(path, "rb") as archive:
+        for name, info in list_files(archive):
+            if has_photo_name(name.rpartition("/")[2]):
                 yield Entry(os.fsencode(f"{path}/{name}"), ZIP, os.fsencode(path), _place_of(info))
 
 
@@ -103,6 +91,8 @@ def read_packed(entry: Entry) -> bytes | Problem:
             return (_read_from_tar if entry.kind == TAR else _read_from_zip)(archive.fileno(), entry)
     except OSError as error:
         raise FileProblem(f"The archive cannot be read: {error.strerror}.") from error
+    except OverflowError:  # a place that no file has
+        return UnreadableArchive("This entry is damaged or cut short. Pack it again.")
 
 
 def _read_from_tar(descriptor: int, entry: Entry) -> bytes | Problem:

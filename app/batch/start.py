@@ -30,7 +30,6 @@ from .runs import (
 from .store import Store
 from .tables import check_format
 
-MAX_SHARDS = 99_999
 _SLICE = re.compile(r"(?:([1-9][0-9]{0,4})|auto)(?:/([1-9][0-9]{0,4}))?")
 
 

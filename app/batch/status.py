@@ -25,7 +25,8 @@ WINDOW_SECONDS = 600.0
 class Status:
     """The rows of a folder, the photos of its last listing, and the photos per second of the newest parts.
 
-    `failed` counts the rows of problems by slug, `examples` has one sentence for each. What is not known yet is None.
+    `failed` counts the rows of problems by slug, `examples` has one sentence for each. A value that is not known yet
+    is None.
     """
 
     rows: int = 0
@@ -61,7 +62,7 @@ def read_status(folder: Path) -> Status:
             rows += 1
             if row[ERROR]:
                 status.failed[row[ERROR]] += 1
-                status.examples.setdefault(row[ERROR], row[DETAIL])
+                status.examples.setdefault(row[ERROR], row[DETAIL] or "")
         status.rows += rows
         written.append((os.path.getmtime(path), rows))
     status.photos_per_second = pace_of(written)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import BatchError
 from ..measuring.spreadsheets import plain, write_rows
-from .rows import EMBEDDING, NUMBER, TEXT, VECTOR, WHOLE, Row
+from .rows import DETAIL, EMBEDDING, ERROR, NUMBER, PATH, TEXT, VECTOR, WHOLE, Row
 
 PARQUET, NDJSON, CSV = "parquet", "ndjson", "csv"
 FORMATS = (PARQUET, NDJSON, CSV)
@@ -53,7 +53,10 @@ def read_table(path: Path, name: str, columns: Sequence[str] = (), fingerprint: 
     try:
         if name == PARQUET and fingerprint:
             _check_fingerprint(path, fingerprint)
-        yield from READERS[name](path, columns)
+        for row in READERS[name](path, columns):
+            if any(not isinstance(row.get(each), str | None) for each in (PATH, ERROR, DETAIL)):
+                raise ValueError
+            yield row
     except (OSError, ValueError, KeyError, msgspec.DecodeError, csv.Error) as error:
         raise BatchError(f"{path} cannot be read; move it away, and its photos are classified again.") from error
 
@@ -118,6 +121,8 @@ def _write_csv(file: IO[bytes], kinds: Mapping[str, str], rows: Iterable[Row], f
 def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, strict=True):
+            if None in row or None in row.values():  # more or fewer cells than columns
+                raise ValueError
             values = {name: plain(value) if value else None for name, value in row.items()}
             yield {name: values[name] for name in columns} if columns else values
 

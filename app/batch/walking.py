@@ -13,42 +13,49 @@ from ..photos.clutter import is_clutter_folder
 from ..photos.folders import has_photo_name, may_be_file
 from .entries import PROBLEM, Entry, entry_of, problem_entry
 
-# What tells one file from all others: its device and its number there.
+# The device of a file and its number there, which no other file has.
 Inode = tuple[int, int]
 
 UNREADABLE_FOLDER = "unreadable-folder"
 ARCHIVES = (".tar", ".zip")
+# Folders that link to each other have more paths than anybody can list, and Python's stack ends at some depth.
+MAX_LINKS, MAX_DEPTH = 4, 200
 _MAGIC = "*?["
 _ANY_DEPTH = "**"
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What to list below a folder.
+    """A rule for listing the photos below a folder.
 
-    `skipped` are folders that are left out, `enters` says whether to list a folder, by its path. Archives are listed
-    only if asked for.
+    Folders in `skipped` are left out, and those for whose path `enters` is false. Archives are yielded only
+    `with_archives`.
     """
 
     skipped: frozenset[Inode] = frozenset()
     with_archives: bool = False
     enters: Callable[[str], bool] = bool
 
-    def below(self, folder: str, above: tuple[Inode, ...] = ()) -> Iterator[Entry]:
+    def below(self, folder: str, above: tuple[Inode, ...] = (), links: int = 0) -> Iterator[Entry]:
         """Yield the photos below a folder, in the order in which the system lists them.
 
-        Links to folders are followed, unless they lead to one of the folders `above`, which the link itself is in. A
-        folder that cannot be read is an entry with the reason.
+        Links to folders are followed, unless they lead to one of the folders `above`, which the link itself is in.
+        `links` counts those that lead here. A folder that cannot be read, or is behind too many links or folders, is
+        an entry with the reason.
         """
         try:
             here = inode_of(folder)
             if here in above or here in self.skipped:
                 return
+            if links > MAX_LINKS or len(above) >= MAX_DEPTH:
+                limit = f"{MAX_LINKS} links to folders" if links > MAX_LINKS else f"{MAX_DEPTH} folders"
+                yield problem_entry(folder, UNREADABLE_FOLDER, f"The folder is inside more than {limit}.")
+                return
             with os.scandir(folder) as found:
                 for entry in found:
                     if _is_folder(entry):
                         if not is_clutter_folder(entry.name) and self.enters(entry.path):
-                            yield from self.below(entry.path, (*above, here))
+                            yield from self.below(entry.path, (*above, here), links + entry.is_symlink())
                     elif self._is_wanted(entry.name) and may_be_file(entry.path):
                         yield entry_of(entry.path)
         except OSError as error:
@@ -59,7 +66,7 @@ class Walk:
 
 
 def inode_of(path: str | os.PathLike[str]) -> Inode:
-    """Return what tells a file or folder from all others; raises OSError."""
+    """Return the device of a file or folder and its number there; raises OSError."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 

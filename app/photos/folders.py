@@ -17,6 +17,8 @@ from .formats import SUFFIXES
 STANDARD_INPUT = "-"
 # No photo is larger; a smaller one takes only the memory for its own bytes.
 MAX_FILE_BYTES = 2**30
+# Python's stack ends at some depth.
+_MAX_DEPTH = 200
 _WNID = re.compile(r"n[0-9]{8}(?![0-9])")
 # Blanks, underscores, and the hyphens and dashes of Unicode.
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
@@ -24,14 +26,19 @@ _APOSTROPHES = re.compile("['\u2019]")
 
 
 class FileProblem(TopthreeError):
-    """A file or folder cannot be read."""
+    """A file or folder cannot be read; `slug` names the reason, as the slug of a `Problem` does."""
+
+    def __init__(self, detail: str, slug: str = "unreadable-file") -> None:
+        super().__init__(detail)
+        self.slug = slug
 
 
 def find_photos(sources: Iterable[str]) -> Iterator[str]:
     """Yield the named files, and for each folder the files below it with the suffix of a photo, sorted in each folder.
 
     A folder is listed when it is reached. What cannot be read is yielded in its place, so that `read_file` gives the
-    reason: a folder, a broken link, a file without permission. Raises FileProblem at the end if nothing was found.
+    reason: a folder, also one inside too many others, a broken link, a file without permission. Raises FileProblem at
+    the end if nothing was found.
     """
     nothing_found = True
     for source in sources:
@@ -91,7 +98,10 @@ def _wnid(name: str) -> str:
     return found[0] if found else ""
 
 
-def _photos_below(folder: str) -> Iterator[str]:
+def _photos_below(folder: str, depth: int = 0) -> Iterator[str]:
+    if depth > _MAX_DEPTH:
+        yield folder
+        return
     try:
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
@@ -101,7 +111,7 @@ def _photos_below(folder: str) -> Iterator[str]:
     for entry in ordered:
         if entry.is_dir(follow_symlinks=False):  # a link may lead back
             if not is_clutter_folder(entry.name):
-                yield from _photos_below(entry.path)
+                yield from _photos_below(entry.path, depth + 1)
         elif has_photo_name(entry.name) and may_be_file(entry.path):
             yield str(Path(entry.path))
 

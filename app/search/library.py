@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import IndexProblem
-from .embeddings import Embedding, Floats, normalised
+from ..model.heads import Floats, of_length_one
+from .embeddings import Embedding
 from .manifest import (
     BITS,
     FILE,
@@ -29,26 +31,29 @@ from .manifest import (
 )
 from .signs import Bits, Signs, bits_bytes, differences
 
-# For each neighbour that is asked for, so many candidates are compared exactly, and never fewer than the minimum.
+# Candidates whose cosine is computed: for each neighbour that is asked for, and at least.
 CANDIDATES_PER_NEIGHBOUR = 10
 MIN_CANDIDATES = 500
 _BLOCK_ROWS = 8192
-# A job that removes photos replaces the folder of the data; so often one may come between two reads.
+# Attempts to open an index whose files a job replaces in between, as it does to remove photos.
 _TRIES = 5
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 class Row(msgspec.Struct, frozen=True):
     """A photo of an index: its path relative to its source, and facts about its file."""
 
     path: str
-    sha256: str
-    width: int
-    height: int
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    width: _Count
+    height: _Count
     format: str
-    bytes: int
+    bytes: _Count
 
 
-class Rows(Sequence[Row]):
+class Rows:
     """The rows of an index, each read from the disk when it is asked for."""
 
     def __init__(self, text: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint64]) -> None:
@@ -58,14 +63,8 @@ class Rows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def __getitem__(self, place: int) -> Row:
+        place = range(len(self))[place]
         try:
             return self._decoder.decode(slice_of(self._text, self._ends, place))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -77,12 +76,12 @@ class Rows(Sequence[Row]):
 
 @dataclass(frozen=True)
 class Library:
-    """An index as it was when it was opened; a job that adds or removes photos does not change what this one reads.
+    """An index as it was when it was opened, also after a job has added or removed photos.
 
-    A photo's row is its place in all of them: `rows`, `vectors` float16 (n, channels) of length 1, `bits` uint8
-    (n, bytes), which are the signs of the vectors by `signs`, and `hashes` uint64 (n), the perceptual hashes.
-    `embedding` says what made the vectors. `places` uint64 (n, 2) is where each row ends in `text`, and where
-    its thumbnail ends. Rows move only if `generation` changes, which it does when photos are removed.
+    A photo has the same place in all arrays: `rows`, `vectors` float16 (n, channels) of length 1, `bits` uint8
+    (n, bytes), the signs of the vectors by `signs`, and `hashes` uint64 (n), the perceptual hashes. `embedding`
+    describes the model that made the vectors. `places` uint64 (n, 2) says where each row ends in `text`, and where
+    its thumbnail ends. When photos are removed, the others move to other places, and `generation` changes.
     """
 
     folder: Path
@@ -105,8 +104,6 @@ class Library:
         for _ in range(_TRIES):
             version = _version_of(path)
             manifest = read_manifest(path)
-            if manifest is None:
-                raise IndexProblem(f"{path} is not an index: it has no {FILE}.")
             try:
                 return cls._map(path, manifest, version)
             except OSError as error:
@@ -119,7 +116,7 @@ class Library:
         rows, channels = manifest.rows, manifest.embedding.channels
         data, signs = manifest.data_in(folder), manifest.signs_in(folder)
         places = _mapped(data / PLACES, np.uint64, (rows, 2))
-        lengths = [manifest.lengths.get(name, 0) for name in (ROWS, THUMBNAILS)]
+        lengths = [manifest.lengths[name] for name in (ROWS, THUMBNAILS)]
         if rows and places[-1].tolist() != lengths:
             raise IndexProblem(f"The index {folder} is damaged: {PLACES} and {FILE} differ.")
         text = _mapped(data / ROWS, np.uint8, (lengths[0],))
@@ -159,19 +156,25 @@ class Library:
         """Return the rows nearest to an embedding (channels) of any length with their cosines, the nearest first.
 
         Unless `exact`, which compares all vectors, the cosine is computed of those whose bits differ least: at least
-        `candidates`, and more if many rows are asked for.
+        `candidates`, and more if many rows are asked for. Raises IndexProblem if a vector is damaged.
         """
-        wanted = normalised(vector)
+        wanted = of_length_one(np.asarray(vector, np.float32))
         if exact:
             places, cosines = np.arange(len(self)), self._cosines(wanted)
         else:
             places = self._candidates(wanted, max(candidates, CANDIDATES_PER_NEIGHBOUR * count))
             cosines = self.vectors[places].astype(np.float32) @ wanted
+        if not np.isfinite(cosines).all():
+            raise self.damage_of_vectors()
         first = np.argsort(-cosines, kind="stable")[:count]
         return [(int(places[each]), min(1.0, float(cosines[each]))) for each in first]  # a rounded 1 may be above it
 
+    def damage_of_vectors(self) -> IndexProblem:
+        """Return the problem of vectors that no photo has."""
+        return IndexProblem(f"The index {self.folder} is damaged: {VECTORS} holds numbers that are not finite.")
+
     def _candidates(self, wanted: Floats, count: int) -> npt.NDArray[np.intp]:
-        """Return at least `count` rows, if there are so many, whose bits differ least."""
+        """Return the rows whose bits differ least: at least `count`, or all if there are fewer."""
         found = differences(self.bits, self.signs.bits(wanted[None])[0])
         reached = np.searchsorted(np.cumsum(np.bincount(found)), count)
         return np.flatnonzero(found <= reached)
@@ -199,7 +202,7 @@ def slice_of(data: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint64], place: i
 
 def _mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> Any:
     """Map the beginning of a file; raises OSError, and IndexProblem if it is shorter."""
-    needed = int(np.prod(shape)) * np.dtype(kind).itemsize
+    needed = math.prod(shape) * np.dtype(kind).itemsize
     if not needed:
         return np.zeros(shape, kind)
     if path.stat().st_size < needed:

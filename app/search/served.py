@@ -29,7 +29,7 @@ class ServedIndex:
         self._trouble = ""
 
     def library(self) -> Library:
-        """Return the index as it is now, so that photos that were removed are not found any more.
+        """Return the index as it is on the disk now, without photos that were removed.
 
         Raises IndexProblem, which is also logged, if it cannot be read; a later call tries again.
         """
@@ -43,8 +43,8 @@ class ServedIndex:
                 self._trouble = ""
             return self._library
 
-    def check(self, model: Model) -> None:
-        """Raise IndexProblem, saying what differs, if the index was made by another model.
+    def check(self, model: Model) -> Library:
+        """Return the index as it is now; raises IndexProblem, saying what differs, if another model made it.
 
         Computes a black picture for a model that was not checked before.
         """
@@ -54,6 +54,7 @@ class ServedIndex:
                 self._embedding = model.engine, Embedding.of(model)
             embedding = self._embedding[1]
         library.check(embedding)
+        return library
 
     def _log(self, trouble: str) -> None:
         """Log a failure once, and not for each request."""

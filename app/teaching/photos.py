@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import Problem
-from .contents import ClassRow, Facts
+from .contents import ClassRow, Facts, NewPhoto
 
 State = Literal["added", "present", "moved"]
 
@@ -60,3 +61,15 @@ class Description:
     def photos(self) -> int:
         """Return the number of all photos."""
         return sum(row.photos for row in self.classes)
+
+
+def outcome(
+    upload: Upload, found: NewPhoto | Problem, results: Iterator[tuple[NewPhoto, str | None, str | None]], label: str
+) -> Taken:
+    """Say what became of an upload; `results` has each photo, its class before, and the first of its group."""
+    if isinstance(found, Problem):
+        return Taken(upload.file, problem=found)
+    photo, before, near = next(results)
+    if before is None or before == label:
+        return Taken(upload.file, photo.sha256.hex(), "added" if before is None else "present", near)
+    return Taken(upload.file, photo.sha256.hex(), "moved", near, moved_from=before)

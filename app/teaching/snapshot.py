@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ..model import Model
 from ..model.heads import Floats, of_length_one
 from .contents import ClassRow, Facts, read_classes, read_facts, read_vector
 
@@ -37,13 +38,36 @@ class Snapshot:
         return bool((self.groups > 0).all())
 
 
-def take(connection: sqlite3.Connection, weights_sha256: bytes, before: Snapshot | None) -> Snapshot:
+@dataclass(frozen=True)
+class Kind:
+    """What makes embeddings comparable: the digest of the backbone's weights, and their length.
+
+    A project's file from elsewhere may hold embeddings of any length, which are none of this backbone's.
+    """
+
+    weights_sha256: str
+    channels: int
+
+    @classmethod
+    def of(cls, backbone: Model) -> Kind:
+        """Return the kind of a backbone's embeddings; a black picture shows their length."""
+        side = backbone.weights.record.geometry.crop
+        black = np.zeros((1, side, side, 3), np.uint8)
+        return cls(backbone.weights.sha256, backbone.engine.infer(black).embeddings.shape[1])
+
+    @property
+    def values(self) -> tuple[bytes, int]:
+        """Return the digest and the bytes of an embedding, as the tables have them."""
+        return bytes.fromhex(self.weights_sha256), 4 * self.channels
+
+
+def take(connection: sqlite3.Connection, kind: Kind, before: Snapshot | None) -> Snapshot:
     """Return the state that a connection sees; embeddings that `before` has are not read again."""
     query = (
         "SELECT p.id, p.sha256, p.class, coalesce(p.first, 0) FROM photos p JOIN embeddings e ON e.photo = p.id "
-        "WHERE e.weights_sha256 = ? ORDER BY p.id"
+        "WHERE e.weights_sha256 = ? AND length(e.vector) = ? ORDER BY p.id"
     )
-    found = connection.execute(query, (weights_sha256,)).fetchall()
+    found = connection.execute(query, kind.values).fetchall()
     numbers = np.array([(row[0], row[2], row[3]) for row in found], np.int64).reshape(-1, 3)
     photos = connection.execute("SELECT count(*) FROM photos").fetchone()[0]
     return Snapshot(

@@ -6,13 +6,14 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..classifier import Answer, Classifier
 from ..errors import BadRequest, ModelUnavailable, NameTaken, NotFound, Problem
 from ..model import Model
+from ..model.engines import Engine
 from ..model.labels import tidy_name
 from ..model.own_format import OwnModel
 from ..model.verdicts import Outputs
@@ -22,13 +23,13 @@ from . import contents, database
 from .contents import NewPhoto
 from .database import NONE
 from .grouping import group_new, regroup
-from .photos import Description, Listed, Taken, Upload
+from .photos import Description, Listed, Taken, Upload, outcome
 from .projects import Projects
-from .snapshot import Snapshot, take
+from .snapshot import Kind, Snapshot, take
 from .solving import Solved, solve
 
 THUMBNAIL_SIDE = 96
-# How many projects a process remembers; a large one takes 50 to 100 MB.
+# A large project takes 50 to 100 MB.
 MAX_REMEMBERED = 4
 # Embeddings that are computed again are kept in steps of so many photos, up to this share of a request's time.
 _RENEW_STEP = 32
@@ -40,7 +41,7 @@ class _Remembered:
     """What a process remembers of one file: its last state and head; the lock is held while they are renewed."""
 
     path: Path
-    weights_sha256: str
+    kind: Kind
     lock: threading.Lock = field(default_factory=threading.Lock)
     state: Snapshot | None = None
     solved: Solved | None = None
@@ -61,6 +62,7 @@ class Teaching:
         self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._remembered: OrderedDict[Path, _Remembered] = OrderedDict()
+        self._kind: tuple[Engine, Kind] | None = None
 
     # Projects
 
@@ -95,17 +97,17 @@ class Teaching:
 
     def describe(self, name: str) -> Description:
         """Return what is known of a project."""
-        path, record = self.projects.path(name), self._backbone().weights
+        path = self.projects.path(name)
         with database.reading(path) as connection:
-            query = "SELECT count(*) FROM embeddings WHERE weights_sha256 = ?"
-            fresh = connection.execute(query, (bytes.fromhex(record.sha256),)).fetchone()[0]
+            query = "SELECT count(*) FROM embeddings WHERE weights_sha256 = ? AND length(vector) = ?"
+            fresh = connection.execute(query, self._kind_of_backbone().values).fetchone()[0]
             return Description(
                 name=name,
                 facts=contents.read_facts(connection),
                 classes=contents.read_classes(connection),
                 bytes=self.projects.bytes_of(name),
                 stale=contents.count_photos(connection) - fresh,
-                backbone=record.record.name,
+                backbone=self._backbone().weights.record.name,
             )
 
     # Classes
@@ -146,7 +148,8 @@ class Teaching:
         A photo that cannot be used has its problem in its place; if the service could take no photo, that problem is
         raised. Raises NotFound for a class, and ProjectFull, after which nothing of this call is kept.
         """
-        path, backbone = self.projects.path(name), self._backbone()
+        path = self.projects.path(name)
+        held = self._remember(path)
         with database.reading(path) as connection:
             contents.find_class(connection, label)
             keep_photos = contents.read_facts(connection).keep_photos
@@ -155,17 +158,16 @@ class Teaching:
         if problems and len(problems) == len(found):
             raise problems[0]
         photos = [each for each in found if isinstance(each, NewPhoto)]
-        self.projects.require_room(sum(photo.size for photo in photos))
-        held, weights_sha256 = self._remember(path), bytes.fromhex(backbone.weights.sha256)
         with database.writing(path) as connection:
-            held.offer(take(connection, weights_sha256, held.state))
+            self.projects.require_room(sum(photo.size for photo in photos))
+            held.offer(take(connection, held.kind, held.state))
             class_id = contents.find_class(connection, label)
             if not contents.read_facts(connection).keep_photos:  # it may have been turned off since
                 photos = [replace(photo, original=None) for photo in photos]
             labels = {row.id: row.label for row in contents.read_classes(connection)}
-            before = [_put(connection, photo, class_id, weights_sha256) for photo in photos]
+            before = [_put(connection, photo, class_id, held.kind.values[0]) for photo in photos]
             if None in before:
-                group_new(connection, take(connection, weights_sha256, held.state))
+                group_new(connection, take(connection, held.kind, held.state))
             near = [_first_of_group(connection, photo.sha256) for photo in photos]
             is_changed = any(number != class_id for number in before)
             revision = database.note_change(connection) if is_changed else contents.read_facts(connection).revision
@@ -173,7 +175,7 @@ class Teaching:
             (photo, None if number is None else labels[number], first)
             for photo, number, first in zip(photos, before, near, strict=True)
         )
-        taken = [_taken(upload, each, results, labels[class_id]) for upload, each in zip(uploads, found, strict=True)]
+        taken = [outcome(upload, each, results, labels[class_id]) for upload, each in zip(uploads, found, strict=True)]
         return revision, taken
 
     def move(self, name: str, digests: Sequence[str], label: str) -> tuple[int, int]:
@@ -264,15 +266,21 @@ class Teaching:
     def _backbone(self) -> Model:
         return self._classifier.load_model()
 
+    def _kind_of_backbone(self) -> Kind:
+        backbone, known = self._backbone(), self._kind
+        if known is None or known[0] is not backbone.engine:
+            self._kind = known = backbone.engine, Kind.of(backbone)
+        return known[1]
+
     def _remember(self, path: Path) -> _Remembered:
         """Return what is remembered of a file; what is deleted, and what was not used for longest, is forgotten."""
-        weights_sha256 = self._backbone().weights.sha256
+        kind = self._kind_of_backbone()
         with self._lock:
             for gone in [each for each in self._remembered if not each.exists()]:
                 del self._remembered[gone]
             held = self._remembered.pop(path, None)
-            if held is None or held.weights_sha256 != weights_sha256:
-                held = _Remembered(path, weights_sha256)
+            if held is None or held.kind != kind:
+                held = _Remembered(path, kind)
             self._remembered[path] = held
             while len(self._remembered) > MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
@@ -280,18 +288,17 @@ class Teaching:
 
     def _renew_state(self, held: _Remembered) -> Snapshot:
         """Return the newest state; the same object if nothing has changed."""
-        weights_sha256 = bytes.fromhex(held.weights_sha256)
         with database.reading(held.path) as connection:
             before = held.state
             if before is not None and contents.read_facts(connection).revision == before.facts.revision:
                 state = before
             else:
-                state = take(connection, weights_sha256, before)
+                state = take(connection, held.kind, before)
         if not state.is_grouped:
             with database.writing(held.path) as connection:
-                group_new(connection, take(connection, weights_sha256, state))
+                group_new(connection, take(connection, held.kind, state))
             with database.reading(held.path) as connection:
-                state = take(connection, weights_sha256, state)
+                state = take(connection, held.kind, state)
         held.offer(state)
         return state
 
@@ -304,7 +311,7 @@ class Teaching:
         left = "SELECT 1 FROM photos WHERE first = ? LIMIT 1"
         groups = {group for group in groups if connection.execute(left, (group,)).fetchone()}
         if groups:
-            regroup(connection, take(connection, bytes.fromhex(held.weights_sha256), held.state), groups)
+            regroup(connection, take(connection, held.kind, held.state), groups)
 
     def _compute(
         self, uploads: Sequence[Upload], deadline: Deadline, *, keep_photos: bool
@@ -339,24 +346,24 @@ class Teaching:
 
         What is not done is done by later calls.
         """
-        weights_sha256 = bytes.fromhex(held.weights_sha256)
         query = (
             "SELECT o.photo, o.bytes FROM originals o LEFT JOIN embeddings e ON e.photo = o.photo "
-            "AND e.weights_sha256 = ? WHERE e.photo IS NULL AND o.photo > ? ORDER BY o.photo LIMIT ?"
+            "AND e.weights_sha256 = ? AND length(e.vector) = ? "
+            "WHERE e.photo IS NULL AND o.photo > ? ORDER BY o.photo LIMIT ?"
         )
         seconds = deadline.remaining_seconds
         until = time.monotonic() + (60.0 if seconds is None else seconds * _RENEW_SHARE)
         last = 0
         while time.monotonic() < until:
             with database.reading(held.path) as connection:
-                rows = connection.execute(query, (weights_sha256, last, _RENEW_STEP)).fetchall()
+                rows = connection.execute(query, (*held.kind.values, last, _RENEW_STEP)).fetchall()
             if not rows:
                 return
             found = self._compute([Upload("", data) for _, data in rows], deadline, keep_photos=False)
             with database.writing(held.path) as connection:
                 for (photo, _), each in zip(rows, found, strict=True):
                     if isinstance(each, NewPhoto):
-                        contents.put_embedding(connection, photo, each.vector, weights_sha256)
+                        contents.put_embedding(connection, photo, each.vector, held.kind.values[0])
                         connection.execute("UPDATE photos SET first = NULL WHERE id = ?", (photo,))
                 database.note_change(connection)
             last = rows[-1][0]
@@ -382,15 +389,3 @@ def _first_of_group(connection: sqlite3.Connection, sha256: bytes) -> str | None
     query = "SELECT o.sha256 FROM photos p JOIN photos o ON o.first = p.first WHERE p.sha256 = ? ORDER BY o.id LIMIT 1"
     row = connection.execute(query, (sha256,)).fetchone()
     return None if row is None or row[0] == sha256 else bytes(row[0]).hex()
-
-
-def _taken(
-    upload: Upload, found: NewPhoto | Problem, results: Iterator[tuple[NewPhoto, str | None, str | None]], label: str
-) -> Taken:
-    """Say what became of an upload; `results` has each photo, its class before, and the first of its group."""
-    if isinstance(found, Problem):
-        return Taken(upload.file, problem=found)
-    photo, before, near = next(results)
-    if before is None or before == label:
-        return Taken(upload.file, photo.sha256.hex(), "added" if before is None else "present", near)
-    return Taken(upload.file, photo.sha256.hex(), "moved", near, moved_from=before)

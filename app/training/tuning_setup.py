@@ -88,7 +88,7 @@ def make_trainer(job: Job) -> Trainer:
     )
     crops = Crops(squares, record.geometry.crop, record.geometry.interpolation == "bicubic", job.options.has_flip)
     weight = _head_without_left_out(job)
-    network = Tunable(backbone, weight[:, :-1], weight[:, -1], crops.side)
+    network = Tunable(backbone, record, weight[:, :-1], weight[:, -1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(
         network=network.to(device).to(memory_format=torch.channels_last),
@@ -156,11 +156,11 @@ def free_bytes() -> int:
     return free if limit is None else min(free, limit)
 
 
-def make_plan(job: Job, trainer: Trainer) -> tuple[Plan, int]:
+def plan_run(job: Job, trainer: Trainer) -> tuple[Plan, int]:
     """Return how many epochs there are time for, and how many views of each photo are kept as feature maps."""
+    photos, has_stages = len(trainer.crops.pixels), len(trainer.network.stages) > 1
     shape = map_shape(trainer.network, trainer.crops.side)
-    photos = len(trainer.crops.pixels)
-    views = views_within(photos, 2 * int(np.prod(shape)))
+    views = views_within(photos, 2 * int(np.prod(shape))) if has_stages else 0
     sizes = Sizes(len(job.learning), len(job.watch.places), views * photos)
 
     def decide() -> list[Any]:
@@ -179,7 +179,7 @@ def make_plan(job: Job, trainer: Trainer) -> tuple[Plan, int]:
 
 
 def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]:
-    """Compute what the last stage takes, for the crop that serves, its mirror image and random crops of each photo."""
+    """Compute the inputs of the last stage for the crop that serves, its mirror image and random crops of photos."""
     crops, network, last = trainer.crops, trainer.network, trainer.network.stages[-1]
     count = len(crops.pixels)
 
@@ -204,7 +204,7 @@ def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]
 def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:
     """Try label smoothing and mixup on the last stage, and compare them by one fold of the photos that learn.
 
-    The left-out photos take no part, so that what they show stays without bias.
+    The left-out photos take no part, so that the accuracy on them has no bias.
     """
     if job.options.extras is not None:
         return job.options.extras

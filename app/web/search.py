@@ -52,10 +52,11 @@ def search() -> flask.Response:
     count = integer_parameter("count", default=FOUND_PHOTOS, low=1, high=MAX_FOUND_PHOTOS)
     answerer, photo = current_answerer(), read_photo()
     with _usable_index() as index:
-        index.check(answerer.load_model())
+        model = answerer.load_model()
+        index.check(model)
         rendered = answerer.embed(photo, normalize=True, as_npy=False)
         sent = msgspec.json.decode(rendered.body, type=schemas.PhotoEmbedding)
-        library = index.library()
+        library = index.check(model)  # again, since the index may have been replaced since
         nearest = library.nearest(sent.embedding, count)
         found = [_found(library, row, cosine) for row, cosine in nearest]
     document = SearchAnswer(found, len(library), sent.image, schemas.Model(**rendered.model.identity))

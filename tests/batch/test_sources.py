@@ -22,6 +22,7 @@ from app.batch.lists import split_paths
 from app.batch.store import Store
 from app.batch.walking import matches, split_pattern
 from app.errors import BatchError
+from app.photos.folders import list_photos
 
 RED = colour_png(0, 2, 1, size=(30, 20))
 
@@ -54,6 +55,29 @@ def test_a_loop_of_links_ends(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "d.png").write_bytes(RED)
     (tmp_path / "other" / "back").symlink_to(photos)
     assert listed("photos") == ["photos/a.png", "photos/b.jpg", "photos/elsewhere/d.png", "photos/sub/c.PNG"]
+
+
+def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / "photos" / str(number)).mkdir(parents=True)
+        (tmp_path / "photos" / str(number) / "a.png").write_bytes(RED)
+    for number in range(29):
+        for link in "xy":
+            (tmp_path / "photos" / str(number) / link).symlink_to(f"../{number + 1}")
+    entries = list(list_entries([str(tmp_path / "photos" / "0")], Store(), ()))
+    assert [sum(entry.kind == kind for entry in entries) for kind in ("file", "problem")] == [2**5 - 1, 2**5]
+    assert {entry.detail for entry in entries} == {"", "The folder is inside more than 4 links to folders."}
+
+
+def test_folders_without_end_are_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(260):
+        os.mkdir("d")
+        os.chdir("d")
+    os.chdir(tmp_path)
+    (entry,) = list_entries(["d"], Store(), ())
+    assert (entry.kind, entry.detail) == ("problem", "The folder is inside more than 200 folders.")
+    assert list_photos(["d"]) == ["/".join("d" * 202)]
 
 
 def test_the_output_folder_is_not_a_source(photos: Path) -> None:
@@ -97,8 +121,7 @@ def tar_of(names: list[str], path: Path, format_: int = tarfile.PAX_FORMAT) -> N
 
 
 @pytest.mark.parametrize("format_", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_a_tar_is_read_at_its_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: int) -> None:
-    monkeypatch.setattr("app.batch.packed._MAX_MEMBERS", 2)
+def test_a_tar_is_read_at_its_places(tmp_path: Path, format_: int) -> None:
     deep = "d" * 90 + "/" + "猫" * 20
     names = [f"{number}.{kind}" for number in range(5) for kind in ("png", "cls")] + [f"{deep}.png"]
     tar_of(names, tmp_path / "t.tar", format_)
@@ -116,6 +139,40 @@ def test_a_zip_is_read_at_its_places(tmp_path: Path) -> None:
     assert batch([tmp_path / "z.zip"], tmp_path / "out").failed == 1
     rows = {row["path"].removeprefix(f"{tmp_path}/z.zip/"): row["error"] for row in rows_of(tmp_path / "out")}
     assert rows == {"a.png": None, "d/猫.png": None, "d/lzma.png": "unreadable-archive"}
+
+
+CLUTTER = ["__MACOSX/d/a.png", "d/._a.png", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/7.png"]
+
+
+def test_clutter_in_an_archive_is_no_photo(tmp_path: Path) -> None:
+    tar_of([*CLUTTER, "d/a.png"], tmp_path / "t.tar")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in (*CLUTTER, "@eaDir\\b.png", "d\\a.png"):
+            archive.writestr(name, RED)
+    assert listed(f"{tmp_path}/*") == [f"{tmp_path}/{name}/d/a.png" for name in ("t.tar", "z.zip")]
+
+
+@pytest.mark.parametrize("in_front", [b"", b"#!/bin/sh\nexit\n" * 9999], ids=["", "behind a program"])
+def test_a_wrong_length_of_extra_fields_costs_no_photo(tmp_path: Path, in_front: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, RED, zipfile.ZIP_DEFLATED)
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 30 : entry + 32] = b"\x06\x00"  # of extra fields, which the entry does not have (APPNOTE 4.3.12)
+    (tmp_path / "z.zip").write_bytes(in_front + data)
+    assert batch([tmp_path / "z.zip"], tmp_path / "out").failed == 0
+    assert paths_of(tmp_path / "out") == [f"{tmp_path}/z.zip/{name}" for name in ("a.png", "b.png")]
+
+
+@pytest.mark.parametrize("place", [2**64 - 1, 2**63, 2**32])
+def test_a_place_beyond_an_archive_costs_that_photo_alone(tmp_path: Path, place: int) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, RED)
+        archive.filelist[1].header_offset = place
+    batch([tmp_path / "z.zip"], tmp_path / "out")
+    assert [row["error"] for row in rows_of(tmp_path / "out")] == [None, "unreadable-archive"]
 
 
 @pytest.mark.parametrize("name", ["bad.zip", "bad.tar"])
@@ -150,6 +207,7 @@ LISTS = {
     "nul.txt": b"photos/a.png\0photos/sub/c.PNG\0",
     "last.txt": b"photos/a.png\nphotos/sub/c.PNG",
     "paths.csv": 'nr,path\n1,photos/a.png\n2,"photos/sub/c.PNG"\n'.encode("utf-8-sig"),
+    "marked.txt": "photos/a.png\nphotos/sub/c.PNG\n".encode("utf-8-sig"),
     "files.csv": b"file,label\nphotos/a.png,cat\nphotos/sub/c.PNG,dog\n",
 }
 
@@ -164,6 +222,12 @@ def test_a_list_in_parquet_names_the_photos(photos: Path) -> None:
     table = pyarrow.table({"n": [1, 2], "path": ["photos/a.png", "photos/b.jpg"]})
     pyarrow.parquet.write_table(table, "list.parquet")
     assert listed("list.parquet") == ["photos/a.png", "photos/b.jpg"]
+
+
+def test_a_list_in_parquet_without_text_is_an_error(photos: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"path": [1, 2]}), "list.parquet")
+    with pytest.raises(BatchError, match=r"list\.parquet cannot be read: its column 'path' holds no text\.$"):
+        listed("list.parquet")
 
 
 def test_a_list_is_split_at_any_block_end() -> None:
@@ -182,6 +246,8 @@ def test_a_list_may_come_from_standard_input(photos: Path) -> None:
     [
         ("a.csv", b"x,y\n1,2\n", "The list a.csv has no column 'path'."),
         ("a.parquet", b"PAR1", "The list a.parquet cannot be read: "),
+        ("no-lines.txt", b"x" * 200_000, "The list no-lines.txt cannot be read: it has a line that is no path."),
+        ("odd.txt", b"a.png\ns3://key:secret@bucket/x.png\n", "An address of a store is s3://BUCKET/PREFIX, without"),
         ("gone.txt", None, "The list gone.txt cannot be read: No such file or directory."),
     ],
 )

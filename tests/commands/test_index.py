@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -68,11 +69,11 @@ def test_the_same_command_adds_what_is_new(photos: Path, tmp_path: Path) -> None
     assert (first.exit_code, first.stdout) == (0, "")
     assert first.stderr.splitlines()[-1] == f"4 photos in {tmp_path}/lib, 0 failed."
     assert paths_in(tmp_path / "lib") == ["a.png", "b.png", "sea/a.png", "sea/c.png"]
-    before = Library.open(tmp_path / "lib").rows[:]
+    before = list(Library.open(tmp_path / "lib").rows)
     (photos / "new.png").write_bytes(encode(picture(9)))
     assert run("index", f"{photos}/", "--output", tmp_path / "lib").exit_code == 0
     library = Library.open(tmp_path / "lib")
-    assert library.rows[:4] == before
+    assert list(library.rows)[:4] == before
     facts = library.rows[4]
     assert (facts.path, facts.width, facts.height, facts.format) == ("new.png", 60, 40, "PNG")
     assert facts.bytes == (photos / "new.png").stat().st_size
@@ -95,6 +96,20 @@ def test_similar_prints_the_nearest_first(photos: Path, tmp_path: Path, is_json:
         cosine, path = result.stdout.splitlines()[0].split()
         assert (float(cosine) > 0.99, path) == (True, "sea/a.png")
     assert run(*arguments, "--exact", *(["--json"] if is_json else [])).stdout == result.stdout
+
+
+def test_a_full_disk_while_listing_is_one_sentence(photos: Path, tmp_path: Path) -> None:
+    run("index", photos, "--output", tmp_path / "lib")
+    for number in range(9):
+        (photos / f"{number}{'x' * 200}.png").write_bytes(b"")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        full = run("index", photos, "--output", tmp_path / "lib")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (full.exit_code, len(paths_in(tmp_path / "lib"))) == (3, 4)
+    assert f"Error: The index {tmp_path}/lib cannot be written: File too large. 0 of 0 photos" in full.stderr
 
 
 def test_photos_that_fail_are_listed_and_tried_again(photos: Path, tmp_path: Path) -> None:

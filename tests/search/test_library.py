@@ -14,6 +14,7 @@ import pytest
 from indexes import EMBEDDING, add, made_vectors, make_library, row_of
 
 from app.errors import IndexProblem
+from app.search.duplicates import find_duplicates
 from app.search.library import Library
 from app.search.signs import Signs, bits_bytes, differences
 from app.search.writer import Writer
@@ -23,7 +24,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     vectors = made_vectors(7)
     library = make_library(tmp_path / "lib", vectors)
     assert [row.path for row in library.rows] == [f"{number}.jpg" for number in range(7)]
-    assert (library.rows[-1], library.rows[5:]) == (row_of("6.jpg"), [row_of("5.jpg"), row_of("6.jpg")])
+    assert (library.rows[-1], list(library.rows)[5:]) == (row_of("6.jpg"), [row_of("5.jpg"), row_of("6.jpg")])
     assert np.allclose(library.vectors, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-3)
     assert library.hashes.tolist() == list(range(7))
     assert library.thumbnail(3) == b"thumbnail of 3.jpg"
@@ -82,6 +83,9 @@ def swap(folder: Path, old: bytes, new: bytes) -> None:
             "is damaged: index.json cannot be read.",
         ),
         (lambda lib: swap(lib, b'"rows": 5', b'"rows": -5'), "is damaged: index.json cannot be read."),
+        (lambda lib: swap(lib, b'"rows": 5', b'"rows": %d' % (2**62)), "is damaged: index.json cannot be read."),
+        (lambda lib: swap(lib, b'"channels": 64', b'"channels": 0'), "is damaged: index.json cannot be read."),
+        (lambda lib: swap(lib, b"failed.ndjson", b"../../x.ndjson"), "is damaged: index.json cannot be read."),
         (lambda lib: swap(lib, b'"format": 1', b'"format": 2'), "is an index of a newer version of topthree"),
         (lambda lib: shorten(lib / "data-1/vectors.f16"), "is damaged: vectors.f16 is shorter than index.json says."),
         (lambda lib: shorten(lib / "signs-1/bits.u8"), "is damaged: bits.u8 is shorter than index.json says."),
@@ -99,9 +103,24 @@ def test_a_damaged_index_is_one_sentence(tmp_path: Path, damage: Callable[[Path]
         Library.open(tmp_path / "lib")
 
 
-def test_a_damaged_row_is_one_sentence(tmp_path: Path) -> None:
+def test_damaged_vectors_are_one_sentence(tmp_path: Path) -> None:
+    make_library(tmp_path / "lib", made_vectors(5))
+    with (tmp_path / "lib/data-1/vectors.f16").open("r+b") as file:
+        file.write(b"\xff" * 6)
+    damaged = Library.open(tmp_path / "lib")
+    for search in (
+        lambda: damaged.nearest(made_vectors(1)[0], 3),
+        lambda: damaged.nearest(made_vectors(1)[0], 3, exact=True),
+        lambda: find_duplicates(damaged),
+    ):
+        with pytest.raises(IndexProblem, match=r"is damaged: vectors\.f16 holds numbers that are not finite\.$"):
+            search()
+
+
+@pytest.mark.parametrize("damage", [(b"{", b"x"), (b'"sha256":"0', b'"sha256":"x'), (b'"width":', b'"width":-')])
+def test_a_damaged_row_is_one_sentence(tmp_path: Path, damage: tuple[bytes, bytes]) -> None:
     library = make_library(tmp_path / "lib", made_vectors(5))
-    (tmp_path / "lib/data-1/rows.ndjson").write_bytes(b"x" * len(library.text))
+    (tmp_path / "lib/data-1/rows.ndjson").write_bytes(library.text.tobytes().replace(*damage))
     with pytest.raises(IndexProblem, match=r"row 2 of rows\.ndjson cannot be read"):
         _ = Library.open(tmp_path / "lib").rows[2]
 

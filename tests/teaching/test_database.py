@@ -7,11 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from taught import count_photos, make_teaching, teach
+from taught import count_photos, make_teaching, photo_of, teach
 
 from app.errors import ProjectsUnavailable
 from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import database
+from app.teaching.photos import Upload
+from app.teaching.projects import Projects
 
 
 def as_format_1(path: Path) -> None:
@@ -93,3 +95,18 @@ def test_what_a_killed_process_has_left_is_swept(tmp_path: Path) -> None:
         (root / left / "photo").write_bytes(b"secret")
     teaching.create("second", keep_photos=False)
     assert sorted(path.name for path in root.iterdir()) == [".lock", "first", "second"]
+
+
+def test_room_is_measured_while_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teaching = make_teaching(tmp_path / "projects")
+    teach(teaching, "colours", {"red": 1})
+    path, measured = teaching.projects.path("colours"), []
+
+    def require_room(projects: Projects, size: int) -> None:
+        with closing(sqlite3.connect(path, timeout=0)) as other, pytest.raises(sqlite3.OperationalError, match="lock"):
+            other.execute("BEGIN IMMEDIATE")
+        measured.append(size)
+
+    monkeypatch.setattr(Projects, "require_room", require_room)
+    teaching.add("colours", "red", [Upload("", photo_of("red", 9))], NO_DEADLINE)
+    assert len(measured) == 1

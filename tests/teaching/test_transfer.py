@@ -12,6 +12,7 @@ from taught import make_teaching, photo_of, teach
 from app.errors import BadProjectFile, NameTaken, ProjectFull
 from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import database
+from app.teaching.photos import Upload
 from app.teaching.teaching import Teaching
 from app.teaching.transfer import adopt, export
 
@@ -59,6 +60,18 @@ def test_opened_project_is_the_same(teaching: Teaching) -> None:
             "SELECT bytes FROM originals o JOIN photos p ON p.id = o.photo WHERE file = 'red-2.png'"
         )
         assert row.fetchone()[0] == photo_of("red", 2)
+
+
+@pytest.mark.parametrize("keep_photos", [0, 1])
+def test_embeddings_of_another_length_are_not_compared(teaching: Teaching, tmp_path: Path, keep_photos: int) -> None:
+    change = f"UPDATE project SET keep_photos = {keep_photos}"
+    data = edited(exported(teaching), tmp_path, change, "UPDATE embeddings SET vector = substr(vector, 1, 128)")
+    adopt(teaching.projects, "again", data, max_photo_bytes=MAX_BYTES)
+    assert teaching.describe("again").stale == 10
+    upload = [Upload("new.png", photo_of("red", 9))]
+    assert [each.state for each in teaching.add("again", "red", upload, NO_DEADLINE)[1]] == ["added"]
+    report = teaching.solve("again", NO_DEADLINE).report
+    assert (report.photos, report.stale, report.is_ready) == (11, 0 if keep_photos else 10, bool(keep_photos))
 
 
 def test_opened_project_keeps_no_photo_if_it_says_so(teaching: Teaching, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from shapes import assert_problem, form
 from app import create_app
 from app.classifier import Classifier
 from app.errors import IndexProblem
+from app.model.engines import Inference, Pixels
 from app.processes.readiness import Readiness
 from app.search.manifest import read_manifest, write_manifest
 from app.search.writer import Writer
@@ -80,6 +81,19 @@ def make_other_model(index: Path) -> str:
     embedding = msgspec.structs.replace(manifest.embedding, model="another")
     write_manifest(index, msgspec.structs.replace(manifest, embedding=embedding))
     return "another"
+
+
+def test_an_index_replaced_during_a_search_is_checked(make_settings: Callable[..., Settings], index: Path) -> None:
+    class Replacing(ColourEngine):
+        """Let another model make the index while a photo, which is not all black, is computed."""
+
+        def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
+            if batch.any():
+                make_other_model(index)
+            return super().infer(batch, alone=alone)
+
+    app = create_app(make_settings(index=index), make_classifier(lambda: fake_model(Replacing())))
+    assert_problem(search(app.test_client()), 503, "index-unavailable")
 
 
 def test_the_nearest_photos_come_first_by_name(client: FlaskClient) -> None:
