@@ -12,6 +12,7 @@ from torch.nn import functional
 from ..model.backbones import Backbone
 from ..model.backbones.stages import stage_starts, steps_of
 from ..model.heads import Floats
+from .photosets import PhotoSetError
 from .tuning_result import Tuned
 
 # How much smaller the rate of the stem is than that of the last stage (Howard and Ruder, ACL 2018).
@@ -65,9 +66,12 @@ class Tunable(nn.Module):
         return trunk | {_WEIGHT: self.weight, _BIAS: self.bias}
 
     def load(self, tensors: Tensors) -> None:
-        """Set what `tensors` returned earlier."""
+        """Set what `tensors` returned earlier; raises PhotoSetError for the tensors of another network."""
+        ours = self.tensors()
+        if tensors.keys() != ours.keys() or any(tensors[name].shape != value.shape for name, value in ours.items()):
+            raise PhotoSetError("The network that was kept is damaged: leave out --resume to begin again.")
         with torch.no_grad():
-            for name, value in self.tensors().items():
+            for name, value in ours.items():
                 value.copy_(tensors[name])
 
     def copy(self) -> Tensors:
