@@ -17,9 +17,10 @@ from .errors import (
     TopthreeError,
 )
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
-from .model.engines import DeviceClient, DeviceEngine, Floats, Inference, Pixels
-from .model.engines.frames import Outputs as DeviceOutputs
+from .model.engines import DeviceClient, DeviceEngine, Inference, Pixels
+from .model.engines.frames import DeviceOutputs
 from .model.graphs import MAX_WAIT_SECONDS
+from .model.heads import Floats
 from .model.loading import Models
 from .model.served import Served, load_served
 from .model.verdicts import DEFAULT_OUTPUTS, Outputs, Verdict, verdict_of
@@ -131,6 +132,12 @@ class Classifier:
         """Return how many photos of one request are computed in parallel; loads the model if necessary."""
         return MAX_BATCH if self.load_model().engine.batches else self._cpus
 
+    @property
+    def threads_of_job(self) -> int:
+        """Return how many threads classify photos in a job of many; loads the model if necessary."""
+        # More than there are slots, so that none is idle.
+        return self.max_parallel + self.slots.count
+
     def build(self) -> Served:
         """Load and check the models again from the files that the settings name; those in use stay in use.
 
@@ -237,6 +244,20 @@ class Classifier:
             for together in passes.values()
         ]
         return answers[0] if len(answers) == 1 else _in_one(answers, models)
+
+    def classify_or_explain(
+        self, data: bytes, outputs: Outputs, *, max_pixels: int, models: Sequence[Model] = ()
+    ) -> Answer | Problem:
+        """Classify one photo of many: return its answer or its problem.
+
+        Raises ModelUnavailable, which is not the fault of this photo, and the same for the next.
+        """
+        try:
+            return self.classify(data, outputs, max_pixels=max_pixels, models=models)
+        except ModelUnavailable:
+            raise
+        except Problem as problem:
+            return problem
 
     def make_ready(self, models: Sequence[Model], deadline: Deadline = NO_DEADLINE) -> None:
         """Open the graphs of fine-tuned models that are not in memory; with a deadline, this waits some seconds.

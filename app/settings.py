@@ -222,8 +222,13 @@ class Settings:
         return {row.variable: _as_text(getattr(self, row.name)) for row in SETTINGS}
 
     def for_child(self, **changes: Any) -> dict[str, str]:
-        """Return the environment of a child process: this process's own, with these settings and changes to them."""
-        return os.environ | dataclasses.replace(self, **changes).as_environment()
+        """Return the environment of a child process: this process's own, with these settings and changes to them.
+
+        `service_links` stay as they are unless they are changed, so that the child can name them.
+        """
+        changed = {row.variable for row in SETTINGS if row.name in changes}
+        links = {name: os.environ[name] for name in service_links(os.environ) if name not in changed}
+        return os.environ | dataclasses.replace(self, **changes).as_environment() | links
 
     def of_model(self, name: str, **changes: Any) -> Settings:
         """Return the settings with another model, for which no weights, labels and bundle are named, and changes."""

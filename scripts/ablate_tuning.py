@@ -71,7 +71,7 @@ def main() -> None:
     photo_set = open_photo_set(asked.photos)
     chosen = backbones.choose(photo_set, Settings.from_environment(os.environ), None, lambda name, done, total: None)
     lesson = learning.learn(chosen, photo_set, has_flip=True, seed=0, step=lambda name, done, total: None)
-    shown = tuning.Shown(lambda name, done, total: None, lambda line: print(line, file=sys.stderr, flush=True))
+    shown = tuning_steps.Shown(lambda name, done, total: None, lambda line: print(line, file=sys.stderr, flush=True))
     print("| run | left-out photos | gain over the head (95% interval) | photos for testing |\n|---|---|---|---|")
     for part in asked.only:
         constants, extras = PARTS[part]

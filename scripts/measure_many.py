@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from app.training.duplicates import group_duplicates
+from app.model.duplicates import group_duplicates
 from app.training.fitting import Task, calibrate, choose_strength, fit, softmax_strength
 
 CHANNELS = 1280

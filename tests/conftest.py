@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
+import ssl
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +18,16 @@ from click.testing import CliRunner
 from fakes import be_patient, encode, fake_classifier
 from flask.testing import FlaskClient
 from PIL import Image
+from references import TEST_WEIGHTS
 from workers import Running, running
 
 from app import create_app
 from app.classifier import Classifier
 from app.settings import Settings
+
+# All processes that tests start take what one of them has compiled; else each compiles the whole service again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,6 +37,14 @@ def no_settings() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith("TOPTHREE_"):
                 patch.delenv(name)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def certificates_read_once() -> Iterator[None]:
+    """Read the certificates of the system once: httpx reads them for each request, in ten times the request's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
         yield
 
 
@@ -61,9 +78,18 @@ def app(make_settings: Callable[..., Settings]) -> flask.Flask:
     return create_app(make_settings(), fake_classifier())
 
 
+@pytest.fixture(scope="module")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
+    """An application like `app` for all tests of a module that only ask: to make one takes longer than most tests."""
+    return create_app(
+        Settings.from_environment({"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}), fake_classifier()
+    )
+
+
 @pytest.fixture
-def client(app: flask.Flask) -> FlaskClient:
-    """A client of `app`."""
+def client(request: pytest.FixtureRequest) -> FlaskClient:
+    """A client, without cookies, of the test's own `app` if it has one, or of `shared_app`."""
+    app: flask.Flask = request.getfixturevalue("app" if "app" in request.fixturenames else "shared_app")
     return app.test_client()
 
 
@@ -89,6 +115,12 @@ def packaged_classifier(packaged_settings: Settings) -> Classifier:
     classifier = Classifier.from_settings(packaged_settings)
     classifier.warm_up()
     return classifier
+
+
+@pytest.fixture(scope="session")
+def resnet18_settings(packaged_settings: Settings) -> Settings:
+    """Settings under which the real ResNet-18 serves, where its file is; it too is prepared once."""
+    return dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), precision="fp32")
 
 
 @pytest.fixture(scope="session")

@@ -214,6 +214,14 @@ def test_what_kubernetes_sets_for_a_service_is_ignored():
     assert service_links(LINKS | {"TOPTHREE_HOST": "0.0.0.0", "OTHER_SERVICE_HOST": "10.0.0.1"}) == sorted(LINKS)
 
 
+def test_a_child_process_knows_all_that_kubernetes_sets(monkeypatch: pytest.MonkeyPatch):
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.from_environment(os.environ)
+    assert service_links(settings.for_child()) == sorted(LINKS)
+    assert Settings.from_environment(settings.for_child(port=81)).port == 81
+
+
 @pytest.mark.parametrize(
     ("variable", "value"), [("PORT", "tcp:/10.0.0.1"), ("PORT", "http://a"), ("SERVICE", "1"), ("PORT_80", "tcp://a")]
 )

@@ -2,8 +2,8 @@
 
 The path of a photo: it is listed into the spool; when its shard's turn comes it is read ahead by one of a few threads,
 decoded and computed by the classifier, and becomes a row. When the last photo of the shard is answered, the part is
-written while the next shard is computed. Whatever happens before the part is renamed costs that shard's work and
-nothing else.
+written while the next shard is computed. A failure before the part is renamed costs the work on that shard, and no
+more.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Job:
         return listed
 
     def _work_on(self, shards: Iterable[int], spool: Spool) -> list[int]:
-        """Do what is missing of some shards, and return those that other processes work on."""
+        """Compute the photos of some shards that have no row yet; return the shards that other processes work on."""
         busy: list[int] = []
         missing = self._missing(shards, spool, busy)
         with closing(self._answers.rows(missing, from_store=spool.has_addresses)) as rows:
@@ -125,7 +125,7 @@ class Job:
         replaced: set[str] = set()
         if self._options.retry_failed:
             failed = {path: slug for path, slug in outcomes.items() if slug}
-            # A folder that can be read by now is not listed any more; its photos are.
+            # A folder that can be read now is no longer listed itself; its photos are.
             gone = {path for path, slug in failed.items() if slug == UNREADABLE_FOLDER and path not in entries}
             replaced = (failed.keys() & entries.keys()) | gone
         missing = [entry for path, entry in entries.items() if path not in outcomes or path in replaced]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..errors import BatchError, NoPhoto, Problem, TooLarge, TopthreeError
+from ..errors import BatchError, NoPhoto, Problem, TooLarge
 from ..photos.folders import MAX_FILE_BYTES, FileProblem, read_file
 from .entries import FILE, PROBLEM, Entry, entry_of
 from .lists import is_list, read_list
@@ -13,13 +13,8 @@ from .packed import is_compressed_tar, is_regular, list_archive, read_packed
 from .store import Store, is_address
 from .walking import ARCHIVES, Inode, Walk, inode_of, is_pattern, match
 
-
-class Listed(TopthreeError):
-    """A problem that was found while a photo was listed; `slug` is that of its row."""
-
-    def __init__(self, slug: str, detail: str) -> None:
-        super().__init__(detail)
-        self.slug = slug
+# Threads that read photos; from a store they mostly wait.
+READERS, STORE_READERS = 4, 16
 
 
 def check_sources(sources: Sequence[str]) -> None:
@@ -68,11 +63,16 @@ def _with_archives_listed(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield entry
 
 
-def read_entry(entry: Entry, store: Store) -> bytes | TopthreeError:
-    """Read a photo's bytes, or return why they cannot be read."""
+def readers(*, from_store: bool) -> int:
+    """Return how many threads read photos, any of which may be in a store if `from_store`."""
+    return STORE_READERS if from_store else READERS
+
+
+def read_entry(entry: Entry, store: Store) -> bytes | Problem | FileProblem:
+    """Read a photo's bytes, at least one, or return why they cannot be read; raises what `Store.read` raises."""
+    if entry.kind == PROBLEM:
+        return FileProblem(entry.detail, entry.archive.decode("ascii"))
     try:
-        if entry.kind == PROBLEM:
-            return Listed(entry.archive.decode("ascii"), entry.detail)
         found = _read(entry, store)
     except FileProblem as problem:
         return problem

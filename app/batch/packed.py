@@ -17,10 +17,10 @@ from ..photos.archives import (
     LENGTHS_START,
     LOCAL_HEADER_BYTES,
     UNREADABLE_DIRECTORY,
-    is_folder,
-    name_of,
+    list_files,
     read_entry,
 )
+from ..photos.clutter import is_clutter
 from ..photos.folders import MAX_FILE_BYTES, FileProblem, has_photo_name
 from .entries import TAR, ZIP, Entry, problem_entry
 from .tars import read_members
@@ -38,6 +38,8 @@ def list_archive(path: str) -> Iterator[Entry]:
     is_zip = path.lower().endswith(".zip")
     try:
         yield from (_list_zip if is_zip else _list_tar)(path)
+    except UnreadableArchive as error:
+        yield problem_entry(path, error.slug, error.detail)
     except (tarfile.TarError, *UNREADABLE_DIRECTORY) as error:
         kind = "ZIP" if is_zip else "TAR"
         reason = error.strerror if isinstance(error, OSError) and error.strerror else ""
@@ -49,7 +51,8 @@ def _list_tar(path: str) -> Iterator[Entry]:
     with open(path, "rb") as file:
         for member in read_members(file):
             name = f"{path}/{member.name}"
-            if member.is_folder or not has_photo_name(os.path.basename(member.name)):
+            parts = member.name.split("/")
+            if member.is_folder or not has_photo_name(parts[-1]) or is_clutter(parts):
                 continue
             if member.is_file:
                 yield Entry(os.fsencode(name), TAR, os.fsencode(path), (member.start, member.size))
@@ -59,10 +62,9 @@ def _list_tar(path: str) -> Iterator[Entry]:
 
 
 def _list_zip(path: str) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            name = name_of(info)
-            if not is_folder(info, name) and has_photo_name(name.rpartition("/")[2]):
+    with open(path, "rb") as archive:
+        for name, info in list_files(archive):
+            if has_photo_name(name.rpartition("/")[2]):
                 yield Entry(os.fsencode(f"{path}/{name}"), ZIP, os.fsencode(path), _place_of(info))
 
 

@@ -85,5 +85,5 @@ class Classify:
 
 
 def facts_of(models: Sequence[Model], columns: Columns) -> dict[str, str]:
-    """Return what must be the same in all processes of a job."""
+    """Return the facts that must be the same in all processes of a job."""
     return fingerprint_of(models, columns) | {"topthree": __version__}

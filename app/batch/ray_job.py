@@ -32,7 +32,7 @@ from .rows import Row
 KEY = "key"
 AUTO = "auto"
 CONNECT_SECONDS = 5.0
-# What an actor is given at once: a second's work, so that a node that dies costs little.
+# Photos that an actor gets at once: a second's work, so that a node that dies costs little.
 BLOCK_PHOTOS = 128
 # A cluster that grows is used as far as this.
 MAX_ACTORS = 10_000
@@ -139,7 +139,7 @@ def _unusable(address: str, reason: str) -> BatchError:
 
 
 def _reason(error: BaseException) -> TopthreeError:
-    """Return what an actor raised, or that the cluster failed."""
+    """Return the error of ours that an actor raised, or one that says that the cluster failed."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, TopthreeError):

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..classifier import Answer
-from ..errors import TopthreeError
+from ..errors import Problem
 from ..measuring.stream import printable
 from ..model.verdicts import Verdict
+from ..photos.folders import FileProblem
 
 Row = dict[str, Any]
 
 TEXT, WHOLE, NUMBER, VECTOR = "text", "whole", "number", "vector"
 PATH, ERROR, DETAIL, EMBEDDING = "path", "error", "detail", "embedding"
-UNREADABLE_FILE = "unreadable-file"
 _IMAGE = {"width": WHOLE, "height": WHOLE, "format": TEXT}
 _PREDICTION = {"class_id": WHOLE, "label": TEXT, "confidence": NUMBER, "probability": NUMBER}
 _JUDGEMENT = {"certainty": TEXT, "group": TEXT, "group_probability": NUMBER}
@@ -48,7 +48,7 @@ class Columns:
 
 
 def answer_row(path: str, answer: Answer) -> Row:
-    """Return the row of a photo that was classified; what the models do not give is left out."""
+    """Return the row of a photo that was classified, without columns for which the models have no value."""
     image = answer.image
     row: Row = {PATH: path, "sha256": image["sha256"], **{name: image[name] for name in _IMAGE}}
     _add_verdict(row, "", answer)
@@ -59,11 +59,10 @@ def answer_row(path: str, answer: Answer) -> Row:
     return row
 
 
-def problem_row(path: str, problem: TopthreeError, photo: bytes | None = None) -> Row:
+def problem_row(path: str, problem: Problem | FileProblem, photo: bytes | None = None) -> Row:
     """Return the row of a photo that could not be read or classified, with its digest if its bytes are known."""
-    slug = getattr(problem, "slug", UNREADABLE_FILE)
     digest = {"sha256": hashlib.sha256(photo).hexdigest()} if photo else {}
-    return {PATH: path, **digest, ERROR: slug, DETAIL: printable(str(problem))}
+    return {PATH: path, **digest, ERROR: problem.slug, DETAIL: printable(str(problem))}
 
 
 def _add_verdict(row: Row, prefix: str, verdict: Verdict) -> None:

@@ -1,4 +1,4 @@
-"""`run.json`: what all parts of an output folder have in common, fixed by the job that comes first."""
+"""`run.json`: the facts that all parts of an output folder share, fixed by the job that comes first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARDS_PER_JOB = 16
 
 
 class Run(msgspec.Struct, frozen=True):
-    """The number of shards, the format of the parts, and what decides about the content of their rows."""
+    """The number of shards, the format of the parts, and the `fingerprint`: the facts on which their rows depend."""
 
     shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARDS)]
     format: str
@@ -41,7 +41,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def fingerprint_of(models: Sequence[Model], columns: Columns) -> dict[str, str]:
-    """Return what decides about the rows of these models, by names that a sentence can use."""
+    """Return the facts on which the rows of these models depend, by names for a sentence."""
     first = models[0]
     geometry = first.weights.record.geometry
     return {
@@ -56,13 +56,13 @@ def fingerprint_of(models: Sequence[Model], columns: Columns) -> dict[str, str]:
 
 
 def _digest_of(model: Model) -> str:
-    """Return a digest of weights, head, names and calibration, all that makes answers differ but the precision."""
+    """Return a digest of all on which answers depend but engine and precision: weights, head, names, calibration."""
     facts = {name: value for name, value in model.identity.items() if name not in ("engine", "precision", "fallback")}
     return hashlib.sha256(repr((facts, model.labels, model.judge.calibration)).encode()).hexdigest()[:16]
 
 
 def default_shards(photos: int, jobs: int) -> int:
-    """Return how many shards a collection of so many photos gets, if `jobs` share them."""
+    """Return the number of shards for a number of photos, if `jobs` share them."""
     return max(1, min(MAX_DEFAULT_SHARDS, -(-photos // PHOTOS_PER_SHARD)), SHARDS_PER_JOB * jobs if jobs > 1 else 1)
 
 

@@ -25,7 +25,8 @@ WINDOW_SECONDS = 600.0
 class Status:
     """The rows of a folder, the photos of its last listing, and the photos per second of the newest parts.
 
-    `failed` counts the rows of problems by slug, `examples` has one sentence for each. What is not known yet is None.
+    `failed` counts the rows of problems by slug, `examples` has one sentence for each. A value that is not known yet
+    is None.
     """
 
     rows: int = 0

@@ -1,7 +1,7 @@
 """Photos in an object store that speaks S3's protocol, through fsspec.
 
 Where the store is and how to sign in come from the environment or the files that all programs for S3 read
-(AWS_ENDPOINT_URL, AWS_PROFILE, …); nothing of it passes through here. What a store answers is never quoted, since its
+(AWS_ENDPOINT_URL, AWS_PROFILE, …); nothing of it passes through here. Answers of a store are never quoted, since their
 texts may name keys and addresses.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +22,10 @@ SCHEME = "s3://"
 MAX_ATTEMPTS = 4
 # The most that a store lists at once.
 PAGE = 1000
+# Failures one after the other that are no longer those of single objects.
+MAX_FAILURES = 20
 _CODE = re.compile(r"\w{1,40}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
-
-
-class StoreProblem(FileProblem):
-    """The store did not give an object, for a reason that may be the same for the next one."""
 
 
 class Store:
@@ -34,6 +33,8 @@ class Store:
 
     def __init__(self) -> None:
         self._opened: Any = None
+        self._failures = 0
+        self._lock = threading.Lock()
 
     def list_photos(self, address: str) -> Iterator[Entry]:
         """Yield the photos below an address, or those that match it; `PAGE` names are asked for at a time.
@@ -54,15 +55,29 @@ class Store:
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def read(self, address: str) -> bytes:
-        """Read an object; raises FileProblem if it is not there, StoreProblem if the store does not give it."""
+        """Read an object.
+
+        Raises FileProblem with the reason if the store does not give it, and BatchStopped if it has given none of the
+        last `MAX_FAILURES` objects.
+        """
         bucket, key = split_address(address)
         try:
             data: bytes = self._files.cat_file(f"{bucket}/{key}")
+        except FileNotFoundError as error:
+            self._count(None)
+            raise FileProblem("The store has no such object.") from error
         except self._errors as error:
-            if isinstance(error, FileNotFoundError):
-                raise FileProblem("The store has no such object.") from error
-            raise StoreProblem(_sentence(error)) from error
+            self._count(_sentence(error))
+            raise FileProblem(_sentence(error)) from error
+        self._count(None)
         return data
+
+    def _count(self, failure: str | None) -> None:
+        """Count failures, and begin again from 0 at an answer; raises BatchStopped if they are too many."""
+        with self._lock:
+            self._failures = self._failures + 1 if failure else 0
+            if self._failures >= MAX_FAILURES:
+                raise BatchStopped(f"The last {MAX_FAILURES} photos could not be read. {failure}")
 
     def _list_page(self, asked: dict[str, Any]) -> dict[str, Any]:
         files = self._files
@@ -125,7 +140,7 @@ def _entry(address: str, size: int) -> Entry:
 
 
 def _sentence(error: Exception) -> str:
-    """Say what the store answered, by its code alone."""
+    """Return a sentence about the store's answer, with its code alone."""
     answer = getattr(error.__cause__ or error, "response", None) or {}
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     code = _CODE.fullmatch(str(answer.get("Error", {}).get("Code", "")))

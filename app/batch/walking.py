@@ -13,7 +13,7 @@ from ..photos.clutter import is_clutter_folder
 from ..photos.folders import has_photo_name, may_be_file
 from .entries import PROBLEM, Entry, entry_of, problem_entry
 
-# What tells one file from all others: its device and its number there.
+# The device of a file and its number there, which no other file has.
 Inode = tuple[int, int]
 
 UNREADABLE_FOLDER = "unreadable-folder"
@@ -26,10 +26,10 @@ _ANY_DEPTH = "**"
 
 @dataclass(frozen=True)
 class Walk:
-    """What to list below a folder.
+    """A rule for listing the photos below a folder.
 
-    `skipped` are folders that are left out, `enters` says whether to list a folder, by its path. Archives are listed
-    only if asked for.
+    Folders in `skipped` are left out, and those for whose path `enters` is false. Archives are yielded only
+    `with_archives`.
     """
 
     skipped: frozenset[Inode] = frozenset()
@@ -66,7 +66,7 @@ class Walk:
 
 
 def inode_of(path: str | os.PathLike[str]) -> Inode:
-    """Return what tells a file or folder from all others; raises OSError."""
+    """Return the device of a file or folder and its number there; raises OSError."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from ..errors import BatchStopped
+from ..measuring.bars import progress_bar
 from . import plural
 
 LOG_SECONDS = 30.0
@@ -36,18 +37,24 @@ def showing(doing: str) -> Iterator[Callable[[Counts], None]]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with bar:
+    with progress_bar(TextColumn("{task.fields[pace]}"), TimeRemainingColumn(), is_kept=True) as bar:
         yield _Bar(bar, doing)
+
+
+@contextmanager
+def showing_resumable(doing: str, counts: Counts) -> Iterator[Callable[[Counts], None]]:
+    """Show the progress as `showing` does; if the job is stopped, raise BatchStopped with what is done by `counts`."""
+    try:
+        with showing(doing) as note:
+            yield note
+    except KeyboardInterrupt:
+        raise BatchStopped(f"The job was stopped. {_rest(counts)}") from None
+    except BatchStopped as error:
+        raise BatchStopped(f"{error} {_rest(counts)}") from error
+
+
+def _rest(counts: Counts) -> str:
+    return f"{counts.done:,} of {plural(counts.photos, 'photo')} are done; the same command does the rest."
 
 
 class _Bar:

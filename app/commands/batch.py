@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +28,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ..batch.answering import Options
-from ..batch.entries import Entry
-from ..batch.job import Job
 from ..batch.job import Progress as Counts
 from ..batch.rows import Columns
 from ..batch.runs import MAX_SHARDS
@@ -43,7 +41,7 @@ from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
 from ..settings import Settings
 from . import plural, read_environment, settings_of_one_process
-from ._progress import duration, showing
+from ._progress import duration, showing_resumable
 
 if TYPE_CHECKING:
     from ..batch.ray_job import RayAnswers
@@ -107,7 +105,8 @@ def command(
         job, entries = begin(
             classifier, models, sources, output, options, format_=format_, shards=shards, answers=answers
         )
-        counts = _run(job, entries)
+        with showing_resumable("Classifying", job.progress) as job.note:
+            counts = job.run(entries)
     raise SystemExit(_end(counts, output))
 
 
@@ -117,21 +116,6 @@ def _on_ray(address: str, settings: Settings, models: Sequence[Model], options: 
     from ..batch.ray_job import RayAnswers  # which takes seconds, and starts threads
 
     return RayAnswers(address, settings, models, options)
-
-
-def _run(job: Job, entries: Iterator[Entry]) -> Counts:
-    """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
-    try:
-        with showing("Classifying") as job.note:
-            return job.run(entries)
-    except KeyboardInterrupt:
-        raise BatchStopped(f"The job was stopped. {_go_on(job.progress)}") from None
-    except BatchStopped as error:
-        raise BatchStopped(f"{error} {_go_on(job.progress)}") from error
-
-
-def _go_on(counts: Counts) -> str:
-    return f"{counts.done:,} of {plural(counts.photos, 'photo')} were answered; the same command does the rest."
 
 
 def _end(counts: Counts, output: Path) -> int:

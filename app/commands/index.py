@@ -19,20 +19,19 @@ import functools
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
-from ..batch.answering import MAX_STORE_FAILURES, READERS, STORE_READERS
 from ..batch.entries import Entry, shown
-from ..batch.listing import check_sources, list_entries, read_entry
+from ..batch.listing import check_sources, list_entries, read_entry, readers
 from ..batch.lists import is_list
 from ..batch.spool import Spool
-from ..batch.store import Store, StoreProblem, is_address
+from ..batch.store import Store, is_address
 from ..batch.walking import is_pattern, split_pattern
 from ..classifier import Classifier
-from ..errors import BatchError, BatchStopped, IndexProblem, TopthreeError
+from ..errors import BatchError, IndexProblem
 from ..photos.folders import MAX_FILE_BYTES
 from ..search.embeddings import Embedding
 from ..search.files import stopping
@@ -40,7 +39,7 @@ from ..search.indexing import Indexer, Progress, Source
 from ..search.library import Library
 from ..search.writer import Writer
 from . import model_option, plural, settings_of_one_process
-from ._progress import showing
+from ._progress import showing_resumable
 
 
 @click.command(help=__doc__)
@@ -94,60 +93,34 @@ def _remove(output: Path, paths: tuple[str, ...]) -> None:
 
 def _run(indexer: Indexer, source: str, output: Path, *, retry_failed: bool) -> Progress:
     """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
-    progress = indexer.progress
-    try:
-        with showing("Indexing") as indexer.note, closing(_open_spool(output)) as spool:
-            _list(source, output, spool)
-            progress.photos = spool.count
-            indexer.note(progress)
-            readers = STORE_READERS if spool.has_addresses else READERS
-            indexer.run(_Photos(source, spool), readers=readers, retry_failed=retry_failed)
-    except KeyboardInterrupt:
-        raise BatchStopped(f"The job was stopped. {_go_on(progress)}") from None
-    except BatchStopped as error:
-        raise BatchStopped(f"{error} {_go_on(progress)}") from error
+    progress, store = indexer.progress, Store()
+    with (
+        showing_resumable("Indexing", progress) as indexer.note,
+        closing(_listed(source, output, store)) as spool,
+    ):
+        progress.photos = spool.count
+        indexer.note(progress)
+        photos = _sources(source, spool, store)
+        indexer.run(photos, readers=readers(from_store=spool.has_addresses), retry_failed=retry_failed)
     return progress
 
 
-def _go_on(progress: Progress) -> str:
-    return f"{progress.done:,} of {plural(progress.photos, 'photo')} were computed; the same command does the rest."
-
-
-def _open_spool(output: Path) -> Spool:
-    """Open a file without a name in the index's folder, to hold a listing."""
-    with stopping(output):
-        return Spool(output, 1)
-
-
-def _list(source: str, output: Path, spool: Spool) -> None:
-    with stopping(output):
-        for entry in list_entries([source], Store(), [output]):
+def _listed(source: str, output: Path, store: Store) -> Spool:
+    """List the photos of a source into a file without a name in the index's folder."""
+    with stopping(output), ExitStack() as on_failure:
+        spool = on_failure.enter_context(closing(Spool(output, 1)))
+        for entry in list_entries([source], store, [output]):
             spool.add(0, entry)
         spool.flush()
+        on_failure.pop_all()
+    return spool
 
 
-class _Photos:
-    """The photos of a listing as sources of an index: their paths below the source, and how they are read."""
-
-    def __init__(self, source: str, spool: Spool) -> None:
-        self._root = root_of(source)
-        self._spool = spool
-        self._store = Store()
-        self._store_failures = 0
-
-    def __iter__(self) -> Iterator[Source]:
-        for entry in self._spool.read(0):
-            yield Source(below(entry, self._root), functools.partial(self._read, entry))
-
-    def _read(self, entry: Entry) -> bytes | TopthreeError:
-        found = read_entry(entry, self._store)
-        if not isinstance(found, StoreProblem):
-            self._store_failures = 0
-            return found
-        self._store_failures += 1
-        if self._store_failures >= MAX_STORE_FAILURES:
-            raise BatchStopped(f"The last {MAX_STORE_FAILURES} photos could not be read. {found}")
-        return found
+def _sources(source: str, spool: Spool, store: Store) -> Iterator[Source]:
+    """Yield the photos of a listing: their paths below the source, and how they are read."""
+    root = root_of(source)
+    for entry in spool.read(0):
+        yield Source(below(entry, root), functools.partial(read_entry, entry, store))
 
 
 def root_of(source: str) -> str:

@@ -70,7 +70,7 @@ def new(name: str, path: Path | None, rights: tuple[str, ...]) -> None:
 @command.command("list")
 @_keys_file()
 def show(path: Path) -> None:
-    """List the keys: state, first digits of the digest, name, and rights.
+    """List the keys with their states, digests, names and rights.
 
     \b
     Example:

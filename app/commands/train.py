@@ -26,24 +26,18 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
 
 from ..errors import OwnModelError
+from ..measuring.bars import progress_bar
 from ..measuring.stream import printable
 from ..model.own_models import check_name, write_version
 from ..reports import LANGUAGES
 from ..settings import ROOT, Settings
-from ..training import backbones, learning
+from ..training import backbones
 from ..training.findings import MIN_PHOTOS, Findings
-from ..training.photosets import PhotoSetError, open_photo_set
+from ..training.learning import Lesson, learn, with_tuning
+from ..training.photosets import PhotoSet, PhotoSetError, open_photo_set
 from ..training.report import sentences, write_report
 from ..training.tuning_result import HEAD, METHODS, Options
 from ..writing import replacing
@@ -112,7 +106,7 @@ def command(
             return
         options = Options(tune, minutes, epochs, seed, not no_flip, resume)
         with _progress() as step:
-            lesson = learning.learn(chosen, photo_set, has_flip=options.has_flip, seed=seed, step=step)
+            lesson = learn(chosen, photo_set, has_flip=options.has_flip, seed=seed, step=step)
         if tune == HEAD:
             version = write_version(root, name, lesson.model)
         else:
@@ -176,18 +170,7 @@ class _Steps:
 @contextmanager
 def _progress() -> Iterator[_Steps]:
     """Yield what shows how far steps are, and the time that is left; it takes a step's name, the part and all."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
+    with progress_bar(TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=True)) as bar:
         yield _Steps(bar)
 
 
@@ -225,32 +208,30 @@ def _print_files(console: Console, title: str, files: tuple[str, ...]) -> None:
 
 def _tune(
     chosen: backbones.Chosen,
-    photo_set: learning.PhotoSet,
-    lesson: learning.Lesson,
+    photo_set: PhotoSet,
+    lesson: Lesson,
     options: Options,
     *,
     place: tuple[Path, str],
-) -> tuple[learning.Lesson, int]:
+) -> tuple[Lesson, int]:
     """Tune, write the version, and remove what was kept for --resume; return the lesson and the version's number."""
     try:
-        from ..training import tuning  # imports torch, which heads need not
+        from ..training.tuning import remove_files, tune  # which import torch, as heads do not
+        from ..training.tuning_steps import Shown
     except ImportError as error:
         raise PhotoSetError("--tune needs torch and torchvision: pip install torch torchvision.") from error
 
     root, name = place
     with _progress() as step:
-        shown = tuning.Shown(step, step.say)
-        found = tuning.tune(chosen, photo_set, lesson, options, name=name, shown=shown)
-    lesson = learning.with_tuning(lesson, found)
+        found = tune(chosen, photo_set, lesson, options, name=name, shown=Shown(step, step.say))
+    lesson = with_tuning(lesson, found)
     version = write_version(root, name, lesson.model, found.tuned.trunk if found.tuned else None)
     if not found.was_stopped:
-        tuning.remove_files(chosen, name)
+        remove_files(chosen, name)
     return lesson, version
 
 
-def _write_report(
-    path: Path, lesson: learning.Lesson, photo_set: learning.PhotoSet | None, title: str, language: str
-) -> None:
+def _write_report(path: Path, lesson: Lesson, photo_set: PhotoSet | None, title: str, language: str) -> None:
     try:
         with replacing(path, 0o600) as out:
             out.write(write_report(lesson, photo_set, title=title, language=language).encode())
@@ -258,8 +239,11 @@ def _write_report(
         raise PhotoSetError(f"The report {path} cannot be written: {error.strerror}; the model is kept.") from error
 
 
-def _print_result(lesson: learning.Lesson) -> None:
+def _print_result(lesson: Lesson) -> None:
     model, share = lesson.model, lesson.accuracy
+    if lesson.compared:
+        shares = ", ".join(f"{name} {100 * share:.1f}%" for name, share in lesson.compared.items())
+        click.echo(f"Backbones compared, each by a head on the photos that were left out: {shares}.")
     for sentence in sentences(lesson.tuning, "en") if lesson.tuning else ():
         click.echo(sentence)
     click.echo(

@@ -117,13 +117,24 @@ def make_ready(settings: Settings) -> Weights:
         weights = identify_weights(settings, progress=progress)
     if open_prepared(settings, weights):
         return weights
-    with console.status(f"Preparing {weights.record.name}; this is done once."):
+    with _status(f"Preparing {weights.record.name}; this is done once."):
         return ensure_prepared(settings, weights=weights).weights
 
 
 def _make_tuned_ready(settings: Settings, own: OwnModel) -> Weights:
-    with console.status(f"Preparing version {own.version} of {own.name}; this is done once."):
+    with _status(f"Preparing version {own.version} of {own.name}; this is done once."):
         return ensure_tuned(settings, own).weights
+
+
+@contextmanager
+def _status(text: str) -> Iterator[None]:
+    """Show what takes long; in a log, where nothing can move, as a line."""
+    if not console.is_terminal:
+        console.print(text)
+        yield
+        return
+    with console.status(text):
+        yield
 
 
 def fetch_with_progress(settings: Settings) -> Weights:

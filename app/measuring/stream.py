@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from ..classifier import Answer, Classifier
-from ..errors import ModelUnavailable, NoPhoto, Problem
+from ..errors import NoPhoto, Problem
 from ..model.verdicts import Outputs
 from ..photos.folders import FileProblem, read_file
 from ..queueing.scheduling import in_order, side_by_side
+from .bars import progress_bar
 
 Row = tuple[str, Answer | Problem | FileProblem]
 _File = tuple[str, bytes | Problem | FileProblem]
@@ -40,17 +39,12 @@ def classify_files(
     def classify(file: _File) -> Row:
         name, photo = file
         if isinstance(photo, bytes):
-            try:
-                return name, classifier.classify(photo, outputs, max_pixels=max_pixels)
-            except ModelUnavailable:  # not the fault of this photo, and the same for the next
-                raise
-            except Problem as problem:
-                return name, problem
+            return name, classifier.classify_or_explain(photo, outputs, max_pixels=max_pixels)
         return name, photo
 
     # Standard input is read here, too: a thread that waits for it could not be interrupted.
     photos: Iterator[_File] = ((name, _read(name)) for name in files)
-    with _progress_bar(show_progress) as bar:
+    with progress_bar(TimeElapsedColumn(), is_wanted=show_progress) as bar:
         task = bar.add_task("Classifying", total=len(files) if isinstance(files, Sequence) else None)
         for name, photo in photos:
             if isinstance(photo, bytes):
@@ -76,18 +70,3 @@ def _read(name: str) -> bytes | Problem | FileProblem:
         return read_file(name) or NoPhoto("The file is empty.")
     except FileProblem as problem:
         return problem
-
-
-def _progress_bar(is_wanted: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not (is_wanted and sys.stderr.isatty()),
-        transient=True,
-        # Rich would send to the terminal what is printed while the bar is shown, even if standard output is a file.
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )

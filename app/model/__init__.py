@@ -22,7 +22,6 @@ from .engines import (
     DeviceClient,
     DeviceEngine,
     Engine,
-    Floats,
     Inference,
     OpenVINOEngine,
     Pixels,
@@ -30,7 +29,7 @@ from .engines import (
     choose_precision,
 )
 from .groups import groups_of
-from .heads import Head, own_logits
+from .heads import Floats, Head, own_logits
 from .labels import Label, load_labels
 from .opening import open_serving
 from .own_format import OwnModel

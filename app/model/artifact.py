@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import WeightsError
 from ..parsers import is_model_file
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .download import Progress
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 PREPARE_VERSION = 1
 _DIGITS = 64  # of a whole SHA-256
@@ -114,9 +116,9 @@ def identify_weights(settings: Settings, *, progress: Progress | None = None) ->
     artifact is prepared if there is none.
     """
     if settings.model.startswith(TIMM):
-        return _identify_prepared(settings, prepared_timm)
+        return find_or_prepare(lambda: prepared_timm(settings), settings, settings.model)
     if is_model_file(settings.model):
-        return _identify_prepared(settings, prepared_file)
+        return find_or_prepare(lambda: prepared_file(settings), settings, settings.model)
     if settings.weights is not None:
         return find_weights(settings, progress=progress)
     artifact = prepared_weights(settings, chosen_record(settings), "prepared model")
@@ -131,17 +133,6 @@ def identify_weights(settings: Settings, *, progress: Progress | None = None) ->
     if reason is not None:
         artifact = prepared_weights(settings, find_record(FALLBACK_NAME), PACKAGED, reason)
     return artifact or find_elsewhere(settings, progress=progress)
-
-
-def _identify_prepared(settings: Settings, find: Callable[[Settings], Weights | None]) -> Weights:
-    """Find a model whose record only its artifact has, which is prepared first if there is none."""
-    found = find(settings)
-    if found is None:
-        prepare_in_subprocess(settings, settings.model)
-        found = find(settings)
-    if found is None:
-        raise WeightsError(f"The prepared model of {settings.model} is damaged, although it was just made.")
-    return found
 
 
 def prepared_timm(settings: Settings) -> Weights | None:
@@ -243,18 +234,26 @@ def ensure_prepared(settings: Settings, *, weights: Weights | None = None) -> Pr
     `weights` is the result of `identify_weights`, if the caller has it already. Raises WeightsError with the reason
     if there can be no artifact.
     """
-    weights = weights or identify_weights(settings)
-    prepared = open_prepared(settings, weights)
-    if prepared is None:
-        prepare_in_subprocess(settings, weights.record.name)
-        prepared = open_prepared(settings, weights)
-    if prepared is None:
-        raise WeightsError(f"The prepared model of {weights.record.name} is damaged, although it was just made.")
-    return prepared
+    chosen = weights or identify_weights(settings)
+    return find_or_prepare(lambda: open_prepared(settings, chosen), settings, chosen.record.name)
 
 
-def prepare_in_subprocess(settings: Settings, name: str, *options: str) -> None:
-    """Run `topthree prepare` with these settings and options; messages call the model `name`. Raises WeightsError."""
+def find_or_prepare(find: Callable[[], Found | None], settings: Settings, name: str, *options: str) -> Found:
+    """Return what is found of an artifact; if that is None, prepare the model in a process of its own, and find again.
+
+    The process is `topthree prepare` with these settings and options; messages call the model `name`. Raises
+    WeightsError if the model cannot be prepared.
+    """
+    found = find()
+    if found is None:
+        _prepare_in_subprocess(settings, name, *options)
+        found = find()
+    if found is None:
+        raise WeightsError(f"The prepared model of {name} is damaged, although it was just made.")
+    return found
+
+
+def _prepare_in_subprocess(settings: Settings, name: str, *options: str) -> None:
     if precision_family(settings.precision) == "int8":
         raise WeightsError(
             f"No int8 model of {name} is prepared. Make one from photos like those that it will classify: "

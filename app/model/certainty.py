@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from .calibration import Calibration
 from .groups import NO_GROUPS, GroupName, Groups
-from .heads import of_length_one
+from .heads import Floats, of_length_one
 from .probabilities import Doubles, Logits, log_sum_exp, softmax
 
-Floats = npt.NDArray[np.float32]
 Certainty = Literal["sure", "group", "unsure", "unlike"]
 
 # The share of the largest activations that SCALE compares with all, as its authors chose it for ImageNet.

@@ -9,12 +9,11 @@ the digest and the size of that file, which is too large to be read wherever a m
 from __future__ import annotations
 
 import errno
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -36,16 +35,19 @@ TRUNK = "weights.safetensors"
 # A head of 10,000 classes on 1,280 channels has 51 MB, and the largest backbone of our table 0.8 GB.
 MAX_BYTES = {HEAD: 64 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20, TRUNK: 2 * 2**30}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Kind = TypeVar("Kind")
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """The share of photos whose class came first, in percent, and its 95% interval."""
 
-    top1: float
-    low: float
-    high: float
+    top1: Percent
+    low: Percent
+    high: Percent
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,42 @@ class OwnModel:
         return self.trunk.sha256 if self.trunk else self.weights_sha256
 
 
+class _Backbone(msgspec.Struct):
+    name: str
+    weights_sha256: Sha256
+
+
+class _Weights(msgspec.Struct):
+    sha256: Sha256
+    bytes: Annotated[int, msgspec.Meta(gt=0, le=MAX_BYTES[TRUNK])]
+
+
+class _Description(msgspec.Struct, omit_defaults=True):
+    """The members of `model.json`; others are ignored."""
+
+    format: int
+    name: str
+    version: int
+    backbone: _Backbone
+    recipe: dict[str, Any]
+    seed: int
+    data_sha256: str
+    photos: int
+    accuracy: Accuracy | None
+    calibration: dict[str, Any] | None
+    created: str
+    weights: _Weights | None = None
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+class _NameAndVersion(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(pattern=rf"\A{NAME.pattern}\Z")]
+    version: Annotated[int, msgspec.Meta(ge=1)]
+
+
 def parse_version(content: Mapping[str, bytes], where: str, *, name: str, version: int) -> OwnModel:
     """Read the bytes of a version's three files, by their names; messages call the place `where`.
 
@@ -105,100 +143,62 @@ def parse_version(content: Mapping[str, bytes], where: str, *, name: str, versio
     """
     try:
         described = _describe(content[DESCRIPTION], where)
+        calibration = None if described.calibration is None else Calibration.from_json(described.calibration)
         tensors = load(content[HEAD])
         labels = parse_labels(content[LABELS], f"{where}/{LABELS}")
     except LabelsError as error:
         raise OwnModelError(str(error)) from error
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise OwnModelError(f"{where} is damaged: {error or type(error).__name__}.") from error
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise OwnModelError(f"{where} is damaged: {str(error).rstrip('.') or type(error).__name__}.") from error
     _check_tensors(tensors, len(labels), where)
     return OwnModel(
         weight=tensors["weight"],
         bias=tensors["bias"],
         labels=labels,
+        backbone=described.backbone.name,
+        weights_sha256=described.backbone.weights_sha256,
+        recipe=described.recipe,
+        seed=described.seed,
+        data_sha256=described.data_sha256,
+        photos=described.photos,
+        accuracy=described.accuracy,
+        calibration=calibration,
+        created=described.created,
         name=name,
         version=version,
         sha256=bytes_sha256(content[HEAD]),
         centres=tensors.get("centres"),
-        **described,
+        trunk=Trunk(described.weights.sha256, described.weights.bytes) if described.weights else None,
     )
-
-
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "name": str,
-    "version": int,
-    "backbone": dict,
-    "recipe": dict,
-    "seed": int,
-    "data_sha256": str,
-    "photos": int,
-    "accuracy": (dict, type(None)),
-    "calibration": (dict, type(None)),
-    "created": str,
-}
 
 
 def name_and_version(content: Mapping[str, bytes]) -> tuple[str, int]:
     """Return the name and the version that the files of a version say they have; raises ValueError if they do not."""
-    described = _object(content.get(DESCRIPTION, b""))
-    name, version = described.get("name"), described.get("version")
-    if not (isinstance(name, str) and NAME.fullmatch(name)):
-        raise ValueError(f"{DESCRIPTION} has no valid name")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(f"{DESCRIPTION} has no valid version")
-    return name, version
+    found = _decode(content.get(DESCRIPTION, b""), _NameAndVersion)
+    return found.name, found.version
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _decode(text: bytes, kind: type[Kind]) -> Kind:
     try:
-        # Unlike `json`, it refuses halves of characters and numbers that are not finite, which no answer can hold.
-        values = msgspec.json.decode(text)
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{DESCRIPTION} is not valid: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{DESCRIPTION} is nested too deeply") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{DESCRIPTION} holds no object")
-    return values
 
 
-def _describe(text: bytes, where: str) -> dict[str, Any]:
-    """Read `model.json` into the fields of `OwnModel` that it holds; unknown members are left out."""
-    values = _object(text)
-    made = values.get("format")
-    if isinstance(made, int) and made > FORMAT_TUNED:
+def _describe(text: bytes, where: str) -> _Description:
+    """Read `model.json`; raises OwnModelError for a newer format, and ValueError for what is not valid."""
+    made = _decode(text, _Format).format
+    if made > FORMAT_TUNED:
         raise OwnModelError(
             f"{where} has format {made}, and this version of topthree reads up to format {FORMAT_TUNED}: "
             "install a newer one."
         )
-    wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
-    if wrong:
-        raise ValueError(f"{DESCRIPTION} has no valid {wrong[0]}")
-    backbone, accuracy, calibration = (values.pop(name) for name in ("backbone", "accuracy", "calibration"))
-    if not (isinstance(backbone.get("name"), str) and _SHA256.fullmatch(str(backbone.get("weights_sha256")))):
-        raise ValueError(f"{DESCRIPTION} has no valid backbone")
-    kept = {name: values[name] for name in ("recipe", "seed", "data_sha256", "photos", "created")}
-    return kept | {
-        "backbone": backbone["name"],
-        "weights_sha256": backbone["weights_sha256"],
-        "accuracy": None if accuracy is None else _accuracy(accuracy),
-        "calibration": None if calibration is None else Calibration.from_json(calibration),
-        "trunk": _trunk(values.get("weights")) if made == FORMAT_TUNED else None,
-    }
-
-
-def _trunk(values: Any) -> Trunk:
-    found = values if isinstance(values, dict) else {}
-    digest, size = found.get("sha256"), found.get("bytes")
-    if not _SHA256.fullmatch(str(digest)) or not isinstance(size, int) or not 0 < size <= MAX_BYTES[TRUNK]:
+    found = _decode(text, _Description)
+    if (made == FORMAT_TUNED) != (found.weights is not None):
         raise ValueError(f"{DESCRIPTION} has no valid weights")
-    return Trunk(str(digest), size)
-
-
-def _accuracy(values: Mapping[str, Any]) -> Accuracy:
-    numbers: list[Any] = [values.get(name) for name in ("top1", "low", "high")]
-    if not all(isinstance(number, int | float) and 0 <= number <= 100 for number in numbers):
-        raise ValueError(f"{DESCRIPTION} has no valid accuracy")
-    return Accuracy(*map(float, numbers))
+    return found
 
 
 def _check_tensors(tensors: Mapping[str, Any], classes: int, where: str) -> None:
@@ -220,21 +220,20 @@ def _check_tensors(tensors: Mapping[str, Any], classes: int, where: str) -> None
 
 def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
     """Return the bytes of a version's files by their names; the same model makes the same bytes."""
-    described = {
-        "format": _format_of(model),
-        "name": name,
-        "version": version,
-        "backbone": {"name": model.backbone, "weights_sha256": model.weights_sha256},
-        "recipe": dict(model.recipe),
-        "seed": model.seed,
-        "data_sha256": model.data_sha256,
-        "photos": model.photos,
-        "accuracy": model.accuracy and vars(model.accuracy),
-        "calibration": model.calibration and model.calibration.as_json(),
-        "created": model.created,
-    }
-    if model.trunk is not None:
-        described["weights"] = {"sha256": model.trunk.sha256, "bytes": model.trunk.size_bytes}
+    described = _Description(
+        format=_format_of(model),
+        name=name,
+        version=version,
+        backbone=_Backbone(model.backbone, model.weights_sha256),
+        recipe=dict(model.recipe),
+        seed=model.seed,
+        data_sha256=model.data_sha256,
+        photos=model.photos,
+        accuracy=model.accuracy,
+        calibration=model.calibration.as_json() if model.calibration else None,
+        created=model.created,
+        weights=_Weights(model.trunk.sha256, model.trunk.size_bytes) if model.trunk else None,
+    )
     tensors = {
         "weight": np.ascontiguousarray(model.weight, np.float32),
         "bias": np.ascontiguousarray(model.bias, np.float32),
@@ -244,7 +243,7 @@ def files_of(model: OwnModel, name: str, version: int) -> dict[str, bytes]:
     return {
         HEAD: save(tensors),
         LABELS: write_labels(model.labels),
-        DESCRIPTION: (json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        DESCRIPTION: msgspec.json.format(msgspec.json.encode(described), indent=1) + b"\n",
     }
 
 

@@ -1,9 +1,8 @@
 """Models of one's own on disk: how their versions are written, chosen, read and removed.
 
-A version is a folder `NAME/VERSION/` with the files of `own_format`, of which the weights of a fine-tuned model are
-left on disk when it is read; versions are numbered 1, 2, 3 and so on. It
+A version is a folder `NAME/VERSION/` with the files of `own_format`; versions are numbered 1, 2, 3 and so on. It
 appears as a whole, by one rename, and never changes. The newest one is in use, unless a file `pinned` beside it names
-another.
+another. The weights of a fine-tuned model are not read with it: only their size is checked.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import IO
 
 from filelock import AcquireReturnProxy, FileLock
 
@@ -237,18 +235,10 @@ def _publish(folder: Path, version: int, model: OwnModel, trunk: Mapping[str, Fl
         content = files_of(model, folder.name, version)
         parse_version(content, str(folder / str(version)), name=folder.name, version=version)
         for name, data in content.items():
-            _write(unfinished / name, data)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        _sync(file)
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())  # a full disk may show only here
+            with (unfinished / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # a full disk may show only here
 
 
 def use_version(root: Path, name: str, version: int) -> OwnModel:
@@ -261,9 +251,8 @@ def use_version(root: Path, name: str, version: int) -> OwnModel:
         verify_trunk(found.trunk)
     with _alone_in(root):
         try:
-            with replacing(root / name / PINNED, 0o644) as file:
+            with replacing(root / name / PINNED, 0o644, is_synced=True) as file:
                 file.write(f"{version}\n".encode())
-                _sync(file)
         except OSError as error:
             raise OwnModelError(f"{root / name} cannot be written: {error.strerror}.") from error
     return found

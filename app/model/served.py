@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 # Beyond these, by the order of names, models are not served: each takes memory and a label of metrics.
 MAX_MODELS = 100
 
-# The version in use and what a look at its files shows; anything that is written changes it.
+# The version in use, and inode, size and time of each of its files; anything that is written changes it.
 Stamp = tuple[object, ...]
 _GONE: Stamp = ("removed",)
 _CARRIED: Stamp = ("carried over",)
@@ -194,7 +194,7 @@ def carried_over(fresh: Served, old: Served | None) -> Served:
 
 
 def refreshed(served: Served, known: Callable[[], Inference]) -> Served:
-    """Return what the folder of models holds now; the same object if nothing has changed.
+    """Return the models that the folder holds now; the same object if nothing has changed.
 
     `known` computes the known photo; it is called only if there is a version to check. Raises OwnModelError, and what
     `known` raises, as long as the default model was never usable.
@@ -226,7 +226,7 @@ def _backbone(served: Served, slots: Mapping[str, Slot]) -> Model:
 
 
 def _look(served: Served, known: Callable[[], Inference]) -> tuple[Mapping[str, Slot], str]:
-    """Return the slots as the folder holds them now, and what is wrong with the folder as a whole."""
+    """Return the slots as the folder holds them now, and a sentence on the folder as a whole if it has a fault."""
     root = served.root
     if root is None:
         return served.slots, ""

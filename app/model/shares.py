@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 Z_95 = 1.959964
 
 
@@ -29,3 +32,8 @@ def wilson_interval(hits: float, count: int) -> Share:
     low, high = max(0.0, centre - half), min(1.0, centre + half)
     percent, low, high = (round(100 * value, 2) for value in (share, low, high))
     return Share(percent, low, high, count)
+
+
+def share_right(are_right: npt.NDArray[np.bool_]) -> Share:
+    """Return the share of photos that are right, with its interval."""
+    return wilson_interval(int(are_right.sum()), len(are_right))

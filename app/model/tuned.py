@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import OwnModelError, WeightsError
+from ..errors import OwnModelError
 from ..processes.plan import graph_bytes, make_plan
 from ..settings import Settings
 from . import Model, load_prepared, with_own
-from .artifact import Prepared, artifacts_with_records, open_prepared, prepare_in_subprocess
+from .artifact import Found, Prepared, artifacts_with_records, find_or_prepare, open_prepared
 from .engines import choose_precision
 from .graphs import EngineOnUse, Graphs, Opener
 from .labels import write_labels
@@ -51,13 +52,7 @@ def identify_tuned(settings: Settings, own: OwnModel) -> Weights:
 
     That is prepared first if there is none. Raises WeightsError, and OwnModelError for a backbone that is not known.
     """
-    record = _find_record(settings, own)
-    if record is None:
-        _prepare(settings, own)
-        record = _find_record(settings, own)
-    if record is None:
-        raise WeightsError(f"The prepared model of {own.name} is damaged, although it was just made.")
-    return tuned_weights(own, record)
+    return tuned_weights(own, _prepared(settings, own, lambda: _find_record(settings, own)))
 
 
 def _find_record(settings: Settings, own: OwnModel) -> ModelRecord | None:
@@ -95,24 +90,14 @@ def ensure_tuned(settings: Settings, own: OwnModel) -> Prepared:
     Raises WeightsError with the reason if there can be none, and OwnModelError for a backbone that is not known.
     """
     weights = identify_tuned(settings, own)
-    prepared = open_tuned_artifact(settings, own, weights)
-    if prepared is None:
-        _prepare(settings, own)
-        prepared = open_tuned_artifact(settings, own, weights)
-    if prepared is None:
-        raise WeightsError(f"The prepared model of {own.name} is damaged, although it was just made.")
-    return prepared
+    prepared = _prepared(settings, own, lambda: open_prepared(tuned_settings(settings, own), weights))
+    return dataclasses.replace(prepared, own=own, labels=write_labels(own.labels))
 
 
-def open_tuned_artifact(settings: Settings, own: OwnModel, weights: Weights) -> Prepared | None:
-    """Open and verify the artifact of a fine-tuned model; None if there is none or it is damaged."""
-    prepared = open_prepared(tuned_settings(settings, own), weights)
-    return prepared and dataclasses.replace(prepared, own=own, labels=write_labels(own.labels))
-
-
-def _prepare(settings: Settings, own: OwnModel) -> None:
-    name = f"version {own.version} of {own.name}"
-    prepare_in_subprocess(tuned_settings(settings, own), name, "--version", str(own.version))
+def _prepared(settings: Settings, own: OwnModel, find: Callable[[], Found | None]) -> Found:
+    """Find a fine-tuned model's artifact, or something of it; it is prepared first if that gives None."""
+    name, version = f"version {own.version} of {own.name}", str(own.version)
+    return find_or_prepare(find, tuned_settings(settings, own), name, "--version", version)
 
 
 def on_use(settings: Settings, own: OwnModel, graphs: Graphs) -> Model:
@@ -143,7 +128,7 @@ def open_tuned(settings: Settings, own: OwnModel) -> Model:
 
 
 def _check(model: Model, own: OwnModel) -> None:
-    """Check what the graph computes for a crop of noise; raises OwnModelError."""
+    """Check the graph's results for a crop of noise; raises OwnModelError."""
     side = model.weights.record.geometry.crop
     crop = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     for alone in (True, False):

@@ -10,8 +10,8 @@ import numpy as np
 from ..photos.heatmaps import MAX_HEATMAPS, Grid, activation_maps
 from . import Model
 from .certainty import Certainty, Judgement
-from .engines import Floats, Inference
-from .heads import Head
+from .engines import Inference
+from .heads import Floats, Head
 from .labels import Label
 from .probabilities import softmax
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import stat
 import struct
@@ -15,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from ..errors import NoPhoto, Problem, TooLarge, UnreadableArchive
 from .clutter import is_clutter
@@ -76,11 +78,7 @@ def read_archive(
     files or more than `max_bytes` in all. `admit` is called with the number of bytes to be unpacked, and may raise. No
     more bytes are read from an entry than it declares.
     """
-    files = [
-        (name, entry)
-        for entry in _read_directory(data)
-        if not is_folder(entry, name := name_of(entry)) and not is_clutter(name.split("/"))
-    ]
+    files = _files_in_memory(data)
     if not files:
         raise NoPhoto("The archive holds no file. Pack at least one photo.")
     if len(files) > max_entries:
@@ -95,43 +93,73 @@ def read_archive(
     return [Entry(name, read_entry(view, entry, max_entry_bytes)) for name, entry in files]
 
 
-def _read_directory(data: bytes) -> list[zipfile.ZipInfo]:
+def _files_in_memory(data: bytes) -> list[tuple[str, zipfile.ZipInfo]]:
     if data.count(_DIRECTORY_ENTRY) > _MAX_ENTRIES:
         raise TooLarge(f"The archive has more than {_MAX_ENTRIES:,} entries.")
     try:
-        try:
-            return _listed(data)
-        except zipfile.BadZipFile:
-            return _listed(_with_whole_extra_fields(data))
-    except UnicodeDecodeError as error:
-        raise UnreadableArchive(
-            "A name in the archive is marked as UTF-8, but is not UTF-8. Pack it again."
-        ) from error
+        return list_files(io.BytesIO(data))
     except UNREADABLE_DIRECTORY as error:
         raise _not_an_archive(data) from error
 
 
-def _listed(data: bytes) -> list[zipfile.ZipInfo]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return archive.infolist()
+def list_files(archive: BinaryIO) -> list[tuple[str, zipfile.ZipInfo]]:
+    """List the files of an archive with their names, in its own order, without folders and what file managers add.
+
+    Raises UnreadableArchive for a name that is not UTF-8 although it is marked so, and one of `UNREADABLE_DIRECTORY`
+    for a file that is no archive, or a damaged one.
+    """
+    try:
+        entries = _read_directory(archive)
+    except UnicodeDecodeError as error:
+        raise UnreadableArchive(
+            "A name in the archive is marked as UTF-8, but is not UTF-8. Pack it again."
+        ) from error
+    named = [(_name_of(entry), entry) for entry in entries]
+    return [(name, entry) for name, entry in named if not (_is_folder(entry, name) or is_clutter(name.split("/")))]
 
 
-def _with_whole_extra_fields(data: bytes) -> bytes:
-    """Return an archive in which the lengths of extra fields fit; nothing else changes, and no byte moves.
+def _read_directory(archive: BinaryIO) -> list[zipfile.ZipInfo]:
+    try:
+        return _entries(archive)
+    except zipfile.BadZipFile:
+        start, directory = _directory(archive)
+        entries = _entries(io.BytesIO(_with_whole_extra_fields(directory)))
+    for entry in entries:
+        entry.header_offset += start
+    return entries
+
+
+def _entries(archive: BinaryIO) -> list[zipfile.ZipInfo]:
+    with zipfile.ZipFile(archive) as opened:
+        return opened.infolist()
+
+
+def _directory(archive: BinaryIO) -> tuple[int, bytes]:
+    """Return where an archive's directory starts, and its bytes with the record that ends it; raises BadZipFile."""
+    size = archive.seek(0, os.SEEK_END)
+    last = max(0, size - _END_BYTES - _MAX_LENGTH)  # a comment may follow the record
+    archive.seek(last)
+    tail = archive.read()
+    end = tail.rfind(_END_OF_DIRECTORY)
+    if not 0 <= end <= len(tail) - _END_BYTES:
+        raise zipfile.BadZipFile
+    start = max(0, last + end - int.from_bytes(tail[end + _DIRECTORY_SIZE : end + _DIRECTORY_SIZE + 4], "little"))
+    archive.seek(start)
+    return start, archive.read()
+
+
+def _with_whole_extra_fields(directory: bytes) -> bytes:
+    """Return a directory in which the lengths of extra fields fit; nothing else changes, and no byte moves.
 
     `zipfile` refuses the whole archive if one entry's fields reach beyond their end, or its header names a wrong
-    length for all of them together. Raises BadZipFile if there is no directory at all.
+    length for all of them together.
     """
-    end = data.rfind(_END_OF_DIRECTORY)
-    if not 0 <= end <= len(data) - _END_BYTES:
-        raise zipfile.BadZipFile
-    mended = bytearray(data)
-    place = max(0, end - int.from_bytes(data[end + _DIRECTORY_SIZE : end + _DIRECTORY_SIZE + 4], "little"))
-    while place + _ENTRY_BYTES <= end and data.startswith(_DIRECTORY_ENTRY, place):
-        name, extra, comment = struct.unpack_from("<HHH", data, place + _ENTRY_LENGTHS)
+    mended, place, end = bytearray(directory), 0, directory.rfind(_END_OF_DIRECTORY)
+    while place + _ENTRY_BYTES <= end and directory.startswith(_DIRECTORY_ENTRY, place):
+        name, extra, comment = struct.unpack_from("<HHH", directory, place + _ENTRY_LENGTHS)
         start, following = place + _ENTRY_BYTES + name, place + _ENTRY_BYTES + name + extra + comment
-        if following != end and not data.startswith(_DIRECTORY_ENTRY, following):
-            found = data.find(_DIRECTORY_ENTRY, start, end)
+        if following != end and not directory.startswith(_DIRECTORY_ENTRY, following):
+            found = directory.find(_DIRECTORY_ENTRY, start, end)
             following = end if found < 0 else found
             extra = min(max(0, following - start - comment), _MAX_LENGTH)
             struct.pack_into("<HH", mended, place + _ENTRY_LENGTHS + 2, extra, max(0, following - start - extra))
@@ -162,7 +190,7 @@ def _not_an_archive(data: bytes) -> UnreadableArchive:
     return UnreadableArchive("The body is no ZIP archive, or a damaged one. Pack it again.")
 
 
-def name_of(entry: zipfile.ZipInfo) -> str:
+def _name_of(entry: zipfile.ZipInfo) -> str:
     """Return an entry's name with slashes between its folders.
 
     Without the flag for UTF-8 a name is CP437 by the standard; but many programs write UTF-8 without it, and some
@@ -197,8 +225,8 @@ def _decode(raw: bytes) -> str:
         return raw.decode("cp437")
 
 
-def is_folder(entry: zipfile.ZipInfo, name: str) -> bool:
-    """Return whether an entry, with the name that `name_of` gives it, is a folder."""
+def _is_folder(entry: zipfile.ZipInfo, name: str) -> bool:
+    """Return whether an entry, with the name that `_name_of` gives it, is a folder."""
     # A backslash at the end may also be half of a character in a Japanese encoding; such an entry has bytes.
     if entry.filename.endswith("/"):
         return True

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .bitstreams import FrameSize, av1_frame_size, hevc_frame_size
 from .costs import COSTS, Cost, Estimate, estimate
 from .isobmff import Item, Items, number_at, read_items
-from .refusals import check_size, damaged, ends_in_zeros, too_costly, too_many_pixels
+from .refusals import check_size, damaged, ends_in_filling, too_costly, too_many_pixels
 
 _MAX_DEPTH = 16
 # Together, for all pictures: units of a stream that are examined, and pictures that are decoded.
@@ -20,7 +20,7 @@ _MAX_UNITS = 3000
 _MAX_PICTURES = 4000
 # Of a photo's largest size: colours, transparency, and twice that for tiles which reach over the edge.
 _MAX_TIMES_DECODED = 4
-_MAX_ZEROS = 16
+_MAX_FILLING = 16
 _PICTURE_SECONDS = 20e-6  # for each, however small: its decoder is made anew
 _DERIVED = (b"grid", b"iovl", b"iden", b"tmap")
 _AV1, _HEVC = b"av01", (b"hvc1", b"hev1")
@@ -146,10 +146,10 @@ class _Tree:
             raise damaged(self._items.kind)
         if file_bytes > len(self._items.data):
             raise too_costly(self._items.kind, "its parts lie over each other")
-        # HEVC has no three zeros in a row (ITU-T H.265, section 7.4.2), and AV1 ends in a one (AV1 specification,
-        # section 8.2.4). libde265 and dav1d paint over what is missing.
+        # HEVC has no three zeros in a row (ITU-T H.265, section 7.4.2), AV1 ends in a one (AV1 specification, section
+        # 8.2.4), and arithmetic coding makes no such run of ones. libde265 and dav1d paint over what is missing.
         if item.kind in (_AV1, *_HEVC) and any(
-            ends_in_zeros(self._items.data, start + size, _MAX_ZEROS) for start, size in item.extents
+            ends_in_filling(self._items.data, start + size, _MAX_FILLING) for start, size in item.extents
         ):
             raise damaged(self._items.kind)
         if item.kind == _AV1:

@@ -26,7 +26,11 @@ _APOSTROPHES = re.compile("['\u2019]")
 
 
 class FileProblem(TopthreeError):
-    """A file or folder cannot be read."""
+    """A file or folder cannot be read; `slug` names the reason, as the slug of a `Problem` does."""
+
+    def __init__(self, detail: str, slug: str = "unreadable-file") -> None:
+        super().__init__(detail)
+        self.slug = slug
 
 
 def find_photos(sources: Iterable[str]) -> Iterator[str]:

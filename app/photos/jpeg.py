@@ -49,7 +49,7 @@ def load_without_end(data: bytes, draft_size: tuple[int, int]) -> Image.Image | 
 
     `draft_size` is passed to `Image.draft`.
     """
-    body = data.removesuffix(b"\xff")
+    body = data.rstrip(b"\xff")
     if not has_all_scans(body):
         return None
     first, second = _with_different_ends(body, draft_size)

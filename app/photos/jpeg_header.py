@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .costs import BASE_BYTES, BASE_SECONDS, Estimate
-from .refusals import check_size, damaged, ends_in_zeros, too_costly, unsupported_kind
+from .refusals import check_size, damaged, ends_in_filling, too_costly, unsupported_kind
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but not below 2.5 times what the resize needs: at twice,
 # sharp photos differed from torchvision's crop by up to 11 levels and 0.6 on average, from here on by 4 and 0.3.
@@ -33,7 +33,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _MAX_MARKS = 8192
 _END = re.compile(rb"\xff\xd9")
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_MAX_ZEROS = 256  # at the end of a file without an end marker; coded data that is no single colour has no such run
+_MAX_FILLING = 256  # at the end of a file without an end marker; coded data that is no single colour has no such run
 _BLOCK_BYTES = 1 << 16
 _ONE = np.uint8(1)  # 0xFF + 1 is 0: above 1 is every code that is neither 0x00 nor 0xFF
 _Codes = npt.NDArray[np.uint8]
@@ -78,7 +78,7 @@ def examine_jpeg(data: bytes | memoryview, max_pixels: int, resize: int = DEFAUL
     """Estimate a JPEG's cost from its first frame and all scans of it; `resize` is the model's, in pixels."""
     frame, first_scan, skipped = _header(data)
     check_size(frame.width, frame.height, max_pixels)
-    if ends_in_zeros(data, len(data), _MAX_ZEROS) and not _END.search(data, first_scan):
+    if ends_in_filling(data, len(data), _MAX_FILLING) and not _END.search(data, first_scan):
         raise damaged("JPEG")
     one_scan = _has_one_scan(data, first_scan, frame)
     seconds, memory = _output_cost(frame, min_decoded_side(resize))

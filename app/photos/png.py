@@ -16,15 +16,15 @@ from PIL import Image
 
 from ..errors import Problem
 from .costs import COSTS, Cost, Estimate, estimate
-from .refusals import check_size, damaged, ends_in_zeros, too_costly, unsupported_kind
+from .refusals import check_size, damaged, ends_in_filling, too_costly, unsupported_kind
 from .tiff_directory import ORIENTATION, read_directory
 
 _SIGNATURE_BYTES = 8
 _MAX_CHUNKS_BEFORE_PIXELS = 1000  # no encoder writes a hundred
 _MAX_CHUNKS = 50_000  # 8 KB of pixels each, as libpng writes them, are 400 MB
 _CHUNK_SECONDS = 1e-6
-# Compressed pixels end in a checksum, which Pillow does not read; a file that was never downloaded ends in zeros.
-_MAX_ZEROS = 64
+# Compressed pixels end in a checksum, which Pillow does not read; a file that was never downloaded ends in filling.
+_MAX_FILLING = 64
 
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _TRANSPARENCY, _EXIF, _APPLES_OWN = b"tRNS", b"eXIf", b"CgBI"
@@ -70,7 +70,7 @@ def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
 def open_png(data: bytes, max_pixels: int) -> Image.Image:
     """Open a PNG with only its pixels, transparency and orientation; other chunks are not read.
 
-    Raises BrokenImage for a file that ends in zeros instead of its pixels.
+    Raises BrokenImage for a file that ends in filling instead of its pixels.
     """
     parts = [data[:_SIGNATURE_BYTES]]
     orientation, pixels_end = 1, 0
@@ -84,7 +84,7 @@ def open_png(data: bytes, max_pixels: int) -> Image.Image:
             orientation = _orientation(kind, data[start:end])
         if kind == b"IEND":
             break
-    if ends_in_zeros(data, pixels_end, _MAX_ZEROS):
+    if ends_in_filling(data, pixels_end, _MAX_FILLING):
         raise damaged("PNG")
     parts.insert(2, _exif_chunk(orientation))
     return Image.open(io.BytesIO(b"".join(parts)), formats=["PNG"])

@@ -22,18 +22,23 @@ def too_many_pixels(max_pixels: int) -> TooManyPixels:
     return TooManyPixels(f"The photo has more than {max_pixels:,} pixels. Send a smaller copy.")
 
 
+# An unfinished download leaves zeros, and flash memory that was erased or never written holds ones.
+_FILLINGS = (0x00, 0xFF)
+
+
 def damaged(name: str) -> BrokenImage:
     """Return the error for a photo of a supported format that cannot be decoded."""
     return BrokenImage(f"This {name} file is damaged or incomplete.")
 
 
-def ends_in_zeros(data: bytes | memoryview, end: int, count: int) -> bool:
-    """Return whether the `count` bytes before `end` are zeros.
+def ends_in_filling(data: bytes | memoryview, end: int, count: int) -> bool:
+    """Return whether the `count` bytes before `end` are all 0x00, or all 0xFF.
 
-    A download that was never finished, or a file that was rescued from a damaged card, has its full size and zeros
-    where the rest should be. Several decoders paint something there without an error.
+    A download that was never finished, or a file that was rescued from a damaged card, has its full size and such
+    bytes where the rest should be. Several decoders paint something there without an error.
     """
-    return count <= end <= len(data) and not any(data[end - count : end])
+    last = bytes(data[max(0, end - count) : end])
+    return count <= end <= len(data) and any(last == bytes([filling]) * count for filling in _FILLINGS)
 
 
 def unsupported_kind(name: str, feature: str) -> UnsupportedImage:

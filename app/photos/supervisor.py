@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 MAX_ASIDE = 4
 # How long a new decoder may take to say hello.
 MAX_HELLO_SECONDS = 10.0
-# How long the fork server may take to do what it was asked for; the first time it has to start, which took 6 s beside
-# 20 processes that compute, and would never end if it were started again each time.
+# How long the fork server may take to do what it was asked for; the first time it has to start, which takes a job of
+# low priority 50 s beside 17 processes that compute, and would never end if it were started again each time.
 MAX_SILENT_SECONDS = 5.0
-MAX_START_SECONDS = 30.0
-# How long a photo waits for a decoder.
+MAX_START_SECONDS = 60.0
+# How long a photo waits for a decoder while none can be started.
 MAX_WAIT_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 
@@ -83,17 +83,19 @@ class Supervisor:
             thread.join()
 
     def check_out(self, waiter: Waiter | None) -> DecoderProcess:
-        """Take an idle decoder, or wait for one; raises Overloaded if none comes, and what the waiter raises."""
+        """Take an idle decoder, or wait for one; raises Overloaded if none can be started, and what the waiter raises.
+
+        A start that is only slow is waited for: a job on a busy machine has no deadline.
+        """
         give_up = time.monotonic() + MAX_WAIT_SECONDS
         self.begin()
         with self._changed:
             while (decoder := self._next_idle()) is None:
-                left = give_up - time.monotonic()
-                if self._is_closed or left <= 0:
+                if self._is_closed or (self._failure and time.monotonic() > give_up):
                     raise Overloaded("No process for decoding photos can be started.")
                 if waiter is not None:
                     waiter.check()
-                self._changed.wait(min(left, LOOK_SECONDS))
+                self._changed.wait(LOOK_SECONDS)
             return decoder
 
     def _next_idle(self) -> DecoderProcess | None:

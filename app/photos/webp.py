@@ -2,7 +2,7 @@
 
 Metadata may end early, or a size may be wrong. A file may also end in zeros, because it was never downloaded to its
 end; libwebp takes these for coded data, of which they need less than a photo's own, and stops before their end. So a
-file that is whole cannot be decoded without its last bytes, and one that ends in zeros can.
+file that is whole cannot be decoded without its last bytes, and one that ends in such filling can.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 
 from PIL import Image, WebPImagePlugin  # noqa: F401 - the plugin is registered when it is imported
 
-from .refusals import damaged, ends_in_zeros
+from .refusals import damaged, ends_in_filling
 
 _MAX_CHUNKS = 1000
 _EXTENDED, _EXIF = b"VP8X", b"EXIF"
@@ -20,14 +20,14 @@ _PIXELS = (b"VP8 ", b"VP8L")
 _KEPT = (_EXTENDED, b"ALPH", *_PIXELS, _EXIF)
 _HAS_ALPHA, _HAS_EXIF = 0x10, 0x08  # of the flags in VP8X
 _FRAME, _FRAME_HEADER_BYTES = b"ANMF", 16
-# Files that end in fewer zeros lack nothing that is seen. libwebp fails without the last 4 bytes of a whole file.
-_MAX_ZEROS, _LEFT_OUT_BYTES = 32, 16
+# Files that end in less filling lack nothing that is seen. libwebp fails without the last 4 bytes of a whole file.
+_MAX_FILLING, _LEFT_OUT_BYTES = 32, 16
 
 
 def open_webp(data: bytes, max_pixels: int) -> Image.Image:
     """Open a WebP; if libwebp cannot, with only its pixels and complete EXIF data.
 
-    Raises BrokenImage for a file that ends in zeros instead of its pixels.
+    Raises BrokenImage for a file that ends in filling instead of its pixels.
     """
     if _lacks_pixels(data):
         raise damaged("WebP")
@@ -38,9 +38,9 @@ def open_webp(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _lacks_pixels(data: bytes) -> bool:
-    """Return whether the first picture ends in zeros, and can be decoded without its last bytes."""
+    """Return whether the first picture ends in filling, and can be decoded without its last bytes."""
     kind, start, end = _first_picture(data)
-    if kind not in _PIXELS or not ends_in_zeros(data, end, min(_MAX_ZEROS, end - start)):
+    if kind not in _PIXELS or not ends_in_filling(data, end, min(_MAX_FILLING, end - start)):
         return False
     shorter = data[start : end - _LEFT_OUT_BYTES]
     try:

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import BrokenImage, TooCostly, TooManyPixels, UnsupportedImage
 from ..model.engines import DeviceEngine, Engine, Inference, Pixels
 from ..model.engines.device import Undecoded
-from ..model.engines.frames import Outputs
+from ..model.engines.frames import DeviceOutputs
 from ..photos.decoders import Checked, Decoded
 from ..photos.protocol import Wanted
 from ..telemetry import metrics
@@ -29,7 +29,7 @@ MAX_BATCH = 32
 
 @dataclass(frozen=True)
 class Computed:
-    """A photo and what the engine made of it, the size of its batch, and each stage's duration in seconds."""
+    """A photo and its inference, the size of its batch, and each stage's duration in seconds."""
 
     photo: Decoded | Checked
     inference: Inference
@@ -56,7 +56,9 @@ class Computing:
             metrics.count_decode_failure(problem.slug)
             raise
 
-    def compute(self, engine: Engine, data: bytes, wanted: Wanted, outputs: Outputs, deadline: Deadline) -> Computed:
+    def compute(
+        self, engine: Engine, data: bytes, wanted: Wanted, outputs: DeviceOutputs, deadline: Deadline
+    ) -> Computed:
         """Decode a photo and compute it.
 
         A JPEG that the device does not decode after all is decoded here, and not sent there again. Raises what
@@ -85,11 +87,11 @@ class Computing:
         )
 
     def close(self) -> None:
-        """Compute what waits, and end the batcher's thread."""
+        """Compute the photos that wait, and end the batcher's thread."""
         self._batcher.close()
 
     def _compute_in_batch(
-        self, engine: Engine, crop: Pixels, outputs: Outputs, deadline: Deadline
+        self, engine: Engine, crop: Pixels, outputs: DeviceOutputs, deadline: Deadline
     ) -> tuple[Inference, int]:
         """Compute a crop together with others, of all workers or of this process; return the size of the batch."""
         if isinstance(engine, DeviceEngine):

@@ -1,7 +1,7 @@
 """The device process: it owns the GPU, and computes the crops of all workers.
 
-It has one thread. Whatever waits when the device is free is the next batch, in the order in which it came, of
-whichever worker. A photo that waits until its deadline, or whose worker has closed its channel, is not computed. If a
+It has one thread. All photos that wait when the device is free are the next batch, in the order in which they came,
+of all workers. A photo that waits until its deadline, or whose worker has closed its channel, is not computed. If a
 batch fails, its photos are computed one by one, so that only the one that is at fault fails. If the device itself has
 failed, the process ends, and the master starts another.
 """
@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import TopthreeError
 from ..model import KNOWN_PHOTO
 from ..model.backbones import find_weights_to_load
-from ..model.engines.frames import REQUEST, Facts, Kind, Outputs, Reply, Request, Status, refusal
+from ..model.engines.frames import REQUEST, DeviceOutputs, Facts, Kind, Reply, Request, Status, refusal
 from ..model.engines.jpegs import Jpeg, compare, decode_crops, sample_files
 from ..model.engines.torch_engine import TorchEngine, exact_logits
 from ..model.labels import load_labels
@@ -51,7 +51,7 @@ _FRAME_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on the device, and what workers know of it."""
+    """A model on the device, and the facts about it that workers get."""
 
     engine: TorchEngine
     facts: Facts
@@ -239,13 +239,13 @@ def _results(loaded: Loaded, batch: Sequence[Waiting], staged: int) -> list[Repl
     engine, facts = loaded.engine, loaded.facts
     for place, each in zip(engine.stage, batch[:staged], strict=False):
         place.reshape(-1)[:] = np.frombuffer(each.channel.block, np.uint8, facts.crop_bytes)
-    wants_features = any(Outputs.FEATURES in Outputs(each.request.outputs) for each in batch)
+    wants_features = any(DeviceOutputs.FEATURES in DeviceOutputs(each.request.outputs) for each in batch)
     found = engine.run(len(batch), staged=staged, features=wants_features)
     for place, each in enumerate(batch):
-        outputs = Outputs(each.request.outputs)
+        outputs = DeviceOutputs(each.request.outputs)
         parts = [found.logits[place]]
         parts += [found.embeddings[place]] if outputs else []
-        parts += [found.features[place].reshape(-1)] if Outputs.FEATURES in outputs else []
+        parts += [found.features[place].reshape(-1)] if DeviceOutputs.FEATURES in outputs else []
         at = each.channel.input_bytes
         for part in parts:
             each.channel.block[at : at + part.nbytes] = np.ascontiguousarray(part).data.cast("B")

@@ -7,7 +7,7 @@ Three parts, in the order that a photo meets them, once `Admission` has admitted
   that the work of many requests is not interleaved on one core. Waiting requests are served in the order of arrival,
   which keeps the slowest answer near the median. A request that is alone may use the whole machine, which
   `Turn.is_exclusive` says.
-- `Batcher`, on a GPU. One thread feeds the device; whatever waits when the device becomes free is the next
+- `Batcher`, on a GPU. One thread feeds the device; all photos that wait when the device becomes free are the next
   batch. There is no waiting window: a lone photo is never delayed, and batches form under load.
 
 Each has a `Deadline`: work that would be done too late, or whose client has disconnected, is not begun.
@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -31,6 +31,7 @@ from ..errors import ClientClosedRequest, DeadlineExceeded, Overloaded
 from ..telemetry import metrics
 
 Item = TypeVar("Item")
+Content = TypeVar("Content")
 Result = TypeVar("Result")
 
 # How much the newest duration counts in a moving mean.
@@ -108,6 +109,20 @@ def in_order(done: Iterable[tuple[int, Future[Result]]]) -> Iterator[Result]:
         while due in early:
             yield early.pop(due).result()
             due += 1
+
+
+def read_and_compute(
+    read: Callable[[Item], Content],
+    compute: Callable[[Content], Result],
+    items: Iterable[Item],
+    *,
+    readers: int,
+    computers: int,
+) -> Generator[Result]:
+    """Read items in some threads and compute their contents in others; yield the results in the order of the items."""
+    reading = side_by_side(read, items, readers)
+    with closing(reading), closing(side_by_side(compute, in_order(reading), computers)) as computing:
+        yield from in_order(computing)
 
 
 class Turn:

@@ -14,13 +14,12 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from ..model.duplicates import NEAR_DUPLICATE, SLACK, Groups, find_directions, shorten
+from ..model.duplicates import NEAR_DUPLICATE, SLACK, Groups, cosines, find_directions, shorten
 from ..model.solver import Numbers
 from .library import Library
 
 Hashes = npt.NDArray[np.uint64]
 Vectors = npt.NDArray[np.float16]
-Floats = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
 
 # The least cosine of embeddings of the same picture, by the number of bits in which the hashes differ; with more
@@ -30,10 +29,6 @@ MIN_COSINES = np.array([0.6] * 3 + [0.85] * 2 + [0.9] * 2 + [0.93] * 2 + [0.96] 
 ALIKE = NEAR_DUPLICATE
 _BLOCK_ROWS = 1024
 _FIRSTS = 8192
-_SAMPLE_ROWS = 1024
-_PART_PAIRS = 4096
-# If more pairs of a block than one in this many may be near, the whole block is compared, which is faster by then.
-_FEW = 64
 
 
 class Kind(StrEnum):
@@ -101,8 +96,8 @@ def same_pictures(hashes: Hashes, vectors: Vectors, rows: Numbers, report: Calla
             first, second = np.nonzero(distances < len(MIN_COSINES))
             is_apart = groups.numbers[first + start] != groups.numbers[second + other]
             first, second = first[is_apart], second[is_apart]
-            cosines = _cosines(vectors, (rows[block], rows[others]), (first, second))
-            is_same = cosines >= MIN_COSINES[distances[first, second]]
+            found = cosines(vectors[rows[block]], vectors[rows[others]], first, second)
+            is_same = found >= MIN_COSINES[distances[first, second]]
             groups.unite(first[is_same] + start, second[is_same] + other)
         report(min(start + _BLOCK_ROWS, len(rows)))
     return groups.numbers
@@ -115,7 +110,7 @@ def alike(vectors: Vectors, rows: Numbers, report: Callable[[int], None]) -> Num
     another that is nothing like it. `vectors` (photos, channels), of length 1, may lie in a file.
     """
     numbers, firsts = np.arange(len(rows)), np.empty(0, np.intp)
-    short = _shorten(vectors, rows)
+    short = shorten(vectors, find_directions(vectors))[rows]
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = np.arange(start, min(start + _BLOCK_ROWS, len(rows)))
         best = np.full(len(block), ALIKE, np.float32)
@@ -123,10 +118,10 @@ def alike(vectors: Vectors, rows: Numbers, report: Callable[[int], None]) -> Num
             part = firsts[other : other + _FIRSTS]
             bounds = short[block].astype(np.float32) @ short[part].astype(np.float32).T
             one, another = np.nonzero(bounds >= ALIKE - SLACK)
-            cosines = _cosines(vectors, (rows[block], rows[part]), (one, another))
-            order = np.argsort(cosines, kind="stable")
-            order = order[cosines[order] >= best[one[order]]]
-            best[one[order]] = cosines[order]  # of several for one place, the last and largest stays
+            found = cosines(vectors[rows[block]], vectors[rows[part]], one, another)
+            order = np.argsort(found, kind="stable")
+            order = order[found[order] >= best[one[order]]]
+            best[one[order]] = found[order]  # of several for one place, the last and largest stays
             numbers[block[one[order]]] = part[another[order]]
         firsts = np.concatenate([firsts, _join(vectors, rows, block, numbers)])
         report(min(start + _BLOCK_ROWS, len(rows)))
@@ -148,26 +143,6 @@ def _join(vectors: Vectors, rows: Numbers, block: Numbers, numbers: Numbers) -> 
             numbers[free[near]] = free[place]
             is_taken |= near
     return np.asarray(free[np.array(firsts, np.intp)])
-
-
-def _cosines(vectors: Vectors, rows: tuple[Numbers, Numbers], pairs: tuple[Numbers, Numbers]) -> Floats:
-    """Return the cosine of each pair, given by places in the rows of two blocks."""
-    (block, others), (first, second) = rows, pairs
-    if len(first) * _FEW > len(block) * len(others):
-        products = vectors[block].astype(np.float32) @ vectors[others].astype(np.float32).T
-        return np.asarray(products[first, second])
-    cosines = np.empty(len(first), np.float32)
-    for start in range(0, len(first), _PART_PAIRS):
-        part = slice(start, start + _PART_PAIRS)
-        one, another = vectors[block[first[part]]], vectors[others[second[part]]]
-        cosines[part] = np.einsum("pc,pc->p", one.astype(np.float32), another.astype(np.float32))
-    return cosines
-
-
-def _shorten(vectors: Vectors, rows: Numbers) -> Vectors:
-    directions = find_directions(vectors[rows[:: max(1, len(rows) // _SAMPLE_ROWS)]])
-    parts = [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
-    return np.concatenate([shorten(vectors[part], directions) for part in parts])
 
 
 def _read_rows(library: Library) -> tuple[Numbers, Numbers, Numbers]:

@@ -12,7 +12,7 @@ from .library import Library, Row
 
 _WORDS = Path(__file__).with_name("duplicates_words.json")
 _TEMPLATE = Path(__file__).with_name("duplicates.html")
-# A browser still opens a page with so many thumbnails, of about 3 KB each.
+# A browser opens a page with the 3,600 thumbnails of one kind, of about 3 KB each.
 MAX_GROUPS, MAX_PHOTOS_OF_GROUP = 300, 12
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -27,7 +27,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Shown:
-    """A group of the report, and how many of its photos are not shown."""
+    """The photos of a group that are shown, and how many `more` the group has."""
 
     photos: list[Photo]
     more: int
@@ -35,7 +35,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Section:
-    """All groups of one kind: how many there are, their photos, and the bytes of all but the first of each group."""
+    """The groups of one kind: their number, their photos, and the bytes of all but the first photo of each group.
+
+    `left_out` groups are not in `shown`.
+    """
 
     name: str
     groups: int
@@ -48,7 +51,7 @@ class Section:
 def write_report(
     library: Library, groups: Sequence[Group], *, title: str, language: str, has_thumbnails: bool = True
 ) -> str:
-    """Return the report as HTML. Of each kind it shows the groups whose further photos take the most bytes."""
+    """Return the report as HTML; of each kind it shows the groups whose photos but the first take the most bytes."""
     return render_report(
         _TEMPLATE,
         read_words(_WORDS, language),

@@ -1,4 +1,4 @@
-"""`Embedding`: what decides about the vectors of an index, so that only vectors of one kind are compared."""
+"""`Embedding`: the model that made the vectors of an index, so that only its own vectors are compared with them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import IndexProblem
 from ..model import Model
-
-Floats = npt.NDArray[np.float32]
 
 # Formats in floating point give nearly the same vectors; those of int8 differ as copies of a photo do.
 _INT8, _FLOAT = "int8", "floating point"
@@ -31,7 +28,7 @@ class Embedding(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, model: Model) -> Embedding:
-        """Return what decides about a loaded model's vectors; its head does not, and need not be the same.
+        """Describe the vectors of a loaded model, which do not depend on its head.
 
         Computes a black picture. Raises IndexProblem for a model that was exported with its logits alone.
         """
@@ -64,10 +61,3 @@ class Embedding(msgspec.Struct, frozen=True):
 
     def _facts(self) -> dict[str, Any]:
         return msgspec.structs.asdict(self)
-
-
-def normalised(vectors: npt.ArrayLike) -> Floats:
-    """Return vectors (n, channels) or one vector (channels) at length 1 as float32; zeros stay zeros."""
-    rows = np.asarray(vectors, np.float32)
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)

@@ -29,7 +29,7 @@ from .manifest import (
 )
 
 LOCK = ".lock"
-# What a job may have left that was killed before it had written a manifest, and hidden files.
+# The beginnings of names that a job leaves if it is killed before it has written a manifest.
 _OURS = (".", "data-", "signs-")
 _BLOCK_ROWS = 8192
 
@@ -65,13 +65,13 @@ def create(folder: Path, embedding: Embedding) -> Manifest:
 
 
 def sizes(manifest: Manifest) -> dict[str, int]:
-    """Return how many bytes of each data file count."""
+    """Return how many bytes of each data file count, by the file's name."""
     each = {VECTORS: 2 * manifest.embedding.channels, HASHES: 8, PLACES: 16}
     return {name: size * manifest.rows for name, size in each.items()} | manifest.lengths
 
 
 def repair(folder: Path, manifest: Manifest) -> None:
-    """Cut off and remove what a killed job has left; raises IndexProblem if a file is too short."""
+    """Remove the bytes and files that a killed job has left; raises IndexProblem if a file is too short."""
     data = manifest.data_in(folder)
     with stopping(folder):
         for name, size in sizes(manifest).items():
@@ -105,7 +105,7 @@ def make_data(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder; what a killed job has left under its name is removed."""
+    """Create an empty folder, in place of one that a killed job has left under this name."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     sync_folder(folder.parent)
@@ -144,7 +144,7 @@ def _ends(old: npt.NDArray[np.uint64], rows: npt.NDArray[np.intp]) -> npt.NDArra
 
 @contextmanager
 def stopping(folder: Path) -> Iterator[None]:
-    """Raise BatchStopped in place of OSError: what counts of the index is whole, and stays as it was."""
+    """Raise BatchStopped in place of OSError; the index stays as its manifest says."""
     try:
         yield
     except OSError as error:

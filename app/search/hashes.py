@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-HASH_BITS = 64
 _SIDE, _FREQUENCIES = 32, 8
 # Red, green and blue in grey, by ITU-R BT.601.
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-# Of a picture in one colour all frequencies are zero, but for what rounding leaves.
+# Decimal places: the frequencies of a picture in one colour are zero but for rounding errors.
 _DIGITS = 3
 
 
@@ -30,14 +29,9 @@ def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def hamming(hashes: npt.NDArray[np.uint64], one: int | np.uint64) -> npt.NDArray[np.uint8]:
-    """Return in how many bits each hash (n) differs from one."""
-    return np.asarray(np.bitwise_count(hashes ^ np.uint64(one)))
-
-
 @functools.lru_cache(maxsize=256)
 def _transform(length: int) -> npt.NDArray[np.float32]:
-    """Return the matrix (8, length) that averages so many pixels to 32 and takes the frequencies 1 to 8 of them."""
+    """Return the matrix (8, length) that averages `length` pixels to 32 and takes their frequencies 1 to 8."""
     places = np.arange(_SIDE)
     angles = np.pi / _SIDE * np.outer(np.arange(1, _FREQUENCIES + 1), places + 0.5)
     return np.asarray(np.sqrt(2 / _SIDE) * np.cos(angles) @ _average(length), np.float32)

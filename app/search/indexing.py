@@ -9,22 +9,22 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from ..classifier import Classifier
-from ..errors import DeadlineExceeded, ModelUnavailable, NoPhoto, Overloaded, Problem, TopthreeError
+from ..errors import DeadlineExceeded, Overloaded, Problem, TopthreeError
 from ..model import Model
+from ..model.heads import Floats
 from ..model.verdicts import Outputs
+from ..photos.folders import FileProblem
 from ..photos.heatmaps import encode
-from ..queueing.scheduling import in_order, side_by_side
-from .embeddings import Floats
+from ..queueing.scheduling import read_and_compute
 from .hashes import perceptual_hash
 from .library import Row
 from .writer import Failure, Writer
 
 # The longest side of a thumbnail in pixels; the perceptual hash is that of the thumbnail.
 THUMBNAIL_SIDE = 96
-# A job that is killed loses the photos since the last commit: at most so many, or those of so many seconds.
+# A commit comes after this number of photos or seconds; a job that is killed loses the photos since the last one.
 COMMIT_PHOTOS = 1024
 COMMIT_SECONDS = 10.0
-UNREADABLE = "unreadable-file"
 # Problems of the machine at that moment; the next job tries such a photo again without being asked.
 _NOT_THE_PHOTO = (Overloaded.slug, DeadlineExceeded.slug)
 _OUTPUTS = Outputs(top=1, thumbnail_side=THUMBNAIL_SIDE, embedding=True)
@@ -32,10 +32,10 @@ _OUTPUTS = Outputs(top=1, thumbnail_side=THUMBNAIL_SIDE, embedding=True)
 
 @dataclass(frozen=True)
 class Source:
-    """A photo to add: its path in the index, and how to read its bytes, which returns the problem if it fails."""
+    """A photo to add: its path in the index, and how to read its bytes, at least one, or the problem with them."""
 
     path: str
-    read: Callable[[], bytes | TopthreeError]
+    read: Callable[[], bytes | Problem | FileProblem]
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,20 @@ class Indexer:
     def run(self, photos: Iterable[Source], *, readers: int, retry_failed: bool = False) -> None:
         """Add the photos that are not in the index; those that failed are tried again only if `retry_failed`.
 
-        What was computed is kept if the job is stopped. Raises BatchStopped if the disk is full or a source is not
-        available, and ModelUnavailable.
+        Photos that were computed stay in the index if the job is stopped. Raises BatchStopped if the disk is full or
+        the store fails, and ModelUnavailable.
         """
-        threads = self._classifier.max_parallel + self._classifier.slots.count
-        reading = side_by_side(_read, self._missing(photos, retry_failed), readers)
+        computing = read_and_compute(
+            lambda photo: (photo.path, photo.read()),
+            self._compute,
+            self._missing(photos, retry_failed),
+            readers=readers,
+            computers=self._classifier.threads_of_job,
+        )
         committed = time.monotonic()
         try:
-            with closing(reading), closing(side_by_side(self._compute, in_order(reading), threads)) as computing:
-                for found in in_order(computing):
+            with closing(computing):
+                for found in computing:
                     self._take(found)
                     now = time.monotonic()
                     if self._writer.pending >= COMMIT_PHOTOS or now - committed >= COMMIT_SECONDS:
@@ -104,16 +109,15 @@ class Indexer:
             begun.add(photo.path)
             yield photo
 
-    def _compute(self, item: tuple[str, bytes | TopthreeError]) -> Indexed | Failure:
+    def _compute(self, item: tuple[str, bytes | Problem | FileProblem]) -> Indexed | Failure:
         path, content = item
-        if isinstance(content, TopthreeError):
+        if not isinstance(content, bytes):
             return _failure(path, content)
-        try:
-            answer = self._classifier.classify(content, _OUTPUTS, max_pixels=self._max_pixels, models=[self._model])
-        except ModelUnavailable:  # not the fault of this photo, and the same for the next
-            raise
-        except Problem as problem:
-            return _failure(path, problem, content)
+        answer = self._classifier.classify_or_explain(
+            content, _OUTPUTS, max_pixels=self._max_pixels, models=[self._model]
+        )
+        if isinstance(answer, Problem):
+            return _failure(path, answer, content)
         assert answer.thumbnail is not None
         assert answer.embedding is not None
         image = answer.image
@@ -131,11 +135,6 @@ class Indexer:
         self.note(self.progress)
 
 
-def _read(photo: Source) -> tuple[str, bytes | TopthreeError]:
-    content = photo.read()
-    return photo.path, NoPhoto("The file is empty.") if content == b"" else content
-
-
-def _failure(path: str, problem: TopthreeError, content: bytes | None = None) -> Failure:
+def _failure(path: str, problem: Problem | FileProblem, content: bytes | None = None) -> Failure:
     digest = hashlib.sha256(content).hexdigest() if content else None
-    return Failure(path, digest, getattr(problem, "slug", UNREADABLE), str(problem))
+    return Failure(path, digest, problem.slug, str(problem))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, overload
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import IndexProblem
-from .embeddings import Embedding, Floats, normalised
+from ..model.heads import Floats, of_length_one
+from .embeddings import Embedding
 from .manifest import (
     BITS,
     FILE,
@@ -30,11 +31,11 @@ from .manifest import (
 )
 from .signs import Bits, Signs, bits_bytes, differences
 
-# For each neighbour that is asked for, so many candidates are compared exactly, and never fewer than the minimum.
+# Candidates whose cosine is computed: for each neighbour that is asked for, and at least.
 CANDIDATES_PER_NEIGHBOUR = 10
 MIN_CANDIDATES = 500
 _BLOCK_ROWS = 8192
-# A job that removes photos replaces the folder of the data; so often one may come between two reads.
+# Attempts to open an index whose files a job replaces in between, as it does to remove photos.
 _TRIES = 5
 
 
@@ -52,7 +53,7 @@ class Row(msgspec.Struct, frozen=True):
     bytes: _Count
 
 
-class Rows(Sequence[Row]):
+class Rows:
     """The rows of an index, each read from the disk when it is asked for."""
 
     def __init__(self, text: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint64]) -> None:
@@ -62,14 +63,8 @@ class Rows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def __getitem__(self, place: int) -> Row:
+        place = range(len(self))[place]
         try:
             return self._decoder.decode(slice_of(self._text, self._ends, place))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -81,12 +76,12 @@ class Rows(Sequence[Row]):
 
 @dataclass(frozen=True)
 class Library:
-    """An index as it was when it was opened; a job that adds or removes photos does not change what this one reads.
+    """An index as it was when it was opened, also after a job has added or removed photos.
 
-    A photo's row is its place in all of them: `rows`, `vectors` float16 (n, channels) of length 1, `bits` uint8
-    (n, bytes), which are the signs of the vectors by `signs`, and `hashes` uint64 (n), the perceptual hashes.
-    `embedding` says what made the vectors. `places` uint64 (n, 2) is where each row ends in `text`, and where
-    its thumbnail ends. Rows move only if `generation` changes, which it does when photos are removed.
+    A photo has the same place in all arrays: `rows`, `vectors` float16 (n, channels) of length 1, `bits` uint8
+    (n, bytes), the signs of the vectors by `signs`, and `hashes` uint64 (n), the perceptual hashes. `embedding`
+    describes the model that made the vectors. `places` uint64 (n, 2) says where each row ends in `text`, and where
+    its thumbnail ends. When photos are removed, the others move to other places, and `generation` changes.
     """
 
     folder: Path
@@ -109,8 +104,6 @@ class Library:
         for _ in range(_TRIES):
             version = _version_of(path)
             manifest = read_manifest(path)
-            if manifest is None:
-                raise IndexProblem(f"{path} is not an index: it has no {FILE}.")
             try:
                 return cls._map(path, manifest, version)
             except OSError as error:
@@ -165,7 +158,7 @@ class Library:
         Unless `exact`, which compares all vectors, the cosine is computed of those whose bits differ least: at least
         `candidates`, and more if many rows are asked for. Raises IndexProblem if a vector is damaged.
         """
-        wanted = normalised(vector)
+        wanted = of_length_one(np.asarray(vector, np.float32))
         if exact:
             places, cosines = np.arange(len(self)), self._cosines(wanted)
         else:
@@ -181,7 +174,7 @@ class Library:
         return IndexProblem(f"The index {self.folder} is damaged: {VECTORS} holds numbers that are not finite.")
 
     def _candidates(self, wanted: Floats, count: int) -> npt.NDArray[np.intp]:
-        """Return at least `count` rows, if there are so many, whose bits differ least."""
+        """Return the rows whose bits differ least: at least `count`, or all if there are fewer."""
         found = differences(self.bits, self.signs.bits(wanted[None])[0])
         reached = np.searchsorted(np.cumsum(np.bincount(found)), count)
         return np.flatnonzero(found <= reached)

@@ -1,4 +1,4 @@
-"""`index.json`: how much of an index's files counts. All that is behind it is the work of a job that was killed."""
+"""`index.json`: how many bytes of an index's files count; those after them were left by a job that was killed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from .embeddings import Embedding
 FILE = "index.json"
 FORMAT = 1
 
-# The files of a data folder, which only grow; with them the bytes of a row, or 0 if rows differ in length.
+# The files of a data folder, which only grow.
 VECTORS, HASHES, PLACES = "vectors.f16", "hashes.u64", "places.u64"
 ROWS, THUMBNAILS, FAILED = "rows.ndjson", "thumbnails.mjpeg", "failed.ndjson"
 # The files of a folder of signs.
 BITS, MEAN, ROTATION = "bits.u8", "mean.f32", "rotation.f32"
 
-
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What an index holds: `rows` photos in `data-DATA`, and their bits in `signs-SIGNS`, whose mean is of `fitted`.
+    """The state of an index: `rows` photos in the folder `data-DATA`, and their bits in `signs-SIGNS`.
 
-    `lengths` are the bytes that count of the files whose rows differ in length. `failed` is the number of photos that
-    failed.
+    The mean in `signs-SIGNS` is that of the first `fitted` photos. `lengths` has the bytes that count of each file
+    whose rows differ in length. `failed` is the number of photos that failed.
     """
 
     embedding: Embedding
@@ -57,8 +56,8 @@ class _Format(msgspec.Struct):
     format: int
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest of an index, None if the folder has none; raises IndexProblem if it cannot be read."""
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of an index; raises IndexProblem if the folder has none, or it cannot be read."""
     path = folder / FILE
     try:
         data = path.read_bytes()
@@ -66,8 +65,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         if found > FORMAT:
             raise IndexProblem(f"{folder} is an index of a newer version of topthree (format {found}, not {FORMAT}).")
         return msgspec.json.decode(data, type=Manifest)
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        raise IndexProblem(f"{folder} is not an index: it has no {FILE}.") from error
     except OSError as error:
         raise IndexProblem(f"{path} cannot be read: {error.strerror}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

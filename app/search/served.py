@@ -29,7 +29,7 @@ class ServedIndex:
         self._trouble = ""
 
     def library(self) -> Library:
-        """Return the index as it is now, so that photos that were removed are not found any more.
+        """Return the index as it is on the disk now, without photos that were removed.
 
         Raises IndexProblem, which is also logged, if it cannot be read; a later call tries again.
         """

@@ -1,8 +1,8 @@
 """`Signs`: one bit for each direction of an embedding, by which near vectors are found before any is multiplied.
 
-Embeddings of photos are positive in all channels, so their own signs say little. The mean of the index is taken off
-and the rest is rotated at random, after which each bit halves the photos (locality-sensitive hashing: M. Charikar,
-"Similarity Estimation Techniques from Rounding Algorithms", 2002).
+Embeddings of photos are positive in all channels, so their own signs say little. The mean of the index is
+subtracted and the rest is rotated at random, after which each bit halves the photos (locality-sensitive hashing:
+M. Charikar, "Similarity Estimation Techniques from Rounding Algorithms", 2002).
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .embeddings import Floats
+from ..model.heads import Floats
 
 Bits = npt.NDArray[np.uint8]
 
 SEED = 5
 _GROUP_BYTES = 64
 _BLOCK_ROWS = 16_384
-# Rows whose bits are compared in one operation; what that makes stays in the processor's cache.
+# Rows whose bits are compared in one operation, so that the results stay in the processor's cache.
 _COUNTED_ROWS = 4096
 _EVEN_BYTES, _ONES = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0001000100010001)
 
 
 @dataclass(frozen=True)
 class Signs:
-    """How vectors become bits: the mean that is taken off (channels), and the rotation (channels, channels)."""
+    """How vectors become bits: the mean that is subtracted (channels), and the rotation (channels, channels)."""
 
     mean: Floats
     rotation: Floats

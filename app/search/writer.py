@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import IndexProblem
+from ..model.heads import of_length_one
 from ..writing import sync_folder
-from .embeddings import Embedding, normalised
+from .embeddings import Embedding
 from .files import create, lock, make_data, make_folder, repair, sizes, stopping, sweep, write_at, write_kept
 from .library import Library, Row, read_signs
 from .manifest import (
@@ -36,7 +37,7 @@ from .manifest import (
 )
 from .signs import Signs, bits_bytes
 
-# The mean of the index is computed again when it has grown so much since: while photos are added, and at the end.
+# The mean of the index is computed again when it has grown by this factor: while photos are added, and at the end.
 _GROWTH, _GROWTH_AT_END = 2.0, 1.25
 
 
@@ -50,13 +51,13 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """The only writer of an index; what was added counts after `commit`, and not before.
+    """The only writer of an index; photos that were added count only after `commit`.
 
     `paths` are those in the index, `failed` those of photos that failed, each with the slug of its problem.
     """
 
     def __init__(self, folder: Path, embedding: Embedding | None = None) -> None:
-        """Lock an index, which is created if an embedding is given, and cut off what a killed job has left.
+        """Lock an index, which is created if an embedding is given, and remove the remains of a killed job.
 
         Raises IndexProblem if another job holds the lock, or the index is missing, damaged or of another embedding.
         """
@@ -82,7 +83,7 @@ class Writer:
         line = msgspec.json.encode(row) + b"\n"
         self._ends = [self._ends[0] + len(line), self._ends[1] + len(thumbnail)]
         for name, data in (
-            (VECTORS, normalised(vector).astype(np.float16).tobytes()),
+            (VECTORS, of_length_one(np.asarray(vector, np.float32)).astype(np.float16).tobytes()),
             (HASHES, np.uint64(perceptual_hash).tobytes()),
             (PLACES, np.array(self._ends, np.uint64).tobytes()),
             (ROWS, line),
@@ -100,7 +101,7 @@ class Writer:
         self.failed[failure.path] = failure.error
 
     def commit(self, *, at_end: bool = False) -> None:
-        """Write what was added to the disk; `at_end` also brings the mean up to date.
+        """Write the photos that were added to the disk; `at_end` also brings the mean up to date.
 
         Raises BatchStopped if the disk is full; the index is then as it was after the last commit.
         """
@@ -143,7 +144,7 @@ class Writer:
         return len(gone)
 
     def close(self) -> None:
-        """Release the lock; what was not committed is lost."""
+        """Release the lock; photos that were not committed are lost."""
         self._lock.release()
 
     def _with_signs(self, new: Manifest, growth: float) -> Manifest:
@@ -173,11 +174,9 @@ class Writer:
 
 
 def _find_manifest(folder: Path, embedding: Embedding | None) -> Manifest:
-    found = read_manifest(folder)
-    if found is None:
-        if embedding is None:
-            raise IndexProblem(f"{folder} is not an index: it has no {FILE}.")
+    if embedding is not None and not (folder / FILE).exists():
         return create(folder, embedding)
+    found = read_manifest(folder)
     if embedding is not None:
         found.embedding.check(embedding, folder)
     return found

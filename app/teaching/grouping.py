@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..model.duplicates import connected, find_near
+from ..model.duplicates import find_near, group_duplicates
 from ..model.solver import Numbers
 from .snapshot import Snapshot
 
@@ -38,10 +38,6 @@ def regroup(connection: sqlite3.Connection, found: Snapshot, changed: Iterable[i
     """
     for first in set(changed):
         places: Numbers = np.flatnonzero(found.groups == first)
-        for part in connected(found.rows[places]):
-            new_first = int(found.ids[places[part[0]]])
-            if new_first != first:
-                connection.executemany(
-                    "UPDATE photos SET first = ? WHERE id = ?",
-                    ((new_first, int(number)) for number in found.ids[places[part]]),
-                )
+        new_firsts = found.ids[places[group_duplicates(found.rows[places, None])]]
+        changes = zip(new_firsts.tolist(), found.ids[places].tolist(), strict=True)
+        connection.executemany("UPDATE photos SET first = ? WHERE id = ?", changes)

@@ -66,7 +66,7 @@ def adopt(projects: Projects, name: str, data: bytes, *, max_photo_bytes: int) -
                 keeps = _keep_photos(source)
                 database.create(path, keep_photos=keeps)
                 with database.writing(path) as connection:
-                    _copy(source, connection, max_photo_bytes if keeps else 0)
+                    _copy(source, connection, max_photo_bytes if keeps else None)
 
     projects.create(name, fill)
 
@@ -121,10 +121,10 @@ def _keep_photos(source: sqlite3.Connection) -> bool:
     return bool(rows[0][0])
 
 
-def _copy(source: sqlite3.Connection, target: sqlite3.Connection, max_photo_bytes: int) -> None:
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection, max_photo_bytes: int | None) -> None:
     """Copy all rows, each checked; photos get new numbers in their old order.
 
-    With a limit of 0 bytes no photo itself is copied: the project says that it keeps none.
+    The files of photos have up to `max_photo_bytes`; None leaves them out, since the project keeps none.
     """
     classes = _copy_classes(source, target)
     query = (
@@ -138,9 +138,10 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, max_photo_byte
             if count > MAX_PHOTOS:
                 raise ProjectFull(f"A project may have {MAX_PHOTOS:,} photos.")
             _check_photo(sha256, file, thumbnail, weights_sha256, vector)
-            if not max_photo_bytes:
+            if max_photo_bytes is None:
                 original = None
-            _check_original(original, sha256, max_photo_bytes)
+            else:
+                _check_original(original, sha256, max_photo_bytes)
             if class_id not in classes or lengths.setdefault(weights_sha256, len(vector)) != len(vector):
                 raise BadProjectFile(_DAMAGED)
             row = (sha256, classes[class_id], file[:MAX_FILE_NAME], thumbnail)

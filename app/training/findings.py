@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..model.duplicates import group_duplicates
 from ..model.solver import Numbers
-from .duplicates import group_duplicates
 from .embeddings import Embedded
 from .fitting import Task
 from .photosets import LabelledPhoto, PhotoSetError

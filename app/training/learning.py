@@ -12,15 +12,13 @@ import numpy as np
 from ..model.labels import Label
 from ..model.own_format import Accuracy, OwnModel
 from ..model.probabilities import Doubles, softmax
-from ..model.shares import Share, wilson_interval
+from ..model.shares import Share, share_right
 from ..model.solver import Numbers
 from .backbones import Chosen
 from .findings import Findings
 from .fitting import Fitted, calibrate, calibrate_left_out, choose_strength, fit, predict, softmax_strength
 from .photosets import PhotoSet
 from .tuning_result import Tuning
-
-__all__ = ["Lesson", "PhotoSet", "learn", "with_tuning"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,7 @@ def learn(
     ridge, _, like = choose_strength(task)
     fitted = fit(task, softmax_strength(ridge), like, seed, lambda done, total: step("Fitting", done, total))
     calibration = calibrate(fitted, task)
-    hits = int(np.sum(fitted.left_out.argmax(axis=1) == task.classes))
-    accuracy = wilson_interval(hits, len(task.rows))
+    accuracy = share_right(fitted.left_out.argmax(axis=1) == task.classes)
     recipe = {"head": "softmax", "flip": has_flip, "ridge_strength": ridge, "strength": fitted.strength}
     model = OwnModel(
         weight=fitted.weight[:, :-1].astype(np.float32),
@@ -87,7 +84,7 @@ def with_tuning(lesson: Lesson, tuning: Tuning) -> Lesson:
     tuned, classes = tuning.tuned, lesson.findings.task.classes[tuning.places]
     left_out = tuning.left_out.astype(np.float64)
     calibration = calibrate_left_out(left_out, classes, tuning.embeddings, tuned.bias.astype(np.float64))
-    accuracy = wilson_interval(int(np.sum(left_out.argmax(axis=1) == classes)), len(classes))
+    accuracy = share_right(left_out.argmax(axis=1) == classes)
     model = dataclasses.replace(
         lesson.model,
         weight=tuned.weight,
@@ -114,5 +111,4 @@ def _labels(classes: tuple[str, ...], photo_set: PhotoSet) -> tuple[Label, ...]:
 def _test(fitted: Fitted, findings: Findings) -> Share | None:
     if not findings.held_out:
         return None
-    predicted = predict(fitted.weight, findings.held_out_rows[:, 0])
-    return wilson_interval(int(np.sum(predicted == findings.held_out_classes)), len(findings.held_out))
+    return share_right(predict(fitted.weight, findings.held_out_rows[:, 0]) == findings.held_out_classes)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..model.heads import Floats
-from ..model.shares import Share
+from ..model.shares import Share, share_right
 from ..model.solver import Numbers
 from .backbones import Chosen
 from .fitting import Task, divide
@@ -22,8 +22,8 @@ from .learning import Lesson
 from .photosets import PhotoSet
 from .tuning_net import Tensors
 from .tuning_plan import Plan, why_only_head
-from .tuning_result import ALL, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain, share_right
-from .tuning_setup import Job, choose_extras, class_weights, make_maps, make_plan, make_trainer
+from .tuning_result import ALL, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain
+from .tuning_setup import Job, choose_extras, class_weights, make_maps, make_trainer, plan_run
 from .tuning_state import Journal
 from .tuning_steps import (
     BATCH,
@@ -38,8 +38,6 @@ from .tuning_steps import (
     measure,
     run_phase,
 )
-
-__all__ = ["Shown", "remove_files", "tune"]
 
 FOLDER = "tuning"
 # The folds, of ten, that are left out; each is one half of the left-out photos.
@@ -64,7 +62,7 @@ def tune(chosen: Chosen, photo_set: PhotoSet, lesson: Lesson, options: Options, 
 
 
 def remove_files(chosen: Chosen, name: str) -> None:
-    """Remove what tuning keeps in the cache until its result is written."""
+    """Remove the files that tuning keeps in the cache until its result is written."""
     Journal(chosen.settings.cache / FOLDER / name, "", resume=False).remove()
 
 
@@ -87,7 +85,7 @@ def _fingerprint(chosen: Chosen, lesson: Lesson, options: Options) -> str:
 
 @dataclass
 class _Run:
-    """A job with what was measured so far: of each method the phase, and what it gave for left-out photos."""
+    """A job and its results so far: all epochs, and each method's phase with its predictions for left-out photos."""
 
     job: Job
     epochs: list[Epoch] = field(default_factory=list)
@@ -98,7 +96,7 @@ class _Run:
         job = self.job
         try:
             trainer = make_trainer(job)
-            plan, views = make_plan(job, trainer)
+            plan, views = plan_run(job, trainer)
         except KeyboardInterrupt:
             job.choose("stopped")
             return self._outcome(HEAD, was_stopped=True)
@@ -246,7 +244,7 @@ class _Run:
         )
 
     def _without_bias(self) -> Measured:
-        """Return what was predicted for each half of the left-out photos by the method that is best on the other."""
+        """Return the predictions for each half of the left-out photos by the method that is best on the other half."""
         watch = self.job.watch
         halves = []
         for half in (0, 1):

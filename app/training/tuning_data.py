@@ -107,8 +107,8 @@ def decode_squares(
 ) -> Pixels:
     """Decode the wanted crop of photos in the decoders, once, into the file `path`.
 
-    A file that is there already is taken for that of these photos. Raises PhotoSetError if a photo can no longer be
-    read, or if the disk is full.
+    A file that exists must be that of the same photos. Raises PhotoSetError if a photo can no longer be read, or if
+    the disk is full.
     """
     side = wanted.geometry.crop
 
@@ -162,6 +162,6 @@ def mapped(
 
 
 def views_within(photos: int, map_bytes: int) -> int:
-    """Return how many views of each photo may be kept as feature maps of so many bytes; 0 if not even two."""
+    """Return how many views of each photo may be kept, as maps of `map_bytes` each; 0 if fewer than two."""
     views = min(VIEWS, MAX_MAP_BYTES // max(1, photos * map_bytes))
     return int(views) if views >= _MIN_VIEWS else 0

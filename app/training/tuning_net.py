@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from ..model.backbones import Backbone
 from ..model.backbones.stages import stage_starts, steps_of
+from ..model.backbones.tuned import trunk_names
 from ..model.heads import Floats
+from ..model.records import ModelRecord
 from .photosets import PhotoSetError
 from .tuning_result import Tuned
 
@@ -31,14 +33,14 @@ class Tunable(nn.Module):
     `stages` are the steps with which the stages of the backbone begin.
     """
 
-    def __init__(self, backbone: Backbone, weight: Floats, bias: Floats, side: int) -> None:
+    def __init__(self, backbone: Backbone, record: ModelRecord, weight: Floats, bias: Floats) -> None:
         super().__init__()
         self.backbone = backbone
         self.steps = steps_of(backbone.features)
-        self.stages = stage_starts(self.steps, side)
+        self.stages = stage_starts(self.steps, record.geometry.crop)
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float32))
         self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float32))
-        self._published = {id(value) for value in backbone.head.state_dict(keep_vars=True).values()}
+        self._trunk = trunk_names(backbone.network, record)
 
     def features(self, values: torch.Tensor, first: int = 0, last: int | None = None) -> torch.Tensor:
         """Compute the steps from `first` to before `last`, by default to the end; step 0 takes uint8 crops."""
@@ -49,7 +51,7 @@ class Tunable(nn.Module):
         return values
 
     def forward(self, values: torch.Tensor, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (n, classes) and embeddings (n, channels) of what the step `first` takes."""
+        """Return logits (n, classes) and embeddings (n, channels) of the inputs of the step `first`."""
         embeddings = self.features(values, first).float().mean(dim=(2, 3))
         with torch.autocast(embeddings.device.type, enabled=False):
             logits = functional.linear(functional.normalize(embeddings, dim=1), self.weight, self.bias)
@@ -58,15 +60,10 @@ class Tunable(nn.Module):
     def tensors(self) -> Tensors:
         """Return the tensors that tuning changes: the trunk by the backbone's own names, and the head."""
         state = self.backbone.network.state_dict(keep_vars=True)
-        trunk = {
-            name: value
-            for name, value in state.items()
-            if id(value) not in self._published and value.is_floating_point()
-        }
-        return trunk | {_WEIGHT: self.weight, _BIAS: self.bias}
+        return {name: state[name] for name in self._trunk} | {_WEIGHT: self.weight, _BIAS: self.bias}
 
     def load(self, tensors: Tensors) -> None:
-        """Set what `tensors` returned earlier; raises PhotoSetError for the tensors of another network."""
+        """Set all tensors to those that `tensors` or `copy` returned earlier; raises PhotoSetError for any others."""
         ours = self.tensors()
         if tensors.keys() != ours.keys() or any(tensors[name].shape != value.shape for name, value in ours.items()):
             raise PhotoSetError("The network that was kept is damaged: leave out --resume to begin again.")
@@ -75,7 +72,7 @@ class Tunable(nn.Module):
                 value.copy_(tensors[name])
 
     def copy(self) -> Tensors:
-        """Return what `tensors` does, as copies."""
+        """Return copies of `tensors`."""
         return {name: value.detach().clone() for name, value in self.tensors().items()}
 
     def tuned(self) -> Tuned:
@@ -113,7 +110,7 @@ class Tunable(nn.Module):
         for distance, parameters in enumerate(reversed(self.parameters_by_stage())):
             for value in parameters:
                 value.requires_grad_(distance < stages)
-        frozen = self.stages[max(0, len(self.stages) - stages)] if stages < len(self.stages) else 0
+        frozen = self.stages[-stages] if stages < len(self.stages) else 0
         for step in self.steps[:frozen]:
             for module in step.modules:
                 module.eval()

@@ -13,9 +13,9 @@ MIN_PHOTOS_OF_CLASS = 10
 MIN_LEFT_OUT = 20
 LAST_EPOCHS, ALL_EPOCHS = 8, 15
 MIN_LAST_EPOCHS, MIN_ALL_EPOCHS = 2, 3
-# The rest is for what is not measured beforehand: writing snapshots, the last predictions.
+# The rest is for work that is not measured beforehand: writing snapshots, the last predictions.
 _USED_SHARE = 0.9
-# Of the time, so much may go to the last stage before all layers learn.
+# The share of the time that the last stage may take before all layers learn.
 _LAST_SHARE = 0.3
 # The speed of all layers is measured on small random crops; those of the last third of the epochs take twice as long.
 _LARGER = 1.33
@@ -34,7 +34,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Photos to learn from without those that are left out, those, all of them, and the maps to be computed."""
+    """Numbers: of photos to learn from, of those that are left out, and of feature maps to be computed."""
 
     learning: int
     left_out: int
@@ -42,7 +42,7 @@ class Sizes:
 
     @property
     def photos(self) -> int:
-        """Return the photos of a run on all of them."""
+        """Return the number of photos of a run on all of them."""
         return self.learning + self.left_out
 
 
@@ -57,14 +57,9 @@ class Plan:
     all: int
     has_finish: bool
 
-    @property
-    def is_empty(self) -> bool:
-        """Return whether there is no time for any epoch."""
-        return not self.last and not self.all
-
 
 def why_only_head(method: str, counts: Mapping[str, int], left_out: int) -> Choice | None:
-    """Return why nothing can or should be tuned, None if it may be."""
+    """Return why only the head is to be trained, None if the backbone may be tuned."""
     if max(counts.values()) == 1:
         return Choice("single")
     if left_out < MIN_LEFT_OUT:
@@ -78,7 +73,8 @@ def why_only_head(method: str, counts: Mapping[str, int], left_out: int) -> Choi
 def plan_epochs(method: str, seconds: float, speeds: Speeds, sizes: Sizes, asked: int | None = None) -> Plan:
     """Divide the seconds among the phases; with `asked` epochs the method's own phase has that many.
 
-    What was asked for by name has one epoch at least, even if that takes longer; `auto` leaves out what has no time.
+    A method that was asked for by name has one epoch at least, even if that takes longer; `auto` leaves out those for
+    which there is no time.
     """
     if asked is not None:
         return Plan(asked if method == LAST else min(asked, LAST_EPOCHS), 0 if method == LAST else asked, True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.heads import Floats
-from ..model.shares import Z_95, Share, wilson_interval
+from ..model.shares import Z_95, Share
 from ..model.solver import Numbers
 
 AUTO, HEAD, LAST, ALL = "auto", "head", "last", "all"
@@ -19,7 +19,7 @@ METHODS = (AUTO, HEAD, LAST, ALL)
 
 @dataclass(frozen=True)
 class Extras:
-    """What is used only where it helps: the share of label smoothing, and whether pairs of pictures are mixed."""
+    """Methods that are used only if they help: the share of label smoothing, and whether pictures are mixed."""
 
     smoothing: float = 0.0
     mixup: bool = False
@@ -27,7 +27,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for: the method, the minutes it may take, and a number of epochs in place of what they allow.
+    """The options of tuning: the method, the minutes it may take, and a number of epochs in place of the minutes.
 
     `extras` are used as they are, without a trial, unless they are None.
     """
@@ -135,8 +135,3 @@ def paired_gain(are_right: npt.NDArray[np.bool_], were_right: npt.NDArray[np.boo
     half = Z_95 * math.sqrt((more + less - (more - less) ** 2) / (count + 2))
     points = (won - lost) / count
     return Gain(*(round(100 * value, 2) for value in (points, more - less - half, more - less + half)))
-
-
-def share_right(are_right: npt.NDArray[np.bool_]) -> Share:
-    """Return the share of photos that are right, with its interval."""
-    return wilson_interval(int(are_right.sum()), len(are_right))

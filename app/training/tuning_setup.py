@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..model.backbones import load_backbone
+from ..errors import WeightsError
+from ..model.backbones import find_weights_to_load, load_backbone
 from ..model.engines import choose_precision
 from ..model.heads import Floats
 from ..model.solver import Numbers, fit_softmax, spectrum
+from ..model.weights import Weights
 from ..photos.protocol import Wanted
 from ..processes.plan import available_cpus, memory_limit
 from .backbones import Chosen
@@ -72,7 +74,7 @@ class Job:
 
 def make_trainer(job: Job) -> Trainer:
     """Load the backbone with the head of the photos that learn, and decode all photos; raises as `tune` does."""
-    weights = job.chosen.model.weights
+    weights = weights_to_tune(job.chosen)
     backbone = load_backbone(weights, len(job.chosen.model.labels))
     torch.set_num_threads(available_cpus())
     record, findings = weights.record, job.lesson.findings
@@ -86,7 +88,7 @@ def make_trainer(job: Job) -> Trainer:
     )
     crops = Crops(squares, record.geometry.crop, record.geometry.interpolation == "bicubic", job.options.has_flip)
     weight = _head_without_left_out(job)
-    network = Tunable(backbone, weight[:, :-1], weight[:, -1], crops.side)
+    network = Tunable(backbone, record, weight[:, :-1], weight[:, -1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(
         network=network.to(device).to(memory_format=torch.channels_last),
@@ -102,6 +104,21 @@ def make_trainer(job: Job) -> Trainer:
     job.choose("bf16" if trainer.half else "fp32")
     _fit_memory(job, trainer)
     return trainer
+
+
+def weights_to_tune(chosen: Chosen) -> Weights:
+    """Return the file of the backbone's weights, from which torch loads it.
+
+    A prepared model was loaded without that file, so it is looked for, and downloaded if it is nowhere. Raises
+    WeightsError if it cannot be had, or is not the one of the prepared model.
+    """
+    weights = chosen.model.weights
+    if not weights.path.is_dir():
+        return weights
+    found = find_weights_to_load(chosen.settings)
+    if found.sha256 != weights.sha256:
+        raise WeightsError(f"{found.path} is not the file that the prepared model was made of: train again.")
+    return found
 
 
 def class_weights(classes: Numbers, class_count: int) -> Floats:
@@ -139,11 +156,11 @@ def free_bytes() -> int:
     return free if limit is None else min(free, limit)
 
 
-def make_plan(job: Job, trainer: Trainer) -> tuple[Plan, int]:
+def plan_run(job: Job, trainer: Trainer) -> tuple[Plan, int]:
     """Return how many epochs there are time for, and how many views of each photo are kept as feature maps."""
+    photos, has_stages = len(trainer.crops.pixels), len(trainer.network.stages) > 1
     shape = map_shape(trainer.network, trainer.crops.side)
-    photos = len(trainer.crops.pixels)
-    views = views_within(photos, 2 * int(np.prod(shape)))
+    views = views_within(photos, 2 * int(np.prod(shape))) if has_stages else 0
     sizes = Sizes(len(job.learning), len(job.watch.places), views * photos)
 
     def decide() -> list[Any]:
@@ -162,7 +179,7 @@ def make_plan(job: Job, trainer: Trainer) -> tuple[Plan, int]:
 
 
 def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]:
-    """Compute what the last stage takes, for the crop that serves, its mirror image and random crops of each photo."""
+    """Compute the inputs of the last stage for the crop that serves, its mirror image and random crops of photos."""
     crops, network, last = trainer.crops, trainer.network, trainer.network.stages[-1]
     count = len(crops.pixels)
 
@@ -187,7 +204,7 @@ def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]
 def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:
     """Try label smoothing and mixup on the last stage, and compare them by one fold of the photos that learn.
 
-    The left-out photos take no part, so that what they show stays without bias.
+    The left-out photos take no part, so that the accuracy on them has no bias.
     """
     if job.options.extras is not None:
         return job.options.extras

@@ -29,7 +29,7 @@ _SEPARATOR = ":"
 
 
 class Journal:
-    """The folder of one run. `once` computes what an earlier, killed run has not decided yet."""
+    """The folder of one run. `once` decides only if an earlier, killed run has not."""
 
     def __init__(self, folder: Path, fingerprint: str, *, resume: bool) -> None:
         self.folder = folder
@@ -71,7 +71,7 @@ class Journal:
             raise PhotoSetError(not_writable(self.folder, error)) from error
 
     def once(self, name: str, decide: Callable[[], Value]) -> Value:
-        """Return what was decided under this name, which JSON can hold, or decide it now and write it down."""
+        """Return the decision of this name, a value for JSON, or decide now and write it down."""
         if name not in self._values:
             self._values[name] = decide()
             self._write()
@@ -84,7 +84,7 @@ class Journal:
         self._write()
 
     def noted(self, name: str) -> Any:
-        """Return what was written down under a name, None if nothing was."""
+        """Return the value that was written down under a name, None if there is none."""
         return self._values.get(name)
 
     def save_snapshot(self, phase: str, number: int, tensors: Tensors) -> None:
@@ -145,7 +145,7 @@ class Journal:
         return PhotoSetError(f"{self.folder / name} is damaged: leave out --resume to begin again.")
 
     def remove(self) -> None:
-        """Remove the folder; what cannot be removed is written over by the next run."""
+        """Remove the folder; the next run overwrites files that cannot be removed."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -29,7 +29,7 @@ RATE = 1e-4
 WARM_UP_SHARE = 0.1
 MAX_GRADIENT = 1.0
 PATIENCE = 3
-# The mean of so many of the best epochs is kept, if there are three times as many.
+# The network that is kept is the mean of this many of the best epochs, if there are three times as many.
 AVERAGED = 3
 # From this share of the epochs on, random crops are as large as the crop that serves.
 LARGE_FROM = 2 / 3
@@ -218,8 +218,8 @@ def _mixed(inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -
 def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal, watch: Watch | None) -> list[Epoch]:
     """Run the epochs of a phase that are still to be run, and return all of them; the network stays as the last one.
 
-    With left-out photos, the phase ends early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot,
-    which holds what it predicted for them.
+    With left-out photos, the phase ends early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot, and
+    the journal has the number of left-out photos that it got right.
     """
     if journal.noted(f"done {phase.name}"):
         return history_of(phase, journal)
@@ -309,7 +309,7 @@ def best_epochs(history: list[list[float]], half: int | None, count: int | None 
 
 @dataclass(frozen=True)
 class Measured:
-    """What left-out photos were predicted to be, each by epochs that were chosen by the other half of them."""
+    """Predictions for the left-out photos, for each half by the epochs that were best on the other half."""
 
     logits: Floats
     embeddings: Floats

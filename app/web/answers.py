@@ -20,8 +20,8 @@ from msgspec import UNSET
 from ..classifier import Answer, Classifier
 from ..errors import BrokenImage, InternalError, NoEmbedding, Problem
 from ..model import Model
-from ..model.engines import Floats, Pixels
-from ..model.heads import of_length_one
+from ..model.engines import Pixels
+from ..model.heads import Floats, of_length_one
 from ..model.verdicts import Outputs, Prediction, Verdict
 from ..photos.heatmaps import Grid
 from ..processes.memory import forget_frames

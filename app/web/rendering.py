@@ -59,11 +59,14 @@ def render_page(template: str, **values: object) -> flask.Response:
 
 
 def write_verdict(answer: Answer) -> str:
-    """Say in a sentence what an answer is worth, in the reader's language; the page's script says the same."""
+    """Say in a sentence what an answer is worth, in the reader's language; the page's script says the same.
+
+    Beside the name of its group a class needs no gloss.
+    """
     language = service().languages[reader_language()]
     best = answer.predictions[0]
     name = _first_name(language, best)
-    if best.label_gloss and name == best.label:
+    if best.label_gloss and name == best.label and not answer.group:
         name = f"{name} ({best.label_gloss})"
     if answer.certainty == "sure":
         return language.text("js.verdict", name=name)

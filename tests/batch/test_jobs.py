@@ -17,11 +17,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from batches import batch, make_job, paths_of, rows_of
+from batches import MAX_PIXELS, batch, make_job, paths_of, rows_of
 from fakes import colour_png, fake_classifier, fake_model, make_classifier
 from own_heads import classifier_with_heads
 from waiting import wait_until
 
+from app.batch.answering import Options
 from app.batch.entries import entry_of, problem_entry, shard_of
 from app.batch.parts import Parts
 from app.batch.rows import Columns
@@ -101,15 +102,12 @@ def test_several_models_share_a_row(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(SMALL)
     classifier = classifier_with_heads(tmp_path / "models")
     models = classifier.find_models(["pets", "tools"])
-    columns = Columns(1, ("pets", "tools"), embeddings=False)
-    job, entries = make_job([tmp_path / "a.png"], tmp_path / "out", classifier)
-    options = dataclasses.replace(job._options, columns=columns)
-    (tmp_path / "two").mkdir()
-    job, entries = begin(
-        classifier, models, [str(tmp_path / "a.png")], tmp_path / "two", options, format_="parquet", shards=None
-    )
+    options = Options(Columns(1, ("pets", "tools"), embeddings=False), MAX_PIXELS)
+    output, sources = tmp_path / "out", [str(tmp_path / "a.png")]
+    output.mkdir()
+    job, entries = begin(classifier, models, sources, output, options, format_="parquet", shards=None)
     job.run(entries)
-    (row,) = rows_of(tmp_path / "two")
+    (row,) = rows_of(output)
     assert (row["label_1"], row["tools.label_1"]) == ('dog, "big"', "cat")
 
 
@@ -388,5 +386,5 @@ def test_a_stopped_job_says_what_is_left(tmp_path: Path, start: Start, number: i
     said = job.communicate(timeout=PATIENCE_SECONDS)[1]
     assert job.returncode == 3
     assert said.splitlines()[-1] == (
-        "Error: The job was stopped. 4 of 5 photos were answered; the same command does the rest."
+        "Error: The job was stopped. 4 of 5 photos are done; the same command does the rest."
     )

@@ -16,8 +16,8 @@ import pytest
 from batches import batch, paths_of, rows_of
 from fakes import colour_png
 
-from app.batch.entries import Entry, shard_of, shown
-from app.batch.listing import check_sources, list_entries, read_entry
+from app.batch.entries import shard_of, shown
+from app.batch.listing import check_sources, list_entries
 from app.batch.lists import split_paths
 from app.batch.store import Store
 from app.batch.walking import matches, split_pattern
@@ -141,12 +141,38 @@ def test_a_zip_is_read_at_its_places(tmp_path: Path) -> None:
     assert rows == {"a.png": None, "d/猫.png": None, "d/lzma.png": "unreadable-archive"}
 
 
-def test_a_place_that_no_file_has_is_a_row(tmp_path: Path) -> None:
-    (tmp_path / "z.zip").write_bytes(b"PK")
-    for start in (2**63, 2**64 - 1):
-        place = (start, 9, 9, zipfile.ZIP_STORED, 0, 0, 0, 0)
-        found = read_entry(Entry(b"z.zip/a.png", "zip", os.fsencode(tmp_path / "z.zip"), place), Store())
-        assert str(found) == "This entry is damaged or cut short. Pack it again."
+CLUTTER = ["__MACOSX/d/a.png", "d/._a.png", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/7.png"]
+
+
+def test_clutter_in_an_archive_is_no_photo(tmp_path: Path) -> None:
+    tar_of([*CLUTTER, "d/a.png"], tmp_path / "t.tar")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in (*CLUTTER, "@eaDir\\b.png", "d\\a.png"):
+            archive.writestr(name, RED)
+    assert listed(f"{tmp_path}/*") == [f"{tmp_path}/{name}/d/a.png" for name in ("t.tar", "z.zip")]
+
+
+@pytest.mark.parametrize("in_front", [b"", b"#!/bin/sh\nexit\n" * 9999], ids=["", "behind a program"])
+def test_a_wrong_length_of_extra_fields_costs_no_photo(tmp_path: Path, in_front: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, RED, zipfile.ZIP_DEFLATED)
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 30 : entry + 32] = b"\x06\x00"  # of extra fields, which the entry does not have (APPNOTE 4.3.12)
+    (tmp_path / "z.zip").write_bytes(in_front + data)
+    assert batch([tmp_path / "z.zip"], tmp_path / "out").failed == 0
+    assert paths_of(tmp_path / "out") == [f"{tmp_path}/z.zip/{name}" for name in ("a.png", "b.png")]
+
+
+@pytest.mark.parametrize("place", [2**64 - 1, 2**63, 2**32])
+def test_a_place_beyond_an_archive_costs_that_photo_alone(tmp_path: Path, place: int) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, RED)
+        archive.filelist[1].header_offset = place
+    batch([tmp_path / "z.zip"], tmp_path / "out")
+    assert [row["error"] for row in rows_of(tmp_path / "out")] == [None, "unreadable-archive"]
 
 
 @pytest.mark.parametrize("name", ["bad.zip", "bad.tar"])

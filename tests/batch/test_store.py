@@ -14,9 +14,8 @@ from batches import batch, rows_of
 from fakes import colour_png
 from moto.server import ThreadedMotoServer
 
-from app.batch import answering
 from app.batch.listing import list_entries
-from app.batch.store import Store, split_address
+from app.batch.store import MAX_FAILURES, Store, split_address
 from app.errors import BatchError, BatchStopped
 
 SMALL = colour_png(0, 2, 1, size=(30, 20))
@@ -150,8 +149,8 @@ def test_an_object_that_gets_503_is_a_row(unavailable: None, tmp_path: Path) -> 
 
 
 def test_a_store_that_fails_again_and_again_stops_the_job(unavailable: None, tmp_path: Path) -> None:
-    lines = [f"s3://bucket/{number}.png" for number in range(2 * answering.MAX_STORE_FAILURES)]
+    lines = [f"s3://bucket/{number}.png" for number in range(2 * MAX_FAILURES)]
     (tmp_path / "list.txt").write_text("\n".join(lines))
-    with pytest.raises(BatchStopped, match=r"The last 20 photos could not be had\. The store answered 503"):
+    with pytest.raises(BatchStopped, match=r"The last 20 photos could not be read\. The store answered 503"):
         batch([tmp_path / "list.txt"], tmp_path / "out")
     assert rows_of(tmp_path / "out") == []

@@ -48,11 +48,12 @@ APE = {"wnid": "n02470325", "label": "ape", "label_zh": "猿", "probability": 0.
 
 
 def answer_with(page: Page, certainty: str | None, group: dict[str, object] | None = None) -> None:
-    """Let the server answer as it does, but for the certainty."""
+    """Let the server answer as it does, but for the certainty, and with a gloss of the first class."""
 
     def change(route: Route) -> None:
         response = route.fetch()
         body = response.json() | {"certainty": certainty} | ({"group": group} if group else {})
+        body["predictions"][0]["label_gloss"] = "strong coffee"
         route.fulfill(response=response, json=body)
 
     page.route("**/api/v1/predict*", change)
@@ -61,12 +62,12 @@ def answer_with(page: Page, certainty: str | None, group: dict[str, object] | No
 @pytest.mark.parametrize(
     ("certainty", "group", "sentence"),
     [
-        ("sure", None, "This looks like: espresso"),
+        ("sure", None, "This looks like: espresso (strong coffee)"),
         ("group", CAT, "A cat, probably espresso"),
         ("group", APE, "An ape, probably espresso"),
-        ("unsure", None, "Not sure, but probably: espresso"),
+        ("unsure", None, "Not sure, but probably: espresso (strong coffee)"),
         ("unlike", None, "It looks like nothing I know"),
-        (None, None, "Most likely: espresso"),
+        (None, None, "Most likely: espresso (strong coffee)"),
     ],
 )
 def test_the_heading_says_what_the_answer_is_worth(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from engines import ENGINES, ENTER, ESCAPE, Visitor, is_installed
+from lacking import lacking, whole
 from pictures import DATA, cat
 from server import Server
 
@@ -22,15 +23,15 @@ const found = outside.map(({ outerHTML }) => outerHTML.slice(0, 99));
 const { scrollWidth } = document.documentElement;
 return scrollWidth > innerWidth ? [`The page is ${scrollWidth} pixels wide.`, ...found] : found;
 """
-MAKE_DROP = """
+MAKE_DRAG = """
 const transfer = new DataTransfer();
 const bytes = Uint8Array.from(atob(arguments[0]), (character) => character.charCodeAt(0));
 transfer.items.add(new File([bytes], 'dropped.jpg', { type: 'image/jpeg' }));
-drop(transfer);
+drag(transfer, ...arguments[1]);
 """
-DROP = """
-function drop(dataTransfer) {
-  for (const kind of ['dragenter', 'dragover', 'drop']) {
+DRAG = """
+function drag(dataTransfer, ...kinds) {
+  for (const kind of kinds) {
     const event = new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true });
     document.querySelector('h1').dispatchEvent(event);
   }
@@ -89,6 +90,12 @@ def test_a_photo_that_was_cut_is_not_answered(visitor: Visitor, kind: str) -> No
     assert visitor.text(f"{FIRST_CARD} h3") == "The photo is damaged."
 
 
+def test_photos_that_lack_pixels_are_damaged_and_no_others(visitor: Visitor) -> None:
+    files = lacking() | {f"whole_{name}": data for name, data in whole().items()}
+    visitor.choose(**files)
+    visitor.wait_for(STATES, ",".join(["failed"] * len(lacking()) + ["done"] * len(whole())), seconds=120)
+
+
 def test_a_heic_is_asked_about_answered_and_shown(visitor: Visitor) -> None:
     visitor.choose(drawn_heic=(DATA / "drawn.heic").read_bytes())
     visitor.wait_for(STATES, "asking")
@@ -107,16 +114,25 @@ def test_many_photos_become_a_table(visitor: Visitor, real_photos: dict[str, byt
 
 
 def test_a_dropped_photo_is_answered(visitor: Visitor, real_photos: dict[str, bytes]) -> None:
-    visitor.run(DROP + MAKE_DROP, base64.b64encode(real_photos["cat"]).decode())
+    photo = base64.b64encode(real_photos["cat"]).decode()
+    visitor.run(DRAG + MAKE_DRAG, photo, ["dragenter", "dragover", "drop"])
     visitor.wait_for(STATES, "done")
     assert visitor.run("return document.getElementById('drop-now').hidden")
 
 
+def test_a_drag_that_is_cancelled_lifts_the_veil(visitor: Visitor) -> None:
+    is_shown = "return !document.getElementById('drop-now').hidden"
+    assert visitor.run(DRAG + MAKE_DRAG + is_shown, "", ["dragenter", "dragover"])
+    visitor.wait_for("document.getElementById('drop-now').hidden")
+    assert not visitor.run(DRAG + MAKE_DRAG + is_shown, "", ["dragenter", "dragover", "dragleave"])
+
+
 def test_where_no_file_is_handed_over_the_button_is_named(visitor: Visitor) -> None:
     script = (
-        "const transfer = new DataTransfer(); transfer.setData('text/uri-list', 'file:///cat.jpg'); drop(transfer);"
+        "const transfer = new DataTransfer(); transfer.setData('text/uri-list', 'file:///cat.jpg');"
+        "drag(transfer, 'dragenter', 'dragover', 'drop');"
     )
-    visitor.run(DROP + script)
+    visitor.run(DRAG + script)
     visitor.wait_for("document.getElementById('message').hidden", False)
     assert "Use the button" in visitor.text("#message-text")
 

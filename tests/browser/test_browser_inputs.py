@@ -13,6 +13,8 @@ from fakes import colour_png
 from playwright.sync_api import BrowserContext, Page, expect
 from server import Server
 
+from app.photos import clutter
+
 
 def test_a_chosen_photo_becomes_a_card_with_three_answers(cards: Cards) -> None:
     card = cards.choose("coffee")
@@ -66,8 +68,10 @@ def test_drop_without_a_file_is_answered_with_a_sentence(cards: Cards, address: 
 
 
 def test_a_folder_is_read_with_what_is_in_it(cards: Cards, tmp_path: Path) -> None:
-    (tmp_path / "trip" / "day2").mkdir(parents=True)
-    for name in ("b.jpg", "a10.JPG", "a9.jpg", "day2/c.jpg", ".hidden.jpg", "notes.txt"):
+    folders = clutter._FOLDERS | {"__MACOSX", "@eaDir"}
+    clutter_in = [f"{folder}/c{number}.jpg" for number, folder in enumerate(sorted(folders))]
+    for name in ("b.jpg", "a10.JPG", "a9.jpg", "day2/c.jpg", ".hidden.jpg", "notes.txt", *clutter_in):
+        (tmp_path / "trip" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "trip" / name).write_bytes(cards.photos["cat"])
     drag_from_disk(cards.page, tmp_path / "trip")
     expect(cards.page.locator("[data-state=done]")).to_have_count(4)
@@ -106,13 +110,23 @@ def test_a_computers_camera_takes_a_photo(context: BrowserContext, page: Page, c
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"), [("tabby", "1 name matches."), ("猫头鹰", "No name matches"), ("sieve", "1 name matches.")]
+    ("typed", "said", "first"),
+    [
+        ("tabby", "1 name matches.", "tabby"),
+        ("猫头鹰", "No name matches", None),
+        ("sieve", "1 name matches.", "strainer"),
+        ("tabby cat", "names match.", "tabby"),
+        ("shark", "names match.", "great white shark"),
+        ("car", "names match.", "car mirror"),
+    ],
 )
-def test_the_names_that_the_model_knows_can_be_searched(page: Page, typed: str, said: str) -> None:
+def test_the_names_that_the_model_knows_can_be_searched(page: Page, typed: str, said: str, first: str | None) -> None:
     page.get_by_text("Does it know what I have in mind?").click()
     expect(page.locator("#class-said")).to_have_text("It knows 1000 names.")
     page.get_by_label("Search all names").fill(typed)
     expect(page.locator("#class-said")).to_contain_text(said)
+    if first is not None:
+        expect(page.locator("#class-list li").first).to_have_text(re.compile(f"^{first}\\b"))
 
 
 COPY_PICTURE = """async () => {

@@ -10,6 +10,8 @@ import pytest
 from cards import Cards, expect_state, held_requests, payload, serve_old_limit
 from conftest import open_page
 from fakes import colour_png
+from lacking import lacking, large, whole
+from pictures import filled
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, expect
 from server import Server
@@ -195,6 +197,23 @@ def test_the_servers_415_is_explained(cards: Cards) -> None:
 def test_a_photo_that_was_cut_short_is_explained(cards: Cards, share: float) -> None:
     data = cards.photos["coffee"][: int(len(cards.photos["coffee"]) * share)]
     card = cards.choose_files(payload("cut.jpg", data))
+    expect(card.locator("h3")).to_have_text("The photo is damaged.")
+
+
+def test_photos_that_lack_pixels_are_damaged_and_no_others(cards: Cards) -> None:
+    files = lacking() | {f"whole_{name}": data for name, data in whole().items()}
+    cards.choose_files(*[payload(name, data) for name, data in files.items()])
+    settled = cards.page.locator("#cards > :is([data-state=done], [data-state=failed])")
+    expect(settled).to_have_count(len(files), timeout=60_000)
+    damaged = cards.all.filter(has=cards.page.get_by_role("heading", name="The photo is damaged."))
+    expect(damaged.locator("[data-part=file]")).to_have_text(list(lacking()))
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
+def test_an_avif_that_ends_in_filling_is_sent_only_as_it_is(cards: Cards, filling: bytes) -> None:
+    card = cards.choose_files(payload("cut.avif", filled(large("AVIF"), 0.6, filling)))
+    expect(card.locator("h3")).to_have_text("Send the original file?")
+    card.get_by_role("button", name="Send").click()
     expect(card.locator("h3")).to_have_text("The photo is damaged.")
 
 

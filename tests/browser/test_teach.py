@@ -117,6 +117,33 @@ def test_folders_in_an_archive_become_classes(teaching: Teaching) -> None:
     expect(teaching.page.locator("#refused > li")).to_have_count(0)
 
 
+def test_photos_wait_for_the_new_name_of_their_class(teaching: Teaching) -> None:
+    """The server knows the new name before the page does, so photos under the old one are not found at first."""
+    page, held = teaching.page, []
+    page.route("**/classes/Class%201", lambda route: held.append((route, route.fetch())))
+    teaching.card(0).locator(".class-name").fill("cat")
+    with page.expect_response(lambda response: response.status == 404):
+        page.keyboard.press("Enter")
+        teaching.add(0, *files("cat", 2))
+    route, response = held[0]
+    route.fulfill(response=response)
+    expect(teaching.photos("cat")).to_have_count(2)
+
+
+def test_an_answer_from_before_brings_no_old_name_back(teaching: Teaching, name: str) -> None:
+    page, held = teaching.page, []
+    page.wait_for_load_state("networkidle")
+    page.route(f"**/projects/{name}", lambda route: held.append((route, route.fetch())))
+    with page.expect_request(f"**/projects/{name}"):
+        teaching.add(1, *files("coffee", 1))
+    teaching.card(0).locator(".class-name").fill("cat")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Renamed to “cat”.").first).to_be_visible()
+    with page.expect_request(f"**/projects/{name}"):
+        held[0][0].fulfill(response=held[0][1])
+    expect(teaching.card(0).locator(".class-name")).to_have_value("cat")
+
+
 def test_a_refused_file_is_named_and_the_others_go_on(teaching: Teaching) -> None:
     dropped = [*files("cat", 2), payload("notes.txt", b"words"), payload("half.jpg", views("cat", 1)[0][:2000])]
     teaching.drop(teaching.card(0), *dropped)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import pkgutil
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from colour_graphs import save_graph
 from made_photos import write_photos
 from own_heads import backbone_model
 from PIL import Image
@@ -16,6 +18,7 @@ from PIL import Image
 from app.commands import cli
 from app.errors import OwnModelError
 from app.model.own_models import list_models, list_versions, read_version
+from app.model.records import RECORDS
 from app.settings import Settings
 
 
@@ -42,6 +45,19 @@ def test_a_folder_becomes_a_model_with_a_report(train, tmp_path: Path) -> None:
     assert model.accuracy is not None
     assert model.accuracy.top1 > 80
     assert "<svg" in (tmp_path / "things-report.html").read_text(encoding="utf-8")
+
+
+def test_auto_compares_the_backbones_at_hand(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "things")
+    monkeypatch.setattr("app.training.backbones.RECORDS", {"efficientnet_lite0": RECORDS["efficientnet_lite0"]})
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\nother\n")
+    graph = save_graph(tmp_path)
+    result = train("things", "--no-thumbnails", "--backbone", "auto", model=graph, labels=tmp_path / "names.txt")
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.output.splitlines() if line.startswith("Backbones compared"))
+    shares = {name: float(share) for name, share in re.findall(r"(\w+) ([\d.]+)%", line)}
+    assert set(shares) == {"model", "efficientnet_lite0"}
+    assert read_version(tmp_path / "models", "things").backbone == max(shares, key=shares.__getitem__)
 
 
 def test_the_same_photos_give_the_same_head(train, tmp_path: Path) -> None:

@@ -189,4 +189,4 @@ def test_openvino_starts_from_a_model_prepared_once(
     second = make_ready(settings)
     assert (artifact / "manifest.json").stat().st_mtime_ns == made
     assert (first.sha256, first.reason) == (second.sha256, second.reason) == (EFFICIENTNET_LITE0.sha256, "No network.")
-    assert (server.starts, capsys.readouterr().err) == ([], "")
+    assert (server.starts, capsys.readouterr().err) == ([], "Preparing efficientnet_lite0; this is done once.\n")

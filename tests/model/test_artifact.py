@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakes import colour_png
+from safetensors.torch import save_file
 
 from app.errors import WeightsError
 from app.model import artifact_writer
@@ -24,6 +25,8 @@ from app.model.artifact import (
     identify_weights,
     open_prepared,
 )
+from app.model.backbones.untrained import untrained_backbone
+from app.model.digests import file_sha256
 from app.model.records import RECORDS
 from app.model.weights import FALLBACK_MARKER, packaged_weights
 from app.settings import Settings
@@ -167,18 +170,20 @@ def prepare(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 
 
-def test_two_processes_make_a_damaged_artifact_again_once(settings: Settings) -> None:
-    (artifact(settings) / "model.bin").write_bytes(b"cut short")
-    unfinished = settings.cache / "prepared" / ".unfinished-killed"
-    unfinished.mkdir()
-    (unfinished / "model.bin").write_bytes(b"half")
+def test_two_processes_make_a_damaged_artifact_again_once(make_settings, tmp_path: Path) -> None:
+    path = tmp_path / "random.safetensors"
+    save_file(untrained_backbone(RESNET18).network.state_dict(), path)
+    settings = make_settings(weights=path, cache=tmp_path / "cache", precision="fp32")
+    damaged = artifact_folder(settings.cache, RESNET18, file_sha256(path), "fp32")
+    unfinished = damaged.with_name(".unfinished-killed")
+    for folder in (damaged, unfinished):
+        folder.mkdir(parents=True)
+        (folder / "model.bin").write_bytes(b"half")
     both = [prepare(settings) for _ in range(2)]
     outputs = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    assert [path.name for path in (settings.cache / "prepared").iterdir() if path.is_dir()] == [
-        artifact(settings).name
-    ]
-    assert open_prepared(settings, packaged_weights("")) is not None
+    assert [each for each in damaged.parent.iterdir() if each.is_dir()] == [damaged]
+    assert open_prepared(settings, identify_weights(settings)) is not None
     assert not any("opened" in output or "looked up" in output for output, _ in outputs)
 
 

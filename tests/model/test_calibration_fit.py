@@ -30,15 +30,15 @@ def made_with(temperature: float, count: int, seed: int) -> tuple[Floats, npt.ND
     return true * temperature, truths
 
 
-@pytest.mark.parametrize("temperature", [0.3, 0.67, 1.0, 1.5, 4.0])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_a_known_temperature_calibrates_fresh_photos(temperature: float) -> None:
     found = fit_temperature(*made_with(temperature, 5_000, seed=1))
     assert found == pytest.approx(temperature, rel=0.03)
-    logits, truths = made_with(temperature, 50_000, seed=2)
+    logits, truths = made_with(temperature, 20_000, seed=2)
     right = logits.argmax(axis=1) == truths
     judged = measure_reliability(first_probabilities(logits, found), right)
     assert judged.error <= 1.0
-    if temperature in (0.3, 4.0):  # without the temperature it would not be
+    if temperature != 1.0:  # without the temperature it would not be
         assert measure_reliability(first_probabilities(logits, 1.0), right).error > 5.0
 
 

@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from references import TEST_WEIGHTS, needs_test_weights
+from references import needs_test_weights
 
 from app.classifier import Classifier
 from app.errors import SettingsError, WeightsError
@@ -53,8 +52,8 @@ def test_both_engines_give_the_same_logits_and_features(engine: OpenVINOEngine, 
 
 
 @needs_test_weights
-def test_both_engines_agree_on_resnet18(make_settings: Callable[..., Settings], batch: np.ndarray) -> None:
-    prepared = ensure_prepared(make_settings(weights=TEST_WEIGHTS))
+def test_both_engines_agree_on_resnet18(resnet18_settings: Settings, batch: np.ndarray) -> None:
+    prepared = ensure_prepared(resnet18_settings)
     ours = OpenVINOEngine(prepared, precision="fp32", cpus=1, threads_alone=1).infer(batch)
     theirs = reference(prepared.weights).infer(batch)
     assert ours.features.shape == (3, 512, 7, 7)

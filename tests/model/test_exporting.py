@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from app.model.exporting import folder as exporting
 from app.model.exporting.crops import CROPS, SAMPLES, photo_crops, sample_crops
 from app.model.exporting.folder import ExportRefused, compare_embeddings, compare_logits, export_network
 from app.model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead, infer
-from app.model.facts import Facts
+from app.model.facts import KEY, Facts
 from app.model.heads import own_logits
 from app.model.labels import Label
 from app.model.own_models import write_version
@@ -198,9 +199,7 @@ def test_a_head_of_ones_own_is_exported_on_its_backbone(to: str, crops, tmp_path
         assert np.abs(head_bias(model) - bias).max() < 1e-3
 
 
-def test_the_command_exports_a_model_of_ones_own(
-    runner: CliRunner, tmp_path: Path, make_settings, monkeypatch
-) -> None:
+def test_the_command_exports_a_model_of_ones_own(runner: CliRunner, tmp_path: Path, monkeypatch) -> None:
     weights = packaged_weights("")
     names = ["cat", "cup", "rocket"]
     head = own_model(
@@ -208,16 +207,16 @@ def test_the_command_exports_a_model_of_ones_own(
     )
     write_version(tmp_path / "models", "pets", head)
     monkeypatch.setenv("TOPTHREE_MODELS", str(tmp_path / "models"))
-    arguments = ["export", "--model", "pets", "--to", "openvino", "--output", str(tmp_path / "out")]
+    arguments = ["export", "--model", "pets", "--to", "torchscript", "--output", str(tmp_path / "out")]
     result = runner.invoke(cli, arguments)
     assert result.exit_code == 0, result.output
-    model, _ = load_model(make_settings(model=tmp_path / "out" / "model.xml"))
-    assert (model.name, model.judge.calibration) == ("file/pets", CALIBRATION)
-    assert [label.label for label in model.labels] == names
-    crop = sample_crops(model.weights.record.geometry)[:1]
-    found = model.engine.infer(crop)
-    assert np.abs(own_logits(found.embeddings, head.weight, head.bias) - found.logits).max() < 1e-3
-    assert model.engine.grid == (7, 7)
+    file = tmp_path / "out" / "model.pt"
+    with zipfile.ZipFile(file) as archive:
+        facts = json.loads(archive.read(f"model/extra/{KEY}"))
+    assert (facts["name"], facts["calibration"]["sure_at"]) == ("pets", CALIBRATION.sure_at)
+    assert [each["label"] for each in facts["classes"]] == names
+    logits, embedding = FORMATS["torchscript"].load(file)(sample_crops(weights.record.geometry)[:1])
+    assert np.abs(own_logits(embedding, head.weight, head.bias) - logits).max() < 1e-3
 
 
 def test_a_head_on_other_weights_is_not_exported(runner: CliRunner, tmp_path: Path, monkeypatch) -> None:

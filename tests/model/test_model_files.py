@@ -8,46 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from colour_graphs import WEIGHT, save_graph
 
 from app import create_app
 from app.errors import LabelsError, SettingsError, TopthreeError, WeightsError
 from app.model import load_model
-from app.model.facts import KEY
 from app.model.model_files import read_model_file
-from app.model.runtime import import_openvino
 from app.settings import Settings
-
-WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
-
-
-def save(
-    folder: Path,
-    *,
-    kind: Any = np.uint8,
-    shape: Any = (-1, 32, 32, 3),
-    outputs: tuple[str, ...] = ("logits", "embedding"),
-    facts: str = "",
-    softmax: bool = False,
-) -> Path:
-    """Write an IR of four classes whose embedding is the mean colour; `outputs` names logits and embedding."""
-    openvino = import_openvino()
-    operations = openvino.opset13
-    pixels = operations.parameter(list(shape), kind, name="pixels")
-    values = operations.convert(pixels, np.float32)
-    embedding = operations.reduce_mean(
-        values, operations.constant([1, 2] if shape[3] in (3, -1) else [2, 3], dtype="int64"), False
-    )
-    logits = operations.matmul(embedding, operations.constant(WEIGHT), False, True)
-    if softmax:
-        logits = operations.softmax(logits, 1)
-    model = openvino.Model([logits, embedding][: len(outputs)], [pixels], "colours")
-    for output, name in zip(model.outputs, outputs, strict=True):
-        output.get_tensor().set_names({name})
-    if facts:
-        model.set_rt_info(facts, KEY)
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    return folder / "model.xml"
-
 
 REFUSED = [
     ({"kind": np.float32}, "takes f32 pixels, and only uint8 can serve"),
@@ -65,7 +32,7 @@ REFUSED = [
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
 def test_another_graph_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=message):
-        read_model_file(save(tmp_path, **changes))
+        read_model_file(save_graph(tmp_path, **changes))
 
 
 BAD_FILES = [
@@ -87,7 +54,7 @@ def test_a_bad_file_is_refused(
 
 
 def test_a_file_without_metadata_needs_names(tmp_path: Path, make_settings: Callable[..., Settings]) -> None:
-    path = save(tmp_path)
+    path = save_graph(tmp_path)
     with pytest.raises((WeightsError, LabelsError), match="has 4 classes, but the labels name 1000"):
         load_model(make_settings(model=path))
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
@@ -102,9 +69,9 @@ def test_a_file_without_metadata_needs_names(tmp_path: Path, make_settings: Call
 
 def test_a_replaced_file_is_prepared_again(tmp_path: Path, make_settings: Callable[..., Settings]) -> None:
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
-    settings = make_settings(model=save(tmp_path), labels=tmp_path / "names.txt")
+    settings = make_settings(model=save_graph(tmp_path), labels=tmp_path / "names.txt")
     first, _ = load_model(settings)
-    save(tmp_path, shape=(-1, 40, 40, 3))
+    save_graph(tmp_path, shape=(-1, 40, 40, 3))
     second, _ = load_model(settings)
     assert first.weights.sha256 != second.weights.sha256
     assert (first.weights.record.geometry.crop, second.weights.record.geometry.crop) == (32, 40)
@@ -116,7 +83,7 @@ def test_a_file_with_logits_alone_serves_without_embedding(
 ) -> None:
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
     client = create_app(
-        make_settings(model=save(tmp_path, outputs=outputs), labels=tmp_path / "names.txt")
+        make_settings(model=save_graph(tmp_path, outputs=outputs), labels=tmp_path / "names.txt")
     ).test_client()
     photo = {"data": real_photos["cat"], "headers": {"Content-Type": "image/jpeg"}}
     answer = client.post("/api/v1/predict?heatmap=1", **photo).json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fakes import colour_png
-from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
+from references import SHARED_PHOTOS, needs_test_weights
 
 from app.commands import cli
 from app.errors import WeightsError
@@ -102,16 +101,15 @@ def test_too_few_photos_are_refused(tmp_path: Path) -> None:
 
 
 @needs_test_weights
-def test_the_shared_photos_make_an_int8_model_that_serves(packaged_settings: Settings, tmp_path: Path) -> None:
+def test_the_shared_photos_make_an_int8_model_that_serves(resnet18_settings: Settings) -> None:
     pytest.importorskip("nncf", reason="needs the extra 'optimize'")
-    settings = dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), cache=tmp_path / "cache")
     command = [sys.executable, "-m", "app", "prepare", "--precision", "int8", "--calibrate", str(SHARED_PHOTOS)]
     command += ["--keep-last", "3"]
-    environment = os.environ | settings.as_environment()
+    environment = os.environ | resnet18_settings.as_environment()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "paired difference" in done.stdout
-    (manifest,) = (tmp_path / "cache" / "prepared").glob("resnet18-*-int8-*/manifest.json")
+    (manifest,) = (resnet18_settings.cache / "prepared").glob("resnet18-*-int8-*/manifest.json")
     accuracy = json.loads(manifest.read_text())["accuracy"]
     assert accuracy["calibration_photos"] == accuracy["photos"] == 50
     assert accuracy["agreement"] >= quantise.MIN_AGREEMENT_PERCENT

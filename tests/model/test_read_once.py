@@ -128,9 +128,11 @@ def test_packaged_weights_are_what_their_digest_says() -> None:
 def test_an_artifact_replaced_once_verified_answers_as_before(
     packaged_settings: Settings, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    known = OpenVINOEngine(ensure_prepared(packaged_settings), precision="fp32", cpus=1, threads_alone=1)
+    packaged = ensure_prepared(packaged_settings)
+    known = OpenVINOEngine(packaged, precision="fp32", cpus=1, threads_alone=1)
     cache = tmp_path / "own-cache"
-    shutil.copytree(packaged_settings.cache, cache)
+    shutil.copytree(packaged.folder, cache / "prepared" / packaged.folder.name)
+    shutil.copy(packaged_settings.cache / FALLBACK_MARKER, cache)
     prepared = ensure_prepared(make_settings(cache=cache, precision="fp32"))
     for name in FILES:
         (cache / "forged").write_bytes(b"forged")

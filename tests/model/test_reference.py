@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
-from references import SHARED_PHOTOS, TEST_WEIGHTS, needs_test_weights
+from references import SHARED_PHOTOS, needs_test_weights
 
 from app.classifier import Answer, Classifier
 from app.measuring.accuracy import evaluate
@@ -47,11 +48,9 @@ def test_packaged_model_knows_a_cat_is_nothing_but_a_cat(
 
 
 @pytest.fixture(scope="module", params=["openvino", "torch"])
-def resnet18(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def resnet18(request: pytest.FixtureRequest, resnet18_settings: Settings) -> Classifier:
     """The real ResNet-18 in float32 in each engine."""
-    cache = str(tmp_path_factory.mktemp(request.param))
-    settings = {"WEIGHTS": TEST_WEIGHTS, "ENGINE": request.param, "PRECISION": "fp32", "CACHE": cache}
-    return Classifier.from_settings(Settings.from_environment({f"TOPTHREE_{k}": v for k, v in settings.items()}))
+    return Classifier.from_settings(dataclasses.replace(resnet18_settings, engine=request.param))
 
 
 def differences(answers: dict[str, Answer], *, tolerance: float) -> list[str]:

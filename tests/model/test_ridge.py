@@ -1,4 +1,4 @@
-"""Ridge heads: what they answer, what is left out, and near-duplicates that count once."""
+"""Ridge heads: their answers, their predictions for what was left out, and copies that count once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from app.model.certainty import nearness
-from app.model.duplicates import connected, find_near
 from app.model.heads import of_length_one
 from app.model.ridge import STRENGTHS, fit_ridge, thin_spectrum, weigh_groups
 from app.model.solver import Examples, spectrum, with_constant
@@ -109,10 +108,3 @@ def test_a_class_of_one_group_is_not_measured() -> None:
     groups = np.where(truth == 1, 0, np.arange(10) + 1)
     found = fit_ridge(rows, truth, groups, 2)
     assert found.is_measured.tolist() == (truth == 0).tolist()
-
-
-def test_connected_rows_are_a_group_through_others() -> None:
-    angles = np.radians([0, 15, 30, 90, 100, 180])
-    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert [group.tolist() for group in connected(rows)] == [[0, 1, 2], [3, 4], [5]]
-    assert find_near(rows[0], rows).tolist() == [0, 1]

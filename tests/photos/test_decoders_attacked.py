@@ -136,6 +136,7 @@ def test_a_fork_server_that_starts_slowly_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor, "MAX_SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(supervisor, "MAX_WAIT_SECONDS", 0.5)
     with closing(Decoders(3, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("slow_to_start",))) as pool:
         pool.start()
         wait_until(lambda: len(pool.pids) == 3)

@@ -12,7 +12,7 @@ import pillow_heif
 import pytest
 from fakes import encode
 from packaging.version import Version
-from pictures import BILINEAR, MAX_PIXELS, cat
+from pictures import BILINEAR, MAX_PIXELS, cat, filled
 from PIL import Image
 from samples import SAMPLES
 
@@ -173,12 +173,12 @@ def test_a_file_that_ends_before_its_pixels_is_damaged(name: str):
         examine(SAMPLES[name][:-1], max_pixels=MAX_PIXELS)
 
 
-def test_a_heic_that_ends_in_zeros_is_damaged():
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
+def test_a_heic_that_ends_in_filling_is_damaged(filling: bytes):
     data = encode(cat(), "HEIF", quality=90)
     assert decode(data, max_pixels=MAX_PIXELS).width == 451
-    kept = len(data) // 2
     with pytest.raises(BrokenImage):
-        decode(data[:kept] + bytes(len(data) - kept), max_pixels=MAX_PIXELS)
+        decode(filled(data, 0.5, filling), max_pixels=MAX_PIXELS)
 
 
 def test_broken_metadata_of_an_avif_never_costs_the_photo():

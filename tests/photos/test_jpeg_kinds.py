@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from fakes import encode
-from pictures import MAX_PIXELS, cat
+from pictures import MAX_PIXELS, cat, filled
 from PIL import Image
 
 from app.errors import BrokenImage, UnsupportedImage
@@ -160,17 +160,18 @@ def test_lossless_jpeg_of_8_bits_is_read(colours: np.ndarray):
     assert (shown == np.asarray(Image.fromarray(colours).convert("RGB"))).all()
 
 
-def zeroed(data: bytes, share: float) -> bytes:
-    """Write zeros over the end of a file, as an unfinished download leaves them."""
-    kept = int(len(data) * share)
-    return data[:kept] + bytes(len(data) - kept)
-
-
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
 @pytest.mark.parametrize("share", [0.3, 0.8])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_jpeg_that_ends_in_zeros_is_damaged(name: str, share: float):
+def test_a_jpeg_that_ends_in_filling_is_damaged(name: str, share: float, filling: bytes):
     with pytest.raises(BrokenImage):
-        decode(zeroed(saved(name), share), max_pixels=MAX_PIXELS)
+        decode(filled(saved(name), share, filling), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_a_jpeg_that_lacks_only_its_end_marker_may_end_in_fill_bytes(count: int):
+    data = saved("usual").removesuffix(b"\xff\xd9") + b"\xff" * count
+    assert decode(data, max_pixels=MAX_PIXELS).width == 150
 
 
 def test_zeros_behind_the_end_of_a_jpeg_do_not_matter():

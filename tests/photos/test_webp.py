@@ -70,15 +70,16 @@ def test_an_animation_cut_short_is_damaged():
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_file_that_ends_in_zeros_is_damaged(share: float, name: str, mode: str):
+def test_a_file_that_ends_in_filling_is_damaged(share: float, filling: bytes, name: str, mode: str):
     picture = cat(400, 300).convert(mode)
     for more in ({}, {"save_all": True, "append_images": [picture.rotate(90)]}):
         data = encode(picture, "WEBP", **OPTIONS[name], **more)
         end = data.index(b"ANMF", data.index(b"ANMF") + 4) if more else len(data)
         kept = int(end * share)
         with pytest.raises(BrokenImage):
-            decode(data[:kept] + bytes(len(data) - kept), max_pixels=MAX_PIXELS)
+            decode(data[:kept] + filling * (len(data) - kept), max_pixels=MAX_PIXELS)
 
 
 @pytest.mark.parametrize("colour", ["black", "white", "grey"])

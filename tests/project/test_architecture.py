@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -16,7 +17,6 @@ from app import create_app
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.relative_to(ROOT / "app").as_posix(): path for path in (ROOT / "app").rglob("*.py")}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 MAY_HOLD_AN_INTERFACE = {
     "__init__.py",
@@ -27,19 +27,28 @@ MAY_READ_THE_ENVIRONMENT = {"commands/__init__.py", "settings.py", "web/applicat
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Parse all files."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
 def nodes(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[str, ast.AST]]:
     """Yield all nodes of a kind with the file that holds them."""
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         yield from ((name, node) for node in ast.walk(tree) if isinstance(node, kind))
 
 
-FUNCTIONS = [(name, node) for name, node in nodes(Function) if isinstance(node, Function)]
+@functools.cache
+def functions() -> list[tuple[str, Function]]:
+    """List all functions with the file that holds each."""
+    return [(name, node) for name, node in nodes(Function) if isinstance(node, Function)]
 
 
 def outside_imports(name: str) -> set[str]:
     """List the modules of others that a file imports anywhere in it, with what it takes from them."""
     found = set()
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -47,10 +56,9 @@ def outside_imports(name: str) -> set[str]:
     return found
 
 
-def code_lines(function: Function) -> int:
+def code_lines(function: Function, source: list[str]) -> int:
     """Count the lines of a function that hold code: no docstring, comment or blank line."""
     documented = ast.get_docstring(function) is not None
-    source = FILES[next(name for name, node in FUNCTIONS if node is function)].read_text(encoding="utf-8").splitlines()
     skipped = range(function.body[0].lineno, function.body[0].end_lineno + 1) if documented else range(0)
     lines = (number for number in range(function.lineno, function.end_lineno + 1) if number not in skipped)
     return sum(bool(re.match(r"\s*[^\s#]", source[number - 1])) for number in lines)
@@ -66,9 +74,10 @@ def test_package_files_are_empty_unless_they_hold_an_interface():
 
 
 def test_functions_are_small():
-    sizes = {f"{name}:{function.name}": code_lines(function) for name, function in FUNCTIONS}
-    assert {name: lines for name, lines in sizes.items() if lines > 50} == {}
-    assert sum(lines <= 20 for lines in sizes.values()) >= 0.8 * len(sizes)
+    lines = {name: path.read_text(encoding="utf-8").splitlines() for name, path in FILES.items()}
+    sizes = {f"{name}:{function.name}": code_lines(function, lines[name]) for name, function in functions()}
+    assert {name: size for name, size in sizes.items() if size > 50} == {}
+    assert sum(size <= 20 for size in sizes.values()) >= 0.8 * len(sizes)
 
 
 @pytest.mark.parametrize("folder", ["app", "tests", "scripts"])
@@ -80,7 +89,7 @@ def test_files_are_short(folder: str):
 def test_at_most_five_parameters_are_positional():
     counts = {
         f"{name}:{function.name}": len([*function.args.posonlyargs, *function.args.args])
-        for name, function in FUNCTIONS
+        for name, function in functions()
     }
     methods = {
         f"{name}:{child.name}"
@@ -93,7 +102,7 @@ def test_at_most_five_parameters_are_positional():
 
 def test_every_function_is_annotated():
     bare = []
-    for name, function in FUNCTIONS:
+    for name, function in functions():
         every = function.args
         parameters = [*every.posonlyargs, *every.args, *every.kwonlyargs, *filter(None, [every.vararg, every.kwarg])]
         named = [parameter for parameter in parameters if parameter.arg not in ("self", "cls")]
@@ -127,7 +136,7 @@ def test_failures_are_caught_by_name():
 
 
 def test_the_environment_is_read_in_one_place():
-    sources = {name: ast.unparse(tree) for name, tree in TREES.items()}
+    sources = {name: ast.unparse(tree) for name, tree in trees().items()}
     readers = {name for name, source in sources.items() if re.search(r"\bos\.(environ|getenv)", source)}
     assert readers <= MAY_READ_THE_ENVIRONMENT
 

@@ -19,7 +19,7 @@ from app.classifier import Classifier
 from app.errors import DeadlineExceeded, ModelUnavailable, WeightsError
 from app.model.engines import DeviceClient, DeviceEngine, Inference, Pixels
 from app.model.engines.device import Undecoded
-from app.model.engines.frames import REPLY, Kind, Outputs, Reply, Request, Status
+from app.model.engines.frames import REPLY, DeviceOutputs, Kind, Reply, Request, Status
 from app.model.engines.torch_engine import TorchEngine
 from app.model.weights import packaged_weights
 from app.photos.decoding import decode
@@ -29,7 +29,7 @@ from app.queueing.scheduling import Deadline
 from app.settings import Settings
 
 TOLERANCE = 1e-4
-EVERYTHING = Outputs.EMBEDDING | Outputs.FEATURES
+EVERYTHING = DeviceOutputs.EMBEDDING | DeviceOutputs.FEATURES
 
 
 class Service:
@@ -121,10 +121,10 @@ def test_the_device_process_computes_what_the_engine_computes(
 
 @pytest.mark.parametrize(
     ("outputs", "pooled", "cells"),
-    [(Outputs.LOGITS, False, 0), (Outputs.EMBEDDING, True, 0), (EVERYTHING, True, 7 * 7)],
+    [(DeviceOutputs.LOGITS, False, 0), (DeviceOutputs.EMBEDDING, True, 0), (EVERYTHING, True, 7 * 7)],
 )
 def test_only_the_outputs_that_were_asked_for_come_back(
-    shared: Service, crops: Pixels, outputs: Outputs, pooled: bool, cells: int
+    shared: Service, crops: Pixels, outputs: DeviceOutputs, pooled: bool, cells: int
 ) -> None:
     found, batch = shared.engine.infer_one(crops[0], outputs)
     assert (found.pooled is not None, found.features[0, 0].size, batch) == (pooled, cells, 1)
@@ -257,10 +257,10 @@ def test_a_damaged_jpeg_sends_its_batch_to_the_processors(shared: Service, real_
     crop = decode(photo, max_pixels=10**7).crop(shared.engine.facts.weights.record.geometry)
     expected = shared.engine.infer(crop[None]).logits
     assert shared.engine.decodes
-    found, _ = shared.engine.infer_jpeg(photo, 1, Outputs.LOGITS, None)
+    found, _ = shared.engine.infer_jpeg(photo, 1, DeviceOutputs.LOGITS, None)
     assert np.abs(found.logits - expected).max() < 0.2
     with pytest.raises(Undecoded):
-        shared.engine.infer_jpeg(photo[:600] + b"\xff\xd9", 1, Outputs.LOGITS, None)
+        shared.engine.infer_jpeg(photo[:600] + b"\xff\xd9", 1, DeviceOutputs.LOGITS, None)
     assert shared.engine.infer_one(crop)[1] == 1
 
 

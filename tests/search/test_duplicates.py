@@ -102,9 +102,7 @@ def test_more_different_bits_need_nearer_embeddings(bits: int, cosine: float, is
 
 
 @pytest.mark.usefixtures("block_rows")
-@pytest.mark.parametrize("few", [64, 10**9])
-def test_pictures_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
-    monkeypatch.setattr(duplicates, "_FEW", few)
+def test_pictures_are_those_of_all_pairs() -> None:
     chance, middles = np.random.default_rng(1), directions(9)
     vectors = middles[np.arange(90) % 9] + 0.03 * chance.standard_normal((90, 64))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)

@@ -10,7 +10,7 @@ from fakes import encode
 from PIL import Image
 
 from app.photos.decoding import decode
-from app.search.hashes import HASH_BITS, hamming, perceptual_hash
+from app.search.hashes import perceptual_hash
 from app.search.indexing import THUMBNAIL_SIDE
 
 PHOTOS = {name: Image.fromarray(getattr(skimage.data, name)()) for name in ("chelsea", "coffee", "rocket")}
@@ -30,16 +30,16 @@ def test_copies_have_nearly_the_same_hash(name: str) -> None:
         encode(photo.resize((photo.width * 2, photo.height * 2)), "JPEG"),
         encode(photo.convert("L")),
     ]
-    assert hamming(np.array([hash_of(copy) for copy in copies], np.uint64), original).max() <= 6
+    assert max((hash_of(copy) ^ original).bit_count() for copy in copies) <= 6
     others = [hash_of(encode(other)) for key, other in PHOTOS.items() if key != name]
-    assert hamming(np.array(others, np.uint64), original).min() >= 20
+    assert min((other ^ original).bit_count() for other in others) >= 20
 
 
 def test_the_hash_is_that_of_the_cosine_transform() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     frequencies = scipy.fft.dctn(pixels @ np.array([0.299, 0.587, 0.114]), norm="ortho")[1:9, 1:9].ravel()
     bits = (frequencies > np.median(frequencies)).astype(int)
-    assert f"{perceptual_hash(pixels):0{HASH_BITS}b}" == "".join(map(str, bits))
+    assert f"{perceptual_hash(pixels):064b}" == "".join(map(str, bits))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (96, 1, 3), (2, 96, 3), (31, 33, 3)])

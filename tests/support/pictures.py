@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -21,9 +22,16 @@ BILINEAR = Geometry()
 BICUBIC = Geometry(interpolation="bicubic")
 
 
+@functools.cache
 def cat(width: int = 451, height: int = 300) -> Image.Image:
     """Scale a real photo without any symmetry."""
     return Image.fromarray(skimage.data.chelsea()).resize((width, height), Image.Resampling.LANCZOS)
+
+
+def filled(data: bytes, share: float, filling: bytes = b"\0") -> bytes:
+    """Keep a share of a file and repeat a byte for the rest, as an unfinished download or a damaged card leaves it."""
+    kept = int(len(data) * share)
+    return data[:kept] + filling * (len(data) - kept)
 
 
 def crop_of(data: bytes, geometry: Geometry = BILINEAR) -> npt.NDArray[np.int16]:

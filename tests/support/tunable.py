@@ -15,7 +15,7 @@ from app.model.backbones.untrained import untrained_backbone
 from app.model.digests import file_sha256
 from app.model.engines.torch_engine import TorchEngine
 from app.model.labels import Label
-from app.model.records import RECORDS
+from app.model.records import RECORDS, ModelRecord
 from app.model.weights import Weights
 from app.photos.decoding import Geometry
 from app.settings import Settings
@@ -43,12 +43,12 @@ def write_parts(folder: Path, count: int) -> Path:
     return folder
 
 
-def small_model(folder: Path) -> Model:
+def small_model(folder: Path, record: ModelRecord = SMALL) -> Model:
     """Make a network that takes 64 pixels a side, with random weights in a file, and the engine that computes it."""
     path = folder / "small.safetensors"
-    network = untrained_backbone(SMALL).network
+    network = untrained_backbone(record).network
     save_file(network.state_dict(), path)
-    weights = Weights(path, file_sha256(path), SMALL, "made by a test")
+    weights = Weights(path, file_sha256(path), record, "made by a test")
     labels = tuple(Label(number, None, f"class {number}", None) for number in range(1000))
     engine = TorchEngine(weights, classes=1000, precision="fp32", cpus=1)
     return Model(engine, labels, weights)

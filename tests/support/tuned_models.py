@@ -9,7 +9,7 @@ import numpy as np
 from own_heads import own_model
 
 from app.model.backbones import load_backbone
-from app.model.backbones.tuned import trunk_of
+from app.model.backbones.tuned import trunk_names
 from app.model.backbones.untrained import untrained_backbone
 from app.model.own_models import write_version
 from app.model.records import RECORDS
@@ -24,7 +24,8 @@ def published_trunk(backbone: str) -> dict[str, np.ndarray]:
     """Return the tensors of a backbone without its head: the packaged weights, or random ones for ResNet-18."""
     record = RECORDS[backbone]
     loaded = load_backbone(packaged_weights(""), 1000) if record.package else untrained_backbone(record)
-    return trunk_of(loaded.network, record)
+    state = loaded.network.state_dict()
+    return {name: state[name].numpy() for name in trunk_names(loaded.network, record)}
 
 
 def tuned_trunk(backbone: str, seed: int) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from made_photos import copies_of, embeddings
 
+from app.model.duplicates import group_duplicates
 from app.model.solver import TOLERANCE, Examples, fit_softmax, spectrum, weigh_classes, with_constant
-from app.training.duplicates import group_duplicates
 from app.training.fitting import FOLDS, Task, calibrate, choose_strength, divide, fit, predict
 
 STRENGTH = 1e-4

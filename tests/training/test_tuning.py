@@ -13,10 +13,13 @@ import torch
 from safetensors.torch import load, save
 from tunable import small_model, teach, write_parts
 
+from app.model import load_model
 from app.model.backbones import load_backbone
-from app.model.backbones.tuned import load_tuned, trunk_of
+from app.model.backbones.timm_family import timm_record
+from app.model.backbones.tuned import load_tuned
 from app.model.own_models import read_version, write_version
 from app.model.weights import Weights
+from app.photos.decoding import Geometry
 from app.settings import Settings
 from app.training import tuning, tuning_setup, tuning_steps
 from app.training.backbones import Chosen
@@ -40,14 +43,16 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
 
 @pytest.fixture
 def tune(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tune]:
-    """Tune with one thread; `said` is called with each line, `lesson` replaces the one that was learnt."""
+    """Tune with one thread; `said` is called with each line, `lesson` replaces the one of `of` that was learnt."""
     monkeypatch.setattr(tuning_setup, "available_cpus", lambda: 1)
     threads = torch.get_num_threads()
 
-    def run(said: Callable[[str], None] = str, lesson: Lesson | None = None, **options: object) -> Tuning:
-        chosen, photo_set, learnt = taught
+    def run(
+        said: Callable[[str], None] = str, lesson: Lesson | None = None, of: Taught = taught, **options: object
+    ) -> Tuning:
+        chosen, photo_set, learnt = of
         asked = Options(**({"method": "last", "epochs": 2} | options))
-        shown = tuning.Shown(lambda name, done, total: None, said)
+        shown = tuning_steps.Shown(lambda name, done, total: None, said)
         return tuning.tune(chosen, photo_set, lesson or learnt, asked, name="small", shown=shown)
 
     yield run
@@ -126,28 +131,52 @@ def test_a_damaged_checkpoint_is_refused(taught: Taught, tune: Tune, tmp_path: P
         shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
 
 
-def test_a_better_network_is_kept_and_served(taught: Taught, tune: Tune, tmp_path: Path) -> None:
+def check_that_it_serves(taught: Taught, found: Tuning, folder: Path) -> None:
+    """Check that a tuned network is another one than before, and that its version computes what it computes."""
     chosen, _, lesson = taught
-    lesson = worst_head(lesson)
-    found = tune(lesson=lesson, method="all", epochs=1)
-    assert found.kept in ("last", "all")
-    assert keys(found)[-1] == "finish.yes"
     assert found.tuned is not None
-    network = load_backbone(chosen.model.weights, 1000).network
-    assert found.tuned.trunk.keys() == trunk_of(network, chosen.model.weights.record).keys()
     tuned = with_tuning(lesson, found)
     assert tuned.accuracy.count == len(found.places) == len(tuned.shares)
-    write_version(tmp_path, "small", tuned.model, found.tuned.trunk)
-    own = read_version(tmp_path, "small")
+    write_version(folder, "small", tuned.model, found.tuned.trunk)
+    own = read_version(folder, "small")
     assert own.trunk is not None
-    path = tmp_path / "small/1/weights.safetensors"
-    served = load_tuned(Weights(path, own.trunk.sha256, chosen.model.weights.record, "own"), own)
-    learnt = Tunable(load_backbone(chosen.model.weights, 1000), own.weight, own.bias, 64)
+    record, path = chosen.model.weights.record, folder / "small/1/weights.safetensors"
+    served = load_tuned(Weights(path, own.trunk.sha256, record, "own"), own)
+    learnt = Tunable(load_backbone(chosen.model.weights, 1000), record, own.weight, own.bias)
+    before = learnt.copy()
+    assert any(not np.array_equal(before[name], value) for name, value in found.tuned.trunk.items())
     head = {"head.weight": torch.from_numpy(own.weight), "head.bias": torch.from_numpy(own.bias)}
     learnt.load({name: torch.from_numpy(value) for name, value in found.tuned.trunk.items()} | head)
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.allclose(served(pixels)[0], learnt(pixels)[0], atol=1e-4)
+
+
+def test_a_better_network_is_kept_and_served(taught: Taught, tune: Tune, tmp_path: Path) -> None:
+    chosen, photo_set, lesson = taught
+    worse = worst_head(lesson)
+    found = tune(lesson=worse, method="all", epochs=1)
+    assert found.kept in ("last", "all")
+    assert keys(found)[-1] == "finish.yes"
+    check_that_it_serves((chosen, photo_set, worse), found, tmp_path)
+
+
+def test_a_model_of_timm_is_tuned_as_one_stage(tune: Tune, tmp_path: Path) -> None:
+    record = dataclasses.replace(timm_record("timm/test_efficientnet.r160_in1k"), geometry=Geometry(72, 64))
+    settings = Settings.from_environment({"TOPTHREE_CACHE": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+    chosen, photo_set, lesson = teach(write_parts(tmp_path / "things", 24), small_model(tmp_path, record), settings)
+    worse = chosen, photo_set, worst_head(lesson)
+    found = tune(of=worse, epochs=1)
+    assert "maps" not in keys(found)
+    check_that_it_serves(worse, found, tmp_path / "models")
+
+
+@pytest.mark.usefixtures("packaged_classifier")  # by which it is prepared
+def test_a_prepared_model_is_tuned_from_its_file(taught: Taught, packaged_settings: Settings) -> None:
+    model = load_model(packaged_settings)[0]
+    assert model.weights.path.is_dir()
+    found = tuning_setup.weights_to_tune(dataclasses.replace(taught[0], model=model, settings=packaged_settings))
+    assert (found.path.is_file(), found.sha256) == (True, model.weights.sha256)
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> None:

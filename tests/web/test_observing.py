@@ -25,6 +25,12 @@ def app(make_settings: Callable[..., Settings]) -> flask.Flask:
     return create_app(make_settings(metrics_address="10.0.0.5:9100"), fake_classifier())
 
 
+@pytest.fixture
+def client(app: flask.Flask) -> FlaskClient:
+    """A client of it."""
+    return app.test_client()
+
+
 def numbers(client: FlaskClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Ask for the metrics and return each sample's value by name and labels."""
     families = text_string_to_metric_families(client.get("/metrics", **OWN).text)

@@ -142,10 +142,10 @@ def test_an_answer_is_not_stored_and_names_its_model(client: FlaskClient) -> Non
 @pytest.mark.parametrize(
     ("logits", "calibration", "sentence"),
     [
-        ((9.0, 0.0), None, "Most likely: tench"),
-        ((9.0, 0.0), Calibration(1.0, 0.85, None, "A test."), "This looks like: tench"),
+        ((9.0, 0.0), None, "Most likely: tench (green)"),
+        ((9.0, 0.0), Calibration(1.0, 0.85, None, "A test."), "This looks like: tench (green)"),
         ((9.0, 8.0), Calibration(1.0, 0.85, None, "A test."), "A fish, probably tench"),
-        ((6.4, 0.0), Calibration(1.0, 0.85, None, "A test."), "Not sure, but probably: tench"),
+        ((6.4, 0.0), Calibration(1.0, 0.85, None, "A test."), "Not sure, but probably: tench (green)"),
         ((9.0, 0.0), Calibration(1.0, 0.85, 1e9, "A test."), "It looks like nothing I know"),
     ],
 )
@@ -156,12 +156,14 @@ def test_a_sentence_says_what_the_answer_is_worth(
     sentence: str,
 ) -> None:
     judge = Judge(calibration, groups_of(imagenet_labels()), np.zeros(CLASSES, np.float32))
-    model = dataclasses.replace(fake_model(TwoLogits(*logits)), judge=judge)
+    labels = (dataclasses.replace(imagenet_labels()[0], label_gloss="green"), *imagenet_labels()[1:])
+    model = dataclasses.replace(fake_model(TwoLogits(*logits)), judge=judge, labels=labels)
     client = create_app(make_settings(), make_classifier(lambda: model)).test_client()
     assert f'<p class="advice">{sentence}</p>' in send(client, colour_png(8)).text
 
 
-def test_a_model_still_loading_is_said(client: FlaskClient) -> None:
+def test_a_model_still_loading_is_said(app: flask.Flask) -> None:
+    client = app.test_client()
     assert written("loading") in client.get("/").text
     send(client, colour_png(8))
     assert written("loading") not in client.get("/").text

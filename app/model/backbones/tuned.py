@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -36,14 +35,10 @@ class OwnHead(nn.Module):
         return nn.functional.linear(embedding, self.weight, self.bias)
 
 
-def trunk_of(network: nn.Module, record: ModelRecord) -> dict[str, Floats]:
-    """Copy a network's tensors without its published head, by name, as `own_models.write_version` takes them."""
+def trunk_names(network: nn.Module, record: ModelRecord) -> list[str]:
+    """Return the names of a network's tensors that a fine-tuned model keeps: all but those of its published head."""
     heads = tuple(f"{name}." for name in head_modules(record))
-    return {
-        name: np.ascontiguousarray(value.detach().cpu().float().numpy())
-        for name, value in network.state_dict().items()
-        if not name.startswith(heads) and not name.endswith(_COUNTER)
-    }
+    return [name for name in network.state_dict() if not name.startswith(heads) and not name.endswith(_COUNTER)]
 
 
 def load_tuned(weights: Weights, own: OwnModel) -> Backbone:

@@ -1,7 +1,7 @@
 """Engines of inference: a batch of crops in, logits and the last feature map out.
 
-Softmax, top-k and names are left to the classifier, so that the numbers of two engines can be compared. PyTorch's
-engine is not named here, since it imports torch: `torch_engine` has it.
+Softmax, ranking and names are left to `verdicts`, so that the numbers of two engines can be compared. PyTorch's
+engine is not imported here, since it imports torch: `torch_engine` has it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import SettingsError, WeightsError
 from ...processes.plan import choose_engine
 from ..artifact import Prepared
-from .base import Engine, Floats, Inference, Pixels
+from .base import Engine, Inference, Pixels
 from .device import DeviceClient, DeviceEngine
 from .openvino import OpenVINOEngine
 
@@ -19,7 +19,6 @@ __all__ = [
     "DeviceClient",
     "DeviceEngine",
     "Engine",
-    "Floats",
     "Inference",
     "OpenVINOEngine",
     "Pixels",

@@ -22,8 +22,9 @@ from ...photos.decoder_process import Waiter
 from ...photos.device_jpegs import without_metadata
 from ...processes.channel import Channel, Disconnected
 from ...processes.device import Device
-from .base import Floats, Inference, Pixels
-from .frames import FLOAT_BYTES, MAX_LOAD_BYTES, REPLY, Facts, Kind, Outputs, Reply, Request, Status
+from ..heads import Floats
+from .base import Inference, Pixels
+from .frames import FLOAT_BYTES, MAX_LOAD_BYTES, REPLY, DeviceOutputs, Facts, Kind, Reply, Request, Status
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,9 @@ class DeviceClient:
             self._thread.start()
         return facts
 
-    def infer(self, facts: Facts, photo: Photo, outputs: Outputs, waiter: Deadline | None) -> tuple[Channel, Reply]:
+    def infer(
+        self, facts: Facts, photo: Photo, outputs: DeviceOutputs, waiter: Deadline | None
+    ) -> tuple[Channel, Reply]:
         """Have one photo computed; return the channel, which is to be given back, and its reply.
 
         Raises ModelUnavailable if the device process does not run or has ended, and what the waiter raises.
@@ -281,7 +284,7 @@ class DeviceEngine:
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
         """Compute a batch of shape (n, side, side, 3), one photo after the other; raises what `infer_one` raises."""
-        found = [self.infer_one(crop, Outputs.EMBEDDING | Outputs.FEATURES)[0] for crop in batch]
+        found = [self.infer_one(crop, DeviceOutputs.EMBEDDING | DeviceOutputs.FEATURES)[0] for crop in batch]
         return Inference(
             np.concatenate([each.logits for each in found]),
             np.concatenate([each.features for each in found]),
@@ -289,7 +292,7 @@ class DeviceEngine:
         )
 
     def infer_one(
-        self, crop: Pixels, outputs: Outputs = Outputs.LOGITS, waiter: Deadline | None = None
+        self, crop: Pixels, outputs: DeviceOutputs = DeviceOutputs.LOGITS, waiter: Deadline | None = None
     ) -> tuple[Inference, int]:
         """Compute one crop (side, side, 3); return the result, and how many photos were computed with it.
 
@@ -299,7 +302,7 @@ class DeviceEngine:
         return self._infer(Photo(Kind.CROP, np.ascontiguousarray(crop).data.cast("B")), outputs, waiter)
 
     def infer_jpeg(
-        self, data: bytes, orientation: int, outputs: Outputs, waiter: Deadline | None
+        self, data: bytes, orientation: int, outputs: DeviceOutputs, waiter: Deadline | None
     ) -> tuple[Inference, int]:
         """Have a JPEG decoded and computed, as `infer_one` does with a crop.
 
@@ -312,7 +315,7 @@ class DeviceEngine:
             self.client.wait_until_connected(waiter)
             raise Undecoded from error
 
-    def _infer(self, photo: Photo, outputs: Outputs, waiter: Deadline | None) -> tuple[Inference, int]:
+    def _infer(self, photo: Photo, outputs: DeviceOutputs, waiter: Deadline | None) -> tuple[Inference, int]:
         channel, reply = self.client.infer(self.facts, photo, outputs, waiter)
         try:
             if reply.status == Status.UNDECODED:
@@ -324,7 +327,7 @@ class DeviceEngine:
         finally:
             self.client.give_back(channel)
 
-    def _result(self, channel: Channel, outputs: Outputs) -> Inference:
+    def _result(self, channel: Channel, outputs: DeviceOutputs) -> Inference:
         """Copy a photo's outputs; their sizes follow from the model."""
         facts, at = self.facts, 0
 
@@ -336,7 +339,7 @@ class DeviceEngine:
         logits = read([facts.classes])
         pooled = read([facts.channels]) if outputs else None
         no_features = np.empty((1, facts.channels, 0, 0), np.float32)
-        features = read([facts.channels, *facts.grid]) if Outputs.FEATURES in outputs else no_features
+        features = read([facts.channels, *facts.grid]) if DeviceOutputs.FEATURES in outputs else no_features
         return Inference(logits, features, pooled)
 
 

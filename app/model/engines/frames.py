@@ -39,7 +39,7 @@ class Kind(IntEnum):
     JPEG = 3
 
 
-class Outputs(IntFlag):
+class DeviceOutputs(IntFlag):
     """The outputs that are wanted beside the logits."""
 
     LOGITS = 0

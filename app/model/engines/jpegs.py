@@ -21,8 +21,9 @@ from torchvision import io as torchvision_io
 
 from ...photos.decoding import Geometry, decode
 from ...photos.device_jpegs import chroma_factors, without_metadata
+from ..heads import Floats
 from ..probabilities import softmax
-from .base import Floats, Pixels
+from .base import Pixels
 
 # What must hold for the logits of the test's photos, compared with those of crops that the processor makes.
 MIN_EQUAL = 0.99

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..artifact import Prepared
-from ..heads import read_head
+from ..heads import Floats, read_head
 from ..runtime import import_openvino
-from .base import Floats, Inference, Pixels
+from .base import Inference, Pixels
 
 if TYPE_CHECKING:
     import openvino

@@ -17,8 +17,9 @@ import torch
 
 from ..backbones import Backbone, load_backbone
 from ..backbones.head_reading import read_head_of
+from ..heads import Floats
 from ..weights import Weights
-from .base import Floats, Inference, Pixels
+from .base import Inference, Pixels
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _WARM_UPS = 3
 
 _TYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class TorchEngine:
@@ -83,7 +84,7 @@ class TorchEngine:
             log.warning("Computing without CUDA graphs: %s", str(error).partition("\n")[0])
             return None
 
-    def forward(self, pixels: torch.Tensor) -> Outputs:
+    def forward(self, pixels: torch.Tensor) -> Tensors:
         """Map uint8 (n, side, side, 3) on the device to logits and pooled features, float32, and features."""
         features = self._backbone.features(self._backbone.normalise(pixels).to(self._type))
         logits = self._backbone.head(features)
@@ -138,7 +139,7 @@ class _Graphs:
 
     def __init__(self, engine: TorchEngine, shape: tuple[int, int, int, int]) -> None:
         self.input = torch.zeros(shape, dtype=torch.uint8, device=engine.device)
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Outputs]] = {}
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensors]] = {}
         # On one stream, since torch keeps memory for each; the largest first, whose memory the others use.
         stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         torch.backends.cudnn.benchmark = True
@@ -146,12 +147,12 @@ class _Graphs:
             self._graphs[size] = self._record(engine, size, stream, pool)
         self._sizes = sorted(self._graphs)
         logits, pooled, features = self._graphs[shape[0]][1]
-        self._host: Outputs = (_pinned(logits), _pinned(pooled), _pinned(features))
+        self._host: Tensors = (_pinned(logits), _pinned(pooled), _pinned(features))
         torch.backends.cudnn.benchmark = False  # for pictures of any size, which would be measured each
         torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _record(self, engine: TorchEngine, size: int, stream: Any, pool: Any) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+    def _record(self, engine: TorchEngine, size: int, stream: Any, pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensors]:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
@@ -162,7 +163,7 @@ class _Graphs:
             outputs = engine.forward(self.input[:size])
         return graph, outputs
 
-    def run(self, staged: torch.Tensor, count: int, features: bool) -> Outputs:
+    def run(self, staged: torch.Tensor, count: int, features: bool) -> Tensors:
         """Compute `count` crops, of which the first come from pinned memory, and return results in pinned memory."""
         size = next(each for each in self._sizes if each >= count)
         graph, outputs = self._graphs[size]

@@ -10,8 +10,9 @@ from torch import nn
 
 from ...errors import TopthreeError
 from ...writing import filling
-from ..engines import Floats, Pixels
+from ..engines import Pixels
 from ..facts import Facts
+from ..heads import Floats
 from ..probabilities import softmax
 from .formats import FORMATS, Format, Run, infer
 from .texts import example, readme

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from ...errors import WeightsError
-from ..engines import Floats, Pixels
+from ..engines import Pixels
 from ..facts import KEY
+from ..heads import Floats
 from ..runtime import import_openvino
 
 INPUT, OUTPUTS = "pixels", ("logits", "embedding")

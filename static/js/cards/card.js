@@ -4,7 +4,6 @@ import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { modelIsReady, readinessKnown, whenBack } from '../page/connection.js';
 import { build, say, show, write } from '../page/dom.js';
 import { chance, hasWord, limitBytes, percent, size, t } from '../page/words.js';
-import { cutOut } from '../photos/cut.js';
 import { Failure } from '../photos/failure.js';
 import { prepare } from '../photos/prepare.js';
 import { fetchThumbnail, predict } from '../server/upload.js';
@@ -149,7 +148,7 @@ export class Card {
 
   async #send(signal) {
     if (keyIsMissing()) throw new Failure('unauthorized');
-    const blob = this.#square ? await cutOut(this.#preview, this.#square) : this.#prepared.blob;
+    const blob = this.#square ? await this.#cutOut() : this.#prepared.blob;
     if (!this.visit.lane.isFree) this.#set('waiting', () => t('js.waiting'));
     const leave = await this.visit.lane.enter(signal);
     try {
@@ -164,6 +163,11 @@ export class Card {
     } finally {
       leave();
     }
+  }
+
+  async #cutOut() {
+    const { cutOut } = await import('../later/cut.js');
+    return cutOut(this.#preview, this.#square);
   }
 
   #progress(fraction) {

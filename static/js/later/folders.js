@@ -1,6 +1,9 @@
 // The photos in dropped folders.
 
 const MAX_FILES = 5000;
+// The folders of app/photos/clutter.py.
+const CLUTTER = ['__macosx', '.appledouble', '.spotlight-v100', '.fseventsd', '.trashes', '@eadir', '.thumbnails',
+  'system volume information', 'lost+found'];
 
 const paths = new WeakMap();
 
@@ -32,14 +35,18 @@ async function collect(folder, found, suffixes) {
     if (entries.length === 0 || found.length > MAX_FILES) return;
     for (const entry of entries) {
       if (entry.isDirectory) await collect(entry, found, suffixes);
-      else if (isPhoto(entry.name, suffixes)) found.push(entry);
+      else if (isPhoto(entry.fullPath, suffixes)) found.push(entry);
     }
   }
 }
 
-// Hidden files, such as those that macOS puts beside each photo, do not count as photos.
-export function isPhoto(name, suffixes) {
-  return !name.startsWith('.') && suffixes.some((suffix) => name.toLowerCase().endsWith(suffix));
+// Hidden files, such as those that macOS puts beside each photo, do not count as photos, nor does what is in the folders
+// of file managers and storage systems.
+export function isPhoto(path, suffixes) {
+  const folders = path.toLowerCase().split('/');
+  const name = folders.pop();
+  const isClutter = name.startsWith('.') || folders.some((folder) => CLUTTER.includes(folder));
+  return !isClutter && suffixes.some((suffix) => name.endsWith(suffix));
 }
 
 // A folder that cannot be read is left out.

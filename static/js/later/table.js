@@ -7,7 +7,7 @@ import { best, bestName, bestPercent, stateName } from '../cards/summary.js';
 const VALUES = {
   file: (card) => card.file.name,
   answer: bestName,
-  probability: (card) => (best(card) ? chance(best(card)) : -1),
+  probability: (card) => (bestPercent(card) ? chance(best(card)) : ''),
   state: stateName,
 };
 
@@ -104,7 +104,9 @@ export class Table {
     const order = this.#isDescending ? -1 : 1;
     const compare = (first, second) => (typeof first === 'number' ? first - second
       : first.localeCompare(second, document.documentElement.lang, { numeric: true }));
-    return [...cards].sort((first, second) => order * compare(value(first), value(second)));
+    const filled = cards.filter((card) => value(card) !== '');
+    const empty = cards.filter((card) => value(card) === ''); // always last
+    return [...filled.sort((first, second) => order * compare(value(first), value(second))), ...empty];
   }
 }
 

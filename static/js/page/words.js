@@ -71,9 +71,10 @@ export function chance(prediction) {
   return prediction.probability ?? prediction.confidence;
 }
 
-// Say in a sentence what an answer is worth; write_verdict in app/web/rendering.py says the same.
-export function verdict({ predictions, certainty, group }) {
-  const name = fullName(predictions[0]);
+// Say in a sentence what an answer is worth; write_verdict in app/web/rendering.py says the same. Beside the name of its
+// group a class needs no gloss.
+export function verdict({ predictions: [best], certainty, group }) {
+  const name = group ? names(best)[0] : fullName(best);
   if (certainty === 'sure') return t('js.verdict', { name });
   return t(`js.verdict.${certainty ?? 'unmeasured'}`, { name, group: group ? withArticle(group) : '' });
 }

@@ -9,6 +9,11 @@ import { isWhole } from './whole.js';
 const SIGNATURES = formats.map(([name, signature]) => [name, new RegExp(`^(?:${signature})`)]);
 const TYPES = Object.fromEntries(formats.map(([name, , type]) => [name, type]));
 const STRIPPERS = { JPEG: stripJpeg, PNG: stripPng, WebP: stripWebp };
+// On its way while the page comes alive. Without it no photo is scaled, and the server sees each file itself.
+const doubt = import('../later/doubt.js').catch((error) => {
+  console.info('Photos are not scaled.', error);
+  return { mayLackPixels: () => true };
+});
 
 // Return {original, way, blob, preview}: `way` is scaled, stripped, or original, which needs consent.
 export async function prepare(file, limitBytes) {
@@ -19,7 +24,8 @@ export async function prepare(file, limitBytes) {
   const [width, height] = bitmap ? uprightSides(bitmap, orientation) : [];
   const original = { kind, bytes: file.size, width, height };
   const isFine = orientation === 1 && isSmall({ width, height }, resized);
-  const canScale = Boolean(bitmap) && canBeScaled(bitmap);
+  const isDoubtful = bytes && bitmap && (await doubt).mayLackPixels({ kind, bytes, bitmap, limitBytes });
+  const canScale = Boolean(bitmap) && !isDoubtful && canBeScaled(bitmap);
   const isSent = bytes && kind in STRIPPERS && (isFine || !canScale);
   if (canScale && !isSent) {
     const blob = await scale(bitmap, orientation); // which takes the bitmap over

@@ -46,7 +46,7 @@ async function list(archive) {
   for (let at = 0; at < size && directory.getUint32(at, true) === ENTRY;) {
     const entry = entryAt(directory, at);
     at = entry.next;
-    if (isPhoto(nameIn(entry.path), suffixes)) entries.push(entry);
+    if (isPhoto(entry.path, suffixes)) entries.push(entry);
   }
   return entries;
 }

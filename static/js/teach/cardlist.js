@@ -62,7 +62,9 @@ export class CardList {
 
   // Give files to a class, and those in archives.
   async give(files, label) {
-    this.uploads.add(await unpacked(files), label);
+    const batch = this.uploads.open(label); // before, since the class may be renamed until all is unpacked
+    for (const file of await unpacked(files)) batch.add(file);
+    batch.close();
   }
 
   async movePhotos(photos, label) {
@@ -90,12 +92,10 @@ export class CardList {
   async #rename(label, names, card) {
     if (this.project.hidden.classes.has(names.label)) await this.undo.flush();
     try {
-      await call('PUT', this.project.address('classes', label), { body: names });
-      this.uploads.rename(label, names.label);
+      await this.uploads.rename(label, names.label, this.project.renameClass(label, names));
       this.#cards.delete(label);
       this.#cards.set(names.label, card);
       card.each = { ...card.each, ...names };
-      this.project.refresh();
       return true;
     } catch (error) {
       card.complain(error);

@@ -18,7 +18,7 @@ export function listenToIntake(cardList, test) {
   listenToDrops(give, mark);
   listenToPaste((files, target) => (placeOf(target) ? give(files, target) : test(files[0])));
   const folder = byId('folder'); // which gives all files that are in it
-  if ('webkitdirectory' in folder) listenToChooser(folder, (files) => give(files.filter(({ name }) => isPhoto(name, suffixes)), null));
+  if ('webkitdirectory' in folder) listenToChooser(folder, (files) => give(files.filter((file) => isPhoto(pathOf(file), suffixes)), null));
   else show(byId('folder-choice'), false);
 }
 

@@ -15,6 +15,7 @@ export class Project extends EventTarget {
   #data = null;
   #isDue = false;
   #isBusy = false;
+  #renames = 0;
 
   constructor(name, onTrouble) {
     super();
@@ -48,8 +49,7 @@ export class Project extends EventTarget {
   }
 
   async load() {
-    this.#data = await (await call('GET', this.address())).json();
-    this.#tell('change');
+    await this.#read();
     this.refresh();
   }
 
@@ -66,6 +66,12 @@ export class Project extends EventTarget {
 
   async makeClass(label) {
     await call('PUT', this.address('classes', label), { body: {} });
+    this.refresh();
+  }
+
+  async renameClass(label, names) {
+    await call('PUT', this.address('classes', label), { body: names });
+    this.#renames += 1;
     this.refresh();
   }
 
@@ -91,9 +97,20 @@ export class Project extends EventTarget {
     }
   }
 
-  async #fetch() {
-    this.#data = await (await call('GET', this.address())).json();
+  // An answer that was on its way while a class was renamed may have the old name, and is asked for again.
+  async #read() {
+    let before;
+    let data;
+    do {
+      before = this.#renames;
+      data = await (await call('GET', this.address())).json();
+    } while (before !== this.#renames);
+    this.#data = data;
     this.#tell('change');
+  }
+
+  async #fetch() {
+    await this.#read();
     if (this.report?.revision === this.revision) return;
     this.report = await (await call('GET', this.address('report'))).json();
     this.#tell('report');

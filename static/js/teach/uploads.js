@@ -18,6 +18,7 @@ export class Uploads {
   #asking = [];
   #batches = new Set();
   #mayBeSentWhole = false;
+  #renames = Promise.resolve();
 
   constructor(project, undo) {
     Object.assign(this, { project, undo });
@@ -52,9 +53,13 @@ export class Uploads {
     this.#batches.delete(batch);
   }
 
-  // A class has another name now, also for the photos that are on their way to it.
-  rename(from, to) {
-    for (const batch of this.#batches) if (batch.label === from) batch.label = to;
+  // A class is getting another name, which it has when `change` is done; also for the photos on their way to it.
+  rename(from, to, change) {
+    const done = change.then(() => {
+      for (const batch of this.#batches) if (batch.label === from) batch.label = to;
+    });
+    this.#renames = Promise.allSettled([this.#renames, done]);
+    return done;
   }
 
   enqueue(file, batch) {
@@ -104,13 +109,15 @@ export class Uploads {
     }
   }
 
-  // The class may be renamed while a photo is on its way.
+  // The class may be renamed while a photo is on its way; the server knows of that before this page does.
   async #send(form, batch, signal) {
     const { label } = batch;
     try {
       return await send(this.project.address('classes', label, 'photos'), form, signal);
     } catch (error) {
-      if (error.slug !== 'not-found' || batch.label === label) throw error;
+      if (error.slug !== 'not-found') throw error;
+      await this.#renames;
+      if (batch.label === label) throw error;
       return this.#send(form, batch, signal);
     }
   }

@@ -1,7 +1,7 @@
 // A part of a photo, in pixels of its own.
 
-import { resized } from './facts.js';
-import { encodeScaled } from './scaler.js';
+import { resized } from '../photos/facts.js';
+import { encodeScaled } from '../photos/scaler.js';
 
 // Cut a part, whose edges are fractions of the upright photo, out of a picture that the browser can decode.
 export async function cutOut(picture, { left, top, right, bottom }) {

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from made_photos import copies_of, embeddings, of_length_one
 
-from app.model.duplicates import SLACK, Groups, find_directions, shorten
-from app.training import duplicates
-from app.training.duplicates import NEAR_DUPLICATE, group_duplicates
+from app.model import duplicates
+from app.model.duplicates import (
+    NEAR_DUPLICATE,
+    SLACK,
+    Groups,
+    cosines,
+    find_directions,
+    find_near,
+    group_duplicates,
+    shorten,
+)
 
 
 def groups_of(rows: np.ndarray) -> list[int]:
@@ -59,10 +67,27 @@ def test_groups_are_those_of_all_pairs(spread: float) -> None:
     assert groups_of(rows) == compare_all(rows)
 
 
+def test_photos_without_mirror_images_are_grouped_too() -> None:
+    angles = np.radians([0, 15, 30, 90, 100, 180])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert groups_of(rows[:, None]) == [0, 0, 0, 3, 3, 5]
+    assert find_near(rows[0], rows).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("few", [64, 10**9])
+def test_cosines_are_those_of_the_pairs(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(duplicates, "_FEW", few)
+    monkeypatch.setattr(duplicates, "_PART_PAIRS", 3)
+    rows = embeddings(np.arange(40))[:, 0]
+    first, second = np.arange(0, 10), np.arange(19, 9, -1)
+    expected = rows.astype(float)[first] @ rows[20:].astype(float).T[:, second]
+    assert cosines(rows, rows[20:], first, second) == pytest.approx(np.diag(expected), abs=1e-6)
+
+
 def test_more_photos_than_directions_are_bounded_from_above() -> None:
     rows = embeddings(np.arange(300) % 9, channels=300)
-    bounds = duplicates._products(*[shorten(rows, find_directions(rows[:, 0]))] * 2)
-    assert (bounds >= duplicates._products(rows, rows) - SLACK).all()
+    bounds = duplicates._nearest(*[shorten(rows, find_directions(rows[:, 0]))] * 2)
+    assert (bounds >= duplicates._nearest(rows, rows) - SLACK).all()
     assert bounds.min() < NEAR_DUPLICATE / 2
 
 
