@@ -64,6 +64,8 @@ def command(index: Path, *, output: Path | None, no_thumbnails: bool, language: 
     else:
         _write(output, _WRITERS[output.suffix](library, groups))
     click.echo(f"{plural(len(library), 'photo')} compared, none changed: {_counts(groups)}.", err=True)
+    if output is not None:
+        click.echo(f"Wrote {output}.", err=True)
 
 
 def _find(library: Library) -> list[Group]:

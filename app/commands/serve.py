@@ -41,10 +41,11 @@ def start(settings: Settings) -> NoReturn:
     make_ready(settings)
     click.echo("Starting the service; Ctrl-C stops it.", err=True)
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(RESOURCES / "gunicorn.conf.py")]
+    # Heads of projects are solved beside photos, which need the other processors more.
+    environment = {"OPENBLAS_NUM_THREADS": "1"} | settings.for_child()  # here, where relative paths are meant
     # Start in the folder that holds the package: an `app` of another project in the current folder would shadow it.
     os.chdir(ROOT)
-    # Heads of projects are solved beside photos, which need the other processors more.
-    os.execve(sys.executable, gunicorn, {"OPENBLAS_NUM_THREADS": "1"} | settings.for_child())
+    os.execve(sys.executable, gunicorn, environment)
 
 
 def _require_free_ports(settings: Settings) -> None:

@@ -20,7 +20,7 @@ from ..classifier import Classifier
 from ..errors import NoPhoto
 from ..measuring.stream import printable
 from ..model.verdicts import Outputs
-from ..photos.folders import MAX_FILE_BYTES, read_file
+from ..photos.folders import MAX_FILE_BYTES, FileProblem, read_file
 from ..search.embeddings import Embedding
 from ..search.library import Library
 from . import model_option, settings_of_one_process
@@ -45,7 +45,10 @@ def command(photo: str, *, index: Path, count: int, exact: bool, as_json: bool, 
     """Print the photos that are nearest by the cosine of their embeddings, the nearest first."""
     library = Library.open(index)
     settings = settings_of_one_process(model)
-    data = read_file(photo)
+    try:
+        data = read_file(photo)
+    except FileProblem as problem:
+        raise FileProblem(f"{photo}: {problem}") from problem
     if not data:
         raise NoPhoto("The file is empty.")
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:

@@ -136,9 +136,9 @@ def find_record(name: str) -> ModelRecord:
     record = RECORDS.get(name)
     if record is None:
         near = difflib.get_close_matches(name, RECORDS, n=3, cutoff=0.5)
-        advice = f"the nearest names are {', '.join(near)}; " if near else ""
+        advice = f" Did you mean {' or '.join(near)}?" if near else ""
         raise WeightsError(
-            f"There is no model named {name!r} for TOPTHREE_MODEL; {advice}'topthree backbones' lists all."
+            f"There is no model named {name!r} for TOPTHREE_MODEL.{advice} 'topthree backbones' lists all."
         )
     return record
 

@@ -111,7 +111,7 @@ class Served:
         if name in models:
             return models[name]
         near = difflib.get_close_matches(name, models, n=3, cutoff=0.5)
-        advice = f"The nearest names are {', '.join(near)}." if near else "GET /api/v1/models lists all."
+        advice = f"Did you mean {' or '.join(near)}?" if near else "GET /api/v1/models lists all."
         raise UnknownModel(f"There is no model named '{name[:64]}'. {advice}")
 
 
@@ -135,9 +135,7 @@ def read_own_default(settings: Settings, version: int | None = None) -> OwnModel
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         if not near:
             find_record(name)  # which raises the reason
-        raise OwnModelError(
-            f"There is no model named {name!r} for TOPTHREE_MODEL; the nearest names are {', '.join(near)}."
-        )
+        raise OwnModelError(f"There is no model named {name!r} for TOPTHREE_MODEL. Did you mean {' or '.join(near)}?")
     return read_version(settings.models, name, version)
 
 

@@ -219,7 +219,9 @@ def _decode(data: bytes, name: str) -> str:
 
 def _check(found: PhotoSet, path: Path) -> None:
     if not found.photos:
-        raise PhotoSetError(f"There is no labelled photo in {path}: put the photos of each class into one folder.")
+        raise PhotoSetError(
+            f"There is no labelled photo in {path}: put the photos of each class into a folder of its own."
+        )
     if len(found.photos) > MAX_PHOTOS:
         raise PhotoSetError(f"{path} has {len(found.photos):,} photos, more than the {MAX_PHOTOS:,} allowed.")
     classes = found.classes

@@ -5,6 +5,7 @@ Both lie in mapped files of the run's folder, so that memory does not grow with 
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -138,16 +139,17 @@ def _decoded(
 def mapped(
     path: Path, shape: tuple[int, ...], kind: type[np.generic], fill: Callable[[npt.NDArray[Any]], None]
 ) -> npt.NDArray[Any]:
-    """Map the array of a file, which is filled first if it is not there; it appears when it is full.
+    """Map the array of a file, which is filled first if it is not there as a whole; it appears when it is full.
 
     Raises PhotoSetError if the disk is full.
     """
+    size = math.prod(shape) * np.dtype(kind).itemsize
     try:
-        if not path.exists():
+        if not path.exists() or path.stat().st_size != size:
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
                 try:
                     # Take the room now: a write to mapped memory that finds no room would end the process.
-                    os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * np.dtype(kind).itemsize)
+                    os.posix_fallocate(file.fileno(), 0, size)
                     rows = np.memmap(file.file, kind, "r+", shape=shape)
                     fill(rows)
                     rows.flush()

@@ -14,6 +14,7 @@ from ..model.backbones.stages import stage_starts, steps_of
 from ..model.backbones.tuned import trunk_names
 from ..model.heads import Floats
 from ..model.records import ModelRecord
+from .photosets import PhotoSetError
 from .tuning_result import Tuned
 
 # How much smaller the rate of the stem is than that of the last stage (Howard and Ruder, ACL 2018).
@@ -62,9 +63,12 @@ class Tunable(nn.Module):
         return {name: state[name] for name in self._trunk} | {_WEIGHT: self.weight, _BIAS: self.bias}
 
     def load(self, tensors: Tensors) -> None:
-        """Set all tensors to those that `tensors` or `copy` returned earlier."""
+        """Set all tensors to those that `tensors` or `copy` returned earlier; raises PhotoSetError for any others."""
+        ours = self.tensors()
+        if tensors.keys() != ours.keys() or any(tensors[name].shape != value.shape for name, value in ours.items()):
+            raise PhotoSetError("The network that was kept is damaged: leave out --resume to begin again.")
         with torch.no_grad():
-            for name, value in self.tensors().items():
+            for name, value in ours.items():
                 value.copy_(tensors[name])
 
     def copy(self) -> Tensors:

@@ -50,7 +50,7 @@ class Journal:
             values = json.loads(path.read_bytes())
         except FileNotFoundError:
             return  # killed before it had begun, or never begun
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PhotoSetError(f"{path} is damaged: leave out --resume to begin again.") from error
         if not isinstance(values, dict) or values.get("fingerprint") != fingerprint:
             raise PhotoSetError(
@@ -111,7 +111,10 @@ class Journal:
         self.write_file(_CHECKPOINT, save(_contiguous(tensors)))
 
     def checkpoint(self, phase: str) -> tuple[int, dict[str, torch.Tensor], dict[int, dict[str, torch.Tensor]]] | None:
-        """Return the last epoch of a phase that was kept, the network and the optimiser's state; None without one."""
+        """Return the last epoch of a phase that was kept, the network and the optimiser's state; None without one.
+
+        Raises PhotoSetError if it is damaged.
+        """
         if not (self.folder / _CHECKPOINT).exists():
             return None
         tensors = self._load(_CHECKPOINT)
@@ -126,6 +129,8 @@ class Journal:
                 network[rest] = value
             elif kind == "optimizer":
                 place, _, part = rest.partition(_SEPARATOR)
+                if not place.isdecimal():
+                    raise self.damage(_CHECKPOINT)
                 states.setdefault(int(place), {})[part] = value
         return int(number), network, states
 
@@ -133,7 +138,11 @@ class Journal:
         try:
             return load((self.folder / name).read_bytes())
         except (OSError, SafetensorError) as error:
-            raise PhotoSetError(f"{self.folder / name} is damaged: leave out --resume to begin again.") from error
+            raise self.damage(name) from error
+
+    def damage(self, name: str = "") -> PhotoSetError:
+        """Return the problem of a file of the folder that cannot be used, or of the folder."""
+        return PhotoSetError(f"{self.folder / name} is damaged: leave out --resume to begin again.")
 
     def remove(self) -> None:
         """Remove the folder; the next run overwrites files that cannot be removed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -273,9 +273,21 @@ def _restore(trainer: Trainer, phase: Phase, journal: Journal, optimizer: torch.
     if found is None:
         return []
     number, tensors, states = found
+    history = history_of(phase, journal)
+    if not 1 <= number <= len(history) or not _fits(states, optimizer):
+        raise journal.damage()
     trainer.network.load(tensors)
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return history_of(phase, journal)[:number]
+    return history[:number]
+
+
+def _fits(states: Mapping[int, Mapping[str, torch.Tensor]], optimizer: torch.optim.AdamW) -> bool:
+    """Return whether the state of an optimiser, by the places of its parameters, can be that of this one."""
+    shapes = [value.shape for group in optimizer.param_groups for value in group["params"]]
+    return all(
+        place < len(shapes) and all(value.shape in (shapes[place], torch.Size()) for value in state.values())
+        for place, state in states.items()
+    )
 
 
 def _has_stalled(epochs: list[Epoch]) -> bool:
@@ -324,8 +336,12 @@ def measure(trainer: Trainer, phase: Phase, journal: Journal, watch: Watch) -> M
 
 
 def average(journal: Journal, phase: Phase, numbers: list[int]) -> Tensors:
-    """Return the mean of the network after some epochs."""
-    return mean_of([journal.snapshot(phase.name, number) for number in numbers])
+    """Return the mean of the network after some epochs; raises PhotoSetError if what was kept is damaged."""
+    states = [journal.snapshot(phase.name, number) for number in numbers]
+    shapes = [{name: value.shape for name, value in state.items()} for state in states]
+    if any(each != shapes[0] for each in shapes):
+        raise journal.damage()
+    return mean_of(states)
 
 
 def measure_speeds(trainer: Trainer, places: Numbers, shape: tuple[int, ...] | None) -> Speeds:

@@ -34,7 +34,7 @@ def test_table_as_json_has_the_address_and_digest() -> None:
 def test_unknown_model_is_refused_with_the_nearest_names() -> None:
     result = invoke("backbones", "resnet5O")
     assert result.exit_code == 1
-    assert "There is no model named 'resnet5O' for TOPTHREE_MODEL; the nearest names are resnet50" in result.output
+    assert "There is no model named 'resnet5O' for TOPTHREE_MODEL. Did you mean resnet50" in result.output
 
 
 def test_speed_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_a_document_has_all_groups(runner: CliRunner, index: Path, tmp_path: Pat
 def test_a_report_is_written(runner: CliRunner, index: Path, tmp_path: Path) -> None:
     path = tmp_path / "found.html"
     for options, has_thumbnails in (([], True), (["--no-thumbnails", "--language", "zh"], False)):
-        assert runner.invoke(cli, ["duplicates", str(index), "--output", str(path), *options]).exit_code == 0
+        done = runner.invoke(cli, ["duplicates", str(index), "--output", str(path), *options])
+        assert (done.exit_code, done.stderr.splitlines()[-1]) == (0, f"Wrote {path}.")
         assert ("data:image/jpeg" in path.read_text(encoding="utf-8")) == has_thumbnails
 
 

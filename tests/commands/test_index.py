@@ -189,7 +189,7 @@ def test_removed_photos_are_no_longer_found(photos: Path, tmp_path: Path) -> Non
         (["index", "{photos}", "--output", "{photos}"], "holds other files and no index.json."),
         (["index", "--remove", "a.png", "--output", "{tmp}/empty"], "is not an index: it has no index.json."),
         (["similar", "{photos}/a.png", "--index", "{tmp}/empty"], "is not an index: it has no index.json."),
-        (["similar", "{photos}/none.png", "--index", "{tmp}/good"], "The file cannot be read: No such file"),
+        (["similar", "{photos}/none.png", "--index", "{tmp}/good"], "none.png: The file cannot be read: No such file"),
         (["similar", "/dev/null", "--index", "{tmp}/good"], "The file is empty."),
     ],
 )

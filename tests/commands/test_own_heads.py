@@ -107,5 +107,5 @@ def test_a_name_that_is_nearly_right_is_answered_with_it(settings: Settings) -> 
     done = run(settings, "prepare", "--model", "pet")
     assert (done.exit_code, done.stderr) == (
         1,
-        "Error: There is no model named 'pet' for TOPTHREE_MODEL; the nearest names are pets.\n",
+        "Error: There is no model named 'pet' for TOPTHREE_MODEL. Did you mean pets?\n",
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from servers import free_port
 
 from app.commands import cli
-from app.settings import SETTINGS
+from app.settings import SETTINGS, Settings
 
 
 def invoke(*arguments: str) -> Result:
@@ -50,3 +54,12 @@ def test_serve_on_an_address_not_ours_is_one_sentence(monkeypatch: pytest.Monkey
     result = invoke("serve")
     assert result.exit_code == 1
     assert f"Cannot listen on {host} port 8000" in result.stderr
+
+
+@pytest.mark.usefixtures("packaged_classifier")  # by which the model is prepared
+def test_relative_paths_begin_where_serve_was_called(packaged_settings: Settings, tmp_path: Path) -> None:
+    own = {"TOPTHREE_PORT": str(free_port()), "TOPTHREE_INDEX": "lib"}
+    environment = os.environ | packaged_settings.as_environment() | own
+    command = [sys.executable, "-m", "app", "serve"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90)
+    assert f"{tmp_path / 'lib'} is not an index" in done.stderr

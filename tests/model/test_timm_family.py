@@ -44,7 +44,7 @@ def test_row_is_what_timm_says() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("timm/hgnetv2_b1.nope", "no model named hgnetv2_b1.nope; the nearest names are timm/hgnetv2_b1.ssld"),
+        ("timm/hgnetv2_b1.nope", "no model named hgnetv2_b1.nope. Did you mean timm/hgnetv2_b1.ssld"),
         ("timm/tf_efficientnet_l2.ns_jft_in1k", "needs photos of another shape than RGB squares"),
     ],
 )

@@ -69,7 +69,7 @@ def test_chinese_names_come_from_a_table(tmp_path: Path) -> None:
     [
         ([], "no photo"),
         (["cat/1.jpg"], "only the class 'cat'"),
-        (["1.jpg", "2.jpg"], "put the photos of each class into one folder"),
+        (["1.jpg", "2.jpg"], "put the photos of each class into a folder of its own"),
         (["train/cat/1.jpg", "val/cat/2.jpg", "more/a/3.jpg"], "'more' is neither for training nor for testing"),
         (["cat/1.jpg", "Cat/1.jpg"], "differ in case only"),
         (["cat/1.jpg", "d\x07g/1.jpg"], "control characters"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from tunable import small_model, teach, write_parts
 
 from app.model import load_model
@@ -104,6 +106,29 @@ def kill_at(start: str) -> Callable[[str], None]:
             raise Killed
 
     return said
+
+
+def changed(file: Path, change: Callable[[str, torch.Tensor], dict[str, torch.Tensor]]) -> None:
+    """Change the tensors of a file one by one."""
+    found: dict[str, torch.Tensor] = {}
+    for name, value in load(file.read_bytes()).items():
+        found |= change(name, value)
+    file.write_bytes(save(found))
+
+
+def test_a_damaged_checkpoint_is_refused(taught: Taught, tune: Tune, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        tune(kill_at("measuring last, epoch 1"), epochs=3)
+    folder = taught[0].settings.cache / tuning.FOLDER / "small"
+    shutil.copytree(folder, tmp_path / "whole")
+    for change in (
+        lambda name, value: {name: value[:1] if value.ndim else value},
+        lambda name, value: {name.replace("optimizer:0", "optimizer:999"): value},
+    ):
+        changed(folder / "checkpoint.safetensors", change)
+        with pytest.raises(PhotoSetError, match="damaged: leave out --resume to begin again"):
+            tune(epochs=3, resume=True)
+        shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
 
 
 def check_that_it_serves(taught: Taught, found: Tuning, folder: Path) -> None:

@@ -64,7 +64,10 @@ def feature_maps(
     for layer in layers:
         if layer not in modules:
             near = difflib.get_close_matches(layer, modules, n=3) or [name for name in modules if name][:5]
-            raise WeightsError(f"The network has no layer {layer!r}; there are, among others, {', '.join(near)}.")
+            raise WeightsError(
+                f"The network has no layer {layer!r}; there are, among others, {', '.join(near)}. "
+                "'topthree inspect MODEL --depth 3' lists more."
+            )
     found: dict[str, npt.NDArray[np.float32]] = {}
 
     def keep(layer: str) -> Callable[..., None]:

@@ -147,8 +147,8 @@ def _config(name: str) -> Any:
         return timm.get_pretrained_cfg(_timm_name(name), allow_unregistered=False)
     except RuntimeError as error:
         near = _nearest(_timm_name(name), timm.list_models(pretrained=True))
-        advice = f"; the nearest names are {', '.join(TIMM + each for each in near)}" if near else ""
-        raise WeightsError(f"timm has no model named {_timm_name(name)}{advice}.") from error
+        advice = f" Did you mean {' or '.join(TIMM + each for each in near)}?" if near else ""
+        raise WeightsError(f"timm has no model named {_timm_name(name)}.{advice}") from error
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
