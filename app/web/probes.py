@@ -101,7 +101,7 @@ def warm_up_in_background(
             classifier.log_sandbox()
         readiness.mark(slot, True)
         if readiness.warm_workers >= readiness.planned:
-            log.info("Ready: %s", settings.url)
+            log.info("Ready: %s%s", settings.url, "/teach" if settings.teach == "on" else "")
 
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
 

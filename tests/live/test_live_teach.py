@@ -68,6 +68,7 @@ def test_two_workers_and_four_people_lose_nothing(server: Server, page: httpx.Cl
     photo = photo_of("red", 50)
     draft = page.post(f"{PROJECT}/predict", content=photo).json()
     assert page.post(f"{PROJECT}/publish").json()["version"] == 1
+    assert f" Ready: {server.url}/teach" in server.log
     server.wait_for_log("The model colours answers in version 1", times=2)
     served = httpx.post(f"{server.url}/api/v1/predict?model=colours", content=photo, timeout=60).json()
     assert [row["label"] for row in served["predictions"]] == [row["label"] for row in draft["predictions"]]
