@@ -63,10 +63,10 @@ def value(url: str, name: str, **labels: str) -> float:
 
 
 def send(server: Server, count: int) -> None:
-    """Send `count` photos, each over a connection of its own, so that both workers get some."""
+    """Send `count` different photos, each over a connection of its own, so that both workers get some."""
 
     def once(number: int) -> int:
-        photo = colour_png(number) if number % 10 else b"not a photo"
+        photo = colour_png(number) if number % 10 else b"not a photo: %d" % number
         return httpx.post(f"{server.url}{PREDICT}", content=photo, headers={"Content-Type": "image/png"}).status_code
 
     with ThreadPoolExecutor(8) as pool:
