@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from references import SHARED_PHOTOS, needs_test_weights
 from app.commands import cli
 from app.errors import WeightsError
 from app.model import quantise
+from app.model.engines import may_overflow
 from app.model.labels import imagenet_labels
 from app.model.quantise import Comparison, QuantisationRefused, compare
 from app.model.runtime import import_openvino
@@ -62,7 +64,7 @@ def test_the_gate_refuses(found: Comparison, max_drop: float, reason: str) -> No
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(WeightsError, match=r"^--precision int8 needs nncf: pip install -e '\.\[optimize\]'$"):
-        quantise._quantise_graph(None, [], tmp_path)
+        quantise._quantise_graph(None, [], tmp_path, 0, False)
 
 
 @pytest.mark.parametrize("found", [comparison(change=-1.0), comparison(agreement=93.0), comparison(change=None)])
@@ -134,6 +136,35 @@ def test_auto_finds_the_fewest_layers_that_pass(least: int, layers: int, tried: 
     assert counts[-1] == least  # whose artifact is the one that stays
     assert lines[-1] == f"The fewest layers in float32 that pass are {least} before the classifier."
     assert len(set(counts)) <= tried
+
+
+@pytest.mark.parametrize(
+    ("flags", "passes", "tried"),
+    [
+        ("flags : sse4_2 avx2 fma", {False, True}, [False]),
+        ("flags : sse4_2 avx2 fma", {True}, [False, True]),
+        ("flags : sse4_2 avx2 fma", set(), [False, True]),
+        ("flags : avx2 avx512_vnni", {True}, [False]),
+        ("flags : avx2 avx_vnni", {True}, [False]),
+        ("Features : fp asimd asimddp", {True}, [False]),
+    ],
+)
+def test_narrow_weights_are_tried_where_sums_overflow(
+    flags: str, passes: set[bool], tried: list[bool], tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(flags)
+    seen: list[bool] = []
+
+    def attempt(is_narrow: bool) -> Comparison:
+        seen.append(is_narrow)
+        if is_narrow not in passes:
+            raise QuantisationRefused("no")
+        return comparison()
+
+    expected = contextlib.nullcontext() if passes & set(tried) else pytest.raises(QuantisationRefused)
+    with expected:
+        quantise._wide_or_narrow(attempt, may_overflow(tmp_path / "cpuinfo"), lambda line: None)
+    assert seen == tried
 
 
 def test_auto_says_if_no_number_of_layers_passes() -> None:

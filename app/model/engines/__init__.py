@@ -25,6 +25,7 @@ __all__ = [
     "check_classes",
     "choose_engine",
     "choose_precision",
+    "may_overflow",
 ]
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -41,11 +42,23 @@ def choose_precision(asked: str, cpu_info: Path = CPU_INFO) -> str:
         raise SettingsError(f"TOPTHREE_PRECISION={asked} needs a GPU, or TOPTHREE_ENGINE=torch.")
     if asked != "auto":
         return asked
+    return "bf16" if " amx_bf16" in _flags(cpu_info) else "fp32"
+
+
+def may_overflow(cpu_info: Path = CPU_INFO) -> bool:
+    """Return whether int8 graphs may compute wrong sums here, since the processor adds products in 16 bits.
+
+    That is an x86 processor without VNNI. Weights of 7 bits avoid it (OpenVINO's documentation, "Saturation Issue").
+    """
+    flags = _flags(cpu_info)
+    return " avx2" in flags and "vnni" not in flags
+
+
+def _flags(cpu_info: Path) -> str:
     try:
-        flags = cpu_info.read_text(encoding="ascii", errors="replace")
+        return cpu_info.read_text(encoding="ascii", errors="replace")
     except OSError:
-        return "fp32"
-    return "bf16" if " amx_bf16" in flags else "fp32"
+        return ""
 
 
 def check_classes(prepared: Prepared, classes: int) -> None:
