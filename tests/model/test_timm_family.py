@@ -128,10 +128,10 @@ def test_an_artifact_of_ones_own_weights_serves_with_them_only(
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers for a file as the hub does: with a commit and an etag."""
+    """Answers for a file as the hub does: with a commit and an etag; below /none it has no file."""
 
     def do_HEAD(self) -> None:
-        self.send_response(200)
+        self.send_response(404 if self.path.startswith("/none") else 200)
         headers = {"ETag": '"0123"', "X-Repo-Commit": "a" * 40, "Content-Length": str(len(CONTENT))}
         for name, value in headers.items():
             self.send_header(name, value)
@@ -176,7 +176,9 @@ def test_fetch_downloads_a_model_of_timm_from_the_hub(hub: dict[str, str]) -> No
     assert weights_command(unreachable).stdout == fetched.stdout
 
 
-def test_fetch_without_the_hub_is_one_sentence(hub: dict[str, str]) -> None:
-    done = weights_command(hub | {"HF_ENDPOINT": "http://127.0.0.1:9"}, "--fetch")
+def test_fetch_of_what_the_hub_lacks_is_one_sentence(hub: dict[str, str]) -> None:
+    done = weights_command(hub | {"HF_ENDPOINT": hub["HF_ENDPOINT"] + "/none"}, "--fetch")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"The weights of {HGNET} cannot be downloaded: " in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: The weights of {HGNET} cannot be downloaded: ")
+    assert line.endswith(". Set TOPTHREE_WEIGHTS to a file.")

@@ -101,9 +101,9 @@ def timm_weights(record: ModelRecord) -> Weights:
     try:
         path = Path(hf_hub_download(*_place(record)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = str(error.__cause__ or error).strip().partition("\n")[0].rstrip(".")
         raise WeightsError(
-            f"The weights of {record.name} cannot be downloaded: {reason} Set TOPTHREE_WEIGHTS to a file."
+            f"The weights of {record.name} cannot be downloaded: {reason}. Set TOPTHREE_WEIGHTS to a file."
         ) from error
     return Weights(path, file_sha256(path), record, "hub")
 
