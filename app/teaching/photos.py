@@ -50,7 +50,6 @@ class Listed:
 class Description:
     """A project with its classes; `stale` counts photos whose embedding is of another backbone."""
 
-    name: str
     facts: Facts
     classes: list[ClassRow]
     bytes: int
