@@ -193,9 +193,16 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document)
 
 
-def json_response(document: msgspec.Struct) -> flask.Response:
+def json_response(document: msgspec.Struct, status: int = 200) -> flask.Response:
     """Answer with a document."""
-    return flask.Response(encode(document) + b"\n", mimetype=JSON)
+    return flask.Response(encode(document) + b"\n", status, mimetype=JSON)
+
+
+def photo_response(rendered: Rendered) -> flask.Response:
+    """Answer with the document of one photo and its model."""
+    response = flask.Response(with_model(rendered.body, rendered.model), mimetype=JSON)
+    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
+    return response
 
 
 def with_model(body: bytes, model: Model) -> bytes:

@@ -29,7 +29,7 @@ from ..teaching.solving import Report
 from ..teaching.teaching import Teaching
 from . import teaching_schemas as documents
 from .access import check_right
-from .answers import Answerer, json_response, server_timing, with_model, write_timing
+from .answers import Answerer, json_response, photo_response, write_timing
 from .operations import BINARY, operation
 from .parameters import integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
@@ -62,14 +62,14 @@ def guard() -> None:
 
 
 def teaching() -> Teaching:
-    """Return what does the work; `guard` has made sure that there is one."""
+    """Return the teaching of the service; `guard` has made sure that it is on."""
     found = service().teaching
     assert found is not None
     return found
 
 
 def publisher() -> Publisher:
-    """Return what publishes; it is there whenever `teaching` is."""
+    """Return the publisher of the service, which has one whenever teaching is on."""
     found = service().publisher
     assert found is not None
     return found
@@ -260,10 +260,7 @@ def predict_by_project(name: str) -> flask.Response:
         model, ours.classifier, max_pixels=ours.settings.max_pixels, deadline=deadline, caller=state.caller
     )
     state.note_models([model])
-    rendered = answerer.predict(photo, parameters)
-    response = flask.Response(with_model(rendered.body, rendered.model), mimetype=JSON)
-    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
-    return response
+    return photo_response(answerer.predict(photo, parameters))
 
 
 def project_response(name: str, status: int = 200) -> flask.Response:
@@ -286,9 +283,7 @@ def project_response(name: str, status: int = 200) -> flask.Response:
         created=found.facts.created,
         folder=str(ours.projects.root) if service().settings.is_loopback else UNSET,
     )
-    response = json_response(document)
-    response.status_code = status
-    return response
+    return json_response(document, status)
 
 
 def _digest(text: str) -> str:
