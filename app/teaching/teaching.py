@@ -171,12 +171,14 @@ class Teaching:
             near = [_first_of_group(connection, photo.sha256) for photo in photos]
             is_changed = any(number != class_id for number in before)
             revision = database.note_change(connection) if is_changed else contents.read_facts(connection).revision
-        results = iter(
-            (photo, None if number is None else labels[number], first)
+        taken = iter(
+            outcome(photo, None if number is None else labels[number], first, labels[class_id])
             for photo, number, first in zip(photos, before, near, strict=True)
         )
-        taken = [outcome(upload, each, results, labels[class_id]) for upload, each in zip(uploads, found, strict=True)]
-        return revision, taken
+        return revision, [
+            Taken(upload.file, problem=each) if isinstance(each, Problem) else next(taken)
+            for upload, each in zip(uploads, found, strict=True)
+        ]
 
     def move(self, name: str, digests: Sequence[str], label: str) -> tuple[int, int]:
         """Give photos another class; return the project's revision and how many photos had a different one."""
@@ -207,9 +209,9 @@ class Teaching:
         held = self._remember(path)
         with database.reading(path) as connection:
             revision = contents.read_facts(connection).revision
-            chosen, values = "1", ()
+            chosen, values = "1", list[int]()
             if label is not None:
-                chosen, values = "p.class = ?", (contents.find_class(connection, label),)  # type: ignore[assignment]
+                chosen, values = "p.class = ?", [contents.find_class(connection, label)]
             total = connection.execute(f"SELECT count(*) FROM photos p WHERE {chosen}", values).fetchone()[0]
             query = (
                 f"SELECT p.sha256, c.label, p.file, {_FIRST_OF_GROUP} FROM photos p JOIN classes c ON c.id = p.class "

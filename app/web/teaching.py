@@ -22,6 +22,7 @@ from ..errors import (
     UnknownProject,
 )
 from ..model.shares import Share
+from ..queueing.cache import ResultCache
 from ..teaching.contents import MAX_CLASSES, MAX_PHOTOS
 from ..teaching.photos import Taken, Upload
 from ..teaching.publishing import Publisher
@@ -29,14 +30,14 @@ from ..teaching.solving import Report
 from ..teaching.teaching import Teaching
 from . import teaching_schemas as documents
 from .access import check_right
-from .answers import Answerer, json_response, photo_response, write_timing
+from .answers import current_answerer, json_response, photo_response, write_timing
 from .operations import BINARY, operation
 from .parameters import integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .same_origin import require_our_host, require_same_origin
 from .schemas import Answer
 from .schemas import Problem as ProblemDocument
-from .service import request_state, service
+from .service import service
 from .uploads import JSON, admit_body, read_any, read_json, read_photo, request_deadline
 
 RIGHT = "teach"
@@ -252,14 +253,10 @@ def predict_by_project(name: str) -> flask.Response:
     parameters = read_parameters()
     if "model" in flask.request.args:
         raise BadParameter("The parameter 'model' is of no use here: the project's own head answers.")
-    photo, deadline = read_photo(), request_deadline()
-    ours, state = service(), request_state()
-    model = teaching().model(name, deadline)
-    # Nothing is cached: what is deleted from the project would live on in its head's answers.
-    answerer = Answerer.of_model(
-        model, ours.classifier, max_pixels=ours.settings.max_pixels, deadline=deadline, caller=state.caller
-    )
-    state.note_models([model])
+    photo, answerer = read_photo(), current_answerer()
+    answerer.models = [teaching().model(name, answerer.deadline)]
+    answerer.note(answerer.models)
+    answerer.results = ResultCache(0)  # what is deleted from the project would live on in cached answers
     return photo_response(answerer.predict(photo, parameters))
 
 
