@@ -10,12 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import (
-    ModelUnavailable,
-    Overloaded,
-    Problem,
-    TopthreeError,
-)
+from .errors import ModelUnavailable, Overloaded, Problem, TopthreeError
 from .model import KNOWN_PHOTO, KNOWN_PIXELS, Model, check_model
 from .model.engines import DeviceClient, DeviceEngine, Inference, Pixels
 from .model.engines.frames import DeviceOutputs

@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from ..errors import BatchStopped
+from ..queueing.scheduling import Counts
 from .answering import Answers, Options
 from .entries import Entry, shard_of, shown, unique
 from .locks import ShardLocks
@@ -22,20 +23,6 @@ from .rows import ERROR, Row
 from .spool import Spool
 from .status import note_listed
 from .walking import UNREADABLE_FOLDER
-
-
-@dataclass
-class Progress:
-    """How far a job is: `photos` of its slice, those `done` and `failed`, and those `computed` in this process.
-
-    `busy` counts the shards that other processes work on.
-    """
-
-    photos: int = 0
-    done: int = 0
-    failed: int = 0
-    computed: int = 0
-    busy: int = 0
 
 
 @dataclass
@@ -52,8 +39,8 @@ class Job:
     """One process's work on an output folder; `note` is called whenever the progress has changed."""
 
     def __init__(self, answers: Answers, parts: Parts, options: Options) -> None:
-        self.progress = Progress()
-        self.note: Callable[[Progress], None] = lambda progress: None
+        self.progress = Counts()
+        self.note: Callable[[Counts], None] = lambda progress: None
         self._answers = answers
         self._parts = parts
         self._options = options
@@ -62,7 +49,7 @@ class Job:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._written: Future[None] | None = None
 
-    def run(self, entries: Iterable[Entry]) -> Progress:
+    def run(self, entries: Iterable[Entry]) -> Counts:
         """Classify the photos of this job's slice that have no row yet, and write their parts.
 
         Raises BatchStopped if the output folder is full or the store fails, and ModelUnavailable.

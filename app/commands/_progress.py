@@ -6,29 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import click
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import BatchStopped
 from ..measuring.bars import progress_bar
+from ..queueing.scheduling import Counts
 from . import plural
 
 LOG_SECONDS = 30.0
-
-
-class Counts(Protocol):
-    """How far a job is: all `photos`, those `done` and `failed`, and those `computed` by this process."""
-
-    @property
-    def photos(self) -> int: ...
-    @property
-    def done(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
-    @property
-    def computed(self) -> int: ...
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ..batch.answering import Options
-from ..batch.job import Progress as Counts
 from ..batch.rows import Columns
 from ..batch.runs import MAX_SHARDS
 from ..batch.start import begin, check, parse_slice
@@ -39,6 +38,7 @@ from ..errors import BatchError, BatchStopped
 from ..measuring.stream import printable
 from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
+from ..queueing.scheduling import Counts
 from ..settings import Settings
 from . import plural, read_environment, settings_of_one_process
 from ._progress import duration, showing_resumable

@@ -25,10 +25,10 @@ import click
 from ..errors import IndexProblem
 from ..measuring.spreadsheets import write_rows
 from ..measuring.stream import printable
+from ..queueing.scheduling import Counts
 from ..reports import LANGUAGES
 from ..search.duplicates import Group, Kind, find_duplicates
 from ..search.duplicates_report import size, write_report
-from ..search.indexing import Progress
 from ..search.library import Library
 from ..writing import replacing
 from . import plural
@@ -69,7 +69,7 @@ def command(index: Path, *, output: Path | None, no_thumbnails: bool, language: 
 
 
 def _find(library: Library) -> list[Group]:
-    progress = Progress(photos=len(library))
+    progress = Counts(photos=len(library))
     with showing("Comparing") as note:
 
         def report(done: int, total: int) -> None:

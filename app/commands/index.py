@@ -33,9 +33,10 @@ from ..batch.walking import is_pattern, split_pattern
 from ..classifier import Classifier
 from ..errors import BatchError, IndexProblem
 from ..photos.folders import MAX_FILE_BYTES
+from ..queueing.scheduling import Counts
 from ..search.embeddings import Embedding
 from ..search.files import stopping
-from ..search.indexing import Indexer, Progress, Source
+from ..search.indexing import Indexer, Source
 from ..search.library import Library
 from ..search.writer import Writer
 from . import model_option, plural, settings_of_one_process
@@ -91,7 +92,7 @@ def _remove(output: Path, paths: tuple[str, ...]) -> None:
     click.echo(f"{plural(count, 'photo')} removed; {len(Library.open(output)):,} left in {output}.", err=True)
 
 
-def _run(indexer: Indexer, source: str, output: Path, *, retry_failed: bool) -> Progress:
+def _run(indexer: Indexer, source: str, output: Path, *, retry_failed: bool) -> Counts:
     """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
     progress, store = indexer.progress, Store()
     with (

@@ -41,6 +41,20 @@ _LOOK_SECONDS = 0.25
 _TOO_LATE = "The deadline passed before the photo was answered."
 
 
+@dataclass
+class Counts:
+    """How far a job is: all its `photos`, those `done` and `failed`, and those `computed` by this process.
+
+    `busy` counts the parts of the job that other processes work on.
+    """
+
+    photos: int = 0
+    done: int = 0
+    failed: int = 0
+    computed: int = 0
+    busy: int = 0
+
+
 @dataclass(frozen=True)
 class Deadline:
     """The time until which an answer is useful, by the monotonic clock, and whether its client has disconnected."""

@@ -15,7 +15,7 @@ from ..model.heads import Floats
 from ..model.verdicts import Outputs
 from ..photos.folders import FileProblem
 from ..photos.heatmaps import encode
-from ..queueing.scheduling import read_and_compute
+from ..queueing.scheduling import Counts, read_and_compute
 from .hashes import perceptual_hash
 from .library import Row
 from .writer import Failure, Writer
@@ -48,22 +48,12 @@ class Indexed:
     thumbnail: bytes
 
 
-@dataclass
-class Progress:
-    """How far a job is: all `photos`, those `done` and `failed`, and those `computed` by this job."""
-
-    photos: int = 0
-    done: int = 0
-    failed: int = 0
-    computed: int = 0
-
-
 class Indexer:
     """One job that adds photos to an index; `note` is called whenever the progress has changed."""
 
     def __init__(self, classifier: Classifier, model: Model, writer: Writer, *, max_pixels: int) -> None:
-        self.progress = Progress()
-        self.note: Callable[[Progress], None] = lambda progress: None
+        self.progress = Counts()
+        self.note: Callable[[Counts], None] = lambda progress: None
         self._classifier = classifier
         self._model = model
         self._writer = writer

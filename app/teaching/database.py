@@ -7,7 +7,6 @@ time, and the revision in the file says what has changed. What is deleted is ove
 from __future__ import annotations
 
 import datetime
-import errno
 import logging
 import sqlite3
 from collections.abc import Iterator
@@ -204,11 +203,3 @@ def busy() -> Overloaded:
 def disk_full() -> ProjectFull:
     """Return the problem of a disk without room."""
     return ProjectFull("The disk of the projects is full; nothing of this request was kept.")
-
-
-def problem_of_folder(error: OSError, root: Path) -> ProjectFull | ProjectsUnavailable:
-    """Return the problem of a folder that cannot be written, and log the reason."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return disk_full()
-    log.error("The folder of projects %s cannot be used: %s.", root, error.strerror or error)
-    return ProjectsUnavailable("The projects cannot be read or written. The service's log has the reason.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +49,6 @@ class Listed:
 class Description:
     """A project with its classes; `stale` counts photos whose embedding is of another backbone."""
 
-    name: str
     facts: Facts
     classes: list[ClassRow]
     bytes: int
@@ -63,13 +61,8 @@ class Description:
         return sum(row.photos for row in self.classes)
 
 
-def outcome(
-    upload: Upload, found: NewPhoto | Problem, results: Iterator[tuple[NewPhoto, str | None, str | None]], label: str
-) -> Taken:
-    """Say what became of an upload; `results` has each photo, its class before, and the first of its group."""
-    if isinstance(found, Problem):
-        return Taken(upload.file, problem=found)
-    photo, before, near = next(results)
+def outcome(photo: NewPhoto, before: str | None, near: str | None, label: str) -> Taken:
+    """Return what became of a photo that was given the class `label`; `before` is its class before that."""
     if before is None or before == label:
-        return Taken(upload.file, photo.sha256.hex(), "added" if before is None else "present", near)
-    return Taken(upload.file, photo.sha256.hex(), "moved", near, moved_from=before)
+        return Taken(photo.file, photo.sha256.hex(), "added" if before is None else "present", near)
+    return Taken(photo.file, photo.sha256.hex(), "moved", near, moved_from=before)

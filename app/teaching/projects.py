@@ -6,25 +6,32 @@ project open cannot touch the files of a new one of the same name.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
-from ..errors import BadRequest, NameTaken, OwnModelError, ProjectFull, UnknownProject
+from ..errors import BadRequest, NameTaken, OwnModelError, ProjectFull, ProjectsUnavailable, UnknownProject
 from ..model.own_format import NAME
 from ..model.own_models import check_name
 from ..writing import filling, sweep
 from . import database
 
+log = logging.getLogger(__name__)
+
 SUFFIX = ".sqlite"
 _REMOVED = ".removed-"
 # Folders of copies that are about to be sent; they exist while the lock is held.
 LEAVING = ".leaving-"
+# Uploads hold the lock for some milliseconds.
+_POLL_SECONDS = 0.01
 
 
 class Projects:
@@ -41,7 +48,7 @@ class Projects:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise database.problem_of_folder(error, self.root) from error
+            raise self._problem_of(error) from error
 
     def path(self, name: str) -> Path:
         """Return the file of a project; raises UnknownProject."""
@@ -51,50 +58,49 @@ class Projects:
                 return found[0]
         raise UnknownProject(f"There is no project named '{name[:64]}'.")
 
-    def create(self, name: str, fill: Callable[[Path], None]) -> Path:
-        """Create a project, whose file `fill` writes, and return the file; it appears as a whole or not at all.
+    def create(self, name: str, fill: Callable[[Path], None], *, size: int = 0) -> None:
+        """Create a project, whose file of about `size` bytes `fill` writes; it appears as a whole or not at all.
 
-        Raises NameTaken if there is one of this name, BadRequest for a name that cannot be used, and ProjectFull and
-        ProjectsUnavailable.
+        Raises NameTaken if there is one of this name, BadRequest for a name that cannot be used, and what `locked` and
+        `require_room` raise.
         """
         try:
             check_name(name)
         except OwnModelError as error:
             raise BadRequest(str(error).replace("A model", "A project", 1)) from error
-        try:
-            with self.locked():
-                self._refuse_twin(name)
-                with filling(self.root / name) as unfinished:
-                    unfinished.chmod(0o700)
-                    fill(unfinished / f"{secrets.token_hex(8)}{SUFFIX}")
-        except OSError as error:
-            raise database.problem_of_folder(error, self.root) from error
-        return self.path(name)
+        with self.locked():
+            self._refuse_twin(name)
+            self.require_room(size)
+            with filling(self.root / name) as unfinished:
+                unfinished.chmod(0o700)
+                fill(unfinished / f"{secrets.token_hex(8)}{SUFFIX}")
 
     def delete(self, name: str) -> None:
-        """Delete a project with all its photos; raises UnknownProject."""
-        self.path(name)
-        try:
-            with self.locked():
-                self.path(name)  # another request may have deleted it by now
-                gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=self.root))
-                os.rename(self.root / name, gone)
-                shutil.rmtree(gone)
-        except OSError as error:
-            raise database.problem_of_folder(error, self.root) from error
+        """Delete a project with all its photos; raises UnknownProject, and what `locked` raises."""
+        with self.locked():
+            self.path(name)  # raises UnknownProject
+            gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=self.root))
+            os.rename(self.root / name, gone)
+            shutil.rmtree(gone)
 
-    def locked(self) -> AcquireReturnProxy[FileLock]:
-        """Lock the folder, which is made if it is missing; to be used in a `with` statement.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the folder, which is made if it is missing; nobody else makes, fills or deletes a project.
 
-        Raises OSError, and Overloaded if others hold the lock for longer than `BUSY_SECONDS`.
+        A project's own transaction begins after this, never before, so that no two requests wait for each other.
+        Raises Overloaded if others hold the lock for longer than `BUSY_SECONDS`. An OSError, also one of the block,
+        becomes ProjectFull or ProjectsUnavailable.
         """
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            lock = FileLock(self.root / ".lock").acquire(timeout=database.BUSY_SECONDS)
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = FileLock(self.root / ".lock", timeout=database.BUSY_SECONDS, poll_interval=_POLL_SECONDS)
+            with lock:
+                self._sweep()
+                yield
         except Timeout as error:
             raise database.busy() from error
-        self._sweep()
-        return lock
+        except OSError as error:
+            raise self._problem_of(error) from error
 
     def bytes(self) -> int:
         """Return the bytes of all projects on disk."""
@@ -109,7 +115,7 @@ class Projects:
             return 0
 
     def require_room(self, size: int) -> None:
-        """Raise ProjectFull if `size` more bytes are not allowed."""
+        """Raise ProjectFull if `size` more bytes are not allowed; the caller holds the lock until they are written."""
         if self.bytes() + size > self.max_bytes:
             raise ProjectFull(
                 f"All projects together may have {self.max_bytes:,} bytes. Delete photos or projects, or ask the "
@@ -121,6 +127,13 @@ class Projects:
         twin = next((other for other in self.names() if other.casefold() == name.casefold()), None)
         if twin is not None:
             raise NameTaken(f"There is a project named {twin} already.")
+
+    def _problem_of(self, error: OSError) -> ProjectFull | ProjectsUnavailable:
+        """Return the problem of a folder that cannot be written, and log the reason."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return database.disk_full()
+        log.error("The folder of projects %s cannot be used: %s.", self.root, error.strerror or error)
+        return ProjectsUnavailable("The projects cannot be read or written. The service's log has the reason.")
 
     def _sweep(self) -> None:
         """Remove what a killed process has left; called with the lock."""

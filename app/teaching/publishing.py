@@ -9,7 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from ..errors import BundleError, NameTaken, NotFound, OwnModelError, ProjectsUnavailable, UnknownProject
+from ..errors import (
+    BundleError,
+    LabelsError,
+    NameTaken,
+    NotFound,
+    OwnModelError,
+    ProjectsUnavailable,
+    UnknownProject,
+    WeightsError,
+)
 from ..model.bundle_writer import write_bundle
 from ..model.labels import load_labels
 from ..model.own_models import list_names, list_versions, read_version, remove, write_version
@@ -97,11 +106,9 @@ class Publisher:
                 write_bundle(prepared, load_labels(prepared.labels), path, own)
                 file = path.open("rb")
                 size = path.stat().st_size
-        except (BundleError, OwnModelError) as error:
+        except (BundleError, LabelsError, OwnModelError, WeightsError) as error:
             log.error("The bundle of the project %s cannot be written: %s", name, error)
             raise ProjectsUnavailable("The bundle cannot be written. The service's log has the reason.") from error
-        except OSError as error:
-            raise database.problem_of_folder(error, self._teaching.projects.root) from error
         return f"topthree-{name}-{version}.tar", chunks_of(file), size
 
     def _models(self) -> Path:

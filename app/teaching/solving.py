@@ -96,19 +96,12 @@ class Solved:
         return softmax(self.fit.left_out)
 
     def probabilities(self) -> dict[str, float]:
-        """Return the left-out probability of its own label of each photo for which it can be said, by digest."""
+        """Return the probability of its own label when it was left out for each photo that was measured, by digest."""
         if self.fit is None:
             return {}
         own = self.shares[np.arange(len(self.truth)), self.truth]
         told = np.flatnonzero(self.fit.is_measured)
         return {self.state.sha256[self.places[at]].hex(): round(float(own[at]), 6) for at in told}
-
-    @functools.cached_property
-    def near(self) -> dict[str, str]:
-        """Return the first of its near-duplicates for each photo that is not the first itself, by digest."""
-        _, first, group = np.unique(self.state.groups, return_index=True, return_inverse=True)
-        names, firsts = self.state.sha256, first[group]
-        return {names[at].hex(): names[firsts[at]].hex() for at in range(len(names)) if firsts[at] != at}
 
     @functools.cached_property
     def report(self) -> Report:

@@ -34,6 +34,8 @@ MAX_REMEMBERED = 4
 # Embeddings that are computed again are kept in steps of so many photos, up to this share of a request's time.
 _RENEW_STEP = 32
 _RENEW_SHARE = 0.5
+# The digest of the first of a photo's near-duplicates, which may be its own; in queries where `p` is the photo.
+_FIRST_OF_GROUP = "(SELECT o.sha256 FROM photos o WHERE o.first = p.first ORDER BY o.id LIMIT 1)"
 
 
 @dataclass(eq=False)
@@ -45,6 +47,7 @@ class _Remembered:
     lock: threading.Lock = field(default_factory=threading.Lock)
     state: Snapshot | None = None
     solved: Solved | None = None
+    renewed: int = 0  # the last photo whose embedding was computed again, or could not be
 
     def offer(self, state: Snapshot) -> None:
         """Remember a state that was committed, unless a newer one is remembered."""
@@ -68,17 +71,15 @@ class Teaching:
 
     def create(self, name: str, *, keep_photos: bool) -> bool:
         """Create a project, and return whether it is new; of an older one only `keep_photos` is changed."""
-        if name in self.projects.names():
-            self._set_keeping(name, keep_photos)
-            return False
-        self.projects.require_room(0)
-        try:
-            self.projects.create(name, lambda path: database.create(path, keep_photos=keep_photos))
-        except NameTaken:
-            if name not in self.projects.names():  # it is taken by a name that differs in case
-                raise
-            return False  # somebody else has just made it
-        return True
+        if name not in self.projects.names():
+            try:
+                self.projects.create(name, lambda path: database.create(path, keep_photos=keep_photos))
+                return True
+            except NameTaken:
+                if name not in self.projects.names():  # it is taken by a name that differs in case
+                    raise
+        self._set_keeping(name, keep_photos)
+        return False
 
     def _set_keeping(self, name: str, keep_photos: bool) -> None:
         with database.writing(self.projects.path(name), erases=not keep_photos) as connection:
@@ -102,7 +103,6 @@ class Teaching:
             query = "SELECT count(*) FROM embeddings WHERE weights_sha256 = ? AND length(vector) = ?"
             fresh = connection.execute(query, self._kind_of_backbone().values).fetchone()[0]
             return Description(
-                name=name,
                 facts=contents.read_facts(connection),
                 classes=contents.read_classes(connection),
                 bytes=self.projects.bytes_of(name),
@@ -158,7 +158,7 @@ class Teaching:
         if problems and len(problems) == len(found):
             raise problems[0]
         photos = [each for each in found if isinstance(each, NewPhoto)]
-        with database.writing(path) as connection:
+        with self.projects.locked(), database.writing(path) as connection:
             self.projects.require_room(sum(photo.size for photo in photos))
             held.offer(take(connection, held.kind, held.state))
             class_id = contents.find_class(connection, label)
@@ -171,12 +171,14 @@ class Teaching:
             near = [_first_of_group(connection, photo.sha256) for photo in photos]
             is_changed = any(number != class_id for number in before)
             revision = database.note_change(connection) if is_changed else contents.read_facts(connection).revision
-        results = iter(
-            (photo, None if number is None else labels[number], first)
+        taken = iter(
+            outcome(photo, None if number is None else labels[number], first, labels[class_id])
             for photo, number, first in zip(photos, before, near, strict=True)
         )
-        taken = [outcome(upload, each, results, labels[class_id]) for upload, each in zip(uploads, found, strict=True)]
-        return revision, taken
+        return revision, [
+            Taken(upload.file, problem=each) if isinstance(each, Problem) else next(taken)
+            for upload, each in zip(uploads, found, strict=True)
+        ]
 
     def move(self, name: str, digests: Sequence[str], label: str) -> tuple[int, int]:
         """Give photos another class; return the project's revision and how many photos had a different one."""
@@ -207,22 +209,21 @@ class Teaching:
         held = self._remember(path)
         with database.reading(path) as connection:
             revision = contents.read_facts(connection).revision
-            chosen, values = "1", ()
+            chosen, values = "1", list[int]()
             if label is not None:
-                chosen, values = "p.class = ?", (contents.find_class(connection, label),)  # type: ignore[assignment]
+                chosen, values = "p.class = ?", [contents.find_class(connection, label)]
             total = connection.execute(f"SELECT count(*) FROM photos p WHERE {chosen}", values).fetchone()[0]
             query = (
-                "SELECT p.sha256, c.label, p.file FROM photos p JOIN classes c ON c.id = p.class "
+                f"SELECT p.sha256, c.label, p.file, {_FIRST_OF_GROUP} FROM photos p JOIN classes c ON c.id = p.class "
                 f"WHERE {chosen} ORDER BY p.id DESC LIMIT ? OFFSET ?"
             )
             rows = connection.execute(query, (*values, limit, offset)).fetchall()
         solved = held.solved
         is_fresh = solved is not None and solved.state.facts.revision == revision
         probabilities = solved.probabilities() if solved is not None and is_fresh else {}
-        near = solved.near if solved is not None else {}
         photos = [
-            Listed(digest.hex(), label_of, file, near.get(digest.hex()), probabilities.get(digest.hex()))
-            for digest, label_of, file in rows
+            Listed(digest.hex(), label_of, file, _other(first, digest), probabilities.get(digest.hex()))
+            for digest, label_of, file, first in rows
         ]
         return revision, total, photos
 
@@ -344,7 +345,7 @@ class Teaching:
     def _renew_embeddings(self, held: _Remembered, deadline: Deadline) -> None:
         """Compute the embeddings that are of another backbone again, for photos that are kept, as long as time allows.
 
-        What is not done is done by later calls.
+        What is not done is done by later calls; a photo that cannot be read any more is tried once.
         """
         query = (
             "SELECT o.photo, o.bytes FROM originals o LEFT JOIN embeddings e ON e.photo = o.photo "
@@ -353,20 +354,22 @@ class Teaching:
         )
         seconds = deadline.remaining_seconds
         until = time.monotonic() + (60.0 if seconds is None else seconds * _RENEW_SHARE)
-        last = 0
         while time.monotonic() < until:
             with database.reading(held.path) as connection:
-                rows = connection.execute(query, (*held.kind.values, last, _RENEW_STEP)).fetchall()
+                rows = connection.execute(query, (*held.kind.values, held.renewed, _RENEW_STEP)).fetchall()
             if not rows:
                 return
-            found = self._compute([Upload("", data) for _, data in rows], deadline, keep_photos=False)
-            with database.writing(held.path) as connection:
-                for (photo, _), each in zip(rows, found, strict=True):
-                    if isinstance(each, NewPhoto):
+            results = self._compute([Upload("", data) for _, data in rows], deadline, keep_photos=False)
+            found = {row[0]: each for row, each in zip(rows, results, strict=True) if isinstance(each, NewPhoto)}
+            if found:
+                with database.writing(held.path) as connection:
+                    for photo, each in found.items():
                         contents.put_embedding(connection, photo, each.vector, held.kind.values[0])
                         connection.execute("UPDATE photos SET first = NULL WHERE id = ?", (photo,))
-                database.note_change(connection)
-            last = rows[-1][0]
+                    database.note_change(connection)
+            if any(isinstance(each, Problem) and each.status >= 500 for each in results):
+                return
+            held.renewed = rows[-1][0]
 
 
 def _refuse_none(label: str) -> None:
@@ -386,6 +389,9 @@ def _put(connection: sqlite3.Connection, photo: NewPhoto, class_id: int, weights
 
 def _first_of_group(connection: sqlite3.Connection, sha256: bytes) -> str | None:
     """Return the digest of the first of a photo's near-duplicates, None if it is the first itself."""
-    query = "SELECT o.sha256 FROM photos p JOIN photos o ON o.first = p.first WHERE p.sha256 = ? ORDER BY o.id LIMIT 1"
-    row = connection.execute(query, (sha256,)).fetchone()
-    return None if row is None or row[0] == sha256 else bytes(row[0]).hex()
+    query = f"SELECT {_FIRST_OF_GROUP} FROM photos p WHERE p.sha256 = ?"
+    return _other(connection.execute(query, (sha256,)).fetchone()[0], sha256)
+
+
+def _other(first: bytes | None, sha256: bytes) -> str | None:
+    return None if first is None or first == sha256 else first.hex()

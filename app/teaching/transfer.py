@@ -37,15 +37,12 @@ _DAMAGED = "The file is damaged, or is not a project of topthree."
 def export(projects: Projects, name: str) -> tuple[BinaryIO, int]:
     """Return an open copy of a project's newest state, which has no name in any folder, and its size."""
     path = projects.path(name)
-    try:
-        with projects.locked(), tempfile.TemporaryDirectory(prefix=LEAVING, dir=projects.root) as folder:
-            copy = Path(folder) / "project.sqlite"
-            with database.reading(path) as connection:
-                connection.execute("COMMIT")  # VACUUM begins a transaction of its own
-                connection.execute("VACUUM INTO ?", (str(copy),))
-            return copy.open("rb"), copy.stat().st_size
-    except OSError as error:
-        raise database.problem_of_folder(error, projects.root) from error
+    with projects.locked(), tempfile.TemporaryDirectory(prefix=LEAVING, dir=projects.root) as folder:
+        copy = Path(folder) / "project.sqlite"
+        with database.reading(path) as connection:
+            connection.execute("COMMIT")  # VACUUM begins a transaction of its own
+            connection.execute("VACUUM INTO ?", (str(copy),))
+        return copy.open("rb"), copy.stat().st_size
 
 
 def adopt(projects: Projects, name: str, data: bytes, *, max_photo_bytes: int) -> None:
@@ -55,7 +52,6 @@ def adopt(projects: Projects, name: str, data: bytes, *, max_photo_bytes: int) -
     """
     if not data.startswith(_HEADER):
         raise BadProjectFile("The file is not a project of topthree.")
-    projects.require_room(len(data))
 
     def fill(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent) as sent:
@@ -68,7 +64,7 @@ def adopt(projects: Projects, name: str, data: bytes, *, max_photo_bytes: int) -
                 with database.writing(path) as connection:
                     _copy(source, connection, max_photo_bytes if keeps else None)
 
-    projects.create(name, fill)
+    projects.create(name, fill, size=len(data))
 
 
 @contextmanager

@@ -53,7 +53,8 @@ class Answerer:
 
     `caller` is the name of the request's key, None if keys are not required. Cached responses are shared only between
     requests of the same caller, because the time of an answer would show which photos another caller has sent. `names`
-    are the models that the request asks for, none for the default one; `note` is told which they are.
+    are the models that the request asks for, none for the default one; `note` is called with them, unless `models` are
+    given.
     """
 
     classifier: Classifier
@@ -61,26 +62,19 @@ class Answerer:
     max_pixels: int
     deadline: Deadline
     caller: str | None
-    names: tuple[str, ...] = ()
-    note: Callable[[Sequence[Model]], object] = id
-    _models: list[Model] | None = None
-
-    @classmethod
-    def of_model(
-        cls, model: Model, classifier: Classifier, *, max_pixels: int, deadline: Deadline, caller: str | None
-    ) -> Answerer:
-        """Create the answerer of a model that no request can name; no answer of it is cached."""
-        return cls(classifier, ResultCache(0), max_pixels, deadline, caller, _models=[model])
+    names: tuple[str, ...]
+    note: Callable[[Sequence[Model]], object]
+    models: list[Model] | None = None
 
     def load_models(self) -> list[Model]:
         """Return the models of this request, which a reload does not change; loads them if necessary.
 
         Raises UnknownModel and ModelUnavailable.
         """
-        if self._models is None:
-            self._models = self.classifier.find_models(self.names)
-            self.note(self._models)
-        return self._models
+        if self.models is None:
+            self.models = self.classifier.find_models(self.names)
+            self.note(self.models)
+        return self.models
 
     def load_model(self) -> Model:
         """Return the first model of this request, as `load_models` does."""
@@ -193,9 +187,16 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document)
 
 
-def json_response(document: msgspec.Struct) -> flask.Response:
+def json_response(document: msgspec.Struct, status: int = 200) -> flask.Response:
     """Answer with a document."""
-    return flask.Response(encode(document) + b"\n", mimetype=JSON)
+    return flask.Response(encode(document) + b"\n", status, mimetype=JSON)
+
+
+def photo_response(rendered: Rendered) -> flask.Response:
+    """Answer with the document of one photo and its model."""
+    response = flask.Response(with_model(rendered.body, rendered.model), mimetype=JSON)
+    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
+    return response
 
 
 def with_model(body: bytes, model: Model) -> bytes:

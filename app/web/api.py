@@ -22,9 +22,9 @@ from .answers import (
     current_answerer,
     encode,
     json_response,
+    photo_response,
     server_timing,
     with_members_before,
-    with_model,
     write_timing,
 )
 from .operations import BINARY, TEXT, operation
@@ -54,7 +54,7 @@ def predict() -> flask.Response:
     count_photos(len(names))
     answerer = current_answerer(names)
     rendered = answerer.predict(read_photo(), parameters)
-    return _json_of_photo(rendered)
+    return photo_response(rendered)
 
 
 @blueprint.post("/predict/batch")
@@ -94,8 +94,11 @@ def embed() -> flask.Response:
     normalize, as_npy = flag_parameter("normalize"), _prefers(NPY)
     answerer = current_answerer(model_names(1))
     rendered = answerer.embed(read_photo(), normalize=normalize, as_npy=as_npy)
-    response = flask.Response(rendered.body, mimetype=NPY) if as_npy else _json_of_photo(rendered)
-    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
+    if as_npy:
+        response = flask.Response(rendered.body, mimetype=NPY)
+        response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
+    else:
+        response = photo_response(rendered)
     response.vary.add("Accept")
     return response
 
@@ -224,12 +227,6 @@ def _model() -> Model:
 
 def _prefers(mimetype: str) -> bool:
     return flask.request.accept_mimetypes.best_match([JSON, mimetype], default=JSON) == mimetype
-
-
-def _json_of_photo(rendered: Rendered) -> flask.Response:
-    response = flask.Response(with_model(rendered.body, rendered.model), mimetype=JSON)
-    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
-    return response
 
 
 def _batch(entries: Sequence[Entry], answers: Mapping[int, Rendered | Problem], model: Model) -> flask.Response:

@@ -85,7 +85,7 @@ def asset_response(asset: Asset, *, is_current: bool) -> flask.Response:
 
 def compress_page(response: flask.Response) -> flask.Response:
     """Compress a page for a browser that accepts it; return any other answer unchanged."""
-    if response.mimetype != "text/html" or response.direct_passthrough:
+    if response.mimetype != "text/html":
         return response
     response.vary.add("Accept-Encoding")
     body = response.get_data()

@@ -7,11 +7,12 @@ request without its body, and the reason in the WSGI environment.
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import flask
+from werkzeug.exceptions import HTTPException
 
 from ..errors import Forbidden, Overloaded, Problem, TooLarge, Unauthorized
 from ..telemetry import logs
@@ -25,6 +26,8 @@ from .service import service_of
 from .uploads import BODY_LIMITS, FORM_LIMIT, FRAMING_BYTES, BodyLimit
 
 MAX_LARGE_FORMS = 2
+# Finding a path's route takes some microseconds of the loop, and each head asks for it several times.
+_MAX_KNOWN_PATHS = 1024
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Gate:
     def __init__(self, app: flask.Flask) -> None:
         found = service_of(app)
         self._settings, self._admission, self._keys = found.settings, found.admission, found.keys
-        self._limits = BodyLimits(body_limits(app))
+        self._limits, self._routes = body_limits(app), app.url_map.bind("")
+        self._find_rule = functools.lru_cache(_MAX_KNOWN_PATHS)(self._match)
         self._places: set[object] = set()
         self._metrics_port = (self._settings.metrics_address or "").rpartition(":")[2] or None
         self._counts_requests = found.limits is not None
@@ -105,7 +109,7 @@ class Gate:
         status, fields, body = render_problem(problem, request_id)
         if self._settings.cors_origins:
             fields |= {"Vary": "Origin"} | allowing(headers.get("ORIGIN"), self._settings.cors_origins)
-        route = (head and self._limits.rule(head)) or UNMATCHED
+        route = (head and self._find_rule(head.method, head.path)) or UNMATCHED
         method = head.method if head else "other"
         report_refused(problem, request_id, method=method, route=route, bytes_in=bytes_in, bytes_out=len(body))
         return ProblemAnswer(status, fields, body)
@@ -117,8 +121,18 @@ class Gate:
             return Refusal(problem, self.answer(problem, head, bytes_in=head.body_bytes or 0))
         return Refusal(problem, None)
 
+    def _match(self, method: str, path: str) -> str | None:
+        """Return the rule of the route that answers a request, as Flask finds it; None if there is no such route."""
+        try:
+            rule, _ = self._routes.match(path, method, return_rule=True)
+        except HTTPException:
+            return None
+        return rule.rule
+
     def _limit(self, head: Head) -> BodyLimit | None:
-        return None if head.port == self._metrics_port else self._limits.find(head)
+        """Return the limit of a body; None if its route takes no more than a few lines."""
+        rule = None if head.port == self._metrics_port else self._find_rule(head.method, head.path)
+        return None if rule is None else self._limits.get((head.method, rule))
 
     def _is_photo(self, head: Head) -> bool:
         return head.is_api and self._limit(head) is not None
@@ -148,36 +162,6 @@ class Gate:
         except Problem as problem:
             return problem
         return None
-
-
-class BodyLimits:
-    """How large a body each route takes, found by method and path; most paths are a rule themselves."""
-
-    def __init__(self, limits: Mapping[tuple[str, str], BodyLimit]) -> None:
-        self._limits = limits
-        self._patterns = [(method, _pattern(rule), rule) for method, rule in limits if "<" in rule]
-
-    def rule(self, head: Head) -> str | None:
-        """Return the rule of the route that a head's body is for; None if no route takes one there."""
-        if (head.method, head.path) in self._limits:
-            return head.path
-        found = (rule for method, path, rule in self._patterns if method == head.method and path.fullmatch(head.path))
-        return next(found, None)
-
-    def find(self, head: Head) -> BodyLimit | None:
-        """Return the limit of a head's body; None if its route takes no more than a few lines."""
-        rule = self.rule(head)
-        return None if rule is None else self._limits[head.method, rule]
-
-
-def _pattern(rule: str) -> re.Pattern[str]:
-    """Return the paths that a rule matches: a part in <> is one of the path's, and may hold slashes in <path:>."""
-    parts = re.split(r"<(?:(path):)?\w+>", rule)
-    texts, kinds = parts[::2], parts[1::2]
-    found = re.escape(texts[0])
-    for kind, text in zip(kinds, texts[1:], strict=True):
-        found += (".+" if kind else "[^/]+") + re.escape(text)
-    return re.compile(found)
 
 
 def body_limits(app: flask.Flask) -> dict[tuple[str, str], BodyLimit]:

@@ -21,7 +21,7 @@ _BEGINNING = rb'(\s{0,99}\{\s{0,99}"image"\s{0,99}:\s{0,99}")'
 _TEXT = re.compile(_BEGINNING)
 _DATA_URL = re.compile(_BEGINNING + rb'(?i:data:)(?:[^,"]{0,999}(?i:;base64),)?')
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_QUERY = ("top", "min_confidence", "labels", "heatmap", "class_id", "normalize")
+_QUERY = ("top", "min_confidence", "labels", "heatmap", "model", "class_id", "normalize", "side", "count")
 _ADDRESS_NAME = re.compile(r"url|uri|link|href|src", re.IGNORECASE)
 
 

@@ -90,7 +90,9 @@ def finish(response: flask.Response) -> flask.Response:
     state = request_state()
     response.headers[logs.ID_HEADER] = state.id
     facts = _facts(response, state)
-    if response.is_streamed and not response.direct_passthrough:
+    if flask.request.method == "HEAD":  # no body is sent, and nothing asks for its parts
+        _report(facts, 0)
+    elif response.is_streamed:
         response.response = _until_sent(response.response, facts)  # type: ignore[arg-type]
     else:
         _report(facts, response.content_length or 0)

@@ -81,7 +81,7 @@ def _as_problem(error: HTTPException) -> Problem:
         return NotFound(f"Nothing is served at {path}.")
     if error.code == 405:
         answered = set(getattr(error, "valid_methods", None) or ()) - {"HEAD", "OPTIONS"}
-        return MethodNotAllowed(f"{path} does not answer {method}, but {' and '.join(sorted(answered))}.")
+        return MethodNotAllowed(f"{method} is not allowed on {path}; use {' or '.join(sorted(answered))}.")
     if error.code == 413:
         return TooLarge("The request is larger than this address takes.")
     if isinstance(error, ClientDisconnected):

@@ -17,7 +17,6 @@ from .answers import current_answerer, json_response, server_timing
 from .operations import BINARY, operation
 from .parameters import integer_parameter, refuse_unknown
 from .same_origin import require_our_host
-from .schemas import FoundPhoto, SearchAnswer
 from .service import service
 from .uploads import JSON, read_photo
 
@@ -42,7 +41,7 @@ def guard() -> None:
 
 
 @blueprint.post("")
-@operation({JSON: SearchAnswer}, takes="photo", parameters=("count",), problems=PROBLEMS)
+@operation({JSON: schemas.SearchAnswer}, takes="photo", parameters=("count",), problems=PROBLEMS)
 def search() -> flask.Response:
     """Return the photos of the index that look most like one photo, the most similar first.
 
@@ -59,7 +58,7 @@ def search() -> flask.Response:
         library = index.check(model)  # again, since the index may have been replaced since
         nearest = library.nearest(sent.embedding, count)
         found = [_found(library, row, cosine) for row, cosine in nearest]
-    document = SearchAnswer(found, len(library), sent.image, schemas.Model(**rendered.model.identity))
+    document = schemas.SearchAnswer(found, len(library), sent.image, schemas.Model(**rendered.model.identity))
     response = json_response(document)
     response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
     return response
@@ -93,9 +92,9 @@ def _usable_index() -> Iterator[ServedIndex]:
         raise IndexUnavailable(error.public) from error
 
 
-def _found(library: Library, row: int, cosine: float) -> FoundPhoto:
+def _found(library: Library, row: int, cosine: float) -> schemas.FoundPhoto:
     facts = library.rows[row]
     # Relative to the search's own address, since a proxy may have put a prefix before it.
     address = f"search/thumbnails/{row}?version={library.generation}"
     similarity = round(max(cosine, -1.0), 6)
-    return FoundPhoto(posixpath.basename(facts.path), similarity, row, facts.width, facts.height, address)
+    return schemas.FoundPhoto(posixpath.basename(facts.path), similarity, row, facts.width, facts.height, address)

@@ -22,6 +22,7 @@ from ..errors import (
     UnknownProject,
 )
 from ..model.shares import Share
+from ..queueing.cache import ResultCache
 from ..teaching.contents import MAX_CLASSES, MAX_PHOTOS
 from ..teaching.photos import Taken, Upload
 from ..teaching.publishing import Publisher
@@ -29,14 +30,14 @@ from ..teaching.solving import Report
 from ..teaching.teaching import Teaching
 from . import teaching_schemas as documents
 from .access import check_right
-from .answers import Answerer, json_response, server_timing, with_model, write_timing
+from .answers import current_answerer, json_response, photo_response, write_timing
 from .operations import BINARY, operation
 from .parameters import integer_parameter, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .same_origin import require_our_host, require_same_origin
 from .schemas import Answer
 from .schemas import Problem as ProblemDocument
-from .service import request_state, service
+from .service import service
 from .uploads import JSON, admit_body, read_any, read_json, read_photo, request_deadline
 
 RIGHT = "teach"
@@ -62,14 +63,14 @@ def guard() -> None:
 
 
 def teaching() -> Teaching:
-    """Return what does the work; `guard` has made sure that there is one."""
+    """Return the teaching of the service; `guard` has made sure that it is on."""
     found = service().teaching
     assert found is not None
     return found
 
 
 def publisher() -> Publisher:
-    """Return what publishes; it is there whenever `teaching` is."""
+    """Return the publisher of the service, which has one whenever teaching is on."""
     found = service().publisher
     assert found is not None
     return found
@@ -252,18 +253,11 @@ def predict_by_project(name: str) -> flask.Response:
     parameters = read_parameters()
     if "model" in flask.request.args:
         raise BadParameter("The parameter 'model' is of no use here: the project's own head answers.")
-    photo, deadline = read_photo(), request_deadline()
-    ours, state = service(), request_state()
-    model = teaching().model(name, deadline)
-    # Nothing is cached: what is deleted from the project would live on in its head's answers.
-    answerer = Answerer.of_model(
-        model, ours.classifier, max_pixels=ours.settings.max_pixels, deadline=deadline, caller=state.caller
-    )
-    state.note_models([model])
-    rendered = answerer.predict(photo, parameters)
-    response = flask.Response(with_model(rendered.body, rendered.model), mimetype=JSON)
-    response.headers["Server-Timing"] = server_timing(rendered.computed, rendered.source)
-    return response
+    photo, answerer = read_photo(), current_answerer()
+    answerer.models = [teaching().model(name, answerer.deadline)]
+    answerer.note(answerer.models)
+    answerer.results = ResultCache(0)  # what is deleted from the project would live on in cached answers
+    return photo_response(answerer.predict(photo, parameters))
 
 
 def project_response(name: str, status: int = 200) -> flask.Response:
@@ -286,9 +280,7 @@ def project_response(name: str, status: int = 200) -> flask.Response:
         created=found.facts.created,
         folder=str(ours.projects.root) if service().settings.is_loopback else UNSET,
     )
-    response = json_response(document)
-    response.status_code = status
-    return response
+    return json_response(document, status)
 
 
 def _digest(text: str) -> str:

@@ -38,9 +38,7 @@ def publish(name: str) -> flask.Response:
     refuse_unknown()
     admit_body(0)
     version = publisher().publish(name, request_deadline())
-    response = json_response(documents.PublishedVersion(name, version))
-    response.status_code = 201
-    return response
+    return json_response(documents.PublishedVersion(name, version), 201)
 
 
 @blueprint.get("/<name>/bundle")

@@ -227,6 +227,20 @@ def test_cancelling_a_waiting_card_sends_nothing_for_it(cards: Cards) -> None:
         assert list(held) == []
 
 
+def test_cancelling_while_a_part_is_cut_out_frees_the_queue(cards: Cards) -> None:
+    card = cards.choose("coffee")
+    expect_state(card, "done")
+    with held_requests(cards.page, "**/js/later/cut.js"):
+        card.locator("[data-part=otherPart]").click()
+        card.locator("[data-part=usePart]").click()
+        for _ in range(2):  # as many photos as are worked on at once
+            card.get_by_role("button", name="Cancel").click()
+            card.get_by_role("button", name="Try again").click()
+        card.get_by_role("button", name="Cancel").click()
+    expect_state(card, "cancelled")
+    expect_state(cards.choose("cat"), "done")
+
+
 def test_a_removed_card_leaves_the_page(cards: Cards) -> None:
     cards.choose("cat", "coffee")
     expect(cards.page.locator("[data-state=done]")).to_have_count(2)

@@ -53,5 +53,5 @@ def test_what_a_copy_button_says_in_passing_is_not_its_name(cards: Cards) -> Non
 def test_details_name_the_model_as_people_write_it(cards: Cards) -> None:
     card = cards.choose("coffee")
     expect_state(card, "done")
-    expect(card.locator("[data-part=model]")).to_have_text("EfficientNet-Lite0, fp32, openvino")
+    expect(card.locator("[data-part=model]")).to_have_text("EfficientNet-Lite0, fp32, OpenVINO")
     expect(cards.page.locator("footer")).to_contain_text("Model: EfficientNet-Lite0 (fp32).")

@@ -11,8 +11,9 @@ from fakes import colour_png, fake_classifier
 from indexes import ColourEngine
 
 from app.errors import BatchStopped, BrokenImage, Overloaded, TopthreeError
+from app.queueing.scheduling import Counts
 from app.search.embeddings import Embedding
-from app.search.indexing import Indexer, Progress, Source
+from app.search.indexing import Indexer, Source
 from app.search.library import Library
 from app.search.writer import Writer
 
@@ -20,7 +21,7 @@ Content = bytes | TopthreeError
 PHOTO = colour_png(9, size=(20, 20))
 
 
-def index(folder: Path, photos: dict[str, Content | Callable[[], Content]], **options: bool) -> Progress:
+def index(folder: Path, photos: dict[str, Content | Callable[[], Content]], **options: bool) -> Counts:
     """Add photos to an index, whose contents are given, or are read by a function."""
     classifier = fake_classifier(ColourEngine())
     model = classifier.load_model()
@@ -37,10 +38,10 @@ def index(folder: Path, photos: dict[str, Content | Callable[[], Content]], **op
 
 def test_only_photos_that_failed_by_themselves_stay_so(tmp_path: Path) -> None:
     problems = {"a.png": Overloaded("Too many photos wait."), "b.png": BrokenImage("This PNG file is damaged.")}
-    assert index(tmp_path / "lib", problems) == Progress(2, done=2, failed=2, computed=2)
+    assert index(tmp_path / "lib", problems) == Counts(2, done=2, failed=2, computed=2)
     better = dict.fromkeys(problems, PHOTO)
-    assert index(tmp_path / "lib", better) == Progress(2, done=2, failed=1, computed=1)
-    assert index(tmp_path / "lib", better, retry_failed=True) == Progress(2, done=2, failed=0, computed=1)
+    assert index(tmp_path / "lib", better) == Counts(2, done=2, failed=1, computed=1)
+    assert index(tmp_path / "lib", better, retry_failed=True) == Counts(2, done=2, failed=0, computed=1)
     assert [row.path for row in Library.open(tmp_path / "lib").rows] == ["a.png", "b.png"]
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from fakes import fake_classifier
 
 from app.batch.answering import Options
-from app.batch.job import Job, Progress
+from app.batch.job import Job
 from app.batch.rows import Columns, Row
 from app.batch.runs import read_run
 from app.batch.start import begin, check
 from app.batch.tables import NDJSON, read_table
 from app.classifier import Classifier
+from app.queueing.scheduling import Counts
 
 MAX_PIXELS = 10**6
 
@@ -39,7 +40,7 @@ def make_job(
     return begin(classifier, models, sources, output, chosen, format_=format_, shards=shards)
 
 
-def batch(sources: Sequence[object], output: Path, *arguments: object, **options: object) -> Progress:
+def batch(sources: Sequence[object], output: Path, *arguments: object, **options: object) -> Counts:
     """Run a job to its end."""
     job, entries = make_job(sources, output, *arguments, **options)
     return job.run(entries)

@@ -7,11 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 from taught import count_photos, make_teaching, photo_of, teach
 
 from app.errors import ProjectsUnavailable
 from app.queueing.scheduling import NO_DEADLINE
-from app.teaching import database
+from app.teaching import database, transfer
 from app.teaching.photos import Upload
 from app.teaching.projects import Projects
 
@@ -97,16 +98,20 @@ def test_what_a_killed_process_has_left_is_swept(tmp_path: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == [".lock", "first", "second"]
 
 
-def test_room_is_measured_while_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_measured_while_no_project_can_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teaching = make_teaching(tmp_path / "projects")
     teach(teaching, "colours", {"red": 1})
-    path, measured = teaching.projects.path("colours"), []
+    data, _ = transfer.export(teaching.projects, "colours")
+    measured = []
 
     def require_room(projects: Projects, size: int) -> None:
-        with closing(sqlite3.connect(path, timeout=0)) as other, pytest.raises(sqlite3.OperationalError, match="lock"):
-            other.execute("BEGIN IMMEDIATE")
-        measured.append(size)
+        with pytest.raises(Timeout):
+            FileLock(projects.root / ".lock").acquire(timeout=0)
+        measured.append(size > 0)
 
     monkeypatch.setattr(Projects, "require_room", require_room)
+    with data:
+        transfer.adopt(teaching.projects, "copy", data.read(), max_photo_bytes=10**6)
+    teaching.create("empty", keep_photos=False)
     teaching.add("colours", "red", [Upload("", photo_of("red", 9))], NO_DEADLINE)
-    assert len(measured) == 1
+    assert measured == [True, False, True]

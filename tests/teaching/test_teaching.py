@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import encode
-from filelock import AcquireReturnProxy, FileLock
 from PIL import Image
 from taught import (
     COLOURS,
@@ -52,19 +50,8 @@ def test_project_is_made_listed_and_deleted(teaching: Teaching) -> None:
     assert teaching.projects.names() == []
     with pytest.raises(UnknownProject):
         teaching.describe("dishes")
-
-
-def test_second_deletion_finds_no_project(tmp_path: Path) -> None:
-    class Slower(Projects):
-        def locked(self) -> AcquireReturnProxy[FileLock]:
-            lock = super().locked()
-            shutil.rmtree(self.root / "dishes")  # as another request does that had the lock before
-            return lock
-
-    projects = Projects(tmp_path, 10**9)
-    projects.create("dishes", lambda path: database.create(path, keep_photos=False))
     with pytest.raises(UnknownProject):
-        Slower(tmp_path, 10**9).delete("dishes")
+        teaching.projects.delete("dishes")
 
 
 def test_a_folder_that_others_hold_is_overloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +196,16 @@ def colour_png_like(colour: str, seed: int) -> bytes:
     return encode(Image.open(io.BytesIO(photo_of(colour, seed))).resize((280, 300)))
 
 
+def test_list_names_near_duplicates_that_are_there(teaching: Teaching) -> None:
+    teach(teaching, "colours", {"red": 1})
+    _, (taken,) = teaching.add("colours", "red", [Upload("near.png", colour_png_like("red", 0))], NO_DEADLINE)
+    assert taken.near is not None
+    fresh = make_teaching(teaching.projects.root)
+    assert [each.near for each in fresh.list_photos("colours", "red", 0, 10)[2]] == [taken.near, None]
+    teaching.remove("colours", [taken.near])
+    assert [each.near for each in fresh.list_photos("colours", "red", 0, 10)[2]] == [None]
+
+
 def test_groups_are_divided_when_their_link_is_deleted(teaching: Teaching) -> None:
     teach(teaching, "colours", {"red": 1, "blue": 3})
     path = teaching.projects.path("colours")
@@ -317,6 +314,17 @@ def test_another_backbone_computes_kept_photos_again(tmp_path: Path, keep_photos
     assert (report.is_ready, report.stale, report.photos) == (keep_photos, 0 if keep_photos else 8, 8)
     teach(other, "colours", {"green": 3})
     assert other.solve("colours", NO_DEADLINE).report.stale == report.stale
+
+
+def test_kept_photo_that_cannot_be_read_is_tried_once(tmp_path: Path) -> None:
+    teaching = make_teaching(tmp_path / "projects")
+    teach(teaching, "colours", {"red": 4, "blue": 4}, keep_photos=True)
+    with database.writing(teaching.projects.path("colours")) as connection:
+        connection.execute("UPDATE originals SET bytes = x'00' WHERE photo = 1")
+    other = make_teaching(tmp_path / "projects", colour_classifier(weights_sha256="b" * 64))
+    solved = other.solve("colours", NO_DEADLINE)
+    assert solved.report.stale == 1
+    assert other.solve("colours", NO_DEADLINE) is solved
 
 
 def test_two_writers_lose_nothing(tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_other_methods_are_refused_and_told_which_work(
 ) -> None:
     answer = client.open(f"/api/v1/{path}", method=method)
     detail = assert_problem(answer, 405, "method-not-allowed")
-    assert detail == f"/api/v1/{path} does not answer {method}, but {(allow - {'HEAD', 'OPTIONS'}).pop()}."
+    assert detail == f"{method} is not allowed on /api/v1/{path}; use {(allow - {'HEAD', 'OPTIONS'}).pop()}."
     assert set(answer.headers["Allow"].split(", ")) == allow
 
 

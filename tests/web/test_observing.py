@@ -86,6 +86,13 @@ def test_unknown_paths_and_methods_make_no_names(client: FlaskClient) -> None:
     assert growth(client, wander, "topthree_requests_total", **labels) == 5
 
 
+def test_head_of_an_answer_in_parts_is_counted(app: flask.Flask) -> None:
+    app.add_url_rule("/parts", "parts", lambda: flask.Response(iter([b"one", b"two"])))
+    labels = {"route": "/parts", "method": "HEAD", "status": "200"}
+    client = app.test_client()
+    assert growth(client, lambda: client.head("/parts"), "topthree_requests_total", **labels) == 1
+
+
 def test_nothing_stays_in_progress(client: FlaskClient) -> None:
     def send_two() -> None:
         for photo in (colour_png(9), b"text"):

@@ -149,6 +149,7 @@ export class Card {
   async #send(signal) {
     if (keyIsMissing()) throw new Failure('unauthorized');
     const blob = this.#square ? await this.#cutOut() : this.#prepared.blob;
+    signal.throwIfAborted(); // while a part was cut out
     if (!this.visit.lane.isFree) this.#set('waiting', () => t('js.waiting'));
     const leave = await this.visit.lane.enter(signal);
     try {

@@ -6,6 +6,9 @@ import { write } from '../page/dom.js';
 import { names, percent, size, t } from '../page/words.js';
 import { curlLine, nodeScript, pythonScript } from './snippets.js';
 
+const ENGINES = { openvino: 'OpenVINO', torch: 'PyTorch' };
+const MIN_SHOWN_MS = 0.05; // less would be written as 0.0
+
 // `prepared` is the photo as `prepare` made it, `frame` its size, and `blob` what was sent of it.
 export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, answer, elapsedMs, timing }) {
   const { image, model, predictions } = answer;
@@ -17,7 +20,8 @@ export function fillDetails(parts, fileName, { prepared, frame, isPart, blob, an
   write(parts.sent, () => t(`js.sent.${isPart ? 'part' : way}`, sent));
   parts.wnids.textContent = predictions.map(({ wnid, class_id: id }) => wnid ?? id).join(', ');
   write(parts.certainty, () => describeCertainty(answer));
-  write(parts.model, () => t('js.model', { ...model, name: modelName(model) }));
+  const engine = ENGINES[model.engine] ?? model.engine;
+  write(parts.model, () => t('js.model', { ...model, engine, name: modelName(model) }));
   write(parts.time, () => describeTime(elapsedMs, timing));
   parts.curl.textContent = curlLine(fileName, model.name);
   offer(parts.copyJson, fileName, () => JSON.stringify(answer, null, 2));
@@ -39,7 +43,8 @@ function describeCertainty({ certainty, group }) {
 
 function describeTime(elapsedMs, timing) {
   const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)}\u00a0ms`;
-  const steps = ['cache', 'decode', 'queue', 'infer'].filter((step) => step in timing);
+  const isShown = (step) => (step === 'cache' ? step in timing : timing[step] >= MIN_SHOWN_MS);
+  const steps = ['cache', 'decode', 'queue', 'infer'].filter(isShown);
   const split = steps.map((step) => t(`js.time.${step}`, { ms: milliseconds(timing[step]) }));
   return [t('js.time.total', { total: milliseconds(elapsedMs) }), ...split].join(' · ');
 }

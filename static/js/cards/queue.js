@@ -41,8 +41,8 @@ export class Lane {
     return !this.#isTaken;
   }
 
-  // Resolves, in the order of the calls, with the function that leaves the lane; rejects where `signal` is aborted
-  // before.
+  // Resolves, in the order of the calls, with the function that leaves the lane; rejects where `signal`, which is not
+  // aborted yet, is aborted before.
   enter(signal) {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, signal });

@@ -18,6 +18,7 @@ const NONE_NAME = 'none of these';
 
 export class Trial {
   #file = null; // the photo of which the answer is shown
+  #mayBeSent = null; // the photo that the visitor has agreed to send as it is
   #answer = null;
   #abort = new AbortController();
   #shownUrl = '';
@@ -83,7 +84,7 @@ export class Trial {
     const { signal } = this.#abort;
     try {
       const { blob, way } = await prepare(file, limitBytes);
-      if (way === 'original' && !(await agree(() => t('js.ask_all', { count: 1 }), 'js.teach.send'))) return;
+      if (way === 'original' && !(await this.#agreed(file))) return;
       const answer = await send(`${this.project.address('predict')}?top=3`, blob, signal);
       if (isFrame && !this.camera.isOn) return;
       [this.#file, this.#answer] = [file, answer];
@@ -91,6 +92,15 @@ export class Trial {
     } catch (error) {
       if (!signal.aborted) this.#draw(() => explain(error));
     }
+  }
+
+  // The same photo is asked about again after each change of the project, but the visitor only once.
+  async #agreed(file) {
+    if (this.#mayBeSent !== file) {
+      const isYes = await agree(() => t('js.ask_all', { count: 1 }), 'js.teach.send');
+      [this.#file, this.#mayBeSent] = isYes ? [file, file] : [null, null];
+    }
+    return this.#mayBeSent === file;
   }
 
   #draw(trouble) {
