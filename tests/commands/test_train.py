@@ -164,7 +164,7 @@ STAGES = [
     "app.training.findings.group_duplicates",
     "app.training.learning.fit",
     "app.model.own_models._publish",
-    "app.model.own_models._write",
+    "app.model.own_models.os.fsync",
     "app.commands.train.write_report",
 ]
 
