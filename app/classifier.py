@@ -177,6 +177,10 @@ class Classifier:
         self._models.failure = None
         self._note_success()
 
+    def start_decoders(self) -> None:
+        """Start the decoders, so that a job ends at once where no photo can be decoded; raises Overloaded."""
+        self._decoders.start()
+
     def log_sandbox(self) -> None:
         """Log which restrictions the decoders' sandbox enforces; call it when they have started."""
         self._decoders.log_measures()

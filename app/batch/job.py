@@ -48,15 +48,20 @@ class Job:
         self._left = parts.leftovers()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._written: Future[None] | None = None
+        self._rows_written = 0
 
     def run(self, entries: Iterable[Entry]) -> Counts:
         """Classify the photos of this job's slice that have no row yet, and write their parts.
 
-        Raises BatchStopped if the output folder is full or the store fails, and ModelUnavailable.
+        Raises BatchStopped if the output folder is full or the store fails, and ModelUnavailable; the progress then
+        leaves out the photos whose parts were not written.
         """
-        with closing(self._locks), self._writer, closing(self._list(entries)) as spool:
-            busy = self._work_on(range(self._options.number, self._parts.run.shards, self._options.jobs), spool)
-            self.progress.busy = len(self._work_on(busy, spool))
+        try:
+            with closing(self._locks), self._writer, closing(self._list(entries)) as spool:
+                busy = self._work_on(range(self._options.number, self._parts.run.shards, self._options.jobs), spool)
+                self.progress.busy = len(self._work_on(busy, spool))
+        finally:
+            self.progress.done -= self.progress.computed - self._rows_written
         return self.progress
 
     def _list(self, entries: Iterable[Entry]) -> Spool:
@@ -145,4 +150,5 @@ class Job:
     def _write(self, work: Work) -> None:
         if work.rows or work.replaced:
             self._parts.write(work.shard, self._options.columns, work.rows, work.replaced)
+            self._rows_written += len(work.rows)
         self._locks.release(work.shard)

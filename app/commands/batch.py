@@ -99,6 +99,8 @@ def command(
         models = classifier.find_models(names)
         columns = Columns(top, tuple(each.name for each in models), embeddings)
         options = Options(columns, settings.max_pixels, heatmaps, retry_failed, number, jobs)
+        if not ray_address:
+            classifier.start_decoders()
         answers = (
             stack.enter_context(closing(_on_ray(ray_address, settings, models, options))) if ray_address else None
         )

@@ -69,6 +69,7 @@ def command(sources: tuple[str, ...], *, output: Path, model: str, remove: bool,
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         chosen = classifier.load_model()
+        classifier.start_decoders()
         with closing(Writer(output, Embedding.of(chosen))) as writer:
             indexer = Indexer(classifier, chosen, writer, max_pixels=settings.max_pixels)
             progress = _run(indexer, sources[0], output, retry_failed=retry_failed)

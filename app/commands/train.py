@@ -39,6 +39,7 @@ from ..training.findings import MIN_PHOTOS, Findings
 from ..training.learning import Lesson, learn, with_tuning
 from ..training.photosets import PhotoSet, PhotoSetError, open_photo_set
 from ..training.report import sentences, write_report
+from ..training.tuning_result import FOLDER as TUNING
 from ..training.tuning_result import HEAD, METHODS, Options
 from ..writing import replacing
 from . import models_folder, plural, settings_of_one_process
@@ -99,6 +100,8 @@ def command(
     with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(_alone(root, name))
+        if not dry_run and tune != HEAD:  # its files lie in the cache, which several folders of models may share
+            stack.enter_context(_alone(settings.cache / TUNING, name))
         with _progress() as step:
             chosen = backbones.choose(photo_set, settings, backbone, step)
         _print_findings(chosen.findings)

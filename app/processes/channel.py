@@ -11,6 +11,7 @@ frame nor block: it reads only sizes that it knows, and copies what it uses befo
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -107,13 +108,25 @@ def shared_block(size: int) -> int:
     """
     if not hasattr(os, "memfd_create"):
         with tempfile.TemporaryFile() as file:
-            os.ftruncate(file.fileno(), size)
+            _resize(file.fileno(), size)
             return os.dup(file.fileno())
     descriptor = os.memfd_create("topthree-photo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(descriptor, size)
+        _resize(descriptor, size)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _resize(descriptor: int, size: int) -> None:
+    """Set the size of a file in memory, to which the limit on the sizes of files applies too."""
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise OSError(
+            error.errno, f"the limit on file sizes (ulimit -f) is below the {size:,} bytes it needs"
+        ) from error

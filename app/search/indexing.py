@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -62,8 +62,8 @@ class Indexer:
     def run(self, photos: Iterable[Source], *, readers: int, retry_failed: bool = False) -> None:
         """Add the photos that are not in the index; those that failed are tried again only if `retry_failed`.
 
-        Photos that were computed stay in the index if the job is stopped. Raises BatchStopped if the disk is full or
-        the store fails, and ModelUnavailable.
+        Photos that were computed stay in the index if the job is stopped, unless the disk is full; the progress then
+        leaves them out. Raises BatchStopped if the disk is full or the store fails, and ModelUnavailable.
         """
         computing = read_and_compute(
             lambda photo: (photo.path, photo.read()),
@@ -72,6 +72,13 @@ class Indexer:
             readers=readers,
             computers=self._classifier.threads_of_job,
         )
+        try:
+            self._add(computing)
+        finally:
+            self.progress.done -= self._writer.pending
+
+    def _add(self, computing: Generator[Indexed | Failure]) -> None:
+        """Add what was computed, with a commit now and then, at the end, and when the job is stopped."""
         committed = time.monotonic()
         try:
             with closing(computing):

@@ -119,6 +119,7 @@ def _work(
     plan = make_plan(settings)
     decoders = Decoders(plan.decoders, max_bytes=MAX_PHOTO_BYTES, memory_bytes=plan.photo_memory_bytes)
     stack.enter_context(closing(decoders))
+    decoders.start()  # else each photo would count as one that cannot be read
     wanted = Wanted(model.weights.record.geometry, settings.max_pixels)
 
     def work(photo: LabelledPhoto) -> tuple[LabelledPhoto, _Outcome]:

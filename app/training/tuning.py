@@ -22,7 +22,7 @@ from .learning import Lesson
 from .photosets import PhotoSet
 from .tuning_net import Tensors
 from .tuning_plan import Plan, why_only_head
-from .tuning_result import ALL, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain
+from .tuning_result import ALL, FOLDER, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain
 from .tuning_setup import Job, choose_extras, class_weights, make_maps, make_trainer, plan_run
 from .tuning_state import Journal
 from .tuning_steps import (
@@ -39,7 +39,6 @@ from .tuning_steps import (
     run_phase,
 )
 
-FOLDER = "tuning"
 # The folds, of ten, that are left out; each is one half of the left-out photos.
 _LEFT_OUT = (0, 1)
 

@@ -133,6 +133,7 @@ def _decoded(
             raise PhotoSetError(f"{photo.file} was changed while it was being learnt: {error}") from error
 
     with closing(decoders):
+        decoders.start()
         yield from in_order(side_by_side(work, photos, plan.cpus + SPARE_SLOTS))
 
 

@@ -15,6 +15,8 @@ from ..model.solver import Numbers
 
 AUTO, HEAD, LAST, ALL = "auto", "head", "last", "all"
 METHODS = (AUTO, HEAD, LAST, ALL)
+# The folder of the cache with the files of runs, one folder for each model.
+FOLDER = "tuning"
 
 
 @dataclass(frozen=True)

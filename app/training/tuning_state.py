@@ -40,6 +40,8 @@ class Journal:
             self.remove()
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(".*"):  # files that a killed run was writing
+                left.unlink()
         except OSError as error:
             raise PhotoSetError(not_writable(folder, error)) from error
         self._write()

@@ -10,12 +10,14 @@ import pytest
 from batches import paths_of
 from click.testing import CliRunner, Result
 from fakes import colour_png, fake_model
+from indexes import full_disk
 
 from app.batch.start import parse_slice
 from app.batch.status import Status, pace_of, read_status
 from app.commands import cli
 from app.errors import BatchError
 from app.model.served import Served
+from app.photos.decoders import Decoders
 
 SMALL = colour_png(0, 2, 1, size=(30, 20))
 
@@ -48,6 +50,19 @@ def test_all_classified_is_status_0(photos: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.splitlines()[-1] == f"3 photos in {tmp_path}/out, 0 failed."
     assert paths_of(tmp_path / "out") == [f"{photos}/{number}.png" for number in range(3)]
+
+
+@pytest.mark.parametrize("command", ["batch", "index"])
+def test_no_decoders_is_one_sentence(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, command: str
+) -> None:
+    monkeypatch.setattr("app.classifier.Decoders", Decoders)  # of its own
+    monkeypatch.setattr("app.photos.supervisor.MAX_WAIT_SECONDS", 0)
+    with full_disk(200_000):
+        result = CliRunner().invoke(cli, [command, str(photos), "--output", str(tmp_path / "out")])
+    assert (result.exit_code, result.stderr) == (1, "Error: No process for decoding photos can be started.\n")
+    assert "ulimit -f" in caplog.text
+    assert list(tmp_path.glob("out/part-*")) == []
 
 
 def test_some_failed_is_status_1_and_shown_by_status(photos: Path, tmp_path: Path) -> None:

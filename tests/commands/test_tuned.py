@@ -12,19 +12,26 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from flask.testing import FlaskClient
 from own_heads import own_model
+from safetensors.numpy import load_file, save_file
 from tuned_models import write_tuned
 from waiting import wait_until
 
 from app import create_app
 from app.classifier import Classifier
 from app.commands import cli
+from app.errors import WeightsError
 from app.model.artifact import MANIFEST
+from app.model.backbones.tuned import load_tuned
+from app.model.digests import file_sha256
 from app.model.own_format import TRUNK
-from app.model.own_models import write_version
+from app.model.own_models import read_version, write_version
+from app.model.records import RECORDS
+from app.model.tuned import tuned_weights
 from app.processes import plan as plan_module
 from app.settings import ROOT, Settings
 from app.telemetry import metrics
@@ -190,6 +197,17 @@ def test_a_trunk_of_another_backbone_is_refused(settings: Settings, tmp_path: Pa
     write_version(tmp_path / "models", "pets", own_model(), {"conv1.weight": own_model().weight})
     done = run(dataclasses.replace(settings, models=tmp_path / "models"), "prepare", "--model", "pets")
     assert (done.exit_code, "does not fit resnet18: bn1.bias is missing" in done.stderr) == (1, True)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    write_tuned(tmp_path, "tools")
+    own, path = read_version(tmp_path, "tools"), tmp_path / "tools" / "1" / TRUNK
+    tensors = load_file(path)
+    next(iter(tensors.values())).flat[0] = np.nan
+    save_file(tensors, path)
+    own = dataclasses.replace(own, trunk=dataclasses.replace(own.trunk, sha256=file_sha256(path)))
+    with pytest.raises(WeightsError, match=r"is damaged: it holds numbers that are not finite\."):
+        load_tuned(tuned_weights(own, RECORDS[own.backbone]), own)
 
 
 def test_a_version_goes_with_a_fine_tuned_model_only(settings: Settings) -> None:

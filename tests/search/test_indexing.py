@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from fakes import colour_png, fake_classifier
-from indexes import ColourEngine
+from indexes import ColourEngine, full_disk
 
 from app.errors import BatchStopped, BrokenImage, Overloaded, TopthreeError
 from app.queueing.scheduling import Counts
@@ -55,3 +55,20 @@ def test_a_stopped_job_keeps_what_it_computed(tmp_path: Path) -> None:
     assert len(Library.open(tmp_path / "lib")) >= 1
     index(tmp_path / "lib", photos)
     assert sorted(row.path for row in Library.open(tmp_path / "lib").rows) == sorted(photos)
+
+
+def test_a_full_disk_counts_only_what_is_in_the_index(tmp_path: Path) -> None:
+    classifier = fake_classifier(ColourEngine())
+    model = classifier.load_model()
+    sources = [Source(f"{number}.png", lambda: PHOTO) for number in range(5)]
+    with ExitStack() as stack, closing(Writer(tmp_path / "lib", Embedding.of(model))) as writer:
+        indexer = Indexer(classifier, model, writer, max_pixels=10**6)
+
+        def fill(progress: Progress) -> None:
+            if progress.done == 5:
+                stack.enter_context(full_disk(100))
+
+        indexer.note = fill
+        with pytest.raises(BatchStopped, match="cannot be written"):
+            indexer.run(sources, readers=2)
+    assert indexer.progress.done == len(Library.open(tmp_path / "lib")) == 0

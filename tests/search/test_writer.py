@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from indexes import EMBEDDING, add, made_vectors, make_library
+from indexes import EMBEDDING, add, full_disk, made_vectors, make_library
 
 from app.errors import BatchStopped, IndexProblem
 from app.search.library import Library
@@ -29,17 +27,6 @@ def check_bits(folder: Path) -> Library:
     assert library.bits.tolist() == library.signs.bits(library.vectors).tolist()
     assert len([*folder.glob("data-*"), *folder.glob("signs-*")]) == 2
     return library
-
-
-@contextmanager
-def full_disk(bytes_left: int) -> Iterator[None]:
-    """Let no file grow beyond this size, which fails as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_an_index_grows_with_each_commit(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Indexes of made vectors, and a fake engine whose embeddings depend on the photo."""
+"""Indexes of made vectors, a fake engine whose embeddings depend on the photo, and a full disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+import resource
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +67,14 @@ def index_photos(folder: Path, classifier: Classifier, photos: Mapping[str, byte
         indexer = Indexer(classifier, model, writer, max_pixels=10**6)
         indexer.run(sources, readers=1)
     assert indexer.progress.failed == 0
+
+
+@contextmanager
+def full_disk(bytes_left: int) -> Iterator[None]:
+    """Let no file grow beyond this size, which fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -184,9 +184,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> N
     whole = tune(lesson=lesson)
     with pytest.raises(Killed):
         tune(kill_at("measuring last, epoch 1 "), lesson=lesson)
+    torn = taught[0].settings.cache / tuning.FOLDER / "small/.checkpoint.safetensors-x"
+    torn.write_bytes(b"half of a file")
     lines: list[str] = []
     resumed = tune(lines.append, lesson=lesson, resume=True)
     assert lines[0].startswith("measuring last, epoch 2 of 2")
+    assert not torn.exists()
     assert is_same(whole, resumed)
 
 

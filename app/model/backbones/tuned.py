@@ -60,7 +60,10 @@ def load_tuned(weights: Weights, own: OwnModel) -> Backbone:
 
 
 def _load(weights: Weights, network: nn.Module, state: State) -> None:
-    """Put a trunk's tensors into a network; raises WeightsError if one is missing, unknown or of another shape."""
+    """Put a trunk's tensors into a network.
+
+    Raises WeightsError if one is missing, unknown or of another shape, or holds a number that is not finite.
+    """
     expected = network.state_dict()
     counters = {name: torch.tensor(0) for name in expected if name.endswith(_COUNTER)}
     found = counters | state
@@ -69,6 +72,8 @@ def _load(weights: Weights, network: nn.Module, state: State) -> None:
         raise WeightsError(
             f"{weights.path} does not fit {weights.record.name}: {wrong} is missing, unknown or of another shape."
         )
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise WeightsError(f"{weights.path} is damaged: it holds numbers that are not finite.")
     network.load_state_dict(found, assign=True)
     network.float()
 
