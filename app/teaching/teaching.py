@@ -365,7 +365,8 @@ class Teaching:
                     if isinstance(each, NewPhoto):
                         contents.put_embedding(connection, photo, each.vector, held.kind.values[0])
                         connection.execute("UPDATE photos SET first = NULL WHERE id = ?", (photo,))
-                database.note_change(connection)
+                if any(isinstance(each, NewPhoto) for each in found):  # else every report would be a new one
+                    database.note_change(connection)
             last = rows[-1][0]
 
 

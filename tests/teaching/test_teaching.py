@@ -319,6 +319,15 @@ def test_another_backbone_computes_kept_photos_again(tmp_path: Path, keep_photos
     assert other.solve("colours", NO_DEADLINE).report.stale == report.stale
 
 
+def test_kept_photos_that_are_too_large_by_now_change_nothing(tmp_path: Path) -> None:
+    teach(make_teaching(tmp_path / "projects"), "colours", {"red": 2, "blue": 2}, keep_photos=True)
+    other = make_teaching(tmp_path / "projects", colour_classifier(weights_sha256="b" * 64))
+    other._max_pixels = 1
+    first, again = (other.solve("colours", NO_DEADLINE) for _ in range(2))
+    assert first.report.stale == 4
+    assert again is first
+
+
 def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     first, second = make_teaching(tmp_path / "projects"), make_teaching(tmp_path / "projects")
     teach(first, "colours", dict.fromkeys(COLOURS, 0))
