@@ -54,7 +54,7 @@ class Settings:
         "folder of models of your own; the default is topthree/models in the user's data folder",
     )
     weights: Path | None = setting(
-        "", parsers.path, "weights file to serve, .pth or .safetensors; no fallback is used"
+        "", parsers.path, "weights file to serve, such as .pth, .ckpt or .safetensors; no fallback is used"
     )
     weights_sha256: str | None = setting("", parsers.sha256, "SHA-256 that the file of TOPTHREE_WEIGHTS must have")
     weights_url: str | None = setting("", parsers.url, "mirror to download the model's weights from")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# As training scripts name what they save; `.bin` is a state dict of the Hugging Face hub.
+WEIGHTS_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".safetensors")
 PACKAGED = "packaged fallback"
 BUNDLE = "bundle"
 FALLBACK_MARKER = "fallback-in-use"
@@ -141,8 +143,8 @@ def explicit_weights(settings: Settings, record: ModelRecord | None = None) -> W
     assert path is not None
     if not path.is_file():
         raise WeightsError(f"TOPTHREE_WEIGHTS names {path}, which is not a file.")
-    if path.suffix.lower() not in (".pth", ".pt", ".safetensors"):
-        raise WeightsError(f"TOPTHREE_WEIGHTS names {path}; weights end in .pth or .safetensors.")
+    if not path.name.lower().endswith(WEIGHTS_ENDINGS):
+        raise WeightsError(f"TOPTHREE_WEIGHTS names {path}; weights end in {', '.join(WEIGHTS_ENDINGS)}.")
     try:
         digest = file_sha256(path)
     except OSError as error:

@@ -67,6 +67,11 @@ def test_layers_are_listed_for_people_too() -> None:
     assert lines[-1] == "mobilenet_v3_small has 2,542,856 parameters."
 
 
+def test_layers_in_a_list_that_is_not_called_are_counted() -> None:
+    lines = invoke("inspect", "efficientnet_lite0").output.splitlines()
+    assert lines[-1] == f"efficientnet_lite0 has {RECORDS['efficientnet_lite0'].parameters:,} parameters."
+
+
 @pytest.fixture
 def packaged(monkeypatch: pytest.MonkeyPatch, packaged_settings: Settings) -> None:
     """Let the commands use the packaged model by its name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import io
 import os
 import pickle
@@ -140,7 +142,7 @@ def test_half_precision_weights_are_computed_in_float32(state: State, save: Save
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["own.pt", "OWN.PTH"])
+@pytest.mark.parametrize("name", ["own.pt", "OWN.PTH", "model_best.pth.tar"])
 def test_usual_suffixes_load(state: State, save: Save, name: str) -> None:
     assert load_backbone(save(state, name), 1000).network.fc.out_features == 1000
 
@@ -156,6 +158,7 @@ def test_older_file_format_loads(state: State, save: Save) -> None:
     [
         lambda state: {"state_dict": state, "epoch": 90, "best": 0.69},
         lambda state: {"model": state, "optimizer": {"state": {}, "lr": 0.1}},
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, model="resnet18")},
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
         lambda state: {"model_state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}},
@@ -166,6 +169,7 @@ def test_older_file_format_loads(state: State, save: Save) -> None:
     ids=[
         "state_dict",
         "model",
+        "options beside the model",
         "DataParallel",
         "state_dict of DataParallel",
         "compiled",
@@ -213,8 +217,12 @@ def test_another_class_count_than_the_labels_is_refused(state: State, refuse: Re
         ),
         ({"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)}, "holds integer weights (conv1.weight is int8)"),
         ({"conv1.weight": torch.ones(64, 1, 7, 7)}, "takes pictures of one channel, and photos have three"),
+        (
+            {"state_dict": {}, "started": datetime.date(2026, 1, 1)},
+            "holds more than weights (datetime.date), ",
+        ),
     ],
-    ids=["LFS pointer", "web page", "whole model", "integers", "grey input"],
+    ids=["LFS pointer", "web page", "whole model", "integers", "grey input", "another object"],
 )
 def test_what_a_file_is_instead_is_said(refuse: Refuse, content: object, sentence: str) -> None:
     assert refuse(content).startswith(f"FILE {sentence}")

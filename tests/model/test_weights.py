@@ -106,7 +106,7 @@ def test_explicit_file_that_is_the_packaged_one_is_that_model(make_settings: Mak
     [
         ("missing.pth", "is not a file"),
         ("folder.pth", "is not a file"),
-        ("weights.bin", "weights end in .pth or .safetensors"),
+        ("weights.tar", "weights end in .pth, .pt, .ckpt, .bin, .pth.tar, .safetensors"),
         ("unreadable.pth", "cannot be read"),
     ],
 )
@@ -115,7 +115,7 @@ def test_explicit_file_that_fails_is_named_and_nothing_else_is_tried(
 ) -> None:
     cached.write_bytes(CONTENT)
     (tmp_path / "folder.pth").mkdir()
-    (tmp_path / "weights.bin").write_bytes(CONTENT)
+    (tmp_path / "weights.tar").write_bytes(CONTENT)
     (tmp_path / "unreadable.pth").symlink_to("/proc/self/mem")  # a regular file whose reading fails, even for root
     sentence = refusal(make_settings(weights=tmp_path / name, weights_url=server.url))
     assert str(tmp_path / name) in sentence

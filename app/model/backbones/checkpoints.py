@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import pickle
 import re
@@ -42,6 +43,7 @@ _WRAPPINGS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.")
 # A class around a backbone may have its head beside it.
 _MAX_UNPREFIXED = 2
+_MAX_NAMED_OBJECTS = 3
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml)", re.IGNORECASE)
@@ -61,7 +63,8 @@ def read_state(weights: Weights) -> State:
         if path.suffix.lower() == ".safetensors":
             loaded: object = safetensors.torch.load(content)
         else:
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # the options of training scripts
+                loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise WeightsError(_why_unreadable(weights, content)) from error
     if isinstance(loaded, Mapping):
@@ -151,7 +154,22 @@ def _why_unreadable(weights: Weights, content: bytes) -> str:
             f"{weights.path} is a whole pickled model ({name}), whose code would run when it is read: "
             "save model.state_dict() instead."
         )
+    others = _other_objects(content)
+    if others:
+        return (
+            f"{weights.path} holds more than weights ({', '.join(others)}), whose code would run when it is read: "
+            "save {'state_dict': model.state_dict()} alone instead."
+        )
     return f"{weights.path} is not a weights file: it is damaged, or holds more than weights."
+
+
+def _other_objects(content: bytes) -> list[str]:
+    """Return some of the classes and functions that reading a file would call; none for damaged and older files."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(content))
+    except _UNREADABLE:
+        return []
+    return sorted(set(names) - {"argparse.Namespace"})[:_MAX_NAMED_OBJECTS]
 
 
 def _refuse_integers(weights: Weights, state: Mapping[str, torch.Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from . import Backbone, family_of
 class Layer:
     """One module of a network: its name and kind, the shape of its output for one photo, and its parameters.
 
-    `depth` is the number of modules that contain it.
+    `depth` is the number of listed modules that contain it: a list of modules is not called, and not listed.
     """
 
     name: str
@@ -41,7 +41,7 @@ def layers_of(record: ModelRecord, side: int) -> list[Layer]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor):
                 parameters = sum(value.numel() for value in module.parameters())
-                found.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), parameters, name.count(".")))
+                found.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), parameters, 0))
 
         return hook
 
@@ -50,7 +50,13 @@ def layers_of(record: ModelRecord, side: int) -> list[Layer]:
             module.register_forward_hook(note(name))
     with torch.inference_mode():
         network(torch.zeros((1, 3, side, side), device="meta"))
-    return found
+    listed = {layer.name for layer in found}
+    return [replace(layer, depth=sum(outer in listed for outer in _outer_names(layer.name))) for layer in found]
+
+
+def _outer_names(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def feature_maps(
