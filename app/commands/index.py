@@ -19,12 +19,12 @@ import functools
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import click
 
-from ..batch.entries import Entry, shown
+from ..batch.entries import FILE, Entry, shown
 from ..batch.listing import check_sources, list_entries, read_entry, readers
 from ..batch.lists import is_list
 from ..batch.spool import Spool
@@ -72,7 +72,7 @@ def command(sources: tuple[str, ...], *, output: Path, model: str, remove: bool,
         classifier.start_decoders()
         with closing(Writer(output, Embedding.of(chosen))) as writer:
             indexer = Indexer(classifier, chosen, writer, max_pixels=settings.max_pixels)
-            progress = _run(indexer, sources[0], output, retry_failed=retry_failed)
+            progress = _run(indexer, writer, sources[0], output, retry_failed=retry_failed)
     click.echo(
         f"{plural(progress.done - progress.failed, 'photo')} in {output}, {progress.failed:,} failed.", err=True
     )
@@ -93,7 +93,7 @@ def _remove(output: Path, paths: tuple[str, ...]) -> None:
     click.echo(f"{plural(count, 'photo')} removed; {len(Library.open(output)):,} left in {output}.", err=True)
 
 
-def _run(indexer: Indexer, source: str, output: Path, *, retry_failed: bool) -> Counts:
+def _run(indexer: Indexer, writer: Writer, source: str, output: Path, *, retry_failed: bool) -> Counts:
     """Run a job to its end; raises BatchStopped, with what is done, if it is stopped before."""
     progress, store = indexer.progress, Store()
     with (
@@ -101,9 +101,12 @@ def _run(indexer: Indexer, source: str, output: Path, *, retry_failed: bool) -> 
         closing(_listed(source, output, store)) as spool,
     ):
         progress.photos = spool.count
+        changed = writer.drop_changed(_sizes(source, spool))
         indexer.note(progress)
         photos = _sources(source, spool, store)
         indexer.run(photos, readers=readers(from_store=spool.has_addresses), retry_failed=retry_failed)
+    if changed:
+        click.echo(f"{plural(changed, 'photo')} had changed and replaced the old one.", err=True)
     return progress
 
 
@@ -123,6 +126,15 @@ def _sources(source: str, spool: Spool, store: Store) -> Iterator[Source]:
     root = root_of(source)
     for entry in spool.read(0):
         yield Source(below(entry, root), functools.partial(read_entry, entry, store))
+
+
+def _sizes(source: str, spool: Spool) -> Iterator[tuple[str, int]]:
+    """Yield the paths of the photos that are files here, below the source, with the bytes that each has now."""
+    root = root_of(source)
+    for entry in spool.read(0):
+        if entry.kind == FILE and not is_address(entry.name):
+            with suppress(OSError):  # reading it gives the reason
+                yield below(entry, root), os.path.getsize(entry.name)
 
 
 def root_of(source: str) -> str:

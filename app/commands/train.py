@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def command(
             stack.enter_context(_alone(settings.cache / TUNING, name))
         with _progress() as step:
             chosen = backbones.choose(photo_set, settings, backbone, step)
-        _print_findings(chosen.findings)
+        _print_findings(chosen.findings, photo_set.empty)
         if dry_run:
             return
         options = Options(tune, minutes, epochs, seed, not no_flip, resume)
@@ -177,11 +177,12 @@ def _progress() -> Iterator[_Steps]:
         yield _Steps(bar)
 
 
-def _print_findings(found: Findings) -> None:
+def _print_findings(found: Findings, empty: tuple[str, ...]) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(f"{plural(len(found.photos), 'photo')} of {plural(len(found.classes), 'class')} to learn from:")
     for label, count in found.counts.items():
         console.print(f"  {count:6,}  {printable(label)}")
+    _print_list(console, "No photo was found in", empty)
     if found.held_out:
         console.print(f"Only for testing: {plural(len(found.held_out), 'photo')}")
     if found.unknown:
@@ -195,9 +196,13 @@ def _print_findings(found: Findings) -> None:
     _print_files(console, "Left out, the same photo under several labels", found.contradictions)
     _print_files(console, "Nearly the same photo under several labels", found.near_contradictions)
     _print_files(console, "Not read", found.unreadable)
-    if found.small:
-        shown = ", ".join(printable(label) for label in found.small[:MAX_LISTED])
-        console.print(f"Fewer than {MIN_PHOTOS} photos: {shown}{', …' if len(found.small) > MAX_LISTED else ''}")
+    _print_list(console, f"Fewer than {MIN_PHOTOS} photos", found.small)
+
+
+def _print_list(console: Console, title: str, names: Sequence[str]) -> None:
+    if names:
+        shown = ", ".join(printable(name) for name in names[:MAX_LISTED])
+        console.print(f"{title}: {shown}{', …' if len(names) > MAX_LISTED else ''}")
 
 
 def _print_files(console: Console, title: str, files: tuple[str, ...]) -> None:

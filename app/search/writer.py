@@ -6,7 +6,7 @@ To remove photos, the data is written anew into another folder, and `index.json`
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -125,6 +125,21 @@ class Writer:
         the disk is full.
         """
         gone = find_below(self.paths | self.failed.keys(), paths)
+        self._drop(gone)
+        return len(gone)
+
+    def drop_changed(self, sizes_now: Iterable[tuple[str, int]]) -> int:
+        """Remove photos whose files have another size now than when they were added, and return how many.
+
+        Raises BatchStopped if the disk is full.
+        """
+        sizes_then = {row.path: row.bytes for row in Library.open(self._folder).rows}
+        gone = {path for path, size in sizes_now if sizes_then.get(path, size) != size}
+        if gone:
+            self._drop(gone)
+        return len(gone)
+
+    def _drop(self, gone: set[str]) -> None:
         library = Library.open(self._folder)
         kept = np.fromiter((row.path not in gone for row in library.rows), np.bool_, len(library))
         failures = [
@@ -141,7 +156,6 @@ class Writer:
         self.paths -= gone
         self.failed = {path: slug for path, slug in self.failed.items() if path not in gone}
         self._forget()
-        return len(gone)
 
     def close(self) -> None:
         """Release the lock; photos that were not committed are lost."""

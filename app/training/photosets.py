@@ -10,12 +10,12 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import TopthreeError
 from ..model.labels import name_fault, tidy_name
-from ..photos.clutter import is_clutter
+from ..photos.clutter import is_clutter, is_clutter_folder
 from ..photos.folders import FileProblem, find_photos, name_key, read_file
 from ..photos.formats import SUFFIXES
 
@@ -53,11 +53,15 @@ class LabelledPhoto:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Labelled photos in a fixed order; `read` returns a photo's bytes or raises a TopthreeError."""
+    """Labelled photos in a fixed order; `read` returns a photo's bytes or raises a TopthreeError.
+
+    `empty` names the folders beside those of classes in which no photo was found.
+    """
 
     photos: tuple[LabelledPhoto, ...]
     read: Callable[[str], bytes]
     names_zh: Mapping[str, str] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ def open_photo_set(path: Path, names: Path | None = None) -> PhotoSet:
     """
     found = _open_folder(path) if path.is_dir() else _open_file(path)
     if names is not None:
-        found = PhotoSet(found.photos, found.read, dict(found.names_zh) | _read_names(names, found.classes))
+        found = replace(found, names_zh=dict(found.names_zh) | _read_names(names, found.classes))
     _check(found, path)
     return found
 
@@ -95,7 +99,21 @@ def _open_folder(path: Path) -> PhotoSet:
     except FileProblem as error:
         raise PhotoSetError(str(error)) from error
     parts = {file: Path(file).relative_to(path).parts for file in files if Path(file) != path}
-    return PhotoSet(_from_folders(parts), _read_limited)
+    photos = _from_folders(parts)
+    return PhotoSet(photos, _read_limited, empty=_find_empty(path, photos))
+
+
+def _find_empty(path: Path, photos: Iterable[LabelledPhoto]) -> tuple[str, ...]:
+    """Return the folders at the place of classes in which no photo was found: empty, unreadable, or links."""
+    labels = {photo.label for photo in photos}
+    if any(photo.is_held_out for photo in photos):
+        path = next(child for child in path.iterdir() if child.name.casefold() == TRAIN)
+    folders = [child for child in sorted(path.iterdir()) if child.is_dir() and not is_clutter_folder(child.name)]
+    return tuple(
+        f"{child.name} (a link, which is not followed)" if child.is_symlink() else child.name
+        for child in folders
+        if child.name[0] != "." and tidy_name(child.name) not in labels
+    )
 
 
 def _read_limited(name: str) -> bytes:

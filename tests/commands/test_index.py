@@ -80,6 +80,18 @@ def test_the_same_command_adds_what_is_new(photos: Path, tmp_path: Path) -> None
     assert library.thumbnail(4).startswith(b"\xff\xd8")
 
 
+def test_a_photo_that_changed_replaces_the_old_one(photos: Path, tmp_path: Path) -> None:
+    assert run("index", photos, "--output", tmp_path / "lib").exit_code == 0
+    before = {row.path: row.sha256 for row in Library.open(tmp_path / "lib").rows}
+    (photos / "sea/a.png").write_bytes(encode(picture(9, (80, 80))))
+    (photos / "b.png").unlink()  # which is not what was asked to be removed
+    result = run("index", photos, "--output", tmp_path / "lib")
+    assert "1 photo had changed" in result.stderr
+    after = {row.path: row.sha256 for row in Library.open(tmp_path / "lib").rows}
+    assert after.keys() == before.keys()
+    assert [path for path in before if after[path] != before[path]] == ["sea/a.png"]
+
+
 @pytest.mark.parametrize("is_json", [False, True])
 def test_similar_prints_the_nearest_first(photos: Path, tmp_path: Path, is_json: bool) -> None:
     run("index", photos, "--output", tmp_path / "lib")

@@ -35,6 +35,16 @@ def test_a_folder_beside_train_only_tests(tmp_path: Path, held_out: str) -> None
     assert sorted(labels_of(tmp_path)) == [("cat", False), ("cat", True), ("dog", False)]
 
 
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_folders_without_a_photo_are_named(tmp_path: Path, place: str) -> None:
+    fill(tmp_path, *(f"{place}{name}" for name in ("cat/1.jpg", "dog/1.jpg", ".git/config")))
+    if place:
+        fill(tmp_path, "val/cat/2.jpg")
+    (tmp_path / place / "bird").mkdir()
+    (tmp_path / place / "cow").symlink_to(tmp_path / place / "cat")
+    assert open_photo_set(tmp_path).empty == ("bird", "cow (a link, which is not followed)")
+
+
 def test_a_class_may_be_named_train(tmp_path: Path) -> None:
     fill(tmp_path, "train/1.jpg", "bus/1.jpg")
     assert labels_of(tmp_path) == [("bus", False), ("train", False)]
