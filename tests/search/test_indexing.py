@@ -64,7 +64,7 @@ def test_a_full_disk_counts_only_what_is_in_the_index(tmp_path: Path) -> None:
     with ExitStack() as stack, closing(Writer(tmp_path / "lib", Embedding.of(model))) as writer:
         indexer = Indexer(classifier, model, writer, max_pixels=10**6)
 
-        def fill(progress: Progress) -> None:
+        def fill(progress: Counts) -> None:
             if progress.done == 5:
                 stack.enter_context(full_disk(100))
 
