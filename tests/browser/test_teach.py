@@ -117,6 +117,16 @@ def test_folders_in_an_archive_become_classes(teaching: Teaching) -> None:
     expect(teaching.page.locator("#refused > li")).to_have_count(0)
 
 
+def test_folders_in_a_chosen_folder_become_classes(teaching: Teaching, tmp_path: Path) -> None:
+    for label in ("tea", "cup"):
+        (tmp_path / "things" / label).mkdir(parents=True)
+        for number, photo in enumerate(views("cat" if label == "tea" else "coffee", 3)):
+            (tmp_path / "things" / label / f"{number}.jpg").write_bytes(photo)
+    teaching.page.locator("#folder").set_input_files(tmp_path / "things")
+    for label in ("tea", "cup"):
+        expect(teaching.photos(label)).to_have_count(3)
+
+
 def test_photos_wait_for_the_new_name_of_their_class(teaching: Teaching) -> None:
     """The server knows the new name before the page does, so photos under the old one are not found at first."""
     page, held = teaching.page, []
