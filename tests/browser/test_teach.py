@@ -204,6 +204,14 @@ def test_a_project_deleted_in_another_tab_says_so(teaching: Teaching, server: Se
     expect(teaching.page.locator("#gone")).to_be_visible()
 
 
+def test_a_class_deleted_in_another_tab_says_so(teaching: Teaching, server: Server, name: str) -> None:
+    teaching.page.wait_for_load_state("networkidle")
+    address = f"{server.url}/api/v1/projects/{name}/classes/Class%201"
+    assert httpx.delete(address, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 204
+    teaching.add(0, *files("cat", 1))
+    expect(teaching.page.locator("#refused > li")).to_have_text(re.compile("cat-1.jpg: This is no longer here"))
+
+
 def test_a_project_is_saved_and_opened_again(teaching: Teaching, tmp_path: Path) -> None:
     teaching.add(0, *files("cat", 2))
     expect(teaching.photos(0)).to_have_count(2)

@@ -3,7 +3,7 @@
 import { after } from '../cards/waiting.js';
 import { currentKey, keyIsMissing, whenKey } from '../page/access.js';
 import { whenBack } from '../page/connection.js';
-import { hasWord, sentences } from '../page/words.js';
+import { hasWord, sentences, t } from '../page/words.js';
 import { Failure } from '../photos/failure.js';
 import { url } from '../server/address.js';
 import { failureOf, post } from '../server/upload.js';
@@ -40,6 +40,7 @@ export function explain(error) {
 }
 
 export function explainSlug(slug) {
+  if (slug === 'not-found') return t('js.teach.not_found'); // a class or a photo
   const known = hasWord(`problem.${slug}`) ? slug : 'internal-error';
   return sentences(`problem.${known}`, `advice.${known}`);
 }
