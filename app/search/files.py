@@ -1,4 +1,4 @@
-"""The operations of a writer on the files of an index: append, cut off, write anew, and lock."""
+"""How a writer changes the files of an index: it appends to them, shortens and rewrites them, and locks them."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ class Failure(msgspec.Struct, frozen=True):
 class Writer:
     """The only writer of an index; photos that were added count only after `commit`.
 
-    `paths` are those in the index, `failed` those of photos that failed, each with the slug of its problem.
+    `paths` are those in the index, each with the bytes of its file, and `failed` those of photos that failed, each
+    with the slug of its problem.
     """
 
     def __init__(self, folder: Path, embedding: Embedding | None = None) -> None:
@@ -67,7 +68,7 @@ class Writer:
             on_failure.callback(self._lock.release)
             self.manifest = _find_manifest(folder, embedding)
             repair(folder, self.manifest)
-            self.paths = {row.path for row in Library.open(folder).rows}
+            self.paths = {row.path: row.bytes for row in Library.open(folder).rows}
             failures = read_failures(folder, self.manifest)
             self.failed = {each.path: each.error for each in failures if each.path not in self.paths}
             on_failure.pop_all()
@@ -91,7 +92,7 @@ class Writer:
         ):
             self._added[name].append(data)
         self.pending += 1
-        self.paths.add(row.path)
+        self.paths[row.path] = row.bytes
         self.failed.pop(row.path, None)
 
     def fail(self, failure: Failure) -> None:
@@ -119,12 +120,12 @@ class Writer:
         self._forget()
 
     def remove(self, paths: Collection[str]) -> int:
-        """Remove photos, and those below folders, from all files, and return how many; the data is written anew.
+        """Remove photos by their paths, or those of folders above them, and return how many; all data is rewritten.
 
         Raises IndexProblem, and removes nothing, if a path is neither in the index nor failed, and BatchStopped if
         the disk is full.
         """
-        gone = find_below(self.paths | self.failed.keys(), paths)
+        gone = find_below(self.paths.keys() | self.failed.keys(), paths)
         self._drop(gone)
         return len(gone)
 
@@ -133,8 +134,7 @@ class Writer:
 
         Raises BatchStopped if the disk is full.
         """
-        sizes_then = {row.path: row.bytes for row in Library.open(self._folder).rows}
-        gone = {path for path, size in sizes_now if sizes_then.get(path, size) != size}
+        gone = {path for path, size in sizes_now if self.paths.get(path, size) != size}
         if gone:
             self._drop(gone)
         return len(gone)
@@ -153,7 +153,7 @@ class Writer:
             lengths[FAILED] = write_at(data / FAILED, 0, (msgspec.json.encode(each) + b"\n" for each in failures))
             new = msgspec.structs.replace(new, rows=int(kept.sum()), failed=len(failures), lengths=lengths)
             self._use(self._with_signs(new, _GROWTH))
-        self.paths -= gone
+        self.paths = {path: size for path, size in self.paths.items() if path not in gone}
         self.failed = {path: slug for path, slug in self.failed.items() if path not in gone}
         self._forget()
 
