@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from ..photos.clutter import is_clutter_folder
-from ..photos.folders import has_photo_name, may_be_file
+from ..photos.folders import MAX_DEPTH, has_photo_name, may_be_file
 from .entries import PROBLEM, Entry, entry_of, problem_entry
 
 # The device of a file and its number there, which no other file has.
@@ -18,8 +18,8 @@ Inode = tuple[int, int]
 
 UNREADABLE_FOLDER = "unreadable-folder"
 ARCHIVES = (".tar", ".zip")
-# Folders that link to each other have more paths than anybody can list, and Python's stack ends at some depth.
-MAX_LINKS, MAX_DEPTH = 4, 200
+# Folders that link to each other have more paths than anybody can list.
+MAX_LINKS = 4
 _MAGIC = "*?["
 _ANY_DEPTH = "**"
 

@@ -17,8 +17,8 @@ from .formats import SUFFIXES
 STANDARD_INPUT = "-"
 # No photo is larger; a smaller one takes only the memory for its own bytes.
 MAX_FILE_BYTES = 2**30
-# Python's stack ends at some depth.
-_MAX_DEPTH = 200
+# Folders inside each other; Python's stack ends at some depth.
+MAX_DEPTH = 200
 _WNID = re.compile(r"n[0-9]{8}(?![0-9])")
 # Blanks, underscores, and the hyphens and dashes of Unicode.
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
@@ -99,7 +99,7 @@ def _wnid(name: str) -> str:
 
 
 def _photos_below(folder: str, depth: int = 0) -> Iterator[str]:
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         yield folder
         return
     try:
