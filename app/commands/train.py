@@ -143,7 +143,7 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     except Timeout as error:
         raise OwnModelError(f"Another process is training {name} in {root}: wait for it to end.") from error
     except OSError as error:
-        raise OwnModelError(f"The folder of models {root} cannot be written: {error.strerror}.") from error
+        raise OwnModelError(f"The folder {root} cannot be written: {error.strerror}.") from error
     try:
         yield
     finally:

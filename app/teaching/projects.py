@@ -85,7 +85,7 @@ class Projects:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the folder, which is made if it is missing; nobody else makes, fills or deletes a project.
+        """Hold the lock of the folder, without which no project is made, filled or deleted; make the folder if needed.
 
         A project's own transaction begins after this, never before, so that no two requests wait for each other.
         Raises Overloaded if others hold the lock for longer than `BUSY_SECONDS`. An OSError, also one of the block,
