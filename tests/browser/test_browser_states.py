@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cards import Cards, expect_state, held_requests, payload, serve_old_limit
 from conftest import open_page
-from fakes import colour_png
-from lacking import lacking, large, whole
-from pictures import filled
+from fakes import colour_png, encode
+from lacking import ended_early, lacking, large, whole
+from pictures import cat, filled
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, expect
 from server import Server
@@ -167,6 +167,27 @@ def test_the_servers_413_is_explained(gated: Callable[..., Server], browser: Bro
     assert response.value.status == 413
     expect(card.locator("h3")).to_have_text("The photo is too large.")
     context.close()
+
+
+def test_over_the_limit_a_grey_edge_or_few_scans_are_refused(
+    gated: Callable[..., Server], visit: Callable[[Server], Cards], gate: Path
+) -> None:
+    gate.touch()
+    cards = visit(gated(max_upload_bytes=600_000))
+    photo = cat(3000, 2400)
+    grey_corner = photo.copy()
+    grey_corner.paste("#808080", (0, 2000, 1500, 2400))
+    files = {
+        "early": ended_early(encode(photo, "JPEG", quality=98)),
+        "few_scans": ended_early(encode(photo, "JPEG", quality=98, progressive=True)),
+        "grey_corner": encode(grey_corner, "JPEG", quality=98),
+        "whole": encode(photo, "JPEG", quality=98),
+    }
+    assert min(map(len, files.values())) > 600_000
+    cards.choose_files(*[payload(name, data) for name, data in files.items()])
+    expect(cards.page.locator("#cards > [data-state=done]")).to_have_count(2, timeout=60_000)
+    refused = cards.all.filter(has=cards.page.get_by_role("heading", name="The photo is too large."))
+    expect(refused.locator("[data-part=file]")).to_have_text(["early", "few_scans"])
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,17 @@ const UNFINISHED = [[127, 129], [63, 65]];
 const COEFFICIENTS = 64; // of a block
 const PROGRESSIVE = [0xc2, 0xca];
 
+// The picture is upright, so that the last pixel of the file may be in any corner. A point is given by its shares of
+// the width and the height.
+const CORNERS = [[[0, 0]], [[1, 0]], [[0, 1]], [[1, 1]]];
+const EDGES = CORNERS.map(([[x, y]]) => Array.from({ length: 16 }, (_, at) => (x === y ? [x, at / 15] : [at / 15, y])));
+
 // Return whether a photo that the browser has decoded may lack pixels.
 export function mayLackPixels({ kind, bytes, bitmap, limitBytes }) {
   if (FILLED_KINDS.includes(kind)) return endsInFilling(bytes);
-  // Few photos that are grey in a corner lack pixels: one over the limit is scaled rather than refused.
-  return kind === 'JPEG' && bytes.length <= limitBytes && (hasUnfinishedCorner(bitmap) || lacksScans(bytes));
+  if (kind !== 'JPEG') return false;
+  // Few photos that are grey in a corner lack pixels. One over the limit would be refused, so it needs a whole grey edge.
+  return isUnfinished(bitmap, bytes.length > limitBytes ? EDGES : CORNERS) || lacksScans(bytes);
 }
 
 function endsInFilling(bytes) {
@@ -25,16 +31,17 @@ function endsInFilling(bytes) {
   return FILLINGS.includes(end[0]) && end.every((byte) => byte === end[0]);
 }
 
-// The picture is upright, so that the last pixel of the file may be in any corner.
-function hasUnfinishedCorner(bitmap) {
-  const { width, height } = bitmap;
-  const context = Object.assign(document.createElement('canvas'), { width: 2, height: 2 }).getContext('2d');
-  for (const [x, y] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
-    context.drawImage(bitmap, x * (width - 1), y * (height - 1), 1, 1, x, y, 1, 1);
-  }
-  const { data } = context.getImageData(0, 0, 2, 2);
-  const isOne = (at) => UNFINISHED.some(([low, high]) => data.slice(at, at + 3).every((level) => level >= low && level <= high));
-  return [0, 4, 8, 12].some(isOne);
+// Return whether all points of one of the lines have the colour of an early end.
+function isUnfinished(bitmap, lines) {
+  const points = lines.flat();
+  const [right, bottom] = [bitmap.width - 1, bitmap.height - 1];
+  const canvas = Object.assign(document.createElement('canvas'), { width: points.length, height: 1 });
+  const context = canvas.getContext('2d');
+  points.forEach(([x, y], at) => context.drawImage(bitmap, Math.round(x * right), Math.round(y * bottom), 1, 1, at, 0, 1, 1));
+  const { data } = context.getImageData(0, 0, points.length, 1);
+  const isGrey = points.map((_, at) => UNFINISHED.some(([low, high]) => (
+    data.slice(4 * at, 4 * at + 3).every((level) => level >= low && level <= high))));
+  return lines.some((line, number) => line.every((_, at) => isGrey[line.length * number + at]));
 }
 
 // Return whether the scans of a JPEG do not hold all bits of all coefficients (ITU-T T.81, sections B.2.2 and B.2.3).
