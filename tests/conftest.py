@@ -14,6 +14,7 @@ sys.dont_write_bytecode = False
 
 import dataclasses
 import functools
+import signal
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,6 +33,9 @@ from workers import Running, running
 from app import create_app
 from app.classifier import Classifier
 from app.settings import Settings
+
+# A shell has its background jobs ignore Ctrl-C, and these have the programs that they start ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

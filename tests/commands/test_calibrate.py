@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import resource
 import shutil
-import signal
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from app.model.labels import imagenet_labels
 from app.model.weights import Weights
 
 COUNT = 320
+INTERRUPTED = Path(__file__).parents[1] / "support" / "interrupted.py"
 IDS = [label.wnid for label in imagenet_labels()[:3]]
 
 
@@ -179,29 +179,13 @@ def test_photos_that_may_have_trained_the_model_need_trust(easy_photos: Path, ca
     assert len(stored(cache)) == 1
 
 
-class InterruptedEngine(StrengthEngine):
-    """Have the user press Ctrl-C while the hundredth photo is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = itertools.count(1)  # of which two threads never get the same
-        self.photos = 0
-
-    def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
-        self.photos = number = next(self.numbers)
-        if number == 100:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        return super().infer(batch, alone=alone)
-
-
-def test_ctrl_c_stores_nothing(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = fake_model(InterruptedEngine())
-    monkeypatch.setattr("app.model.served.load_model", lambda *_: (model, None))
-    result = calibrate(photos)
-    assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr == "Stopped before everything was measured; nothing was stored.\n"
+def test_ctrl_c_stores_nothing(photos: Path, cache: Path) -> None:
+    done = subprocess.run([sys.executable, INTERRUPTED, "calibrate", photos], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    said, computed = done.stderr.splitlines()
+    assert said == "Stopped before everything was measured; nothing was stored."
     assert stored(cache) == []
-    assert model.engine.photos < COUNT
+    assert int(computed) < COUNT
 
 
 @pytest.mark.parametrize("arguments", [[], ["--forget", "."]])

@@ -141,9 +141,9 @@ def test_the_sample_prints_three_names(server: str, client, language: str) -> No
 def test_readme_shows_the_answer_of_the_built_in_model(packaged_settings: Settings, packaged_classifier) -> None:
     client = create_app(packaged_settings, packaged_classifier).test_client()
     text = client.post("/api/v1/predict", data={"file": CAT.open("rb")}).text
-    answer = json.loads(re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", text))
-    for prediction in answer["predictions"]:
-        prediction["confidence"] = pytest.approx(prediction["confidence"], abs=0.01)
+    short = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", text)
+    # Processors differ in the last digits.
+    answer = json.loads(short, parse_float=lambda digits: pytest.approx(float(digits), abs=0.01))
     (shown,) = re.findall(r"^```json\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     assert json.loads(shown) == answer
 
