@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
 from collections import Counter
@@ -13,11 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from colour_graphs import save_graph
 from fakes import colour_png
 from servers import PATIENCE_SECONDS, Server, serving
 
-from app.model.weights import packaged_weights
-from app.settings import Settings
 from app.web.keys import Key, digest_of, new_token
 
 pytestmark = pytest.mark.live
@@ -26,17 +24,17 @@ CLIENTS = 2
 
 
 class Files:
-    """The files of a custom model and of its keys."""
+    """A model file that needs no torch, the names of its classes, and keys."""
 
     def __init__(self, folder: Path) -> None:
-        self.weights, self.labels, self.keys = (folder / name for name in ("own.pth", "labels.txt", "keys.txt"))
-        shutil.copy(packaged_weights("").path, self.weights)
+        self.model = save_graph(folder)
+        self.labels, self.keys = (folder / name for name in ("labels.txt", "keys.txt"))
         self.tokens = {name: new_token() for name in ("always", "before", "after")}
         self.write("old", "always", "before")
 
     def write(self, name: str, *keys: str) -> None:
         """Give all classes names that begin with `name`, and write a file of these keys."""
-        self.labels.write_text("".join(f"{name} {number}\n" for number in range(1000)))
+        self.labels.write_text("".join(f"{name} {number}\n" for number in range(4)))
         self.keys.write_text("".join(Key(key, True, digest_of(self.tokens[key])).as_line() + "\n" for key in keys))
 
 
@@ -91,10 +89,10 @@ def names_of_both(server: Server, token: str) -> set[object]:
     return found
 
 
-def test_reload_under_load_loses_nothing(packaged_settings: Settings, tmp_path: Path) -> None:
+def test_reload_under_load_loses_nothing(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    options = {"weights": files.weights, "labels": files.labels, "api_keys_file": files.keys, "workers": 2}
-    with serving(packaged_settings.cache, tmp_path / "log", **options) as server:
+    options = {"model": files.model, "labels": files.labels, "api_keys_file": files.keys, "workers": 2}
+    with serving(tmp_path / "cache", tmp_path / "log", **options) as server:
         server.wait_until_ready()
         workers = server.workers
         with load_on(server, files.tokens["always"]) as load:
@@ -106,11 +104,11 @@ def test_reload_under_load_loses_nothing(packaged_settings: Settings, tmp_path: 
             assert names_of_both(server, files.tokens["before"]) == {401}
 
             files.write("newest", "always")
-            files.weights.write_bytes(b"These are no weights.")
+            files.model.write_bytes(b"This is no model.")
             os.kill(server.process.pid, signal.SIGHUP)
             server.wait_for_log("Reload 2 failed, and nothing has changed: a worker failed")
             assert names_of_both(server, files.tokens["after"]) == {"new"}
             assert httpx.get(f"{server.url}/readyz").status_code == 200
-        assert "own.pth" in server.log.partition("Reload 2 failed")[2]
+        assert "model.xml" in server.log.partition("Reload 2 failed")[2]
         assert set(load.outcomes) == {"old", "new"}
         assert server.workers == workers

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from colour_graphs import save_graph
 from fakes import colour_png
-from safetensors.torch import save_file
 
 from app.errors import WeightsError
 from app.model import artifact_writer
@@ -25,8 +25,7 @@ from app.model.artifact import (
     identify_weights,
     open_prepared,
 )
-from app.model.backbones.untrained import untrained_backbone
-from app.model.digests import file_sha256
+from app.model.model_files import file_digest
 from app.model.records import RECORDS
 from app.model.weights import FALLBACK_MARKER, packaged_weights
 from app.settings import Settings
@@ -117,11 +116,11 @@ def without_torch() -> Callable[..., object]:
 
 
 def test_what_cannot_be_prepared_is_told_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.pth"
-    bad.write_text("not weights")
+    bad = tmp_path / "bad.onnx"
+    bad.write_text("not a model")
     with pytest.raises(WeightsError) as caught:
-        ensure_prepared(dataclasses.replace(settings, weights=bad))
-    assert str(caught.value).endswith(f"{bad} is not a weights file: it is damaged, or holds more than weights.")
+        ensure_prepared(dataclasses.replace(settings, model=str(bad)))
+    assert f" could not be prepared: {bad} cannot be read by OpenVINO: it is damaged" in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
 
@@ -170,29 +169,34 @@ def prepare(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 
 
-def test_two_processes_make_a_damaged_artifact_again_once(make_settings, tmp_path: Path) -> None:
-    path = tmp_path / "random.safetensors"
-    save_file(untrained_backbone(RESNET18).network.state_dict(), path)
-    settings = make_settings(weights=path, cache=tmp_path / "cache", precision="fp32")
-    damaged = artifact_folder(settings.cache, RESNET18, file_sha256(path), "fp32")
+@pytest.fixture
+def of_file(make_settings: Callable[..., Settings], tmp_path: Path) -> Settings:
+    """Settings of a small model file, whose preparing needs no torch, and an empty cache."""
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\nother\n")
+    return make_settings(model=save_graph(tmp_path), labels=tmp_path / "names.txt", cache=tmp_path / "cache")
+
+
+def test_two_processes_make_a_damaged_artifact_again_once(of_file: Settings) -> None:
+    record = dataclasses.replace(RESNET18, name="file/model")
+    damaged = artifact_folder(of_file.cache, record, file_digest(Path(of_file.model)), "fp32")
     unfinished = damaged.with_name(".unfinished-killed")
     for folder in (damaged, unfinished):
         folder.mkdir(parents=True)
         (folder / "model.bin").write_bytes(b"half")
-    both = [prepare(settings) for _ in range(2)]
+    both = [prepare(of_file) for _ in range(2)]
     outputs = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert [each for each in damaged.parent.iterdir() if each.is_dir()] == [damaged]
-    assert open_prepared(settings, identify_weights(settings)) is not None
+    assert open_prepared(of_file, identify_weights(of_file)) is not None
     assert not any("opened" in output or "looked up" in output for output, _ in outputs)
 
 
-def test_preparing_int8_asks_no_host(settings: Settings, tmp_path: Path) -> None:
+def test_preparing_int8_asks_no_host(of_file: Settings, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(20):
         (photos / f"{number}.png").write_bytes(colour_png(12 * number, 255 - 12 * number, 100))
-    output, errors = prepare(settings, "--precision", "int8", "--calibrate", str(photos)).communicate(timeout=240)
+    output, errors = prepare(of_file, "--precision", "int8", "--calibrate", str(photos)).communicate(timeout=240)
     # Twenty plain colours may not pass the gate; that it was reached is what shows that all before it ran.
     assert "Prepared:" in output or "--max-drop" in errors or "agree with float32" in errors, errors
     assert "opened" not in output

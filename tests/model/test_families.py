@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,10 +36,21 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def served(loaded: tuple[str, Backbone], tmp_path_factory: pytest.TempPathFactory) -> OpenVINOEngine:
+def asked() -> list[object]:
+    """The hosts that converting asked for."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def served(
+    loaded: tuple[str, Backbone], asked: list[object], tmp_path_factory: pytest.TempPathFactory
+) -> OpenVINOEngine:
     name, backbone = loaded
     record, folder = RECORDS[name], tmp_path_factory.mktemp("served")
-    save_graph(backbone, record.geometry.crop, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", lambda self, address: asked.append(address))
+        patch.setattr(socket, "getaddrinfo", lambda *host, **more: asked.append(host))
+        save_graph(backbone, record.geometry.crop, folder)
     content = {file: (folder / file).read_bytes() for file in FILES}
     weights = Weights(folder, "", record, "a test")
     prepared = Prepared(folder, Manifest(name, "", "fp32", 1000, {}, {}, {}), weights, content)
@@ -57,6 +69,11 @@ def test_served_logits_are_torchs_own(loaded: tuple[str, Backbone], served: Open
     assert expected.std() > 1
     logits = np.stack([served.infer(pixels[index : index + 1].numpy()).logits[0] for index in range(len(pixels))])
     assert np.abs(logits - expected).max() <= TOLERANCE * expected.std()
+
+
+@pytest.mark.usefixtures("served")
+def test_converting_asks_no_host(asked: list[object]) -> None:
+    assert asked == []
 
 
 def test_heat_maps_come_from_the_head_itself(loaded: tuple[str, Backbone], served: OpenVINOEngine) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from bundling import small_bundle
+from colour_graphs import save_graph
 from file_server import CONTENT, SHA256, FileServer, serving
 
 from app.model.room import is_full, no_room, not_writable
@@ -47,10 +48,10 @@ def disk(tmp_path: Path) -> Path:
     return folder
 
 
-def on_disk(folder: Path, size: str, *command: str) -> subprocess.CompletedProcess[str]:
+def on_disk(folder: Path, size: str, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command that sees a disk of this size in a folder; the disk ends with it."""
     inside = ["unshare", "-rm", "sh", "-c", MOUNT, "sh", size, str(folder), *command]
-    environment = os.environ | {"TOPTHREE_CACHE": str(folder), "HOME": str(folder)}
+    environment = os.environ | {"TOPTHREE_CACHE": str(folder), "HOME": str(folder)} | variables
     return subprocess.run(inside, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
 
 
@@ -72,9 +73,11 @@ def test_bundle_unpacked_onto_a_full_disk_says_so(disk: Path, tmp_path: Path) ->
     assert done.stdout == f"The bundle {bundle} cannot be unpacked. {no_room(disk / 'bundles')}\n", done.stderr
 
 
-def test_model_prepared_onto_a_full_disk_says_so(disk: Path) -> None:
-    command = 'echo "A test asked for it." > "$0"/fallback-in-use; "$1" -m app prepare; echo $?; ls -A "$0"/prepared'
-    done = on_disk(disk, "10m", "sh", "-c", command, str(disk), sys.executable)
+def test_model_prepared_onto_a_full_disk_says_so(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\nother\n")
+    own = {"TOPTHREE_MODEL": str(save_graph(tmp_path)), "TOPTHREE_LABELS": str(tmp_path / "names.txt")}
+    command = '"$1" -m app prepare; echo $?; ls -A "$0"/prepared'
+    done = on_disk(disk, "8k", "sh", "-c", command, str(disk), sys.executable, **own)
     assert done.stderr.splitlines()[-1] == f"Error: {no_room(disk / 'prepared')}"
     assert done.stdout.split() == ["1", ".lock"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 HGNET = "timm/hgnetv2_b1.ssld_stage2_ft_in1k"
+LACKING = "timm/hgnetv2_b0.ssld_stage2_ft_in1k"
 
 
 def test_row_is_what_timm_says() -> None:
@@ -128,10 +130,13 @@ def test_an_artifact_of_ones_own_weights_serves_with_them_only(
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers for a file as the hub does: with a commit and an etag; below /none it has no file."""
+    """Answers for a file as the hub does: with a commit and an etag; of `LACKING` it has no file."""
+
+    asked = 0
 
     def do_HEAD(self) -> None:
-        self.send_response(404 if self.path.startswith("/none") else 200)
+        Hub.asked += 1
+        self.send_response(404 if LACKING.partition("/")[2] in self.path else 200)
         headers = {"ETag": '"0123"', "X-Repo-Commit": "a" * 40, "Content-Length": str(len(CONTENT))}
         for name, value in headers.items():
             self.send_header(name, value)
@@ -145,40 +150,57 @@ class Hub(BaseHTTPRequestHandler):
         """Keep the tests' output clean."""
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a process that takes this test's server for the hub."""
+# It runs one command for each line that it reads, since to import timm takes seconds.
+COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from app.commands import cli
+for line in sys.stdin:
+    model, *arguments = line.split()
+    done = CliRunner().invoke(cli, ["weights", *arguments], env={"TOPTHREE_MODEL": model})
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]), flush=True)
+"""
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def weights_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Runs `topthree weights` for a model, in a process that takes these tests' server for the hub."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield {
+        own = {
             "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": str(tmp_path / "hub"),
+            "HF_HOME": str(tmp_path_factory.mktemp("hub")),
             "NO_PROXY": "*",
         }
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", COMMANDS], cwd=ROOT, env=os.environ | own, **pipes) as process:
+
+            def run(*words: str) -> tuple[int, str, str]:
+                print(*words, file=process.stdin, flush=True)
+                return tuple(json.loads(process.stdout.readline()))
+
+            yield run
+            process.stdin.close()
         server.shutdown()
         thread.join()
 
 
-def weights_command(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app", "weights", *arguments]
-    variables = os.environ | environment | {"TOPTHREE_MODEL": HGNET}
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+def test_fetch_downloads_a_model_of_timm_from_the_hub(weights_command: Command) -> None:
+    code, before, errors = weights_command(HGNET)
+    assert (code, "not there; downloaded at the next start" in before) == (1, True), errors
+    code, fetched, errors = weights_command(HGNET, "--fetch")
+    assert code == 0, errors
+    assert f"hub                serves: {HGNET}, SHA-256 {SHA256}" in fetched
+    asked = Hub.asked
+    assert weights_command(HGNET)[1] == fetched
+    assert Hub.asked == asked > 0
 
 
-def test_fetch_downloads_a_model_of_timm_from_the_hub(hub: dict[str, str]) -> None:
-    before = weights_command(hub)
-    assert (before.returncode, "not there; downloaded at the next start" in before.stdout) == (1, True), before.stderr
-    fetched = weights_command(hub, "--fetch")
-    assert fetched.returncode == 0, fetched.stderr
-    assert f"hub                serves: {HGNET}, SHA-256 {SHA256}" in fetched.stdout
-    unreachable = hub | {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    assert weights_command(unreachable).stdout == fetched.stdout
-
-
-def test_fetch_of_what_the_hub_lacks_is_one_sentence(hub: dict[str, str]) -> None:
-    done = weights_command(hub | {"HF_ENDPOINT": hub["HF_ENDPOINT"] + "/none"}, "--fetch")
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"Error: The weights of {HGNET} cannot be downloaded: ")
+def test_fetch_of_what_the_hub_lacks_is_one_sentence(weights_command: Command) -> None:
+    code, output, errors = weights_command(LACKING, "--fetch")
+    assert (code, output) == (1, "")
+    (line,) = errors.splitlines()
+    assert line.startswith(f"Error: The weights of {LACKING} cannot be downloaded: ")
     assert line.endswith(". Set TOPTHREE_WEIGHTS to a file.")
