@@ -16,34 +16,41 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import pty
 import random
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
+from pyarrow.parquet import read_metadata
 
 from app.batch.answering import Options
 from app.batch.entries import Entry, entry_of
+from app.batch.parts import Parts
 from app.batch.rows import ERROR, PATH, Columns
 from app.batch.runs import read_run
 from app.batch.start import begin
-from app.batch.tables import NDJSON, PARQUET, read_table
+from app.batch.tables import PARQUET, read_table
 from app.classifier import Classifier
 from app.measuring.own_server import own_server
 from app.photos.folders import MAX_FILE_BYTES, has_photo_name, list_photos
 from app.settings import Settings
 
 KILLS = 10
-MEBI = 2**20
+# As long as one shard takes on a busy machine, so that a kill may come anywhere in it.
+MAX_MORE_SECONDS = 10.0
+_BAR = re.compile(rb"(\d+)/(\d+)")
 
 
 def link(photos: list[Path], folder: Path, count: int) -> None:
@@ -60,13 +67,13 @@ def settings_of(bundle: Path, **values: object) -> Settings:
     return Settings.from_environment(kept | {"TOPTHREE_BUNDLE": str(bundle)} | variables)
 
 
-def run_job(classifier: Classifier, folder: Path, output: Path, format_: str = PARQUET) -> float:
+def run_job(classifier: Classifier, folder: Path, output: Path) -> float:
     """Run a batch in this process; return its photos per second, listing and writing included."""
     output.mkdir()
     models = classifier.find_models(())
     options = Options(Columns(3, tuple(model.name for model in models), embeddings=False), 64_000_000)
     start = time.monotonic()
-    job, entries = begin(classifier, models, [str(folder)], output, options, format_=format_, shards=None)
+    job, entries = begin(classifier, models, [str(folder)], output, options, format_=PARQUET, shards=None)
     progress = job.run(entries)
     return progress.computed / (time.monotonic() - start)
 
@@ -173,15 +180,39 @@ def compare_paces(options: argparse.Namespace, work: Path) -> None:
 
 
 def command_of(options: argparse.Namespace, work: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the command of a batch of `work/photos`, and its environment."""
+    """Return the command of a batch of `work/photos`, and its environment, in which a bar is wide enough."""
     command = [sys.executable, "-m", "app", "batch", str(work / "photos"), "--output", str(work / "out")]
-    return [*command, "--format", NDJSON], os.environ | {"TOPTHREE_BUNDLE": str(options.bundle)}
+    return command, os.environ | {"TOPTHREE_BUNDLE": str(options.bundle), "TERM": "xterm", "COLUMNS": "160"}
 
 
 def rows_of(output: Path) -> Iterator[dict[str, object]]:
     """Yield the rows of all parts; a part that is torn raises BatchError."""
-    for part in sorted(output.glob("part-*")):
-        yield from read_table(part, NDJSON)
+    run = read_run(output)
+    for part in Parts(output, run).all() if run else ():
+        yield from read_table(part, run.format, (PATH, ERROR), run.digest)
+
+
+def run_until_killed(command: list[str], variables: dict[str, str], output: Path, wanted: int) -> int:
+    """Kill a batch a random time after so many rows are in its parts; return the photos that its bar has as done."""
+    controller, terminal = pty.openpty()
+    seen = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # at the end of the terminal
+            while data := os.read(controller, 2**16):
+                seen[:] = seen[-1000:] + data
+
+    reader = threading.Thread(target=read)
+    with subprocess.Popen(command, env=variables, stderr=terminal) as job:
+        os.close(terminal)
+        reader.start()
+        while job.poll() is None and count_rows(output) < wanted:
+            time.sleep(0.5)
+        time.sleep(random.uniform(0, MAX_MORE_SECONDS))
+        job.kill()
+    reader.join()
+    os.close(controller)
+    return max((int(done) for done, _ in _BAR.findall(seen)), default=0)
 
 
 def kill_often(options: argparse.Namespace, work: Path) -> None:
@@ -191,15 +222,13 @@ def kill_often(options: argparse.Namespace, work: Path) -> None:
     command, variables = command_of(options, work)
     random.seed(options.seed)
     output = work / "out"
-    for number in range(KILLS):
-        before = sum(1 for _ in rows_of(output)) if output.exists() else 0
-        wanted = before + random.randrange(options.photos // (2 * KILLS))
-        with subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL) as job:
-            while job.poll() is None and count_rows(output) <= wanted:
-                time.sleep(random.uniform(0.05, 0.5))
-            job.kill()
+    moments = sorted(random.sample(range(options.photos), KILLS))
+    for number, wanted in enumerate(moments, 1):
+        before = count_rows(output)
+        shown = run_until_killed(command, variables, output, wanted)
         after = sum(1 for _ in rows_of(output))
-        print(f"kill {number + 1}: {after:,} rows in whole parts, {after - before:,} of them new", flush=True)
+        lost = f"{max(0, shown - after)} more were done"
+        print(f"kill {number}: {after:,} rows in whole parts, {after - before:,} of them new; {lost}", flush=True)
     done = subprocess.run(command, env=variables, stderr=subprocess.PIPE, text=True, check=False)
     paths = Counter(str(row[PATH]) for row in rows_of(output))
     wanted_paths = {str(path) for path in (work / "photos").iterdir()}
@@ -215,8 +244,8 @@ def kill_often(options: argparse.Namespace, work: Path) -> None:
 
 
 def count_rows(output: Path) -> int:
-    """Count the lines of all parts."""
-    return sum(part.read_bytes().count(b"\n") for part in output.glob("part-*"))
+    """Count the rows of all parts, by their ends alone."""
+    return sum(read_metadata(part).num_rows for part in output.glob("part-*"))
 
 
 def measure_memory(options: argparse.Namespace, work: Path) -> None:
@@ -278,7 +307,7 @@ def mix_broken(options: argparse.Namespace, work: Path) -> None:
 
         def run(folder: str) -> float:
             output = next(outputs)
-            pace = run_job(classifier, work / folder, output, NDJSON)
+            pace = run_job(classifier, work / folder, output)
             rows = list(rows_of(output))
             slugs = Counter(str(row[ERROR]) for row in rows if row[ERROR])
             count = len(list((work / folder).iterdir()))
@@ -310,9 +339,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--broken", type=Path)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="An empty folder to work in, which is kept.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        ACTIONS[options.what](options, Path(work))
+        ACTIONS[options.what](options, options.keep or Path(work))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`run.json`: the facts that all parts of an output folder share, fixed by the job that comes first."""
+"""`_run.json`: the facts that all parts of an output folder share, fixed by the job that comes first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ..model import Model
 from ..writing import sync_folder
 from .rows import Columns
 
-FILE = "run.json"
+# Programs that read all Parquet files of a folder take names with an underscore for something else.
+FILE = "_run.json"
 FORMAT_VERSION = "1"
 # A part is written about every minute, and small collections get few parts.
 PHOTOS_PER_SHARD = 64

@@ -25,7 +25,7 @@ Change = Callable[[bytes], bytes]
     ],
 )
 def test_a_damaged_run_is_one_sentence(tmp_path: Path, change: Change) -> None:
-    expect_one_sentence(tmp_path, "ndjson", "run.json", change, "it is damaged, or of a newer version")
+    expect_one_sentence(tmp_path, "ndjson", "_run.json", change, "it is damaged, or of a newer version")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 from batches import MAX_PIXELS, batch, make_job, paths_of, rows_of
 from fakes import colour_png, fake_classifier, fake_model, make_classifier
 from own_heads import classifier_with_heads
+from pyarrow.dataset import dataset
 from waiting import wait_until
 
 from app.batch.answering import Options
@@ -65,10 +66,17 @@ def test_every_photo_is_one_row(photos: Path, tmp_path: Path, format_: str) -> N
     assert (progress.photos, progress.done, progress.failed, progress.busy) == (40, 40, 3, 0)
     assert paths_of(tmp_path / "out") == sorted(str(path) for path in photos.iterdir())
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+        "_run.json",
         *(f"part-0000{number}.{format_}" for number in range(3)),
-        "run.json",
     ]
     assert slugs(tmp_path / "out") == FAILED
+
+
+@pytest.mark.parametrize(("format_", "name"), [("parquet", "parquet"), ("ndjson", "json"), ("csv", "csv")])
+def test_other_programs_read_the_folder(photos: Path, tmp_path: Path, format_: str, name: str) -> None:
+    batch([photos], tmp_path / "out", format_=format_, shards=3)
+    (tmp_path / "out" / f".part-00000.{format_}.1").write_bytes(b"of a job that was killed")
+    assert dataset(tmp_path / "out", format=name).count_rows() == 40
 
 
 @pytest.mark.parametrize("format_", FORMATS)
