@@ -24,6 +24,7 @@ import flask
 import pytest
 import skimage.data
 from click.testing import CliRunner
+from colour_graphs import save_graph
 from fakes import be_patient, encode, fake_classifier
 from filelock import FileLock
 from flask.testing import FlaskClient
@@ -133,6 +134,19 @@ def packaged_settings(base: Path, first_start: str) -> Settings:
     """Settings under which the packaged model serves, which is prepared."""
     cache = base / "packaged-cache"
     return Settings.from_environment({"TOPTHREE_CACHE": str(cache), "XDG_CACHE_HOME": str(cache)})
+
+
+@pytest.fixture(scope="session")
+def small_settings(base: Path) -> Settings:
+    """Settings of a model file of four classes, which starts and answers sooner than the packaged model."""
+    folder = base / "small"
+    with FileLock(base / "small.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            save_graph(folder)
+            (folder / "names.txt").write_text("red\ngreen\nblue\nother\n", encoding="utf-8")
+    settings = Settings.from_environment({"TOPTHREE_CACHE": str(folder), "XDG_CACHE_HOME": str(folder)})
+    return dataclasses.replace(settings, model=str(folder / "model.xml"), labels=folder / "names.txt")
 
 
 @pytest.fixture(scope="session")
