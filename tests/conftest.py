@@ -14,17 +14,20 @@ sys.dont_write_bytecode = False
 
 import dataclasses
 import functools
+import io
 import signal
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from pathlib import Path
 
 import flask
 import pytest
 import skimage.data
 from click.testing import CliRunner
+from colour_graphs import save_graph
 from fakes import be_patient, encode, fake_classifier
+from filelock import FileLock
 from flask.testing import FlaskClient
 from PIL import Image
 from references import TEST_WEIGHTS
@@ -32,6 +35,7 @@ from workers import Running, running
 
 from app import create_app
 from app.classifier import Classifier
+from app.commands.weights import make_ready
 from app.settings import Settings
 
 # A shell has its background jobs ignore Ctrl-C, and these have the programs that they start ignore it.
@@ -108,13 +112,45 @@ def runner() -> CliRunner:
 
 
 @pytest.fixture(scope="session")
-def packaged_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings under which the packaged model serves; all test processes share its cache and prepare it once."""
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of this run share."""
     base = tmp_path_factory.getbasetemp()
-    cache = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "packaged-cache"
-    cache.mkdir(exist_ok=True)
-    (cache / "fallback-in-use").write_text("A test asked for it.")
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def first_start(base: Path) -> str:
+    """What was said when the packaged model was prepared, which one process does for all."""
+    cache, said = base / "packaged-cache", base / "first-start"
+    with FileLock(base / "first-start.lock"):
+        if not said.exists():
+            cache.mkdir()
+            (cache / "fallback-in-use").write_text("A test asked for it.")
+            settings = Settings.from_environment({"TOPTHREE_CACHE": str(cache), "XDG_CACHE_HOME": str(cache)})
+            with redirect_stderr(io.StringIO()) as errors:
+                make_ready(settings)
+            said.write_text(errors.getvalue(), encoding="utf-8")
+    return said.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def packaged_settings(base: Path, first_start: str) -> Settings:
+    """Settings under which the packaged model serves, which is prepared."""
+    cache = base / "packaged-cache"
     return Settings.from_environment({"TOPTHREE_CACHE": str(cache), "XDG_CACHE_HOME": str(cache)})
+
+
+@pytest.fixture(scope="session")
+def small_settings(base: Path) -> Settings:
+    """Settings of a model file of four classes, which starts and answers sooner than the packaged model."""
+    folder = base / "small"
+    with FileLock(base / "small.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            save_graph(folder)
+            (folder / "names.txt").write_text("red\ngreen\nblue\nother\n", encoding="utf-8")
+    settings = Settings.from_environment({"TOPTHREE_CACHE": str(folder), "XDG_CACHE_HOME": str(folder)})
+    return dataclasses.replace(settings, model=str(folder / "model.xml"), labels=folder / "names.txt")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from colour_graphs import save_graph
+from fakes import share_decoders
 from made_photos import write_photos
 from own_heads import backbone_model
 from PIL import Image
@@ -20,6 +21,12 @@ from app.errors import OwnModelError
 from app.model.own_models import list_models, list_versions, read_version
 from app.model.records import RECORDS
 from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def decoders_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode in the shared processes here too; `tests/live/test_live_train.py` trains with decoders of its own."""
+    share_decoders(monkeypatch, "app.training.embeddings", "app.training.report")
 
 
 @pytest.fixture
@@ -33,6 +40,12 @@ def train(runner: CliRunner, packaged_settings: Settings, tmp_path: Path, monkey
         return runner.invoke(cli, ["train", *arguments], env=environment | own)
 
     return run
+
+
+@pytest.fixture
+def fake_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a fake engine compute the embeddings, of four channels, where those of the real one prove nothing more."""
+    monkeypatch.setattr("app.training.backbones.load_model", lambda settings: (backbone_model(), None))
 
 
 def test_a_folder_becomes_a_model_with_a_report(train, tmp_path: Path) -> None:
@@ -83,13 +96,13 @@ def test_a_dry_run_reports_and_writes_nothing(train, tmp_path: Path) -> None:
     assert not (tmp_path / "things-report.html").exists()
 
 
-def test_one_photo_in_each_class_is_enough(train, tmp_path: Path) -> None:
+def test_one_photo_in_each_class_is_enough(fake_backbone: None, train, tmp_path: Path) -> None:
     write_photos(tmp_path / "things", count=1)
     assert train("things").exit_code == 0
     assert list_versions(tmp_path / "models", "things") == [1]
 
 
-def test_one_photo_in_each_class_is_never_tuned(train, tmp_path: Path) -> None:
+def test_one_photo_in_each_class_is_never_tuned(fake_backbone: None, train, tmp_path: Path) -> None:
     write_photos(tmp_path / "things", count=1)
     result = train("things", "--tune", "all", "--no-thumbnails")
     assert result.exit_code == 0, result.output
@@ -99,7 +112,7 @@ def test_one_photo_in_each_class_is_never_tuned(train, tmp_path: Path) -> None:
     assert read_version(tmp_path / "models", "things").trunk is None
 
 
-def test_names_are_escaped_in_the_report(train, tmp_path: Path) -> None:
+def test_names_are_escaped_in_the_report(fake_backbone: None, train, tmp_path: Path) -> None:
     write_photos(tmp_path / "things", count=2)
     (tmp_path / "things/cat").rename(tmp_path / "things/<script>alert(1)<")
     assert train("things").exit_code == 0
@@ -172,10 +185,8 @@ STAGES = [
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_interrupt_leaves_nothing_half_written(
-    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, moment: str
+    fake_backbone: None, train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, moment: str
 ) -> None:
-    # Only the engine is not the real one, and the cache holds nothing yet.
-    monkeypatch.setattr("app.training.backbones.load_model", lambda settings: (backbone_model(), None))
     write_photos(tmp_path / "things")
     with monkeypatch.context() as patch:
         interrupt(patch, stage, moment)

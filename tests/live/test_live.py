@@ -241,11 +241,11 @@ def test_port_in_use_is_said_in_one_sentence(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [GUNICORN, TOPTHREE_SERVE], ids=["gunicorn", "topthree serve"])
-def test_bad_explicit_weights_stop_the_service(cache: Path, log: Path, tmp_path: Path, command: tuple[str]) -> None:
-    weights = tmp_path / "own.pth"
-    weights.write_text("These are no weights.\n")
-    with serving(cache, log, command=command, weights=weights) as server:
+def test_a_bad_model_file_stops_the_service(cache: Path, log: Path, tmp_path: Path, command: tuple[str]) -> None:
+    model = tmp_path / "own.onnx"
+    model.write_text("This is no model.\n")
+    with serving(cache, log, command=command, model=model) as server:
         assert server.process.wait(PATIENCE_SECONDS) != 0
         assert_nothing_is_left(server)
-        assert f"{weights}" in server.log
+        assert f"{model}" in server.log
         assert "Traceback" not in server.log

@@ -31,22 +31,23 @@ def watching(settings: Settings, folder: Path) -> Iterator[tuple[Server, str]]:
     """Run a ready server of two workers that keeps no answers, and the address of its metrics."""
     address = f"127.0.0.1:{free_port()}"
     options = {"workers": 2, "metrics_address": address, "log_format": "json", "access_log": "on"}
+    options |= {"model": settings.model, "labels": settings.labels}
     with serving(settings.cache, folder / "log", result_cache_bytes=0, **options) as server:
         server.wait_until_ready()
         yield server, f"http://{address}"
 
 
 @pytest.fixture
-def watched(packaged_settings: Settings, tmp_path: Path) -> Iterator[tuple[Server, str]]:
+def watched(small_settings: Settings, tmp_path: Path) -> Iterator[tuple[Server, str]]:
     """A server that has counted nothing yet, and the address of its metrics."""
-    with watching(packaged_settings, tmp_path) as found:
+    with watching(small_settings, tmp_path) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def shared(packaged_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+def shared(small_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     """A server for all tests that count nothing, and the address of its metrics."""
-    with watching(packaged_settings, tmp_path_factory.mktemp("shared")) as found:
+    with watching(small_settings, tmp_path_factory.mktemp("shared")) as found:
         yield found
 
 
@@ -135,10 +136,8 @@ def test_every_line_is_json_and_says_whose_it_is(shared: tuple[Server, str]) -> 
     assert "127.0.0.1" not in json.dumps(line)
 
 
-def test_folder_of_the_counts_ends_with_the_service(packaged_settings: Settings, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    with serving(packaged_settings.cache, tmp_path / "log", metrics_address=address) as server:
-        server.wait_until_ready()
+def test_folder_of_the_counts_ends_with_the_service(small_settings: Settings, tmp_path: Path) -> None:
+    with watching(small_settings, tmp_path) as (server, _):
         environment = Path(f"/proc/{server.workers[0]}/maps").read_text(encoding="utf-8")
         folder = next(Path(word).parent for word in environment.split() if "/topthree-metrics-" in word)
         assert folder.stat().st_mode & 0o077 == 0

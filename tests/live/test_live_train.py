@@ -30,13 +30,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(packaged_settings: Settings, photos: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start trainings with the packaged model, each in a session of its own; all of them end with the test."""
+def start(small_settings: Settings, photos: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start trainings with a small model, each in a session of its own; all of them end with the test."""
     begun: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str, prefix: tuple[str, ...] = (), **settings: object) -> subprocess.Popen[str]:
-        values = {"model": "efficientnet_lite0", "models": tmp_path / "models"} | settings
-        own = environment(packaged_settings.cache, **values)
+        small = {"model": small_settings.model, "labels": small_settings.labels, "models": tmp_path / "models"}
+        own = environment(small_settings.cache, **small | settings)
         command = [*prefix, *TOPTHREE, "train", str(photos), "--report", str(tmp_path / "report.html"), *arguments]
         begun.append(
             subprocess.Popen(
@@ -94,7 +94,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("place", FULL)
-def test_a_full_disk_is_one_sentence(start: Start, packaged_settings: Settings, tmp_path: Path, place: str) -> None:
+def test_a_full_disk_is_one_sentence(start: Start, tmp_path: Path, place: str) -> None:
     size, sentence = FULL[place]
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -39,7 +39,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def settings(packaged_settings: Settings, tmp_path: Path) -> Settings:
     """Settings whose cache is a copy, for this test alone, of one with the packaged model prepared."""
-    ensure_prepared(packaged_settings)
     cache = tmp_path / "copy"
     shutil.copytree(packaged_settings.cache, cache, ignore=other_models)
     return dataclasses.replace(packaged_settings, cache=cache)

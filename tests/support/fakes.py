@@ -90,12 +90,13 @@ def decoders() -> Decoders:
     return shared
 
 
-def share_decoders(patch: pytest.MonkeyPatch) -> None:
-    """Have classifiers that a command makes decode in the processes that all tests of this process share.
+def share_decoders(patch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Have classifiers that a command makes, and more modules, decode in the processes that tests of this one share.
 
     Processes of its own would take each call a second of processor time to start.
     """
-    patch.setattr("app.classifier.Decoders", lambda count, **limits: decoders())
+    for module in ("app.classifier", *modules):
+        patch.setattr(f"{module}.Decoders", lambda count, **limits: decoders())
 
 
 def be_patient() -> None:

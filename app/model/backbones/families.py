@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchvision.models
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
@@ -93,6 +92,8 @@ class LiteFeatures(nn.Module):
 
 
 def _torchvision(architecture: str, classes: int) -> nn.Module:
+    import torchvision.models  # which takes as long as torch itself; the built-in model needs none of it
+
     network: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes)
     return network
 
