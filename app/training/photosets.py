@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from ..errors import TopthreeError
+from ..errors import TopthreeError, UnreadableArchive
 from ..model.labels import name_fault, tidy_name
-from ..photos.clutter import is_clutter, is_clutter_folder
-from ..photos.folders import FileProblem, find_photos, name_key, read_file
-from ..photos.formats import SUFFIXES
+from ..photos.archives import UNREADABLE_DIRECTORY, list_files
+from ..photos.clutter import is_clutter_folder
+from ..photos.folders import FileProblem, find_photos, has_photo_name, name_key, read_file
 
 TABLE = "labels.csv"
 TRAIN = "train"
@@ -87,13 +87,13 @@ def _open_file(path: Path) -> PhotoSet:
     if zipfile.is_zipfile(path):
         return _open_archive(path)
     if path.suffix.lower() == ".csv":
-        return _from_table(_file_text(path), lambda name: str(path.parent / name), _read_limited)
+        return _open_table(path)
     raise PhotoSetError(f"{path} is neither a folder, nor a ZIP archive, nor a CSV file.")
 
 
 def _open_folder(path: Path) -> PhotoSet:
     if (path / TABLE).is_file():
-        return _from_table(_file_text(path / TABLE), lambda name: str(path / name), _read_limited)
+        return _open_table(path / TABLE)
     try:
         files = list(find_photos([str(path)]))
     except FileProblem as error:
@@ -101,6 +101,10 @@ def _open_folder(path: Path) -> PhotoSet:
     parts = {file: Path(file).relative_to(path).parts for file in files if Path(file) != path}
     photos = _from_folders(parts)
     return PhotoSet(photos, _read_limited, empty=_find_empty(path, photos))
+
+
+def _open_table(path: Path) -> PhotoSet:
+    return _from_table(path, _file_text(path), lambda name: str(path.parent / name), _read_limited)
 
 
 def _find_empty(path: Path, photos: Iterable[LabelledPhoto]) -> tuple[str, ...]:
@@ -126,8 +130,9 @@ def _read_limited(name: str) -> bytes:
 def _open_archive(path: Path) -> PhotoSet:
     try:
         archive = zipfile.ZipFile(path)
-        entries = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
+        with path.open("rb") as file:
+            entries = dict(list_files(file))
+    except (UnreadableArchive, *UNREADABLE_DIRECTORY) as error:
         raise PhotoSetError(f"The ZIP archive {path} is damaged or cannot be read.") from error
     reading = threading.Lock()  # entries are read from one file
 
@@ -150,14 +155,10 @@ def _open_archive(path: Path) -> PhotoSet:
         if entries[table].file_size > MAX_TABLE_BYTES:
             raise PhotoSetError(f"{path}/{table} has more than {MAX_TABLE_BYTES:,} bytes.")
         folder = PurePosixPath(table).parent
-        return _from_table(_decode(read(table), f"{path}/{table}"), lambda name: str(folder / name), read)
-    files = [name for name in sorted(entries) if _is_photo(name)]
+        text = _decode(read(table), f"{path}/{table}")
+        return _from_table(path / table, text, lambda name: str(folder / name), read)
+    files = [name for name in sorted(entries) if has_photo_name(PurePosixPath(name).name)]
     return PhotoSet(_from_folders(_below_common({name: PurePosixPath(name).parts for name in files})), read)
-
-
-def _is_photo(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not is_clutter(path.parts)
 
 
 def _below_common(parts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -185,8 +186,8 @@ def _from_folders(parts: Mapping[str, tuple[str, ...]]) -> tuple[LabelledPhoto, 
     return tuple(photos)
 
 
-def _from_table(text: str, locate: Callable[[str], str], read: Callable[[str], bytes]) -> PhotoSet:
-    rows = _rows(text, TABLE, ("file", "label"))
+def _from_table(table: Path, text: str, locate: Callable[[str], str], read: Callable[[str], bytes]) -> PhotoSet:
+    rows = _rows(text, str(table), ("file", "label"))
     photos = tuple(LabelledPhoto(locate(row["file"].replace("\\", "/")), tidy_name(row["label"])) for row in rows)
     names = {tidy_name(row["label"]): row["label_zh"].strip() for row in rows if (row.get("label_zh") or "").strip()}
     return PhotoSet(photos, read, names)

@@ -127,8 +127,9 @@ class _Run:
 
     def _measure(self, trainer: Trainer, phases: list[Phase]) -> None:
         for phase in phases:
-            self.epochs += run_phase(trainer, phase, self.job.learning, self.job.journal, self.job.watch)
-            if self.job.journal.noted(f"epochs {phase.name}"):
+            done = run_phase(trainer, phase, self.job.learning, self.job.journal, self.job.watch)
+            self.epochs += done
+            if done:
                 self.measured[phase.method] = phase, measure(trainer, phase, self.job.journal, self.job.watch)
 
     def _measure_what_there_is(self, trainer: Trainer, phases: list[Phase]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from .tuning_net import Tunable, activation_bytes, map_shape
 from .tuning_plan import Plan, Sizes, plan_epochs
 from .tuning_result import LAST, Choice, Extras, Options
 from .tuning_state import Journal
-from .tuning_steps import BATCH, Phase, Shown, Trainer, Watch, measure_speeds, run_phase
+from .tuning_steps import BATCH, OutOfTime, Phase, Shown, Trainer, Watch, measure_speeds, run_phase
 
 # With fewer photos, statistics of batches of 32 are worse than those that the backbone has of millions.
 MIN_PHOTOS_FOR_NORMS = 10_000
@@ -156,6 +156,16 @@ def free_bytes() -> int:
     return free if limit is None else min(free, limit)
 
 
+class _Planned(NamedTuple):
+    """A plan as the journal keeps it, with the milliseconds a photo of the last stage and of all layers."""
+
+    last: int
+    all: int
+    has_finish: bool
+    last_ms: float
+    all_ms: float
+
+
 def plan_run(job: Job, trainer: Trainer) -> tuple[Plan, int]:
     """Return how many epochs there are time for, and how many views of each photo are kept as feature maps."""
     photos, has_stages = len(trainer.crops.pixels), len(trainer.network.stages) > 1
@@ -163,13 +173,14 @@ def plan_run(job: Job, trainer: Trainer) -> tuple[Plan, int]:
     views = views_within(photos, 2 * int(np.prod(shape))) if has_stages else 0
     sizes = Sizes(len(job.learning), len(job.watch.places), views * photos)
 
-    def decide() -> list[Any]:
+    def decide() -> _Planned:
         speeds = measure_speeds(trainer, job.learning, shape if views else None)
         seconds = 60 * job.options.minutes - (time.monotonic() - job.begun)
         plan = plan_epochs(job.options.method, seconds, speeds, sizes, job.options.epochs)
-        return [plan.last, plan.all, plan.has_finish, round(1000 * speeds.last, 1), round(1000 * speeds.all, 1)]
+        times = round(1000 * speeds.last, 1), round(1000 * speeds.all, 1)
+        return _Planned(plan.last, plan.all, plan.has_finish, *times)
 
-    last, every, has_finish, last_ms, all_ms = job.journal.once("plan", decide)
+    last, every, has_finish, last_ms, all_ms = job.journal.once("plan", _Planned, decide)
     if job.options.epochs is None:
         trainer.deadline = job.begun + 60 * job.options.minutes
     times = {"last_ms": f"{last_ms:.1f}", "all_ms": f"{all_ms:.1f}"}
@@ -212,7 +223,11 @@ def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:
     if trainer.maps is None or plan.last < _TRIAL_EPOCHS or len(inner) < MIN_INNER:
         job.choose("extras.untried")
         return Extras()
-    hits = job.journal.once("trial", lambda: _try_extras(job, trainer, inner))
+    try:
+        hits = job.journal.once("trial", _Hits, lambda: _try_extras(job, trainer, inner))._asdict()
+    except OutOfTime:
+        job.choose("extras.untried")
+        return Extras()
     best = max(TRIED, key=lambda key: hits[key])
     if hits[best] - hits["none"] <= np.sqrt(_DIFFERING * len(inner)):
         best = "none"
@@ -221,7 +236,15 @@ def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:
     return TRIED[best]
 
 
-def _try_extras(job: Job, trainer: Trainer, inner: Numbers) -> dict[str, int]:
+class _Hits(NamedTuple):
+    """How many photos each of `TRIED` got right."""
+
+    none: int
+    smoothing: int
+    mixup: int
+
+
+def _try_extras(job: Job, trainer: Trainer, inner: Numbers) -> _Hits:
     outer = np.setdiff1d(job.learning, inner)
     watch = Watch(inner, trainer.classes[inner], np.zeros(len(inner), np.intp))
     start, hits = trainer.network.copy(), {}
@@ -229,7 +252,10 @@ def _try_extras(job: Job, trainer: Trainer, inner: Numbers) -> dict[str, int]:
         trainer.network.load(start)
         trainer.extras = extras
         phase = Phase(f"trial {key}", LAST, _TRIAL_EPOCHS, seed=job.options.seed)
-        hits[key] = run_phase(trainer, phase, outer, job.journal, watch)[-1].hits
+        epochs = run_phase(trainer, phase, outer, job.journal, watch)
         job.journal.prune(phase.name, ())
-    trainer.network.load(start)
-    return hits
+        trainer.network.load(start)
+        if len(epochs) < _TRIAL_EPOCHS:
+            raise OutOfTime
+        hits[key] = epochs[-1].hits
+    return _Hits(**hits)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -53,7 +54,7 @@ class Journal:
         except FileNotFoundError:
             return  # killed before it had begun, or never begun
         except (OSError, ValueError, RecursionError) as error:
-            raise PhotoSetError(f"{path} is damaged: leave out --resume to begin again.") from error
+            raise self.damage(_JOURNAL) from error
         if not isinstance(values, dict) or values.get("fingerprint") != fingerprint:
             raise PhotoSetError(
                 f"The checkpoint in {self.folder} is of other photos, another backbone or other options: "
@@ -72,22 +73,29 @@ class Journal:
         except OSError as error:
             raise PhotoSetError(not_writable(self.folder, error)) from error
 
-    def once(self, name: str, decide: Callable[[], Value]) -> Value:
-        """Return the decision of this name, a value for JSON, or decide now and write it down."""
+    def once(self, name: str, kind: type[Value], decide: Callable[[], object]) -> Value:
+        """Return the decision of this name, or decide now and write it down; raises PhotoSetError as `noted` does."""
         if name not in self._values:
-            self._values[name] = decide()
-            self._write()
-        found: Value = self._values[name]
-        return found
+            self.note(name, decide())
+        return self._checked(name, kind)
 
     def note(self, name: str, value: object) -> None:
-        """Write a value down, in place of an earlier one."""
+        """Write a value for JSON down, in place of an earlier one."""
         self._values[name] = value
         self._write()
 
-    def noted(self, name: str) -> Any:
-        """Return the value that was written down under a name, None if there is none."""
-        return self._values.get(name)
+    def noted(self, name: str, kind: type[Value]) -> Value | None:
+        """Return the value that was written down under a name, None if there is none.
+
+        Raises PhotoSetError if it is of another kind: the file was changed.
+        """
+        return self._checked(name, kind) if name in self._values else None
+
+    def _checked(self, name: str, kind: type[Value]) -> Value:
+        try:
+            return msgspec.convert(self._values[name], kind)
+        except msgspec.ValidationError as error:
+            raise self.damage(_JOURNAL) from error
 
     def save_snapshot(self, phase: str, number: int, tensors: Tensors) -> None:
         """Keep the network as it was after an epoch."""

@@ -37,6 +37,10 @@ _MIXUP_ALPHA = 0.2
 _TIMED = 8
 
 
+# Of each epoch its mean loss, and how many left-out photos of each half were right.
+History = list[tuple[float, int, int]]
+
+
 class OutOfTime(Exception):
     """The time allowed is over."""
 
@@ -221,7 +225,7 @@ def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal,
     With left-out photos, the phase ends early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot, and
     the journal has the number of left-out photos that it got right.
     """
-    if journal.noted(f"done {phase.name}"):
+    if journal.noted(f"done {phase.name}", bool):
         return history_of(phase, journal)
     optimizer = torch.optim.AdamW(trainer.network.groups_of_parameters(RATE), lr=RATE)
     epochs = _restore(trainer, phase, journal, optimizer)
@@ -240,7 +244,7 @@ def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal,
             halves = [int(are_right[watch.halves == half].sum()) for half in (0, 1)]
         epochs.append(Epoch(phase.name, number, loss, sum(halves)))
         journal.save_snapshot(phase.name, number, tensors)
-        history = [*(journal.noted(f"epochs {phase.name}") or [])[: number - 1], [loss, *halves]]
+        history = [*_noted(phase, journal)[: number - 1], (loss, halves[0], halves[1])]
         journal.note(f"epochs {phase.name}", history)
         journal.save_checkpoint(phase.name, number, tensors, optimizer.state_dict())
         journal.prune(phase.name, _wanted(phase, history, watch))
@@ -251,11 +255,15 @@ def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal,
 
 def history_of(phase: Phase, journal: Journal) -> list[Epoch]:
     """Return the epochs of a phase that were run, here or before the run was killed."""
-    history = journal.noted(f"epochs {phase.name}") or []
-    return [Epoch(phase.name, at, loss, first + second) for at, (loss, first, second) in enumerate(history, start=1)]
+    history = enumerate(_noted(phase, journal), start=1)
+    return [Epoch(phase.name, at, loss, first + second) for at, (loss, first, second) in history]
 
 
-def _wanted(phase: Phase, history: list[list[float]], watch: Watch | None) -> set[int]:
+def _noted(phase: Phase, journal: Journal) -> History:
+    return journal.noted(f"epochs {phase.name}", History) or []
+
+
+def _wanted(phase: Phase, history: History, watch: Watch | None) -> set[int]:
     """Return the epochs whose snapshots may still be needed."""
     if watch is None:
         return set(phase.kept) or {len(history)}
@@ -296,7 +304,7 @@ def _has_stalled(epochs: list[Epoch]) -> bool:
     return max(epoch.hits for epoch in epochs[-PATIENCE:]) <= max(epoch.hits for epoch in epochs[:-PATIENCE])
 
 
-def best_epochs(history: list[list[float]], half: int | None, count: int | None = None) -> list[int]:
+def best_epochs(history: History, half: int | None, count: int | None = None) -> list[int]:
     """Return the numbers of the best epochs by one half of the left-out photos, or by all; of equal ones the later.
 
     By default they are at most a third of the epochs, since among few of them some are far from done.
@@ -322,7 +330,7 @@ def measure(trainer: Trainer, phase: Phase, journal: Journal, watch: Watch) -> M
     Each half is predicted by the mean of the epochs that were best on the other half. The network becomes the mean of
     those that were best on both.
     """
-    history = journal.noted(f"epochs {phase.name}")
+    history = _noted(phase, journal)
     logits = np.zeros((len(watch.places), len(trainer.class_weights)), np.float32)
     embeddings = np.zeros((len(watch.places), trainer.network.weight.shape[1]), np.float32)
     for half in (0, 1):

@@ -54,6 +54,16 @@ def archive(**classes: Sequence[bytes]) -> bytes:
     return out.getvalue()
 
 
+def damage(data: bytes, *names: str) -> bytes:
+    """Change a byte in the middle of some entries of an archive."""
+    damaged = bytearray(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        for name in names:
+            entry = packed.getinfo(name)
+            damaged[entry.header_offset + 30 + len(name) + entry.compress_size // 2] ^= 0xFF
+    return bytes(damaged)
+
+
 def teaching_server(folder: Path, cache: Path) -> Server:
     """Make a real server with teaching on, whose projects and models lie in a folder."""
     return Server(folder, cache=cache, teach="on", projects=folder / "projects", models=folder / "models")

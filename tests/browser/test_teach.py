@@ -12,7 +12,7 @@ from cards import payload
 from conftest import open_page
 from playwright.sync_api import BrowserContext, expect
 from server import Server
-from teaching import Teaching, archive, files, teaching_server, views
+from teaching import Teaching, archive, damage, files, teaching_server, views
 from test_browser_axe import problems
 from test_browser_engines import IS_TOO_WIDE
 
@@ -115,6 +115,38 @@ def test_folders_in_an_archive_become_classes(teaching: Teaching) -> None:
     expect(teaching.photos("cat")).to_have_count(3)
     expect(teaching.photos("coffee")).to_have_count(3)
     expect(teaching.page.locator("#refused > li")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("hreflang", "said"), [("en", "cannot be unpacked"), ("zh-Hans", "无法解压")])
+def test_a_damaged_entry_of_an_archive_is_named(teaching: Teaching, hreflang: str, said: str) -> None:
+    page, names = teaching.page, ("things/cat/0.jpg", "things/coffee/1.jpg")  # of which one is not compressed
+    page.locator(f"a[hreflang={hreflang}]").click()
+    data = damage(archive(cat=views("cat", 3), coffee=views("coffee", 3)), *names)
+    teaching.drop(page.locator("#cards-title"), payload("things.zip", data, "application/zip"))
+    for label in ("cat", "coffee"):
+        expect(teaching.photos(label)).to_have_count(2)
+    refused = page.locator("#refused > li")
+    expect(refused).to_have_text([re.compile(f"{name}[:：].*{said}") for name in names])
+    expect(page.locator("#message")).to_be_hidden()
+
+
+@pytest.mark.parametrize("places", [3, 0], ids=["all damaged", "cut short"])
+def test_an_archive_without_a_whole_photo_is_named(teaching: Teaching, places: int) -> None:
+    data = archive(cat=views("cat", 3))
+    broken = damage(data, *(f"things/cat/{place}.jpg" for place in range(places))) if places else data[:-100]
+    teaching.drop(teaching.page.locator("#cards-title"), payload("things.zip", broken, "application/zip"))
+    expect(teaching.page.locator("#message-text")).to_have_text(re.compile("^things.zip: The archive cannot be read"))
+    expect(teaching.page.locator("#refused > li")).to_have_count(0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+def test_chinese_folders_in_an_archive_keep_their_names(teaching: Teaching, encoding: str) -> None:
+    """Programs write such names without saying in which encoding, some with a backslash between folders."""
+    label = "猫咪".encode(encoding)
+    stand_in = "A" * len(label)
+    data = archive(**{stand_in: views("cat", 2)}).replace(f"things/{stand_in}/".encode(), b"things\\" + label + b"\\")
+    teaching.drop(teaching.page.locator("#cards-title"), payload("things.zip", data, "application/zip"))
+    expect(teaching.photos("猫咪")).to_have_count(2)
 
 
 def test_folders_in_a_chosen_folder_become_classes(teaching: Teaching, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path, files: list[str], 
     ("table", "sentence"),
     [
         ("name,label\na.jpg,cat\n", "no column 'file'"),
-        ("file,label\na.jpg,\n", "Row 1 of labels.csv is not complete"),
+        ("file,label\na.jpg,\n", "Row 1 of .*/labels.csv is not complete"),
         ("file,label\na.jpg,cat\n", "at least two"),
     ],
 )
@@ -104,6 +104,21 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, table: str, sent
     (tmp_path / "labels.csv").write_text(table, encoding="utf-8")
     with pytest.raises(PhotoSetError, match=sentence):
         open_photo_set(tmp_path)
+
+
+def test_a_table_of_another_name_is_named_when_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text(NAMES, encoding="utf-8")
+    with pytest.raises(PhotoSetError, match="/names.csv has no column 'file'"):
+        open_photo_set(tmp_path / "names.csv")
+
+
+@pytest.mark.parametrize("entry", ["猫/1.jpg", "狗\\2.jpg"])
+def test_names_in_an_archive_need_no_mark(tmp_path: Path, entry: str) -> None:
+    """The archiver of macOS writes UTF-8 without saying so, and some programs a backslash between folders."""
+    raw = entry.encode()
+    path = packed(tmp_path / "a.zip", "dog/1.jpg", "x" * len(raw))
+    path.write_bytes(path.read_bytes().replace(b"x" * len(raw), raw))
+    assert open_photo_set(path).classes == ("dog", entry[0])
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:

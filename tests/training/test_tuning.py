@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +131,43 @@ def test_a_damaged_checkpoint_is_refused(taught: Taught, tune: Tune, tmp_path: P
         with pytest.raises(PhotoSetError, match="damaged: leave out --resume to begin again"):
             tune(epochs=3, resume=True)
         shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"plan": "soon"},
+        {"plan": [3, 0, True]},
+        {"trial": [1, None, 2]},
+        {"epochs measuring last": [["low", 1, 2]]},
+        {"epochs measuring last": {}},
+        {"done measuring last": "yes"},
+    ],
+    ids=str,
+)
+def test_a_journal_of_other_values_is_refused(
+    taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, object]
+) -> None:
+    monkeypatch.setattr(tuning_setup, "MIN_INNER", 1)
+    with pytest.raises(Killed):
+        tune(kill_at("measuring last, epoch 1"), epochs=3)
+    journal = taught[0].settings.cache / tuning.FOLDER / "small/journal.json"
+    journal.write_text(json.dumps(json.loads(journal.read_bytes()) | wrong), encoding="utf-8")
+    with pytest.raises(PhotoSetError, match=r"journal.json is damaged: leave out --resume to begin again\.$"):
+        tune(epochs=3, resume=True)
+
+
+def test_a_trial_that_runs_out_of_time_chooses_nothing(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_setup, "MIN_INNER", 1)
+    learn = tuning_steps.Trainer.epoch
+
+    def epoch(trainer: tuning_steps.Trainer, phase: tuning_steps.Phase, *rest: Any) -> float:
+        if phase.name == "trial mixup":
+            raise tuning_steps.OutOfTime
+        return learn(trainer, phase, *rest)
+
+    monkeypatch.setattr(tuning_steps.Trainer, "epoch", epoch)
+    assert "extras.untried" in keys(tune())
 
 
 def check_that_it_serves(taught: Taught, found: Tuning, folder: Path) -> None:

@@ -41,6 +41,7 @@ export function explain(error) {
 
 export function explainSlug(slug) {
   if (slug === 'not-found') return t('js.teach.not_found'); // a class or a photo
+  if (slug === 'damaged-entry') return t('js.teach.damaged_entry'); // of an archive
   const known = hasWord(`problem.${slug}`) ? slug : 'internal-error';
   return sentences(`problem.${known}`, `advice.${known}`);
 }

@@ -34,9 +34,10 @@ async function makeClasses(files, cardList) {
   const groups = new Map();
   for (const file of await unpacked(files)) {
     const label = labelOf(file);
-    if (label) groups.set(label, [...(groups.get(label) ?? []), file]);
+    if (!groups.has(label)) groups.set(label, []);
+    groups.get(label).push(file);
   }
-  if (groups.size === 0) complain(() => t('js.teach.which_class'));
+  if (groups.delete('')) complain(() => t('js.teach.which_class'));
   for (const [label, of] of groups) {
     if (await cardList.ensure(label)) cardList.uploads.add(of, label);
   }

@@ -3,9 +3,11 @@
 import { Queue } from '../cards/queue.js';
 import { announce, byId, say, show, write } from '../page/dom.js';
 import { limitBytes, t } from '../page/words.js';
+import { pathOf } from '../later/folders.js';
 import { prepare } from '../photos/prepare.js';
 import { slugOf } from '../server/upload.js';
 import { explain, explainSlug, send } from './api.js';
+import { requireUnpacked } from './archive.js';
 import { Batch } from './batch.js';
 
 const AT_ONCE = 2;
@@ -90,12 +92,13 @@ export class Uploads {
       await this.#sendPhoto(file, batch, signal);
     } catch (error) {
       if (signal.aborted) batch.settle();
-      else this.#refuse(file.name, () => explain(error), batch);
+      else this.#refuse(file, () => explain(error), batch);
       if (error.slug === 'unknown-project') this.project.onTrouble(error);
     }
   }
 
   async #sendPhoto(file, batch, signal) {
+    requireUnpacked(file);
     const { blob, way } = await prepare(file, limitBytes);
     if (signal.aborted) batch.settle();
     else if (way === 'original' && !this.#mayBeSentWhole) this.#ask(file, batch);
@@ -103,7 +106,7 @@ export class Uploads {
       const form = new FormData();
       form.append('file', blob, file.name);
       const answer = await this.#send(form, batch, signal);
-      for (const photo of answer.photos) this.#take(photo, batch, file.name);
+      for (const photo of answer.photos) this.#take(photo, batch, file);
       this.project.refresh();
       this.#settle(batch);
     }
@@ -122,22 +125,22 @@ export class Uploads {
     }
   }
 
-  #take(photo, batch, name) {
-    const { problem, state, sha256, file } = photo;
-    if (problem) this.#list(file ?? name, () => explainSlug(slugOf(problem)));
+  #take(photo, batch, file) {
+    const { problem, state, sha256 } = photo;
+    if (problem) this.#list(file, () => explainSlug(slugOf(problem)));
     else if (state === 'present') this.#counts.present += 1;
     else batch.note(photo);
     this.project.hidden.photos.delete(sha256); // it may be about to be deleted, and is wanted again
   }
 
-  #refuse(name, reason, batch) {
-    this.#list(name, reason);
+  #refuse(file, reason, batch) {
+    this.#list(file, reason);
     this.#settle(batch);
   }
 
-  #list(name, reason) {
+  #list(file, reason) {
     const item = document.createElement('li');
-    write(item, () => t('js.teach.refused_one', { file: name, reason: reason() }));
+    write(item, () => t('js.teach.refused_one', { file: pathOf(file), reason: reason() }));
     byId('refused').append(item);
     announce(item.textContent);
   }
@@ -160,7 +163,7 @@ export class Uploads {
     this.#mayBeSentWhole = isYes;
     for (const { file, batch } of this.#asking.splice(0)) {
       if (isYes) this.#queue.add(() => this.#run(file, batch, this.#abort.signal), NEVER);
-      else this.#refuse(file.name, () => t('js.teach.left_out'), batch);
+      else this.#refuse(file, () => t('js.teach.left_out'), batch);
     }
     this.#draw();
     byId('tray').focus();
