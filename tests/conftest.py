@@ -34,6 +34,7 @@ from workers import Running, running
 
 from app import create_app
 from app.classifier import Classifier
+from app.commands import cli
 from app.commands.weights import make_ready
 from app.settings import Settings
 
@@ -158,9 +159,13 @@ def packaged_classifier(packaged_settings: Settings) -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def resnet18_settings(packaged_settings: Settings) -> Settings:
+def resnet18_settings(base: Path, packaged_settings: Settings) -> Settings:
     """Settings under which the real ResNet-18 serves, where its file is; it too is prepared once."""
-    return dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), precision="fp32")
+    settings = dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), precision="fp32")
+    with FileLock(base / "resnet18.lock"):
+        done = CliRunner().invoke(cli, ["prepare", "--quiet"], env=settings.as_environment(), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return settings
 
 
 @pytest.fixture(scope="session")
