@@ -120,6 +120,7 @@ def test_photos_that_wait_without_end_give_their_slots_up(lanes: Lanes, monkeypa
             pause.wait(0.001)
         assert width_of(lanes, SHORT) == 300
         assert not any(photo.done() for photo in waiting)
+        monkeypatch.setattr(decoder_process, "MAX_STALLED_SECONDS", 1.0)  # for the decoders that get them next
         for pid in set(lanes.decoders.pids):
             os.kill(pid, signal.SIGKILL)
         for photo in waiting:
