@@ -36,7 +36,14 @@ from app import create_app
 from app.classifier import Classifier
 from app.commands import cli
 from app.commands.weights import make_ready
+from app.processes.plan import available_cpus
 from app.settings import Settings
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are processors, since tests wait for servers, deadlines and disks."""
+    return available_cpus() + 1
 
 
 @pytest.fixture(autouse=True, scope="session")
