@@ -35,11 +35,19 @@ from workers import Running, running
 
 from app import create_app
 from app.classifier import Classifier
+from app.commands import cli
 from app.commands.weights import make_ready
+from app.processes.plan import available_cpus
 from app.settings import Settings
 
 # A shell has its background jobs ignore Ctrl-C, and these have the programs that they start ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are processors, since tests wait for servers, deadlines and disks."""
+    return available_cpus() + 1
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -162,9 +170,13 @@ def packaged_classifier(packaged_settings: Settings) -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def resnet18_settings(packaged_settings: Settings) -> Settings:
+def resnet18_settings(base: Path, packaged_settings: Settings) -> Settings:
     """Settings under which the real ResNet-18 serves, where its file is; it too is prepared once."""
-    return dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), precision="fp32")
+    settings = dataclasses.replace(packaged_settings, weights=Path(str(TEST_WEIGHTS)), precision="fp32")
+    with FileLock(base / "resnet18.lock"):
+        done = CliRunner().invoke(cli, ["prepare", "--quiet"], env=settings.as_environment(), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return settings
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,8 @@ def test_a_fine_tuned_model_serves_alike_everywhere(
 ) -> None:
     photo, data = tmp_path / "coffee.jpg", real_photos["coffee"]
     photo.write_bytes(data)
+    for name in ("pets", "tools"):  # in this process, which has imported torch already
+        assert run(settings, "prepare", "--model", name, "--quiet").exit_code == 0
     expected = ask(client_of(settings), data, "top=5&model=pets")
     assert "Own model pets, version 1, 5 classes" in run(
         settings, "bundle", "--model", "pets", "--output", tmp_path / "pets.tar"

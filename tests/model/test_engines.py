@@ -43,8 +43,15 @@ def reference(weights: Weights) -> TorchEngine:
     return TorchEngine(weights, classes=1000, precision="fp32", cpus=1)
 
 
-def test_both_engines_give_the_same_logits_and_features(engine: OpenVINOEngine, batch: np.ndarray) -> None:
-    torch_engine = reference(packaged_weights(""))
+@pytest.fixture(scope="module")
+def torch_engine() -> TorchEngine:
+    """Torch's engine with the packaged model in float32."""
+    return reference(packaged_weights(""))
+
+
+def test_both_engines_give_the_same_logits_and_features(
+    engine: OpenVINOEngine, torch_engine: TorchEngine, batch: np.ndarray
+) -> None:
     ours, theirs = engine.infer(batch), torch_engine.infer(batch)
     assert np.abs(ours.logits - theirs.logits).max() < TOLERANCE
     assert np.abs(ours.features - theirs.features).max() < TOLERANCE
@@ -64,21 +71,24 @@ def test_both_engines_agree_on_resnet18(resnet18_settings: Settings, batch: np.n
 @pytest.mark.parametrize(
     ("asked", "computed"), [("auto", "fp32"), ("fp32", "fp32"), ("tf32", "tf32"), ("bf16", "bf16"), ("fp16", "fp16")]
 )
-def test_torch_halves_its_precision_only_when_asked(batch: np.ndarray, asked: str, computed: str) -> None:
+def test_torch_halves_its_precision_only_when_asked(
+    torch_engine: TorchEngine, batch: np.ndarray, asked: str, computed: str
+) -> None:
     engine = TorchEngine(packaged_weights(""), classes=1000, precision=asked, cpus=1)
     assert (engine.device, engine.precision) == ("cpu", computed)
-    found, exact = engine.infer(batch[:1]), reference(packaged_weights("")).infer(batch[:1])
+    found, exact = engine.infer(batch[:1]), torch_engine.infer(batch[:1])
     assert found.logits.dtype == found.features.dtype == np.float32
     error = np.abs(found.logits - exact.logits).max()
     assert (error == 0) == (computed in ("fp32", "tf32"))
     assert error < 0.05 * np.abs(exact.logits).max()
 
 
-def test_torch_computes_more_than_a_batch_in_parts(batch: np.ndarray) -> None:
-    engine = reference(packaged_weights(""))
-    engine.max_batch = 2
-    whole = reference(packaged_weights("")).infer(batch)
-    found = engine.infer(batch)
+def test_torch_computes_more_than_a_batch_in_parts(
+    torch_engine: TorchEngine, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = torch_engine.infer(batch)
+    monkeypatch.setattr(torch_engine, "max_batch", 2)
+    found = torch_engine.infer(batch)
     assert np.abs(found.logits - whole.logits).max() < TOLERANCE
     assert np.abs(found.embeddings - whole.features.mean(axis=(2, 3))).max() < TOLERANCE
 

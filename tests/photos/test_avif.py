@@ -14,7 +14,7 @@ from app.errors import BrokenImage
 from app.photos.decoding import decode
 
 PICTURE = cat(320, 240)
-FILES = {"AVIF": encode(PICTURE, "AVIF", quality=95), "HEIC": encode(PICTURE, "HEIF", quality=95)}
+FILES = {"AVIF": encode(PICTURE, "AVIF", quality=95, speed=10), "HEIC": encode(PICTURE, "HEIF", quality=95)}
 # Width, height, and how far the centre is moved, each a numerator and a denominator.
 CLEAN = struct.pack(">IIIIiIiI", 100, 1, 160, 2, -60, 1, 40, 1)
 CLEAN_BOX = (50, 120, 150, 200)

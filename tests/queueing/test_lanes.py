@@ -97,7 +97,7 @@ def test_a_long_photo_that_waits_its_whole_deadline_is_refused(lanes: Lanes) -> 
 
 def test_a_photo_above_the_whole_memory_is_too_costly(lanes: Lanes) -> None:
     out = io.BytesIO()
-    Image.new("L", (8000, 8000)).save(out, "WEBP", lossless=True)
+    Image.new("L", (8000, 8000)).save(out, "WEBP", lossless=True, quality=0, method=0)
     with pytest.raises(TooCostly, match="MiB of memory; 128 MiB are allowed"):
         width_of(lanes, out.getvalue())
 
@@ -120,6 +120,7 @@ def test_photos_that_wait_without_end_give_their_slots_up(lanes: Lanes, monkeypa
             pause.wait(0.001)
         assert width_of(lanes, SHORT) == 300
         assert not any(photo.done() for photo in waiting)
+        monkeypatch.setattr(decoder_process, "MAX_STALLED_SECONDS", 1.0)  # for the decoders that get them next
         for pid in set(lanes.decoders.pids):
             os.kill(pid, signal.SIGKILL)
         for photo in waiting:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from werkzeug.test import TestResponse
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
 
 
 def form(*photos: bytes, name: str | None = "a.png", field: str = "file") -> dict[str, Any]:
@@ -45,3 +48,10 @@ class SlowBody:
         """Give as much as is asked for."""
         self.taken += size
         return bytes(size)
+
+
+def validator_of(document: dict, schema: dict) -> Draft202012Validator:
+    """Make a validator of one schema of the interface's document."""
+    from jsonschema import Draft202012Validator  # which takes more than a second, not to be spent by every process
+
+    return Draft202012Validator(schema | {"components": document["components"]})

@@ -6,13 +6,15 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 from fakes import colour_png, fake_classifier
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.sock import TCPSocket
+from waiting import wait_until
+from waitress.trigger import trigger
 
 from app import create_app
 from app.server.worker import Worker
@@ -31,6 +33,8 @@ class Running:
 
     def __init__(self, worker: Worker, address: tuple[str, int], thread: threading.Thread) -> None:
         self.worker = worker
+        wait_until(lambda: bool(triggers_of(worker)))
+        self.waker = os.dup(triggers_of(worker)[0].trigger)  # a copy, which stays when the loop ends
         self.address = address
         self.thread = thread
 
@@ -43,6 +47,7 @@ class Running:
         """Hold the event loop, so that all that is sent within the block becomes ready in one round of it."""
         inside, go_on = threading.Event(), threading.Event()
         self.worker.calls.append(lambda: (inside.set(), go_on.wait(PATIENCE_SECONDS)))
+        self.wake()
         assert inside.wait(PATIENCE_SECONDS)
         yield
         go_on.set()
@@ -50,6 +55,12 @@ class Running:
     def stop(self) -> None:
         """Do what SIGTERM does."""
         self.worker.handle_exit(None, None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Begin the next round of the event loop, which else waits for a quarter of a second if nothing happens."""
+        with suppress(BrokenPipeError):  # it has ended
+            os.write(self.waker, b"x")
 
 
 @contextmanager
@@ -66,8 +77,9 @@ def running(settings: Settings, configuration: dict[str, object]) -> Iterator[Ru
     thread, serves = threading.Thread(target=worker.run), threading.Event()
     worker.calls.append(serves.set)
     thread.start()
-    assert serves.wait(PATIENCE_SECONDS)
     server = Running(worker, address, thread)
+    server.wake()
+    assert serves.wait(PATIENCE_SECONDS)
     try:
         yield server
     finally:
@@ -75,7 +87,13 @@ def running(settings: Settings, configuration: dict[str, object]) -> Iterator[Ru
             server.stop()
         thread.join(PATIENCE_SECONDS)
         worker.tmp.close()
+        os.close(server.waker)
         assert not thread.is_alive()
+
+
+def triggers_of(worker: Worker) -> list[trigger]:
+    """List what wakes the event loop of a worker; it is empty before the worker listens."""
+    return [each for each in worker.loop.copy().values() if isinstance(each, trigger)]
 
 
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -19,12 +20,18 @@ from app.teaching.transfer import adopt, export
 MAX_BYTES = 10 * 2**20
 
 
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of projects with `colours`, whose photos are kept."""
+    root = tmp_path_factory.mktemp("taught") / "projects"
+    teach(make_teaching(root), "colours", {"red": 5, "blue": 5}, keep_photos=True)
+    return root
+
+
 @pytest.fixture
-def teaching(tmp_path: Path) -> Teaching:
-    """The teaching of one process, with the project `colours`, whose photos are kept."""
-    teaching = make_teaching(tmp_path / "projects")
-    teach(teaching, "colours", {"red": 5, "blue": 5}, keep_photos=True)
-    return teaching
+def teaching(taught: Path, tmp_path: Path) -> Teaching:
+    """The teaching of one process, with a copy of `colours` for this test alone."""
+    return make_teaching(shutil.copytree(taught, tmp_path / "projects"))
 
 
 def exported(teaching: Teaching) -> bytes:

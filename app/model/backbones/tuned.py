@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
@@ -82,7 +84,8 @@ def _is_alike(name: str, state: State, expected: State) -> bool:
     return name in state and name in expected and state[name].shape == expected[name].shape
 
 
-def head_modules(record: ModelRecord) -> list[str]:
+@functools.cache
+def head_modules(record: ModelRecord) -> tuple[str, ...]:
     """List the modules with tensors that a model's published head uses and its trunk does not; computes nothing."""
     family, side = family_of(record), record.geometry.crop
     network = build_network(family, record.architecture, 1000).to("meta").eval()
@@ -93,7 +96,7 @@ def head_modules(record: ModelRecord) -> list[str]:
         features = _run(network, parts.features, torch.zeros((1, 3, side, side), device="meta"), in_trunk)
         _run(network, parts.head, features, in_head)
     only_head = in_head - in_trunk
-    return [name for name, module in network.named_modules() if module in only_head and _has_tensors(module)]
+    return tuple(name for name, module in network.named_modules() if module in only_head and _has_tensors(module))
 
 
 def _run(network: nn.Module, part: nn.Module, value: torch.Tensor, called: set[nn.Module]) -> torch.Tensor:
