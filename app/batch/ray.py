@@ -6,6 +6,7 @@ class takes and returns Arrow tables and needs nothing of Ray itself, so that ot
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 
@@ -66,6 +67,7 @@ class Classify:
         if folder:
             os.chdir(folder)
         self._answering = Answering(classifier, found, self._options, Store())
+        self.close = classifier.close
         self._decode = msgspec.msgpack.Decoder(Entry).decode
 
     def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
@@ -82,6 +84,12 @@ class Classify:
             if name not in (ENTRY, PATH):
                 rows = rows.append_column(name, batch[name])
         return rows
+
+
+@functools.cache
+def classify_here(bundle: str, sha256: str) -> Classify:
+    """Return this process's `Classify`, for frameworks such as Spark that call functions and keep no objects."""
+    return Classify(bundle, sha256)
 
 
 def facts_of(models: Sequence[Model], columns: Columns) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,16 @@ def showing(doing: str) -> Iterator[Callable[[Counts], None]]:
         return
     with progress_bar(TextColumn("{task.fields[pace]}"), TimeRemainingColumn(), is_kept=True) as bar:
         yield _Bar(bar, doing)
+
+
+@contextmanager
+def stopped_in_order() -> Iterator[None]:
+    """Let Ctrl-C, and SIGTERM by which a scheduler stops a job, raise BatchStopped wherever the job is."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise BatchStopped("The job was stopped; the same command does the rest.") from None
 
 
 @contextmanager

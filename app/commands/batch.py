@@ -19,7 +19,6 @@ Examples:
 from __future__ import annotations
 
 import importlib.util
-import signal
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -41,7 +40,7 @@ from ..photos.folders import MAX_FILE_BYTES
 from ..queueing.scheduling import Counts
 from ..settings import Settings
 from . import plural, read_environment, settings_of_one_process
-from ._progress import duration, showing_resumable
+from ._progress import duration, showing_resumable, stopped_in_order
 
 if TYPE_CHECKING:
     from ..batch.ray_job import RayAnswers
@@ -89,12 +88,12 @@ def command(
         return
     if not sources or output is None:
         raise click.UsageError("Name at least one source, and --output.")
-    number, jobs = parse_slice(slice_, read_environment())
-    check(sources, output, format_, embeddings=embeddings)
-    names = tuple(dict.fromkeys(filter(None, model.split(","))))
-    settings = settings_of_one_process(names[0] if names else "")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
     with ExitStack() as stack:
+        stack.enter_context(stopped_in_order())
+        number, jobs = parse_slice(slice_, read_environment())
+        check(sources, output, format_, embeddings=embeddings)
+        names = tuple(dict.fromkeys(filter(None, model.split(","))))
+        settings = settings_of_one_process(names[0] if names else "")
         classifier = stack.enter_context(closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)))
         models = classifier.find_models(names)
         columns = Columns(top, tuple(each.name for each in models), embeddings)

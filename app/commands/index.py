@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -39,8 +38,9 @@ from ..search.files import stopping
 from ..search.indexing import Indexer, Source
 from ..search.library import Library
 from ..search.writer import Writer
+from ..settings import Settings
 from . import model_option, plural, settings_of_one_process
-from ._progress import showing_resumable
+from ._progress import showing_resumable, stopped_in_order
 
 
 @click.command(help=__doc__)
@@ -65,14 +65,18 @@ def command(sources: tuple[str, ...], *, output: Path, model: str, remove: bool,
     if len(sources) > 1:
         raise click.UsageError("Name one source: paths in the index are below it.")
     _check(sources[0])
-    settings = settings_of_one_process(model)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop by a scheduler ends it in order
+    with stopped_in_order():
+        _add(sources[0], output, settings_of_one_process(model), retry_failed=retry_failed)
+
+
+def _add(source: str, output: Path, settings: Settings, *, retry_failed: bool) -> None:
+    """Run a job and print how it has ended; the exit status is 1 if photos failed."""
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         chosen = classifier.load_model()
         classifier.start_decoders()
         with closing(Writer(output, Embedding.of(chosen))) as writer:
             indexer = Indexer(classifier, chosen, writer, max_pixels=settings.max_pixels)
-            progress = _run(indexer, writer, sources[0], output, retry_failed=retry_failed)
+            progress = _run(indexer, writer, source, output, retry_failed=retry_failed)
     click.echo(
         f"{plural(progress.done - progress.failed, 'photo')} in {output}, {progress.failed:,} failed.", err=True
     )

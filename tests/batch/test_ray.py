@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,22 @@ def test_a_bundle_that_differs_stops_the_job(bundle: Path) -> None:
 
     with pytest.raises(ModelUnavailable, match="has SHA-256 .*, but TOPTHREE_BUNDLE_SHA256 demands 0000"):
         Classify(str(bundle), "0" * 64)
+
+
+@needs_ray
+def test_tasks_of_one_process_share_one_model(bundle: Path, photos: Path) -> None:
+    import pyarrow
+
+    from app.batch.ray import classify_here
+
+    digest = hashlib.sha256(bundle.read_bytes()).hexdigest()
+    with closing(classify_here(str(bundle), digest)) as classify:
+        assert classify is classify_here(str(bundle), digest)
+        rows = classify(pyarrow.table({"path": [f"{photos}/0.webp", f"{photos}/gone.jpg"], "number": [1, 2]}))
+    classify_here.cache_clear()
+    assert rows["path"].to_pylist() == [f"{photos}/0.webp", f"{photos}/gone.jpg"]
+    assert rows["error"].to_pylist() == [None, "unreadable-file"]
+    assert rows["number"].to_pylist() == [1, 2]
 
 
 @needs_ray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_no_decoders_is_one_sentence(
     assert (result.exit_code, result.stderr) == (1, "Error: No process for decoding photos can be started.\n")
     assert "ulimit -f" in caplog.text
     assert list(tmp_path.glob("out/part-*")) == []
+
+
+@pytest.mark.parametrize("command", ["batch", "index"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_stopped_early_says_so(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, number: int
+) -> None:
+    monkeypatch.setattr("app.classifier.load_served", lambda *_: os.kill(os.getpid(), number))
+    result = CliRunner().invoke(cli, [command, str(photos), "--output", str(tmp_path / "out")])
+    assert (result.exit_code, result.stderr) == (3, "Error: The job was stopped; the same command does the rest.\n")
 
 
 def test_some_failed_is_status_1_and_shown_by_status(photos: Path, tmp_path: Path) -> None:
