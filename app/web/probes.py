@@ -12,7 +12,9 @@ import flask
 
 from ..classifier import Classifier
 from ..errors import Draining, IndexProblem, ModelUnavailable
+from ..parsers import is_model_file
 from ..processes.readiness import Readiness
+from ..settings import Settings
 from . import schemas
 from .answers import json_response
 from .operations import operation
@@ -72,9 +74,9 @@ def warm_up_in_background(
 ) -> None:
     """Load the model in a thread while the worker answers probes; mark it ready once the known photo is answered.
 
-    If a setting names weights, a bundle, int8 or an index and they cannot serve, the whole service stops, unless other
-    workers are ready. After any other failure the worker stays alive and not ready, and tries again every 30 seconds,
-    since a balancer that asks `/readyz` sends no request that would load the model.
+    If a setting names weights, a model file, a bundle, int8 or an index and it cannot serve, the whole service stops,
+    unless other workers are ready. After any other failure the worker stays alive and not ready, and tries again every
+    30 seconds, since a balancer that asks `/readyz` sends no request that would load the model.
     """
     readiness.slot = slot
     ours = service_of(app)
@@ -84,8 +86,7 @@ def warm_up_in_background(
     def warm_up() -> None:
         reason = ""
         while new_reason := _try_known_photo(classifier, reason):
-            is_explicit = settings.weights or settings.bundle or settings.precision == "int8"
-            if is_explicit and not readiness.warm_workers:
+            if _names_a_file(settings) and not readiness.warm_workers:
                 halt(HALT_SERVICE)
                 return
             if new_reason != reason:
@@ -139,6 +140,12 @@ def keep_models_current_in_background(
             classifier.refresh()
 
     threading.Thread(target=look, name="models", daemon=True).start()
+
+
+def _names_a_file(settings: Settings) -> bool:
+    """Return whether a setting names the file of the model, or a model that only a command can have prepared."""
+    names_one = settings.weights or settings.bundle or is_model_file(settings.model)
+    return bool(names_one) or settings.precision == "int8"
 
 
 def _index_fits(ours: Service) -> bool:

@@ -54,6 +54,12 @@ def server(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield server
 
 
+@pytest.fixture(scope="session")
+def small(small_settings: Settings) -> dict[str, object]:
+    """What starts a server of a small model, for tests of the server alone."""
+    return {"cache": small_settings.cache, "model": small_settings.model, "labels": small_settings.labels}
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """Where a server of this test's own logs to."""
@@ -168,9 +174,11 @@ def test_prefix_behind_a_proxy_works(server: Server) -> None:
     assert_problem(httpx.get(f"{server.url}/api/none", headers=forwarded), 404, "not-found")
 
 
-def test_termination_answers_what_is_in_flight(cache: Path, log: Path, real_photos: dict[str, bytes]) -> None:
+def test_termination_answers_what_is_in_flight(
+    small: dict[str, object], log: Path, real_photos: dict[str, bytes]
+) -> None:
     photo = real_photos["cat"]
-    with serving(cache, log) as server:
+    with serving(log_file=log, **small) as server:
         server.wait_until_ready()
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
             connection.sendall(HEAD % (len(photo), b"Expect: 100-continue\r\n"))
@@ -183,8 +191,8 @@ def test_termination_answers_what_is_in_flight(cache: Path, log: Path, real_phot
         assert_nothing_is_left(server)
 
 
-def test_two_workers_are_ready_together_and_after_one_is_lost(cache: Path, log: Path) -> None:
-    with serving(cache, log, workers=2, host="0.0.0.0") as server:
+def test_two_workers_are_ready_together_and_after_one_is_lost(small: dict[str, object], log: Path) -> None:
+    with serving(log_file=log, workers=2, host="0.0.0.0", **small) as server:
         assert server.wait_until_ready().json()["workers"] == 2
         assert "Listening on 0.0.0.0: anyone who can reach this address can use the service." in server.log
         os.kill(server.workers[0], signal.SIGKILL)
@@ -193,7 +201,7 @@ def test_two_workers_are_ready_together_and_after_one_is_lost(cache: Path, log: 
         assert "anyone" not in log.read_text().split("Booting")[-1]
 
 
-def test_two_workers_share_the_connections_that_stay(cache: Path, log: Path) -> None:
+def test_two_workers_share_the_connections_that_stay(small: dict[str, object], log: Path) -> None:
     def sockets(pid: int) -> int:
         links = []
         for entry in Path(f"/proc/{pid}/fd").iterdir():
@@ -201,7 +209,7 @@ def test_two_workers_share_the_connections_that_stay(cache: Path, log: Path) -> 
                 links.append(os.readlink(entry))
         return sum(link.startswith("socket:") for link in links)
 
-    with serving(cache, log, workers=2) as server, ExitStack() as stack:
+    with serving(log_file=log, workers=2, **small) as server, ExitStack() as stack:
         server.wait_until_ready()
         first, second = server.workers
         server.wait_for(lambda: sockets(first) == sockets(second), "end of what asked for readiness")
@@ -215,9 +223,9 @@ def test_two_workers_share_the_connections_that_stay(cache: Path, log: Path) -> 
 
 
 def test_second_start_accepts_at_once_and_interrupt_ends_it(
-    cache: Path, log: Path, server: Server, record_property: pytest.RecordProperty
+    small: dict[str, object], log: Path, server: Server, record_property: pytest.RecordProperty
 ) -> None:
-    with serving(cache, log, command=TOPTHREE_SERVE) as second:
+    with serving(log_file=log, command=TOPTHREE_SERVE, **small) as second:
         seconds = second.wait_until_accepting()
         record_property("seconds_to_accept", round(seconds, 2))
         print(f"A second start accepted connections after {seconds:.2f} s.")
