@@ -15,13 +15,14 @@ Examples:
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
 import numpy as np
 
 from ..errors import BundleError, OwnModelError
-from ..model.calibration import find_calibration
+from ..model.calibration import Calibration, find_calibration
 from ..model.exporting.crops import CROPS, photo_crops, sample_crops
 from ..model.facts import Facts
 from ..model.labels import load_labels
@@ -88,7 +89,15 @@ def _facts(settings: Settings, weights: Weights, own: OwnModel | None) -> Facts:
         )
     # Its digest is that of the head, since many heads have the same backbone; of a fine-tuned model, that of both.
     digest = key_of(weights.sha256, own.sha256) if own.trunk else own.sha256
-    return Facts(own.name, digest, own.labels, record.geometry, own.calibration, licence)
+    return Facts(own.name, digest, own.labels, record.geometry, _calibration_in_file(own), licence)
+
+
+def _calibration_in_file(own: OwnModel) -> Calibration | None:
+    """Return the calibration without the threshold of a score by centres, which a model file does not hold."""
+    if own.calibration is None or own.centres is None:
+        return own.calibration
+    intervals = {name: interval for name, interval in own.calibration.intervals.items() if name != "unlike_below"}
+    return dataclasses.replace(own.calibration, unlike_below=None, intervals=intervals)
 
 
 def _crops(photos: Path | None, settings: Settings, geometry: Geometry) -> np.ndarray:

@@ -15,7 +15,7 @@ from .calibration import Calibration
 from .calibration_fit import UNLIKE_PERCENTILE, FitError, first_probabilities, fit_temperature, sure_threshold
 from .heads import Floats
 from .probabilities import Doubles
-from .solver import Examples, Numbers, Spectrum, ridge_left_out, spectrum, with_constant
+from .solver import CHUNK_ROWS, Examples, Numbers, Spectrum, ridge_left_out, spectrum, with_constant
 
 Bools = npt.NDArray[np.bool_]
 
@@ -76,9 +76,9 @@ def fit_ridge(rows: Floats, classes: Numbers, groups: Numbers, class_count: int)
     first = np.unique(np.stack([classes, groups]), axis=1, return_index=True)[1]
     measured = np.sort(first[is_measured[first]])
     temperature = _temperature(left_out[measured], classes[measured])
-    centres = _centres(examples)
+    centres = class_centres(examples)
     calibration = _calibrate(
-        left_out[measured] / temperature, classes[measured], _left_out_nearness(examples, groups, centres)[measured]
+        left_out[measured] / temperature, classes[measured], left_out_nearness(examples, groups, centres)[measured]
     )
     return Ridge(weight / temperature, centres, strength, left_out / temperature, is_measured, calibration)
 
@@ -120,7 +120,7 @@ def _is_measured(classes: Numbers, groups: Numbers, class_count: int) -> Bools:
     return np.asarray((np.bincount(pairs[0], minlength=class_count) > 1)[classes])
 
 
-def _centres(examples: Examples) -> Doubles:
+def class_centres(examples: Examples) -> Doubles:
     """Return the weighted mean (classes, channels) of the rows of each class."""
     sums = np.zeros((examples.class_count, examples.rows.shape[1]))
     targets = np.eye(examples.class_count)
@@ -129,24 +129,37 @@ def _centres(examples: Examples) -> Doubles:
     return np.asarray(sums / np.bincount(examples.classes, examples.weights)[:, None])
 
 
-def _left_out_nearness(examples: Examples, groups: Numbers, centres: Doubles) -> Doubles:
+def left_out_nearness(examples: Examples, groups: Numbers, centres: Doubles) -> Doubles:
     """Return the score (photos) of `nearness` for each photo, with the centre of its class without its group.
 
-    Of a group with photos of several classes, those of the others stay in their centres.
+    Every group of a class must weigh the same, as `weigh_groups` does. Of a group with photos of several classes,
+    those of the others stay in their centres.
     """
     pairs, pair = np.unique(np.stack([examples.classes, groups]), axis=1, return_inverse=True)
     pair, counts = pair.ravel(), np.bincount(pairs[0])[examples.classes]
-    order = np.argsort(pair, kind="stable")
-    starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
-    scores = np.empty(len(examples.rows))
-    means = np.add.reduceat(examples.rows[order], starts, axis=0) / np.bincount(pair)[:, None]
+    scores, own_cosines = np.empty(len(examples.rows)), _cosines_with_own(examples, pair)
     for rows, part in examples.chunks():
         cosines, own = rows[:, :-1] @ centres.T, examples.classes[part]
         at, groups_left = np.arange(len(rows)), counts[part] - 1
-        without = counts[part] * cosines[at, own] - (rows[:, :-1] * means[pair[part]]).sum(axis=1)
+        without = counts[part] * cosines[at, own] - own_cosines[part]
         cosines[at, own] = np.divide(without, groups_left, out=np.full(len(rows), -1.0), where=groups_left > 0)
         scores[part] = cosines.max(axis=1)
     return scores
+
+
+def _cosines_with_own(examples: Examples, pair: Numbers) -> Doubles:
+    """Return the product of each row with the mean of the rows of its own pair of class and group."""
+    products = np.empty(len(examples.rows))
+    for rows, part in examples.chunks():
+        products[part] = np.square(rows[:, :-1]).sum(axis=1)
+    order = np.argsort(pair, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(pair[order])) + 1):
+        if len(members) > 1:
+            parts = [members[start : start + CHUNK_ROWS] for start in range(0, len(members), CHUNK_ROWS)]
+            total = sum(examples.rows[some].sum(axis=0, dtype=np.float64) for some in parts)
+            for some in parts:
+                products[some] = examples.rows[some].astype(np.float64) @ total / len(members)
+    return products
 
 
 def _calibrate(left_out: Doubles, classes: Numbers, scores: Doubles) -> Calibration:

@@ -16,7 +16,16 @@ from ..model.shares import Share, share_right
 from ..model.solver import Numbers
 from .backbones import Chosen
 from .findings import Findings
-from .fitting import Fitted, calibrate, calibrate_left_out, choose_strength, fit, predict, softmax_strength
+from .fitting import (
+    Fitted,
+    calibrate,
+    calibrate_left_out,
+    choose_strength,
+    fit,
+    predict,
+    rejection_scores,
+    softmax_strength,
+)
 from .photosets import PhotoSet
 from .tuning_result import Tuning
 
@@ -55,7 +64,7 @@ def learn(
         task = dataclasses.replace(task, rows=task.rows[:, :1])
     ridge, _, like = choose_strength(task)
     fitted = fit(task, softmax_strength(ridge), like, seed, lambda done, total: step("Fitting", done, total))
-    calibration = calibrate(fitted, task)
+    calibration, centres = calibrate(fitted, task)
     accuracy = share_right(fitted.left_out.argmax(axis=1) == task.classes)
     recipe = {"head": "softmax", "flip": has_flip, "ridge_strength": ridge, "strength": fitted.strength}
     model = OwnModel(
@@ -71,6 +80,7 @@ def learn(
         accuracy=Accuracy(accuracy.percent, accuracy.low, accuracy.high),
         calibration=calibration,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        centres=centres.astype(np.float32),
     )
     shares = softmax(fitted.left_out / (calibration.temperature or 1.0))
     places = np.arange(len(task.rows))
@@ -83,7 +93,8 @@ def with_tuning(lesson: Lesson, tuning: Tuning) -> Lesson:
         return dataclasses.replace(lesson, tuning=tuning)
     tuned, classes = tuning.tuned, lesson.findings.task.classes[tuning.places]
     left_out = tuning.left_out.astype(np.float64)
-    calibration = calibrate_left_out(left_out, classes, tuning.embeddings, tuned.bias.astype(np.float64))
+    scores = rejection_scores(left_out, tuning.embeddings, tuned.bias.astype(np.float64))
+    calibration = calibrate_left_out(left_out, classes, scores)
     accuracy = share_right(left_out.argmax(axis=1) == classes)
     model = dataclasses.replace(
         lesson.model,
@@ -92,6 +103,7 @@ def with_tuning(lesson: Lesson, tuning: Tuning) -> Lesson:
         recipe=dict(lesson.model.recipe) | {"head": "tuned"} | dict(tuning.recipe),
         accuracy=Accuracy(accuracy.percent, accuracy.low, accuracy.high),
         calibration=calibration,
+        centres=None,  # which would be those of the backbone before it was tuned
     )
     return dataclasses.replace(
         lesson,

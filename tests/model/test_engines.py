@@ -197,6 +197,37 @@ def test_threads_that_come_first_together_do_not_wait_for_ever(
     assert done.stdout.strip() == "{(1, 1000)}"
 
 
+END_WHILE_LOADING = """
+import os, threading, time
+from app.model.artifact import ensure_prepared
+from app.model.engines import OpenVINOEngine, openvino
+from app.settings import Settings
+
+prepared = ensure_prepared(Settings.from_environment(os.environ))
+compiling, compile_one = threading.Event(), openvino._compile
+
+def compile_slowly(*graph, **threads):
+    compiling.set()
+    time.sleep(0.2)
+    compiled = compile_one(*graph, **threads)
+    print("compiled", flush=True)
+    return compiled
+
+openvino._compile = compile_slowly
+load = lambda: OpenVINOEngine(prepared, precision="fp32", cpus=2, threads_alone=2)
+threading.Thread(target=load, daemon=True).start()
+compiling.wait()
+"""
+
+
+def test_a_process_that_ends_waits_for_what_is_compiled(prepared: Prepared, packaged_settings: Settings) -> None:
+    """Else a service that is stopped while it loads its model is aborted, with a message of C++."""
+    command = [sys.executable, "-c", END_WHILE_LOADING]
+    environment = os.environ | packaged_settings.as_environment()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("compiled\n" * 3, "")
+
+
 SERVE_ONE = """
 import json, socket, sys
 opened = []

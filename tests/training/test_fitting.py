@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_photos import copies_of, embeddings
 
+from app.model.certainty import nearness
 from app.model.duplicates import group_duplicates
 from app.model.solver import TOLERANCE, Examples, fit_softmax, spectrum, weigh_classes, with_constant
 from app.training.fitting import FOLDS, Task, calibrate, choose_strength, divide, fit, predict
@@ -105,12 +106,15 @@ def test_one_group_of_all_photos_leaves_nothing_to_learn_from() -> None:
     assert not found.left_out.any()
 
 
-def test_the_threshold_accepts_95_percent_of_known_photos() -> None:
-    task = make_task(photos=400)
+def test_the_threshold_accepts_known_photos_and_no_strangers() -> None:
+    task = make_task(photos=400, spread=1.0)
     found = fit(task, STRENGTH, spectrum(task.examples()), 0, quiet)
-    calibration = calibrate(found, task)
+    calibration, centres = calibrate(found, task)
     assert calibration.photos == 400
     assert calibration.unlike_below is not None
+    known, strangers = task.rows[:, 0], np.random.default_rng(5).normal(size=(200, task.rows.shape[2]))
+    assert np.mean(nearness(known, centres) < calibration.unlike_below) <= 0.05
+    assert np.mean(nearness(strangers, centres) < calibration.unlike_below) > 0.9
 
 
 def test_predictions_are_those_of_the_head() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..artifact import Prepared
 from ..heads import Floats, read_head
-from ..runtime import import_openvino
+from ..runtime import computing, import_openvino
 from .base import Inference, Pixels
 
 if TYPE_CHECKING:
@@ -35,18 +35,19 @@ class OpenVINOEngine:
     batches = False
 
     def __init__(self, prepared: Prepared, *, precision: str, cpus: int, threads_alone: int) -> None:
-        core = import_openvino().Core()
-        # From memory: these bytes were verified, and the files may have been replaced since.
-        model = core.read_model(prepared.content["model.xml"], prepared.content["model.bin"])
-        # Batches do not pay on a CPU, and a graph that knows its size computes int8 a tenth faster.
-        model.reshape([1, *model.input().partial_shape[1:]])
-        hint = "bf16" if precision == "bf16" else "f32"
-        singles = [_compile(core, model, hint, threads=1) for _ in range(cpus)]
-        whole = _compile(core, model, hint, threads=threads_alone) if threads_alone > 1 else singles[0]
-        self.precision = _precision_of(singles[0], precision)
+        with computing:
+            core = import_openvino().Core()
+            # From memory: these bytes were verified, and the files may have been replaced since.
+            model = core.read_model(prepared.content["model.xml"], prepared.content["model.bin"])
+            # Batches do not pay on a CPU, and a graph that knows its size computes int8 a tenth faster.
+            model.reshape([1, *model.input().partial_shape[1:]])
+            hint = "bf16" if precision == "bf16" else "f32"
+            singles = [_compile(core, model, hint, threads=1) for _ in range(cpus)]
+            whole = _compile(core, model, hint, threads=threads_alone) if threads_alone > 1 else singles[0]
+            self.precision = _precision_of(singles[0], precision)
+            self.compiled = {False: singles, True: [whole]}
+            self._idle = {alone: _requests(graphs) for alone, graphs in self.compiled.items()}
         self.head = read_head(prepared.content["classifier.npy"])
-        self.compiled = {False: singles, True: [whole]}
-        self._idle = {alone: _requests(graphs) for alone, graphs in self.compiled.items()}
         self.grid = self._compute_first(prepared.weights.record.geometry.crop)
 
     def infer(self, batch: Pixels, *, alone: bool = False) -> Inference:
@@ -88,7 +89,8 @@ def _requests(graphs: Sequence[Any]) -> SimpleQueue[openvino.InferRequest]:
 
 
 def _infer_one(request: openvino.InferRequest, photo: Pixels) -> tuple[Floats, Floats]:
-    results = request.infer([photo[None]], share_inputs=True, share_outputs=True)
+    with computing:
+        results = request.infer([photo[None]], share_inputs=True, share_outputs=True)
     # The results are the request's own memory, which its next inference overwrites.
     features = results["features"][0].copy() if len(results) > 1 else _NO_FEATURES
     return results["logits"][0].copy(), features
