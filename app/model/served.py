@@ -228,7 +228,7 @@ def _look(served: Served, known: Callable[[], Inference]) -> tuple[Mapping[str, 
     root = served.root
     if root is None:
         return served.slots, ""
-    if served.slots and not os.path.isdir(root):
+    if not all(slot.is_bundled for slot in served.slots.values()) and not os.path.isdir(root):
         raise OwnModelError(f"The folder {root} is gone; the models that were loaded still answer.")
     names = sorted(list_names(root), key=lambda name: (name != served.default, name))
     slots = _remaining(served, names)

@@ -15,11 +15,12 @@ from own_heads import backbone_model, own_model
 
 from app.errors import ModelUnavailable, OwnModelError, UnknownModel, WeightsError
 from app.model import served as served_module
+from app.model import with_own
 from app.model.engines import Inference
 from app.model.heads import own_logits
 from app.model.own_format import DESCRIPTION, HEAD
 from app.model.own_models import remove, use_version, write_version
-from app.model.served import Served, carried_over, on_backbone, refreshed
+from app.model.served import Served, Slot, carried_over, on_backbone, refreshed
 from app.settings import Settings
 
 
@@ -169,6 +170,13 @@ def test_the_default_model_answers_after_its_removal(tmp_path: Path, caplog: pyt
     assert caplog.text.count("was removed; it still answers") == 1
     write_version(tmp_path, "pets", own_model("a", "b"))
     assert len(refreshed(served, known).default_model.labels) == 2
+
+
+def test_the_model_of_a_bundle_needs_no_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundled = Slot(with_own(backbone_model(), own_model()))
+    served = refreshed(Served(backbone_model(), tmp_path / "none", "pets", slots={"pets": bundled}), known)
+    assert served.default_model is bundled.model
+    assert caplog.text == ""
 
 
 def test_a_folder_that_is_gone_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
