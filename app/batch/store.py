@@ -88,6 +88,10 @@ class Store:
                 raise BatchError(f"The store has no bucket {asked['Bucket']}.") from error
             if isinstance(error, PermissionError):
                 raise BatchError(f"The bucket {asked['Bucket']} cannot be listed. {_sentence(error)}") from error
+            if _lacks_credentials(error):
+                raise BatchError(
+                    "There are no credentials for the store; AWS_PROFILE, for example, names some."
+                ) from error
             raise BatchStopped(f"The photos could not all be listed. {_sentence(error)}") from error
         return page
 
@@ -145,8 +149,23 @@ def _sentence(error: Exception) -> str:
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     code = _CODE.fullmatch(str(answer.get("Error", {}).get("Code", "")))
     if status is None:
-        return f"The store does not answer ({type(error).__name__})."
+        return f"The store {_failure(error)} ({type(error).__name__})."
     return f"The store answered {status}{f' ({code[0]})' if code and code[0] != str(status) else ''}."
+
+
+def _lacks_credentials(error: Exception) -> bool:
+    from botocore.exceptions import NoCredentialsError
+
+    return isinstance(error, NoCredentialsError)
+
+
+def _failure(error: Exception) -> str:
+    from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.exceptions import FlexibleChecksumError, HTTPClientError
+
+    if isinstance(error, FlexibleChecksumError):
+        return "sent damaged bytes"
+    return "does not answer" if isinstance(error, OSError | NoConnection | HTTPClientError) else "cannot be used"
 
 
 def is_address(source: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -121,18 +122,60 @@ class Unavailable(BaseHTTPRequestHandler):
         """Keep the tests' output clean."""
 
 
-@pytest.fixture
-def unavailable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A store that answers 503, which is tried once only."""
+class Damaged(Unavailable):
+    """Answer every request with bytes whose checksum is another."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1")
+        self.send_header("x-amz-checksum-crc32", "AAAAAA==")
+        self.end_headers()
+        self.wfile.write(b"1")
+
+
+@contextmanager
+def store_of(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a store that answers by a handler; each request is tried once only."""
     monkeypatch.setattr("app.batch.store.MAX_ATTEMPTS", 1)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         yield
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def unavailable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A store that answers 503."""
+    with store_of(Unavailable, monkeypatch):
+        yield
+
+
+def test_no_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    with store_of(Unavailable, monkeypatch), pytest.raises(BatchError, match=r"^There are no credentials for the"):
+        batch(["s3://bucket/"], tmp_path / "out")
+
+
+def test_damaged_bytes_are_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("s3://bucket/a.png\n")
+    with store_of(Damaged, monkeypatch):
+        batch([tmp_path / "list.txt"], tmp_path / "out")
+    (row,) = rows_of(tmp_path / "out")
+    assert row["detail"] == "The store sent damaged bytes (FlexibleChecksumError)."
+
+
+def test_a_store_that_is_gone_stops_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("app.batch.store.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    with pytest.raises(BatchStopped, match=r"^The photos could not all be listed\. The store does not answer \("):
+        batch(["s3://bucket/"], tmp_path / "out")
 
 
 def test_a_listing_that_gets_503_stops_the_job(unavailable: None, tmp_path: Path) -> None:
