@@ -15,14 +15,22 @@ EXPECTED = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 FRAMEWORK = sorted(default_exceptions.items())
 
 
-def failing(app: flask.Flask, error: Exception) -> FlaskClient:
-    """Make a client whose GET of /api/fail and /fail raises this."""
+@pytest.fixture(scope="module")
+def app(shared_app: flask.Flask) -> flask.Flask:
+    """One application for all tests, with addresses that fail and one that is a folder."""
 
     def fail() -> str:
-        raise error
+        raise shared_app.config["FAILS_WITH"]
 
-    app.add_url_rule("/api/fail", "api_fail", fail)
-    app.add_url_rule("/fail", "fail", fail)
+    shared_app.add_url_rule("/api/fail", "api_fail", fail)
+    shared_app.add_url_rule("/fail", "fail", fail)
+    shared_app.add_url_rule("/folder/", "folder", lambda: "here")
+    return shared_app
+
+
+def failing(app: flask.Flask, error: Exception) -> FlaskClient:
+    """Make a client whose GET of /api/fail and /fail raises this."""
+    app.config["FAILS_WITH"] = error
     return app.test_client()
 
 
@@ -70,7 +78,6 @@ def test_headers_of_the_framework_survive(app: flask.Flask) -> None:
 
 
 def test_redirect_stays_a_redirect(app: flask.Flask) -> None:
-    app.add_url_rule("/folder/", "folder", lambda: "here")
     assert app.test_client().get("/folder").status_code == 308
 
 
