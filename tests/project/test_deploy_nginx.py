@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fakes import colour_png
-from nginxes import HEAD, NGINX, Recorder, running, running_nginx, wait_for_refusal
+from nginxes import EXPECTING, HEAD, NGINX, Recorder, is_taken, running, running_nginx
 from servers import CLIENTS, PATIENCE_SECONDS, Server, free_port, serving
 
 from app.settings import MEBI
@@ -146,8 +146,9 @@ def test_too_many_connections_from_one_address_are_refused(recorder: Recorder, r
     with ExitStack() as stack:
         for _ in range(32):
             slow = stack.enter_context(socket.create_connection((address.host, address.port)))
-            slow.sendall(HEAD % 100)
-        answer = wait_for_refusal(lambda: httpx.get(f"{recording}/api/v1/model"))
+            slow.sendall(EXPECTING % 100)
+            assert is_taken(slow)
+        answer = httpx.get(f"{recording}/api/v1/model")
     assert answer.json()["status"] == 429
     assert answer.headers["Retry-After"] == "1"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from nginxes import CLIENT, PATIENCE_SECONDS, Nginx, Recorder, running, running_nginx, wait_for_refusal
+from nginxes import CLIENT, PATIENCE_SECONDS, Nginx, Recorder, is_taken, running, running_nginx
 from servers import free_port
 
 from app.settings import MEBI
@@ -49,8 +49,8 @@ def send(nginx: Nginx, address: str, size: int = LARGE) -> httpx.Response:
 def hold_most(stack: ExitStack, nginx: Nginx, address: str, length: str = f"Content-Length: {LARGE}") -> None:
     """Have one client send as many large bodies as it may, and none to its end."""
     for _ in range(MAX_LARGE):
-        begin(stack, nginx, address, length)
-    assert wait_for_refusal(lambda: send(nginx, address)).status_code == 429
+        assert is_taken(begin(stack, nginx, address, f"{length}\r\nExpect: 100-continue"))
+    assert send(nginx, address).status_code == 429
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from servers import POLL_SECONDS, free_port
 from werkzeug.serving import make_server
 
 NGINX = Path(__file__).resolve().parents[2] / "deploy" / "nginx"
 HEAD = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+EXPECTING = HEAD[:-2] + b"Expect: 100-continue\r\n\r\n"
 # The header that gives a client its address where `addresses` is on, as behind a balancer (docs/deploy.md).
 CLIENT = "X-Client"
 PATIENCE_SECONDS = 20
@@ -89,12 +89,9 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("nginx does not listen.")
 
 
-def wait_for_refusal(ask: Callable[[], httpx.Response]) -> httpx.Response:
-    """Ask until nginx has read the heads of all the others."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while (answer := ask()).status_code != 429 and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    return answer
+def is_taken(connection: socket.socket) -> bool:
+    """Return whether nginx takes a request that expects `100 Continue`: by then it has counted the request."""
+    return connection.recv(100).startswith(b"HTTP/1.1 100 ")
 
 
 class Recorder:
