@@ -232,7 +232,7 @@ def test_a_model_that_changes_under_a_job_is_not_mixed_in(photos: Path, tmp_path
 
 
 def test_a_folder_with_other_files_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(BatchError, match=r"holds other files and no run\.json"):
+    with pytest.raises(BatchError, match=r"holds other files and no _run\.json"):
         batch([photos], photos)
 
 
