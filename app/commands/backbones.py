@@ -1,8 +1,8 @@
 """List the models that TOPTHREE_MODEL can name: size, accuracy, licence, and speed on this machine.
 
 NAME… limits the list. --measure measures the speed of each model with random weights, which takes some seconds a model
-the first time. --try classifies the photos of a folder with each model and lists those on which the models disagree;
-missing weights are downloaded.
+the first time; --again repeats it, for example if other programs used the processor then. --try classifies the photos
+of a folder with each model and lists those on which the models disagree; missing weights are downloaded.
 
 \b
 Examples:
@@ -37,6 +37,7 @@ _HEAD = f"{'name':22} {'MB':>6} {'million':>8} {'side':>5} {'top-1':>6} {'top-5'
 @click.command(help=__doc__)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option("--measure", is_flag=True, help="Measure the photos per second of each model on this machine.")
+@click.option("--again", is_flag=True, help="With --measure: replace the speeds that were measured earlier.")
 @click.option(
     "--try",
     "folder",
@@ -44,16 +45,20 @@ _HEAD = f"{'name':22} {'MB':>6} {'million':>8} {'side':>5} {'top-1':>6} {'top-5'
     help="Show where the named models disagree on the photos of this folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(names: tuple[str, ...], *, measure: bool, folder: Path | None, as_json: bool) -> None:
+def command(names: tuple[str, ...], *, measure: bool, again: bool, folder: Path | None, as_json: bool) -> None:
     """Print the table, or the photos that models disagree on."""
+    if again and not measure:
+        raise click.UsageError("--again goes with --measure.")
     records = [find_record(name) for name in names] or list(RECORDS.values())
     settings = settings_of_one_process()
     if folder is not None:
-        if len(names) < 2 or measure:
+        if len(set(names)) < 2 or measure:
             raise click.UsageError("--try compares at least two models: name them, and leave out --measure.")
+        if settings.weights or settings.bundle:
+            raise click.UsageError("--try compares published weights: unset TOPTHREE_WEIGHTS and TOPTHREE_BUNDLE.")
         _compare(settings, records, folder, as_json=as_json)
         return
-    speeds = {record.name: _speed(record, settings) for record in records} if measure else {}
+    speeds = {record.name: _speed(record, settings, again=again) for record in records} if measure else {}
     if as_json:
         rows = [dataclasses.asdict(record) | _measured(record, speeds) for record in records]
         click.echo(json.dumps(rows))
@@ -67,10 +72,10 @@ def _measured(record: ModelRecord, speeds: dict[str, float]) -> dict[str, object
     return {"photos_per_second": speeds[record.name]} if speeds else {}
 
 
-def _speed(record: ModelRecord, settings: Settings) -> float:
+def _speed(record: ModelRecord, settings: Settings, *, again: bool) -> float:
     cpus = make_plan(settings).cpus
     return photos_per_second(
-        record, settings.cache, cpus, note=lambda name: click.echo(f"Measuring {name}.", err=True)
+        record, settings.cache, cpus, again=again, note=lambda name: click.echo(f"Measuring {name}.", err=True)
     )
 
 

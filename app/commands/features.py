@@ -46,10 +46,15 @@ def command(sources: tuple[str, ...], *, layers: str, side: int | None, output: 
     from ..model.backbones import load_backbone
     from ..model.backbones.layers import feature_maps
 
+    names = list(dict.fromkeys(name.strip() for name in layers.split(",") if name.strip()))
+    if not names:
+        raise click.BadParameter("names no layer.", param_hint="--layers")
+    if output.suffix.lower() != ".npz":
+        raise click.BadParameter("the file's name must end in .npz.", param_hint="--output")
     settings = on_backbone(read_settings())
     weights = find_with_progress(settings)
     backbone = load_backbone(weights, len(load_labels(settings.labels)))
-    names, files = [name.strip() for name in layers.split(",") if name.strip()], list_photos(sources)
+    files = list_photos(sources)
     geometry = _scaled(weights.record.geometry, side)
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for crop in _crops(files, geometry, settings):

@@ -13,8 +13,10 @@ Examples:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,7 +121,9 @@ def command(
             report=click.echo,
             keep_last=keep_last,
         )
-    prepared = publish(work.settings, work.weights, fill, rebuild=rebuild)
+    # nncf shows its progress on standard output, where the lines about the test of an int8 model go as well.
+    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+        prepared = publish(work.settings, work.weights, fill, rebuild=rebuild)
     if not quiet:
         click.echo(f"Prepared: {prepared.folder}")
 

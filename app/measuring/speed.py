@@ -18,25 +18,29 @@ from ..model.digests import bytes_sha256
 from ..model.engines import CPU_INFO, OpenVINOEngine
 from ..model.records import ModelRecord
 from ..model.weights import Weights
+from ..writing import replacing
 
 SECONDS = 2.0
 
 
-def photos_per_second(record: ModelRecord, cache: Path, cpus: int, *, note: Callable[[str], None]) -> float:
+def photos_per_second(
+    record: ModelRecord, cache: Path, cpus: int, *, again: bool, note: Callable[[str], None]
+) -> float:
     """Return how many crops a second a backbone computes in float32 with one thread on each of `cpus` processors.
 
     Random weights take as long as trained ones. Earlier measurements on this processor with this OpenVINO are read
-    from the cache; `note` is called with the model's name before a measurement.
+    from the cache unless it is to be measured `again`; `note` is called with the model's name before a measurement.
     """
     file = cache / "speeds.json"
     key = f"{record.name} {_machine(cpus)}"
     known = _read(file)
-    if key not in known:
+    if again or key not in known:
         note(record.name)
         known = _read(file) | {key: round(_measure(record, cpus), 1)}
         with suppress(OSError):  # without a cache it is measured each time
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            with replacing(file, 0o644) as out:
+                out.write(json.dumps(known, indent=1).encode())
     return known[key]
 
 

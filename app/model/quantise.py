@@ -236,6 +236,8 @@ def _quantise_graph(base: Prepared, crops: list[Pixels], folder: Path, keep_last
     points and costs no time, the fast bias correction beats the exact one by three, mirroring never hurts.
     """
     openvino = import_openvino()
+    # nncf imports it for a compiler that is not used here, and it warns where there is one but no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         import nncf
     except ImportError as error:

@@ -44,12 +44,28 @@ def test_speed_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert (first.exit_code, "Measuring resnet18." in first.stderr) == (0, True)
     assert float(first.stdout.split()[-1]) > 0
     assert (second.stdout, second.stderr) == (first.stdout, "")
+    third = invoke("backbones", "resnet18", "--measure", "--again")
+    assert (third.exit_code, third.stderr) == (0, "Measuring resnet18.\n")
 
 
-def test_models_are_compared_only_where_two_are_named(tmp_path: Path) -> None:
-    result = invoke("backbones", "resnet18", "--try", str(tmp_path))
+def test_measuring_again_goes_with_measuring() -> None:
+    result = invoke("backbones", "resnet18", "--again")
+    assert (result.exit_code, "--again goes with --measure." in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("names", [["resnet18"], ["resnet18", "resnet18"]])
+def test_models_are_compared_only_where_two_are_named(tmp_path: Path, names: list[str]) -> None:
+    result = invoke("backbones", *names, "--try", str(tmp_path))
     assert result.exit_code == 2
     assert "--try compares at least two models" in result.output
+
+
+@pytest.mark.parametrize("name", ["TOPTHREE_WEIGHTS", "TOPTHREE_BUNDLE"])
+def test_files_of_ones_own_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, str(tmp_path / "own"))
+    result = invoke("backbones", "resnet18", "resnet34", "--try", str(tmp_path))
+    assert result.exit_code == 2
+    assert "--try compares published weights: unset TOPTHREE_WEIGHTS and TOPTHREE_BUNDLE." in result.output
 
 
 def test_layers_have_their_shapes_at_any_side() -> None:
@@ -100,4 +116,34 @@ def test_nothing_is_written_for_a_layer_that_does_not_exist(packaged: None, tmp_
     result = invoke("features", str(tmp_path / "a.png"), "--layers", "_blocks.99", "--output", str(tmp_path / "m.npz"))
     assert result.exit_code == 1
     assert "The network has no layer '_blocks.99'; there are, among others, _blocks.9" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_every_layer_that_inspect_lists_has_a_map(packaged: None, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(colour_png(200))
+    listed = [
+        (layer["name"], layer["shape"]) for layer in json.loads(invoke("inspect", "--depth", "9", "--json").output)
+    ]
+    out = tmp_path / "maps.npz"
+    result = invoke("features", str(tmp_path / "a.png"), "--layers", ",".join(dict(listed)), "--output", str(out))
+    assert result.exit_code == 0, result.output
+    with np.load(out) as maps:
+        assert {name: list(maps[name].shape[1:]) for name in maps.files if name != "photos"} == dict(listed)
+
+
+@pytest.mark.parametrize(
+    ("layers", "output", "sentence"),
+    [
+        ("_blocks", "m.npz", "The layer '_blocks' has no output of its own. 'topthree inspect MODEL --depth 3'"),
+        (" , ", "m.npz", "Invalid value for --layers: names no layer."),
+        ("_fc", "m.npy", "Invalid value for --output: the file's name must end in .npz."),
+    ],
+)
+def test_maps_that_cannot_be_written_are_refused(
+    packaged: None, tmp_path: Path, layers: str, output: str, sentence: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(colour_png(200))
+    result = invoke("features", str(tmp_path / "a.png"), "--layers", layers, "--output", str(tmp_path / output))
+    assert result.exit_code in (1, 2)
+    assert sentence in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

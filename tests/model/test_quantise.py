@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +121,23 @@ def test_the_shared_photos_make_an_int8_model_that_serves(resnet18_settings: Set
     layers = [node for node in graph.get_ordered_ops() if node.get_type_name() in quantise._LAYERS]
     quantised = [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in layers]
     assert quantised[-8:] == [True] * 4 + [False] * 4  # the classifier and the three layers before it
+
+
+@needs_test_weights
+def test_quiet_prints_nothing_but_an_error(resnet18_settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="needs the extra 'optimize'")
+    (tmp_path / "photos").mkdir()
+    for photo in sorted(Path(SHARED_PHOTOS).glob("*.jpg"))[: quantise.MIN_PHOTOS]:
+        shutil.copy(photo, tmp_path / "photos")
+    command = [sys.executable, "-m", "app", "prepare", "--precision", "int8", "--calibrate", str(tmp_path / "photos")]
+    environment = os.environ | dataclasses.replace(resnet18_settings, cache=tmp_path / "cache").as_environment()
+    done = subprocess.run(
+        [*command, "--quiet"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == ""
+    errors = done.stderr.splitlines()  # one of the ten photos that test it may be answered differently
+    assert len(errors) == done.returncode
+    assert all(line.startswith("Error: ") and "nothing was written" in line for line in errors)
 
 
 @pytest.mark.parametrize(("least", "layers", "tried"), [(0, 9, 1), (1, 9, 2), (5, 9, 7), (9, 9, 6), (3, 3, 5)])

@@ -16,6 +16,8 @@ from ...errors import WeightsError
 from ..records import ModelRecord
 from . import Backbone, family_of
 
+_MORE = "'topthree inspect MODEL --depth 3' lists more."
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -64,29 +66,34 @@ def feature_maps(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Compute the feature maps (n, C, h, w) of some layers for crops (n, side, side, 3), by the layers' names.
 
-    Raises WeightsError for a name that the network does not have, with the nearest ones.
+    Raises WeightsError for a name that the network does not have, with the nearest ones, and for a layer without an
+    output of its own, such as a list of layers.
     """
     modules = dict(backbone.network.named_modules())
     for layer in layers:
         if layer not in modules:
             near = difflib.get_close_matches(layer, modules, n=3) or [name for name in modules if name][:5]
             raise WeightsError(
-                f"The network has no layer {layer!r}; there are, among others, {', '.join(near)}. "
-                "'topthree inspect MODEL --depth 3' lists more."
+                f"The network has no layer {layer!r}; there are, among others, {', '.join(near)}. {_MORE}"
             )
     found: dict[str, npt.NDArray[np.float32]] = {}
 
     def keep(layer: str) -> Callable[..., None]:
-        def hook(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-            found[layer] = output.numpy().copy()
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor):
+                found[layer] = output.numpy().copy()
 
         return hook
 
     hooks = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
     try:
         with torch.inference_mode():
-            backbone(torch.from_numpy(np.require(crops, requirements="W")))
+            # The parts of a backbone leave out layers between them, such as the one that pools.
+            backbone.network(backbone.normalise(torch.from_numpy(np.require(crops, requirements="W"))))
     finally:
         for hook in hooks:
             hook.remove()
+    for layer in layers:
+        if layer not in found:
+            raise WeightsError(f"The layer {layer!r} has no output of its own. {_MORE}")
     return {layer: found[layer] for layer in layers}
