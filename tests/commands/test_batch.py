@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,14 +67,23 @@ def test_no_decoders_is_one_sentence(
     assert list(tmp_path.glob("out/part-*")) == []
 
 
+# The command in another process, which gets a signal when it loads the model.
+STOPPED = """
+import os, sys
+import app.classifier
+from app.commands import cli
+number = int(sys.argv.pop())
+app.classifier.load_served = lambda *_: os.kill(os.getpid(), number)
+cli(prog_name="topthree")
+"""
+
+
 @pytest.mark.parametrize("command", ["batch", "index"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_job_that_is_stopped_early_says_so(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, number: int
-) -> None:
-    monkeypatch.setattr("app.classifier.load_served", lambda *_: os.kill(os.getpid(), number))
-    result = CliRunner().invoke(cli, [command, str(photos), "--output", str(tmp_path / "out")])
-    assert (result.exit_code, result.stderr) == (3, "Error: The job was stopped; the same command does the rest.\n")
+def test_a_job_that_is_stopped_early_says_so(photos: Path, tmp_path: Path, command: str, number: int) -> None:
+    arguments = [command, photos, "--output", tmp_path / "out", str(int(number))]
+    done = subprocess.run([sys.executable, "-c", STOPPED, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "Error: The job was stopped; the same command does the rest.\n")
 
 
 def test_some_failed_is_status_1_and_shown_by_status(photos: Path, tmp_path: Path) -> None:
