@@ -32,8 +32,8 @@ from ..model.solver import (
 Rows = npt.NDArray[np.float16]
 Embeddings = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
-# Measured by left-out predictions for ten kinds of clothes: with ResNet-18 softmax heads were best, by likelihood and by
-# accuracy, at 0.1 to 0.3 of the best ridge heads' strength, with EfficientNet-Lite0 at 0.05 to 0.1. 0.03 cost both.
+# Measured by left-out predictions for ten kinds of clothes: with ResNet-18 softmax heads were best, by likelihood and
+# by accuracy, at 0.1 to 0.3 of the best ridge heads' strength, with EfficientNet-Lite0 at 0.05 to 0.1. 0.03 cost both.
 SOFTMAX_PER_RIDGE = 0.07
 FOLDS = 10
 _PART_ROWS = 4096
