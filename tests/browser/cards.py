@@ -7,8 +7,11 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from playwright.sync_api import BrowserContext, JSHandle, Locator, Page, Route, expect
+from playwright.sync_api import APIResponse, BrowserContext, JSHandle, Locator, Page, Route, expect
+
+Item = TypeVar("Item")
 
 MAKE_TRANSFER = """([files, texts]) => {
   const transfer = new DataTransfer();
@@ -111,15 +114,15 @@ def serve_old_limit(context: BrowserContext) -> None:
     context.route("**/", rewrite)
 
 
-class Held(list[Route]):
-    """Requests that are kept on their way."""
+class Held(list[Item]):
+    """Requests, or their answers, that are kept on their way."""
 
     def __init__(self, page: Page) -> None:
         super().__init__()
         self._page = page
 
     def wait_for(self, count: int) -> None:
-        """Wait until `count` requests are held."""
+        """Wait until `count` of them are held."""
         deadline = time.monotonic() + 10
         while len(self) < count and time.monotonic() < deadline:
             self._page.wait_for_timeout(20)  # in which the driver reports more
@@ -127,9 +130,9 @@ class Held(list[Route]):
 
 
 @contextmanager
-def held_requests(page: Page, address: str | re.Pattern[str] = "**/api/v1/predict*") -> Iterator[Held]:
+def held_requests(page: Page, address: str | re.Pattern[str] = "**/api/v1/predict*") -> Iterator[Held[Route]]:
     """Keep all predictions, or other requests, on their way until the block ends or the test continues one."""
-    held = Held(page)
+    held = Held[Route](page)
     is_open = False
 
     def hold(route: Route) -> None:
@@ -143,3 +146,10 @@ def held_requests(page: Page, address: str | re.Pattern[str] = "**/api/v1/predic
     is_open = True
     for route in held:
         route.continue_()
+
+
+def held_answers(page: Page, address: str) -> Held[tuple[Route, APIResponse]]:
+    """Let requests reach the server from now on, but keep its answers until the test hands them to the page."""
+    held = Held[tuple[Route, APIResponse]](page)
+    page.route(address, lambda route: held.append((route, route.fetch())))
+    return held

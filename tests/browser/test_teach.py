@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cards import payload
+from cards import held_answers, payload
 from conftest import open_page
 from playwright.sync_api import BrowserContext, expect
 from server import Server
@@ -161,28 +161,30 @@ def test_folders_in_a_chosen_folder_become_classes(teaching: Teaching, tmp_path:
 
 def test_photos_wait_for_the_new_name_of_their_class(teaching: Teaching) -> None:
     """The server knows the new name before the page does, so photos under the old one are not found at first."""
-    page, held = teaching.page, []
-    page.route("**/classes/Class%201", lambda route: held.append((route, route.fetch())))
+    page = teaching.page
+    held = held_answers(page, "**/classes/Class%201")
     teaching.card(0).locator(".class-name").fill("cat")
     with page.expect_response(lambda response: response.status == 404):
         page.keyboard.press("Enter")
         teaching.add(0, *files("cat", 2))
+    held.wait_for(1)
     route, response = held[0]
     route.fulfill(response=response)
     expect(teaching.photos("cat")).to_have_count(2)
 
 
 def test_an_answer_from_before_brings_no_old_name_back(teaching: Teaching, name: str) -> None:
-    page, held = teaching.page, []
+    page = teaching.page
     page.wait_for_load_state("networkidle")
-    page.route(f"**/projects/{name}", lambda route: held.append((route, route.fetch())))
-    with page.expect_request(f"**/projects/{name}"):
-        teaching.add(1, *files("coffee", 1))
+    held = held_answers(page, f"**/projects/{name}")
+    teaching.add(1, *files("coffee", 1))
+    held.wait_for(1)
+    route, response = held[0]
     teaching.card(0).locator(".class-name").fill("cat")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Renamed to “cat”.").first).to_be_visible()
     with page.expect_request(f"**/projects/{name}"):
-        held[0][0].fulfill(response=held[0][1])
+        route.fulfill(response=response)
     expect(teaching.card(0).locator(".class-name")).to_have_value("cat")
 
 
