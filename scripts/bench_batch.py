@@ -56,7 +56,7 @@ def link(photos: list[Path], folder: Path, count: int) -> None:
     """Link photos in turn under `count` names."""
     folder.mkdir(parents=True)
     for number, photo in zip(range(count), itertools.cycle(photos), strict=False):
-        (folder / f"{number:07}{photo.suffix}").symlink_to(photo)
+        (folder / f"{number:07}{photo.suffix}").symlink_to(photo.resolve())
 
 
 def settings_of(bundle: Path, **values: object) -> Settings:
@@ -296,9 +296,8 @@ def mix_broken(options: argparse.Namespace, work: Path) -> None:
     link(photos, work / "good", options.photos)
     link(photos, work / "mixed", options.photos)
     for number in range(max(len(broken), options.photos // 100)):
-        (work / "mixed" / f"bad-{number:04}{broken[number % len(broken)].suffix}").symlink_to(
-            broken[number % len(broken)]
-        )
+        bad = broken[number % len(broken)].resolve()
+        (work / "mixed" / f"bad-{number:04}{bad.suffix}").symlink_to(bad)
     with closing(Classifier.from_settings(settings_of(options.bundle), max_bytes=MAX_FILE_BYTES)) as classifier:
         classifier.warm_up()
         outputs = (work / f"out-{number}" for number in itertools.count())
