@@ -62,7 +62,7 @@ def interval(photos: Scores, others: Scores, rng: np.random.Generator) -> list[t
 
 
 def main() -> None:
-    """Print the threshold, the false alarms, and the share that is found of each kind of picture."""
+    """Print the threshold, the false alarms, and the share that is found of each kind of picture and of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", metavar="PHOTOS")
     parser.add_argument("--pictures", type=int, default=100, help="how many of each kind to draw")
@@ -73,9 +73,12 @@ def main() -> None:
         parser.error("the model's head is not one linear layer")
     photos = np.array([score(model, bias, Path(file).read_bytes()) for file in list_photos([options.photos])])
     print(f"{model.weights.record.name}, {model.engine.precision}, {len(photos)} photos")
+    scores: dict[str, Scores] = {}
     for kind in unlike_pictures.KINDS:
         drawn = unlike_pictures.pictures(kind, options.pictures)
-        others = np.array([score(model, bias, encode(picture)) for picture in drawn])
+        scores[kind] = np.array([score(model, bias, encode(picture)) for picture in drawn])
+    scores["all pictures"] = np.concatenate(list(scores.values()))
+    for kind, others in scores.items():
         found, alarms = two_fold(photos, others)
         limits, founds, falses = interval(photos, others, rng)
         print(
