@@ -75,7 +75,7 @@ class Publisher:
         return version
 
     def _refuse_other_model(self, name: str) -> None:
-        """Refuse to replace a model that `topthree train` made, which the right to teach does not include, and twins."""
+        """Refuse to replace a model that `topthree train` made, which is no part of the right to teach, and twins."""
         twin = next((other for other in list_names(self._models()) if other.casefold() == name.casefold()), None)
         if twin is None:
             return
