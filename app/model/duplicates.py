@@ -27,11 +27,6 @@ _SAMPLE_ROWS = 1024
 _DIRECTIONS = 96
 
 
-def find_near(row: Rows, rows: Rows) -> Numbers:
-    """Return the places of the rows (n, channels) that are near-duplicates of one row; all are of length 1."""
-    return np.flatnonzero(rows @ row >= NEAR_DUPLICATE)
-
-
 def group_duplicates(rows: Rows, report: Callable[[int, int], None] = lambda done, total: None) -> Numbers:
     """Return a number for each photo, the same for photos that are near-duplicates or mirror images of each other.
 
@@ -39,7 +34,7 @@ def group_duplicates(rows: Rows, report: Callable[[int, int], None] = lambda don
     lie in a file. Photos that are near-duplicates of the same one are in one group, which has the number of its first
     photo. `report` is called with the photos that are compared, and all.
     """
-    groups, short = Groups(len(rows)), shorten(rows, find_directions(rows[:, 0]))
+    groups, short = Groups(np.arange(len(rows))), shorten(rows, find_directions(rows[:, 0]))
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         for other in range(0, start + 1, _BLOCK_ROWS):
@@ -53,6 +48,16 @@ def group_duplicates(rows: Rows, report: Callable[[int, int], None] = lambda don
             groups.unite(first[is_near] + start, second[is_near] + other)
         report(min(start + _BLOCK_ROWS, len(rows)), len(rows))
     return groups.numbers
+
+
+def unite_near(groups: Groups, rows: Rows, places: Numbers, others: Numbers) -> None:
+    """Unite the groups of the near-duplicates among some rows (n, channels) of length 1 and some others."""
+    for start in range(0, len(others), _BLOCK_ROWS):
+        block = others[start : start + _BLOCK_ROWS]
+        is_near = rows[places] @ rows[block].T >= NEAR_DUPLICATE
+        is_near &= groups.numbers[places, None] != groups.numbers[None, block]
+        first, second = np.nonzero(is_near)
+        groups.unite(places[first], block[second])
 
 
 def _nearest(rows: Halves, others: Halves) -> Floats:
@@ -80,8 +85,8 @@ def cosines(rows: Rows, others: Rows, first: Numbers, second: Numbers) -> Floats
 class Groups:
     """Groups that grow together; `numbers` has each member's group, the lowest of its members."""
 
-    def __init__(self, count: int) -> None:
-        self.numbers = np.arange(count)
+    def __init__(self, numbers: Numbers) -> None:
+        self.numbers = numbers
 
     def unite(self, first: Numbers, second: Numbers) -> None:
         """Unite the groups of the members of each pair."""

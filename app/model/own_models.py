@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -281,8 +281,8 @@ def remove(root: Path, name: str, version: int | None = None) -> None:
 
 def _discard(folder: Path) -> None:
     """Remove a folder so that no reader finds a part of it."""
-    gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
-    os.rename(folder, gone)
+    gone = folder.parent / f"{_REMOVED}{secrets.token_hex(8)}"
+    os.rename(folder, gone)  # which a full disk has room for
     shutil.rmtree(gone)
 
 

@@ -6,7 +6,8 @@ import errno
 import shutil
 from pathlib import Path
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# Of an OSError: a full disk, or a spent quota.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_full(folder: Path, error: Exception, needed_bytes: int) -> bool:
@@ -15,7 +16,7 @@ def is_full(folder: Path, error: Exception, needed_bytes: int) -> bool:
     OpenVINO gives no reason and removes what it has written, so the free space is compared with what is needed.
     """
     if isinstance(error, OSError):
-        return error.errno in _NO_ROOM
+        return error.errno in NO_ROOM
     try:
         return shutil.disk_usage(folder).free < needed_bytes
     except OSError:
@@ -29,7 +30,7 @@ def no_room(folder: Path) -> str:
 
 def not_writable(folder: Path, error: OSError) -> str:
     """Return the sentence for a folder of the cache that cannot be written."""
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return no_room(folder)
     return (
         f"The folder {folder} cannot be written: {error.strerror or error}. "

@@ -87,7 +87,7 @@ def same_pictures(hashes: Hashes, vectors: Vectors, rows: Numbers, report: Calla
 
     `hashes` (rows) and `vectors` (photos, channels), of length 1, may lie in files.
     """
-    groups = Groups(len(rows))
+    groups = Groups(np.arange(len(rows)))
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         for other in range(0, start + 1, _BLOCK_ROWS):

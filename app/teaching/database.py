@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import Overloaded, ProjectFull, ProjectsUnavailable, UnknownProject
+from ..model.room import is_full
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ APPLICATION_ID = int.from_bytes(b"top3")
 NONE = "~none"
 BUSY_SECONDS = 10.0
 _BUSY_AGAIN_SECONDS = 1
+# What the connections to one file share in memory lies in a file of this size, while there are any.
+_SHARED_BYTES = 32 * 1024
 # Of each connection. A commit is on the disk before it is answered.
 PRAGMAS = ("trusted_schema = OFF", "foreign_keys = ON", "secure_delete = ON", "synchronous = FULL")
 
@@ -191,6 +194,9 @@ def _problem_of(error: sqlite3.Error, path: Path) -> Exception:
         return busy()
     if code == sqlite3.SQLITE_CANTOPEN and not path.exists():
         return UnknownProject("There is no project of this name any more.")
+    # SQLite needs some room to read, too, and does not say that it lacks it.
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and is_full(path.parent, error, _SHARED_BYTES):
+        return disk_full()
     log.error("%s cannot be used: %s.", path, error)
     return ProjectsUnavailable("The project cannot be read or written. The service's log has the reason.")
 
@@ -202,4 +208,4 @@ def busy() -> Overloaded:
 
 def disk_full() -> ProjectFull:
     """Return the problem of a disk without room."""
-    return ProjectFull("The disk of the projects is full; nothing of this request was kept.")
+    return ProjectFull("The disk of the projects is full; nothing was changed.")

@@ -7,28 +7,39 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..model.duplicates import find_near, group_duplicates
+from ..model.duplicates import Groups, group_duplicates, unite_near
 from ..model.solver import Numbers
-from .snapshot import Snapshot
+from .snapshot import Ids, Snapshot
+
+# Photos that are looked up in one transaction. Those of a large project file come without groups, and take several.
+MAX_AT_ONCE = 1024
 
 
 def group_new(connection: sqlite3.Connection, found: Snapshot) -> None:
-    """Put the photos without a group into one: that of their near-duplicates, or one of their own.
+    """Put the newest photos without a group into one: that of their near-duplicates, or one of their own.
 
-    `found` is the state of the same transaction.
+    `found` is the state of the same transaction. Others wait for it, so that further photos are left to a later one.
     """
-    groups = found.groups.copy()
-    for place in np.flatnonzero(groups == 0):
-        near = find_near(found.rows[place], found.rows)
-        joined = np.unique(groups[near][groups[near] > 0])
-        number = int(found.ids[place])
-        first = min(number, int(joined[0])) if len(joined) else number
-        groups[place] = first
-        groups[np.isin(groups, joined)] = first
-        connection.execute("UPDATE photos SET first = ? WHERE id = ?", (first, number))
-        connection.executemany(
-            "UPDATE photos SET first = ? WHERE first = ?", ((first, int(old)) for old in joined if old != first)
-        )
+    new = np.flatnonzero(found.groups == 0)[-MAX_AT_ONCE:]
+    is_compared = found.groups > 0
+    is_compared[new] = True
+    numbers = np.where(found.groups > 0, found.groups, found.ids)
+    groups = Groups(_first_places(numbers))
+    unite_near(groups, found.rows, new, np.flatnonzero(is_compared))
+    firsts = numbers.copy()
+    np.minimum.at(firsts, groups.numbers, numbers)
+    firsts = firsts[groups.numbers]
+    joined = sorted(set(zip(found.groups[is_compared].tolist(), firsts[is_compared].tolist(), strict=True)))
+    changes = ((first, old) for old, first in joined if old not in (0, first))
+    connection.executemany("UPDATE photos SET first = ? WHERE first = ?", changes)
+    pairs = zip(firsts[new].tolist(), found.ids[new].tolist(), strict=True)
+    connection.executemany("UPDATE photos SET first = ? WHERE id = ?", pairs)
+
+
+def _first_places(numbers: Ids) -> Numbers:
+    """Return for each place the first place that has the same number."""
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def regroup(connection: sqlite3.Connection, found: Snapshot, changed: Iterable[int]) -> None:

@@ -6,12 +6,10 @@ project open cannot touch the files of a new one of the same name.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from filelock import FileLock, Timeout
 from ..errors import BadRequest, NameTaken, OwnModelError, ProjectFull, ProjectsUnavailable, UnknownProject
 from ..model.own_format import NAME
 from ..model.own_models import check_name
+from ..model.room import NO_ROOM
 from ..writing import filling, sweep
 from . import database
 
@@ -79,8 +78,8 @@ class Projects:
         """Delete a project with all its photos; raises UnknownProject, and what `locked` raises."""
         with self.locked():
             self.path(name)  # raises UnknownProject
-            gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=self.root))
-            os.rename(self.root / name, gone)
+            gone = self.root / f"{_REMOVED}{secrets.token_hex(8)}"
+            os.rename(self.root / name, gone)  # which a full disk has room for
             shutil.rmtree(gone)
 
     @contextmanager
@@ -130,7 +129,7 @@ class Projects:
 
     def _problem_of(self, error: OSError) -> ProjectFull | ProjectsUnavailable:
         """Return the problem of a folder that cannot be written, and log the reason."""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             return database.disk_full()
         log.error("The folder of projects %s cannot be used: %s.", self.root, error.strerror or error)
         return ProjectsUnavailable("The projects cannot be read or written. The service's log has the reason.")

@@ -15,13 +15,16 @@ from ..errors import (
     NameTaken,
     NotFound,
     OwnModelError,
+    Problem,
+    ProjectFull,
     ProjectsUnavailable,
-    UnknownProject,
+    TopthreeError,
     WeightsError,
 )
 from ..model.bundle_writer import write_bundle
 from ..model.labels import load_labels
 from ..model.own_models import list_names, list_versions, read_version, remove, write_version
+from ..model.room import NO_ROOM
 from ..model.served import open_default
 from ..queueing.scheduling import Deadline
 from ..settings import Settings
@@ -45,8 +48,9 @@ class Publisher:
     def publish(self, name: str, deadline: Deadline) -> int:
         """Write the project's newest head as the next version of the model of its name, and return the version.
 
-        Raises NotTaught, NameTaken if the model was made in another way, and ProjectsUnavailable if it cannot be
-        written. If the project is deleted by then, so is the version, and UnknownProject is raised.
+        Raises NotTaught, NameTaken if the model was made in another way, ProjectFull, and ProjectsUnavailable if it
+        cannot be written. If the project cannot note the version, since it is deleted by then or its disk is full, the
+        version is removed again, and that problem is raised.
         """
         own = self._teaching.own_model(name, deadline)
         try:
@@ -54,6 +58,8 @@ class Publisher:
             version = write_version(self._models(), name, own)
         except OwnModelError as error:
             log.error("The project %s cannot be published: %s", name, error)
+            if _is_full(error):
+                raise ProjectFull("The disk of the models is full; nothing was published.") from error
             raise ProjectsUnavailable(
                 "The model cannot be written into the folder of models. The service's log has the reason."
             ) from error
@@ -62,16 +68,22 @@ class Publisher:
                 # Another request may have published a later version by now.
                 newest = list_versions(self._models(), name)[-1]
                 connection.execute("UPDATE project SET published = ?", (newest,))
-        except UnknownProject:
+        except Problem:
             with suppress(OwnModelError):  # it was removed by hand
                 remove(self._models(), name, version)
             raise
         return version
 
     def _refuse_other_model(self, name: str) -> None:
-        """Refuse to replace a model that `topthree train` made, which the right to teach does not include."""
-        if name not in list_names(self._models()):
+        """Refuse to replace a model that `topthree train` made, which is no part of the right to teach, and twins."""
+        twin = next((other for other in list_names(self._models()) if other.casefold() == name.casefold()), None)
+        if twin is None:
             return
+        if twin != name:
+            raise NameTaken(
+                f"There is a model named {twin}, which differs only in case. Open the project's file under another "
+                "name, and publish that."
+            )
         if read_version(self._models(), name).recipe.get("head") != HEAD_KIND:
             raise NameTaken(
                 f"There is a model named {name} that no project has made. Open the project's file under another name, "
@@ -90,7 +102,7 @@ class Publisher:
     def bundle(self, name: str) -> tuple[str, Iterator[bytes], int]:
         """Return the file name, the bytes and the size of a bundle with the published version and its backbone.
 
-        Raises NotFound if nothing is published, and ProjectsUnavailable if no bundle can be written.
+        Raises NotFound if nothing is published, ProjectFull, and ProjectsUnavailable if no bundle can be written.
         """
         with database.reading(self._teaching.projects.path(name)) as connection:
             version = self.published(name, contents.read_facts(connection).published)
@@ -108,6 +120,8 @@ class Publisher:
                 size = path.stat().st_size
         except (BundleError, LabelsError, OwnModelError, WeightsError) as error:
             log.error("The bundle of the project %s cannot be written: %s", name, error)
+            if _is_full(error):
+                raise database.disk_full() from error
             raise ProjectsUnavailable("The bundle cannot be written. The service's log has the reason.") from error
         return f"topthree-{name}-{version}.tar", chunks_of(file), size
 
@@ -115,6 +129,10 @@ class Publisher:
         if self._settings.models is None:
             raise OwnModelError("There is no folder of models; set TOPTHREE_MODELS.")
         return self._settings.models
+
+
+def _is_full(error: TopthreeError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM
 
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:

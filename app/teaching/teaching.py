@@ -295,7 +295,7 @@ class Teaching:
                 state = before
             else:
                 state = take(connection, held.kind, before)
-        if not state.is_grouped:
+        while not state.is_grouped:
             with database.writing(held.path) as connection:
                 group_new(connection, take(connection, held.kind, state))
             with database.reading(held.path) as connection:

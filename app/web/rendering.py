@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import flask
 from markupsafe import Markup
 
@@ -24,7 +26,8 @@ def render_page(template: str, **values: object) -> flask.Response:
     The template gets `t(key, …)` for words, `word(key, …)` for the same in an element that the page's script finds
     again to change the language, `names(prediction)` for a class's names and their languages, the reader's first,
     `root`, the relative path to the first page, so that any prefix in front of the service works, `asset(name)`, the
-    relative path of a static file, and `switch`, the page that the language switch leads to, or None.
+    relative path of a static file, `switch`, the page that the language switch leads to, or None, and `parameters`,
+    what its address has besides the language.
     """
     ours, code = service(), reader_language()
     root = "../" * (flask.request.path.count("/") - 1) or "./"
@@ -35,6 +38,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         languages=ours.languages,
         root=root,
         switch=_switch_address(root, has_page=settings.page == "on"),
+        parameters=_other_parameters(),
         asset=lambda name: root + assets.path(name),
         has_page=settings.page == "on",
         has_teaching=settings.page == "on" and settings.teach == "on",
@@ -94,9 +98,16 @@ def remember_language() -> flask.Response | None:
     code = flask.request.args.get("lang")
     if code is None or code not in service().languages:
         return None
-    response = flask.make_response(flask.redirect("./" + flask.request.path.rpartition("/")[2], code=303))
+    others = _other_parameters()
+    address = "./" + flask.request.path.rpartition("/")[2] + (f"?{others}" if others else "")
+    response = flask.make_response(flask.redirect(address, code=303))
     response.set_cookie("lang", code, max_age=COOKIE_SECONDS, samesite="Lax", httponly=True)
     return response
+
+
+def _other_parameters() -> str:
+    """Return the parameters of the address besides the language, such as the project of the page of teaching."""
+    return urlencode([pair for pair in flask.request.args.items(multi=True) if pair[0] != "lang"])
 
 
 def _resized(classifier: Classifier) -> int:

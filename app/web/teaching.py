@@ -87,6 +87,10 @@ def projects() -> flask.Response:
             found = ours.describe(name)
         except UnknownProject:  # it was just deleted
             continue
+        except (ProjectsUnavailable, ProjectFull) as error:  # the others can be read
+            problem = ProblemDocument(**error.as_dict())
+            listed.append(documents.ListedProject(name, 0, 0, None, "", problem))
+            continue
         published = publisher().published(name, found.facts.published)
         classes = len(found.classes) - 1
         listed.append(documents.ListedProject(name, classes, found.photos, published, found.facts.changed))

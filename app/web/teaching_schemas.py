@@ -28,6 +28,13 @@ class ListedProject(Struct):
     photos: Natural
     published: Published
     changed: Annotated[str, Meta(description="UTC, ISO 8601.")]
+    problem: Annotated[
+        Any,
+        Meta(
+            description="Why the project cannot be read; the other members but its name say nothing then.",
+            extra_json_schema={"$ref": "#/components/schemas/Problem"},
+        ),
+    ] = UNSET
 
 
 class ProjectList(Struct):

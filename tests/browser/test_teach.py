@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cards import held_answers, payload
 from conftest import open_page
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Route, expect
 from server import Server
 from teaching import Teaching, archive, damage, files, teaching_server, views
 from test_browser_axe import problems
@@ -196,6 +196,24 @@ def test_a_refused_file_is_named_and_the_others_go_on(teaching: Teaching) -> Non
     expect(refused.filter(has_text="notes.txt")).to_contain_text("not a photo that topthree can read")
     expect(refused.filter(has_text="half.jpg")).to_contain_text("damaged")
     expect(teaching.photos(0)).to_have_count(2)
+
+
+def test_a_photo_on_its_way_when_stopped_is_shown(teaching: Teaching) -> None:
+    held: list[Route] = []
+    teaching.page.route("**/photos", held.append)
+    label = teaching.card(0).get_attribute("data-drop") or ""
+    teaching.add(label, *files("cat", 5))
+    expect(teaching.page.locator("#tray-progress")).to_be_visible()
+    while len(held) < 2:  # as many are sent at once
+        teaching.page.wait_for_timeout(20)
+    teaching.page.locator("#stop").click()
+    expect(teaching.page.locator("#tray")).to_be_hidden()
+    teaching.page.unroute("**/photos")
+    for route in held:
+        route.continue_()
+    expect(teaching.photos(label)).to_have_count(2)
+    teaching.page.locator("#undo").click()
+    expect(teaching.photos(label)).to_have_count(0)
 
 
 def test_adding_many_photos_can_be_stopped(teaching: Teaching) -> None:

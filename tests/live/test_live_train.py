@@ -13,13 +13,13 @@ import httpx
 import pytest
 from made_photos import write_photos
 from servers import ROOT, TOPTHREE, environment, serving
+from small_disk import MOUNT
 
 from app.model.own_models import list_models, list_names, list_versions
 from app.settings import Settings
 
 pytestmark = pytest.mark.live
 
-MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"'
 Start = Callable[..., subprocess.Popen[str]]
 
 

@@ -13,9 +13,9 @@ from app.model.duplicates import (
     Groups,
     cosines,
     find_directions,
-    find_near,
     group_duplicates,
     shorten,
+    unite_near,
 )
 
 
@@ -71,7 +71,17 @@ def test_photos_without_mirror_images_are_grouped_too() -> None:
     angles = np.radians([0, 15, 30, 90, 100, 180])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert groups_of(rows[:, None]) == [0, 0, 0, 3, 3, 5]
-    assert find_near(rows[0], rows).tolist() == [0, 1]
+
+
+@pytest.mark.usefixtures("block_rows")
+def test_only_the_named_rows_are_united() -> None:
+    angles = np.radians([0, 15, 30, 45, 100, 110])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    groups = Groups(np.array([0, 1, 2, 3, 4, 5]))
+    unite_near(groups, rows, np.array([1]), np.array([0, 1, 3, 4, 5]))
+    assert groups.numbers.tolist() == [0, 0, 2, 3, 4, 5]
+    unite_near(groups, rows, np.array([2, 5]), np.arange(6))
+    assert groups.numbers.tolist() == [0, 0, 0, 0, 4, 4]
 
 
 @pytest.mark.parametrize("few", [64, 10**9])

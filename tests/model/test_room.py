@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,10 @@ import pytest
 from bundling import small_bundle
 from colour_graphs import save_graph
 from file_server import CONTENT, SHA256, FileServer, serving
+from small_disk import on_disk, place_of_disk
 
 from app.model.room import is_full, no_room, not_writable
 
-ROOT = Path(__file__).resolve().parents[2]
-MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"'
 DOWNLOAD = """
 import pathlib, sys
 from app.model.download import Expected, fetch
@@ -40,19 +38,8 @@ except Exception as error:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    """Return where a small disk can be mounted in a namespace of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if on_disk(folder, "1m", "true").returncode:
-        pytest.skip("no file system can be mounted here")
-    return folder
-
-
-def on_disk(folder: Path, size: str, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that sees a disk of this size in a folder; the disk ends with it."""
-    inside = ["unshare", "-rm", "sh", "-c", MOUNT, "sh", size, str(folder), *command]
-    environment = os.environ | {"TOPTHREE_CACHE": str(folder), "HOME": str(folder)} | variables
-    return subprocess.run(inside, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+    """Return where a small disk can be mounted."""
+    return place_of_disk(tmp_path)
 
 
 @pytest.fixture

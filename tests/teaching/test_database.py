@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+from small_disk import on_disk, place_of_disk
 from taught import count_photos, make_teaching, photo_of, teach
 
 from app.errors import ProjectsUnavailable
@@ -15,6 +17,33 @@ from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import database, transfer
 from app.teaching.photos import Upload
 from app.teaching.projects import Projects
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+FULL_DISK = """
+import pathlib, sys
+from taught import count_photos, make_teaching, teach
+disk = pathlib.Path(sys.argv[1])
+teaching = make_teaching(disk / "projects")
+teach(teaching, "colours", {"red": 4})
+filler = disk / "filler"
+with filler.open("wb", buffering=0) as file:
+    try:
+        while file.write(bytes(512)):
+            pass
+    except OSError:
+        pass
+for work in (lambda: teaching.describe("colours"), lambda: teach(teaching, "colours", {"red": 9})):
+    try:
+        print(work())
+    except Exception as error:
+        print(error)
+held = filler.read_bytes()
+filler.unlink()
+print(count_photos(teaching, "colours"))
+filler.write_bytes(held)
+teaching.delete("colours")
+print(teaching.projects.names())
+"""
 
 
 def as_format_1(path: Path) -> None:
@@ -70,6 +99,17 @@ def test_damaged_file_is_a_problem_without_its_path(tmp_path: Path, caplog: pyte
         teaching.describe("colours")
     assert str(tmp_path) not in str(raised.value)
     assert str(path) in caplog.text
+
+
+def test_a_project_on_a_full_disk_says_so_and_can_be_deleted(tmp_path: Path) -> None:
+    disk = place_of_disk(tmp_path)
+    done = on_disk(disk, "1m", sys.executable, "-c", FULL_DISK, str(disk), PYTHONPATH=str(SUPPORT))
+    assert done.stdout.splitlines() == [
+        "The disk of the projects is full; nothing was changed.",
+        "The disk of the projects is full; nothing was changed.",
+        "4",
+        "[]",
+    ], done.stderr
 
 
 def test_failure_in_the_middle_of_a_write_keeps_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -216,6 +217,14 @@ def test_the_switch_leads_back_to_the_page_it_is_on(client: FlaskClient, address
     response = client.get(urljoin(address, f"{link[1]}?lang=zh"))
     assert urljoin(address, response.headers["Location"]) == address
     assert client.get(address).headers["Content-Language"] == "zh"
+
+
+def test_the_switch_keeps_what_the_address_names(client: FlaskClient) -> None:
+    address = "/docs?project=a%26b%22%3E"
+    link = re.search(r'href="([^"]+lang=zh[^"]*)"', client.get(address).text)
+    assert link
+    response = client.get(urljoin(address, html.unescape(link[1])))
+    assert urljoin(address, response.headers["Location"]) == address
 
 
 @pytest.mark.parametrize("address", ["/nothing/here", "/docs/"])

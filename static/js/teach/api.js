@@ -11,6 +11,7 @@ import { failureOf, post } from '../server/upload.js';
 const MAX_ATTEMPTS = 6;
 const KEY_PROBLEMS = ['unauthorized', 'forbidden', 'no-right'];
 const BUSY = ['overloaded', 'rate-limited', 'model-unavailable', 'projects-unavailable'];
+const NEVER = new AbortController().signal;
 const PROJECTS = 'api/v1/projects';
 
 // Return a project's address, or that of something in it: `rest` are names, which are quoted.
@@ -27,9 +28,16 @@ export function call(method, address, { body, signal, isLast = false } = {}) {
   return insist(() => ask(method, address, { body, signal, isLast }), signal);
 }
 
-// Send a photo or a form, and return the answer.
+// Send a photo, and return the answer.
 export async function send(address, body, signal) {
   const { answer } = await insist(() => post(address, body, { key: currentKey(), signal }), signal);
+  return answer;
+}
+
+// Send a form that changes something, and return the answer. `signal` ends the attempts, but not a request that is under
+// way: nobody would know whether the server has taken it.
+export async function sendWhole(address, body, signal) {
+  const { answer } = await insist(() => post(address, body, { key: currentKey(), signal: NEVER }), signal);
   return answer;
 }
 
@@ -71,6 +79,7 @@ async function fetchOnce(address, options) {
 // All routes of projects may be asked again: what has been done already is not done twice.
 async function insist(work, signal) {
   for (let attempt = 1; ; attempt += 1) {
+    signal?.throwIfAborted();
     try {
       if (keyIsMissing()) throw new Failure('unauthorized');
       return await work();

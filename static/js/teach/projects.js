@@ -4,7 +4,8 @@ import { announce, build, byId, say, show, write } from '../page/dom.js';
 import { listenToChooser } from '../page/inputs.js';
 import { complain } from '../page/message.js';
 import { size, t } from '../page/words.js';
-import { addressOf, call, explain, listProjects } from './api.js';
+import { slugOf } from '../server/upload.js';
+import { addressOf, call, explain, explainSlug, listProjects } from './api.js';
 import { agree } from './dialog.js';
 
 // As the names of models.
@@ -97,14 +98,12 @@ async function drawProjects() {
   }
 }
 
-function row({ name, classes, photos, published }) {
+function row(project) {
   const { element, parts } = build('teach-project');
-  Object.assign(parts.link, { textContent: name, href: `?${new URLSearchParams({ project: name })}` });
-  write(parts.facts, () => [
-    t('js.teach.classes', { count: classes }),
-    t('js.teach.photos', { count: photos }),
-    published ? t('js.teach.version', { version: published }) : '',
-  ].filter(Boolean).join(' · '));
+  const { name, problem } = project;
+  parts.link.textContent = name;
+  if (!problem) parts.link.href = `?${new URLSearchParams({ project: name })}`;
+  write(parts.facts, () => (problem ? explainSlug(slugOf(problem)) : factsOf(project)));
   write(parts.remove, () => t('js.button_of', { button: t('js.teach.delete'), file: name }), 'aria-label');
   parts.remove.addEventListener('click', async () => {
     if (!(await deleteProject(name))) return;
@@ -112,4 +111,12 @@ function row({ name, classes, photos, published }) {
     byId('new-name').focus();
   });
   return element;
+}
+
+function factsOf({ classes, photos, published }) {
+  return [
+    t('js.teach.classes', { count: classes }),
+    t('js.teach.photos', { count: photos }),
+    published ? t('js.teach.version', { version: published }) : '',
+  ].filter(Boolean).join(' · ');
 }

@@ -6,7 +6,7 @@ import { limitBytes, t } from '../page/words.js';
 import { pathOf } from '../later/folders.js';
 import { prepare } from '../photos/prepare.js';
 import { slugOf } from '../server/upload.js';
-import { explain, explainSlug, send } from './api.js';
+import { explain, explainSlug, sendWhole } from './api.js';
 import { requireUnpacked } from './archive.js';
 import { Batch } from './batch.js';
 
@@ -108,7 +108,8 @@ export class Uploads {
       const answer = await this.#send(form, batch, signal);
       for (const photo of answer.photos) this.#take(photo, batch, file);
       this.project.refresh();
-      this.#settle(batch);
+      if (signal.aborted) batch.settle(); // it was under way, and is counted no more
+      else this.#settle(batch);
     }
   }
 
@@ -116,7 +117,7 @@ export class Uploads {
   async #send(form, batch, signal) {
     const { label } = batch;
     try {
-      return await send(this.project.address('classes', label, 'photos'), form, signal);
+      return await sendWhole(this.project.address('classes', label, 'photos'), form, signal);
     } catch (error) {
       if (error.slug !== 'not-found') throw error;
       await this.#renames;
