@@ -36,7 +36,6 @@ LARGE_FROM = 2 / 3
 _MIXUP_ALPHA = 0.2
 _TIMED = 8
 
-
 # Of each epoch its mean loss, and how many left-out photos of each half were right.
 History = list[tuple[float, int, int]]
 
