@@ -26,7 +26,7 @@ from .tuning_plan import LAST_SHARE, Plan, why_only_head
 from .tuning_result import ALL, FOLDER, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain
 from .tuning_schedule import FINISHING, MEASURING, Phase
 from .tuning_setup import Job, choose_extras, class_weights, make_maps, make_trainer, plan_run
-from .tuning_state import Journal
+from .tuning_state import Journal, remove_run
 from .tuning_steps import (
     BATCH,
     RATE,
@@ -55,19 +55,19 @@ def tune(chosen: Chosen, photo_set: PhotoSet, lesson: Lesson, options: Options, 
     """
     folds = divide(lesson.findings.task, options.seed)
     watch = _left_out(lesson.findings.task, folds)
+    folder = chosen.settings.cache / FOLDER / name
+    journal = Journal(folder, _fingerprint(chosen, lesson, options), resume=options.resume)
     reason = why_only_head(options.method, lesson.findings.counts, len(watch.places))
     if reason is not None:
         shown.chose(reason)
         return Tuning(kept=HEAD, rows=(), epochs=(), choices=(reason,))
-    folder = chosen.settings.cache / FOLDER / name
-    journal = Journal(folder, _fingerprint(chosen, lesson, options), resume=options.resume)
     with torch.random.fork_rng():
         return _Run(Job(chosen, photo_set, lesson, options, folds, watch, journal, shown)).go()
 
 
 def remove_files(chosen: Chosen, name: str) -> None:
     """Remove the files that tuning keeps in the cache until its result is written."""
-    Journal(chosen.settings.cache / FOLDER / name, "", resume=False).remove()
+    remove_run(chosen.settings.cache / FOLDER / name)
 
 
 def _left_out(task: Task, folds: Numbers) -> Watch:
@@ -115,8 +115,8 @@ class _Run:
             trainer.extras = choose_extras(job, trainer, plan)
             self._measure(trainer, plan)
         except KeyboardInterrupt:
-            job.shown.say("Stopped: what is best so far is kept. --resume goes on; Ctrl-C again ends at once.")
             job.choose("stopped")
+            job.shown.say("--resume goes on later; Ctrl-C again ends at once.")
             was_stopped = True
             self._measure_what_there_is(trainer, self._phases(MEASURING, plan))
         method = self._decide()
@@ -203,7 +203,7 @@ class _Run:
             )
         except KeyboardInterrupt:
             was_stopped = True
-            job.shown.say("Stopped: the network of the first run is kept. --resume goes on.")
+            job.shown.say("--resume goes on later; Ctrl-C again ends at once.")
         if not is_whole:
             self._load_measured(trainer, method)
         learnt = job.everything if is_whole else job.learning

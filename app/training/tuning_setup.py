@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,13 +161,20 @@ def _fit_memory(job: Job, trainer: Trainer) -> None:
     while trainer.micro_batch > 1 and trainer.micro_batch * each > free_bytes() // 2:
         trainer.micro_batch //= 2
     if trainer.micro_batch < BATCH:
-        job.shown.say(f"Memory is short: gradients of {trainer.micro_batch} photos at a time are added up to {BATCH}.")
         job.choose("memory", micro=trainer.micro_batch, batch=BATCH)
 
 
-def free_bytes() -> int:
-    """Return the memory that is free on this machine, or the limit of the process if that is less."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the memory that this machine can still give, or the limit of the process if that is less.
+
+    The system gives what it uses to keep files at hand, which on a machine that runs for long is nearly all the rest.
+    Where it does not say how much it can give, all of its memory counts.
+    """
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    free = 1024 * int(found[1]) if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = memory_limit()
     return free if limit is None else min(free, limit)
 

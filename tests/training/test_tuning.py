@@ -244,6 +244,12 @@ def test_ctrl_c_keeps_the_best_so_far(taught: Taught, tune: Tune) -> None:
     assert keys(found)[-3:] == ["stopped", "kept.last", "finish.no"]
 
 
+def test_ctrl_c_in_the_second_run_keeps_the_first(taught: Taught, tune: Tune) -> None:
+    found = tune(interrupt_at("Second run, on all photos, last stage, epoch 1 "), lesson=worst_head(taught[2]))
+    assert (found.kept, found.was_stopped, keys(found)[-1]) == ("last", True, "finish.stopped")
+    assert found.tuned is not None
+
+
 def test_a_checkpoint_of_other_options_is_refused(taught: Taught, tune: Tune) -> None:
     with pytest.raises(Killed):
         tune(kill_at("First run, last stage, epoch 1 "))
@@ -284,6 +290,18 @@ def test_decisions_are_shown_when_they_are_made(tune: Tune) -> None:
     found = tune(chosen=shown.append, epochs=1)
     assert tuple(shown) == found.choices
     assert "plan.asked" in keys(found)
+
+
+def test_a_checkpoint_of_more_photos_is_kept_from_a_head(
+    taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        tune(kill_at("First run, last stage, epoch 1 "))
+    monkeypatch.setattr(tuning, "why_only_head", lambda *_: Choice("single"))
+    findings = dataclasses.replace(taught[2].findings, data_sha256="of one photo a class")
+    with pytest.raises(PhotoSetError, match="is of other photos"):
+        tune(lesson=dataclasses.replace(taught[2], findings=findings), resume=True)
+    assert (taught[0].settings.cache / tuning.FOLDER / "small/checkpoint.safetensors").exists()
 
 
 def test_a_network_that_became_worse_is_not_kept(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,3 +349,13 @@ def test_short_memory_adds_up_gradients(tune: Tune, monkeypatch: pytest.MonkeyPa
     found = tune(epochs=1)
     assert "memory" in keys(found)
     assert len(gradients) == 2
+
+
+def test_memory_that_keeps_files_at_hand_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_setup, "memory_limit", lambda: None)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  8000 kB\nMemFree:  100 kB\nMemAvailable:  5000 kB\nCached:  4900 kB\n")
+    assert tuning_setup.free_bytes(meminfo) == 5000 * 1024
+    monkeypatch.setattr(tuning_setup, "memory_limit", lambda: 4096)
+    assert tuning_setup.free_bytes(meminfo) == 4096
+    assert tuning_setup.free_bytes(tmp_path / "none") == 4096
