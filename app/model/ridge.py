@@ -78,8 +78,8 @@ def fit_ridge(rows: Floats, classes: Numbers, groups: Numbers, class_count: int)
     temperature = _temperature(left_out[measured], classes[measured])
     centres = class_centres(examples)
     has_enough = len(measured) >= MIN_PHOTOS
-    scores = left_out_nearness(examples, groups, centres)[measured] if has_enough else None
-    calibration = _calibrate(left_out[measured] / temperature, classes[measured], scores)
+    near = left_out_nearness(examples, groups, centres)[measured] if has_enough else None
+    calibration = _calibrate(left_out[measured] / temperature, classes[measured], near)
     return Ridge(weight / temperature, centres, strength, left_out / temperature, is_measured, calibration)
 
 
