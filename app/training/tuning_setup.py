@@ -216,6 +216,8 @@ def plan_run(job: Job, trainer: Trainer) -> tuple[Plan, int]:
         job.choose("plan", minutes=f"{job.options.minutes:g}", last=last, all=every, **times)
     else:
         job.choose("plan.asked", last=last, all=every, **times)
+    if not last and not every:
+        job.choose("plan.none")
     return Plan(last, every, has_finish, has_trials), views
 
 

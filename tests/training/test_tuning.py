@@ -304,6 +304,13 @@ def test_a_checkpoint_of_more_photos_is_kept_from_a_head(
     assert (taught[0].settings.cache / tuning.FOLDER / "small/checkpoint.safetensors").exists()
 
 
+@pytest.mark.parametrize("method", ["auto", "last", "all"])
+def test_too_little_time_is_said_at_once(tune: Tune, method: str) -> None:
+    found = tune(method=method, epochs=None, minutes=1e-6)
+    assert "plan.none" in keys(found)
+    assert (found.kept, found.epochs, keys(found)[-1]) == ("head", (), "kept.head.untried")
+
+
 def test_a_network_that_became_worse_is_not_kept(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning_steps, "RATE", 10.0)
     found = tune(epochs=1)

@@ -101,6 +101,7 @@ def test_every_decision_has_a_sentence_in_both_languages() -> None:
         "left_out",
         "plan",
         "plan.asked",
+        "plan.none",
         "maps",
         "stopped",
         "memory",
