@@ -24,10 +24,12 @@ from app.training import (
     tuning,
     tuning_data,
     tuning_net,
+    tuning_schedule,
     tuning_setup,
     tuning_steps,
 )
 from app.training.photosets import open_photo_set
+from app.training.report import sentence
 from app.training.tuning_result import ALL, HEAD, LAST, Extras, Options
 
 NAME = "ablation"
@@ -39,7 +41,7 @@ PARTS: Mapping[str, tuple[tuple[Changed, ...], Extras]] = {
     "the same rate for all stages": (((tuning_net, "STEM_RATE", 1.0),), Extras()),
     "the best epoch in place of an average": (((tuning_steps, "AVERAGED", 1),), Extras()),
     "new statistics of batch norms": (((tuning_setup, "MIN_PHOTOS_FOR_NORMS", 0),), Extras()),
-    "large random crops from the start": (((tuning_steps, "LARGE_FROM", 0.0),), Extras()),
+    "large random crops from the start": (((tuning_schedule, "LARGE_FROM", 0.0),), Extras()),
     "random crops of 8% and more": (((tuning_data, "MIN_CROP_SHARE", 0.08),), Extras()),
     "views: the photo and its mirror image only": (((tuning_data, "VIEWS", 2),), Extras()),
     "with label smoothing 0.1": ((), Extras(smoothing=0.1)),
@@ -71,7 +73,11 @@ def main() -> None:
     photo_set = open_photo_set(asked.photos)
     chosen = backbones.choose(photo_set, Settings.from_environment(os.environ), None, lambda name, done, total: None)
     lesson = learning.learn(chosen, photo_set, has_flip=True, seed=0, step=lambda name, done, total: None)
-    shown = tuning_steps.Shown(lambda name, done, total: None, lambda line: print(line, file=sys.stderr, flush=True))
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    shown = tuning_steps.Shown(lambda name, done, total: None, say, lambda choice: say(sentence(choice, "en")))
     print("| run | left-out photos | gain over the head (95% interval) | photos for testing |\n|---|---|---|---|")
     for part in asked.only:
         constants, extras = PARTS[part]

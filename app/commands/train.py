@@ -38,7 +38,7 @@ from ..training import backbones
 from ..training.findings import MIN_PHOTOS, Findings
 from ..training.learning import Lesson, learn, with_tuning
 from ..training.photosets import PhotoSet, PhotoSetError, open_photo_set
-from ..training.report import sentences, write_report
+from ..training.report import sentence, write_report
 from ..training.tuning_result import FOLDER as TUNING
 from ..training.tuning_result import HEAD, METHODS, Options
 from ..writing import replacing
@@ -231,7 +231,8 @@ def _tune(
 
     root, name = place
     with _progress() as step:
-        found = tune(chosen, photo_set, lesson, options, name=name, shown=Shown(step, step.say))
+        shown = Shown(step, step.say, lambda choice: step.say(sentence(choice, "en")))
+        found = tune(chosen, photo_set, lesson, options, name=name, shown=shown)
     lesson = with_tuning(lesson, found)
     version = write_version(root, name, lesson.model, found.tuned.trunk if found.tuned else None)
     if not found.was_stopped:
@@ -252,8 +253,6 @@ def _print_result(lesson: Lesson) -> None:
     if lesson.compared:
         shares = ", ".join(f"{name} {100 * share:.1f}%" for name, share in lesson.compared.items())
         click.echo(f"Backbones compared, each by a head on the photos that were left out: {shares}.")
-    for sentence in sentences(lesson.tuning, "en") if lesson.tuning else ():
-        click.echo(sentence)
     click.echo(
         f"Right for {share.percent:.1f}% of the photos when each was left out (95% interval {share.low:.1f} to "
         f"{share.high:.1f}%), on {model.backbone}."

@@ -77,9 +77,9 @@ def fit_ridge(rows: Floats, classes: Numbers, groups: Numbers, class_count: int)
     measured = np.sort(first[is_measured[first]])
     temperature = _temperature(left_out[measured], classes[measured])
     centres = class_centres(examples)
-    calibration = _calibrate(
-        left_out[measured] / temperature, classes[measured], left_out_nearness(examples, groups, centres)[measured]
-    )
+    has_enough = len(measured) >= MIN_PHOTOS
+    near = left_out_nearness(examples, groups, centres)[measured] if has_enough else None
+    calibration = _calibrate(left_out[measured] / temperature, classes[measured], near)
     return Ridge(weight / temperature, centres, strength, left_out / temperature, is_measured, calibration)
 
 
@@ -162,14 +162,13 @@ def _cosines_with_own(examples: Examples, pair: Numbers) -> Doubles:
     return products
 
 
-def _calibrate(left_out: Doubles, classes: Numbers, scores: Doubles) -> Calibration:
+def _calibrate(left_out: Doubles, classes: Numbers, scores: Doubles | None) -> Calibration:
     """Measure the thresholds of certainty by the logits and the nearness of photos that were left out."""
-    sure_at = unlike = None
+    sure_at = None
     if len(classes):
         right = np.asarray(left_out.argmax(axis=1) == classes)
         sure_at = round(sure_threshold(first_probabilities(left_out, 1.0), right), 4)
-    if len(classes) >= MIN_PHOTOS:
-        unlike = float(np.percentile(scores, UNLIKE_PERCENTILE))
+    unlike = None if scores is None else float(np.percentile(scores, UNLIKE_PERCENTILE))
     return Calibration(1.0, sure_at, unlike, _SOURCE, max(1, len(classes)))
 
 

@@ -121,12 +121,13 @@ def divide(task: Task, seed: int) -> Numbers:
 def calibrate(fitted: Fitted, task: Task) -> tuple[Calibration, Doubles]:
     """Fit the temperature and the thresholds of certainty to the left-out predictions of a head.
 
-    Also return the centres (classes, channels) of the classes: photos that are near none of them are unlike all.
+    Also return the centres (classes, channels) of the classes: photos that are near none of them are unlike all. With
+    fewer than `MIN_PHOTOS` photos there is no threshold for that.
     """
     weights = weigh_groups(task.classes, task.groups, task.class_count)
     photos = Examples(task.rows[:, 0], task.classes, weights, task.class_count)
     centres = class_centres(photos)
-    scores = left_out_nearness(photos, task.groups, centres)
+    scores = left_out_nearness(photos, task.groups, centres) if len(task.rows) >= MIN_PHOTOS else None
     return calibrate_left_out(fitted.left_out, task.classes, scores), centres
 
 
@@ -139,10 +140,8 @@ def calibrate_left_out(left_out: Doubles, classes: Numbers, scores: Doubles | No
     """Fit the temperature and the thresholds of certainty to left-out logits (photos, classes).
 
     `scores` (photos) are low for photos unlike all. If the predictions are all right, or no better than by chance, no
-    temperature fits, and only the scores have a threshold; with fewer than `MIN_PHOTOS` photos they have none either.
+    temperature fits, and only the scores have a threshold.
     """
-    if len(left_out) < MIN_PHOTOS:
-        scores = None
     try:
         return fit_calibration(left_out, classes, source=_SOURCE, scores=scores)
     except FitError:

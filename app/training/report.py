@@ -21,7 +21,7 @@ from ..reports import data_address, read_words, render_report
 from .findings import MIN_PHOTOS
 from .learning import Lesson
 from .photosets import MAX_PHOTO_BYTES, PhotoSet
-from .tuning_result import Tuning
+from .tuning_result import Choice, Tuning
 
 _WORDS = Path(__file__).with_name("report_words.json")
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -69,19 +69,16 @@ def write_report(lesson: Lesson, photo_set: PhotoSet | None, *, title: str, lang
         doubtful=_doubtful(lesson, labels, photo_set),
         has_pictures=photo_set is not None,
         max_classes=MAX_CLASSES_OF_MATRIX,
-        choices=sentences(lesson.tuning, language) if lesson.tuning else (),
+        choices=[sentence(choice, language) for choice in lesson.tuning.choices] if lesson.tuning else (),
         curves=_curves(lesson.tuning, words) if lesson.tuning else (),
     )
 
 
-def sentences(tuning: Tuning, language: str) -> list[str]:
-    """Return what tuning decided, and why, in a language of the report."""
+def sentence(choice: Choice, language: str) -> str:
+    """Return one decision of tuning with its reason."""
     words = read_words(_WORDS, language)
-    found = []
-    for choice in tuning.choices:
-        values = {name: words[f"tune.{value}"] if name == "method" else value for name, value in choice.values.items()}
-        found.append(words[f"choice.{choice.key}"].format(**values))
-    return found
+    values = {name: words[f"tune.{value}"] if name == "method" else value for name, value in choice.values.items()}
+    return words[f"choice.{choice.key}"].format(**values)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ reasons and what each part was measured to give.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,18 +22,19 @@ from .fitting import Task, divide
 from .learning import Lesson
 from .photosets import PhotoSet
 from .tuning_net import Tensors
-from .tuning_plan import Plan, why_only_head
+from .tuning_plan import LAST_SHARE, Plan, why_only_head
 from .tuning_result import ALL, FOLDER, HEAD, LAST, Epoch, Gain, Options, Row, Tuning, paired_gain
+from .tuning_schedule import FINISHING, MEASURING, Phase
 from .tuning_setup import Job, choose_extras, class_weights, make_maps, make_trainer, plan_run
-from .tuning_state import Journal
+from .tuning_state import Journal, remove_run
 from .tuning_steps import (
     BATCH,
     RATE,
     Measured,
-    Phase,
     Shown,
     Trainer,
     Watch,
+    as_run,
     average,
     history_of,
     measure,
@@ -41,6 +43,8 @@ from .tuning_steps import (
 
 # The folds, of ten, that are left out; each is one half of the left-out photos.
 _LEFT_OUT = (0, 1)
+# The share of the time left, less that of a second run, by which the epochs of the first run end.
+_USED_SHARE = 0.95
 
 
 def tune(chosen: Chosen, photo_set: PhotoSet, lesson: Lesson, options: Options, *, name: str, shown: Shown) -> Tuning:
@@ -51,18 +55,19 @@ def tune(chosen: Chosen, photo_set: PhotoSet, lesson: Lesson, options: Options, 
     """
     folds = divide(lesson.findings.task, options.seed)
     watch = _left_out(lesson.findings.task, folds)
-    reason = why_only_head(options.method, lesson.findings.counts, len(watch.places))
-    if reason is not None:
-        return Tuning(kept=HEAD, rows=(), epochs=(), choices=(reason,))
     folder = chosen.settings.cache / FOLDER / name
     journal = Journal(folder, _fingerprint(chosen, lesson, options), resume=options.resume)
+    reason = why_only_head(options.method, lesson.findings.counts, len(watch.places))
+    if reason is not None:
+        shown.chose(reason)
+        return Tuning(kept=HEAD, rows=(), epochs=(), choices=(reason,))
     with torch.random.fork_rng():
         return _Run(Job(chosen, photo_set, lesson, options, folds, watch, journal, shown)).go()
 
 
 def remove_files(chosen: Chosen, name: str) -> None:
     """Remove the files that tuning keeps in the cache until its result is written."""
-    Journal(chosen.settings.cache / FOLDER / name, "", resume=False).remove()
+    remove_run(chosen.settings.cache / FOLDER / name)
 
 
 def _left_out(task: Task, folds: Numbers) -> Watch:
@@ -84,10 +89,14 @@ def _fingerprint(chosen: Chosen, lesson: Lesson, options: Options) -> str:
 
 @dataclass
 class _Run:
-    """A job and its results so far: all epochs, and each method's phase with its predictions for left-out photos."""
+    """A job and its results so far: all epochs, and each method's phase with its predictions for left-out photos.
+
+    `seconds` is what the first run took.
+    """
 
     job: Job
     epochs: list[Epoch] = field(default_factory=list)
+    seconds: float = 0.0
     measured: dict[str, tuple[Phase, Measured]] = field(default_factory=dict)
 
     def go(self) -> Tuning:
@@ -104,16 +113,16 @@ class _Run:
             if plan.last and views:
                 trainer.maps = make_maps(job, trainer, views)
             trainer.extras = choose_extras(job, trainer, plan)
-            self._measure(trainer, self._phases("measuring", plan))
+            self._measure(trainer, plan)
         except KeyboardInterrupt:
-            job.shown.say("Stopped: what is best so far is kept. --resume goes on; Ctrl-C again ends at once.")
             job.choose("stopped")
+            job.shown.say("--resume goes on later; Ctrl-C again ends at once.")
             was_stopped = True
-            self._measure_what_there_is(trainer, self._phases("measuring", plan))
+            self._measure_what_there_is(trainer, self._phases(MEASURING, plan))
         method = self._decide()
         if method == HEAD:
             return self._outcome(HEAD, was_stopped=was_stopped)
-        if plan.has_finish and not was_stopped:
+        if plan.has_finish and not was_stopped and self._has_time_for_all(trainer):
             was_stopped = self._finish(trainer, start, method, plan)
         else:
             self._load_measured(trainer, method)
@@ -125,19 +134,34 @@ class _Run:
         seed = self.job.options.seed
         return [Phase(f"{run} {method}", method, epochs, seed=seed) for method, epochs in found if epochs]
 
-    def _measure(self, trainer: Trainer, phases: list[Phase]) -> None:
-        for phase in phases:
-            done = run_phase(trainer, phase, self.job.learning, self.job.journal, self.job.watch)
+    def _measure(self, trainer: Trainer, plan: Plan) -> None:
+        job, begun = self.job, time.monotonic()
+        share = len(job.learning) / (len(job.learning) + len(job.everything)) if plan.has_finish else 1.0
+        seconds = _USED_SHARE * share * (trainer.deadline - begun)
+        for phase in self._phases(MEASURING, plan):
+            is_first = phase.method == LAST and plan.all > 0
+            trainer.until = begun + (LAST_SHARE if is_first else 1.0) * seconds
+            done = run_phase(trainer, phase, job.learning, job.journal, job.watch)
             self.epochs += done
             if done:
-                self.measured[phase.method] = phase, measure(trainer, phase, self.job.journal, self.job.watch)
+                self._predict(trainer, phase)
+        self.seconds = time.monotonic() - begun
 
     def _measure_what_there_is(self, trainer: Trainer, phases: list[Phase]) -> None:
         for phase in phases:
             done = history_of(phase, self.job.journal)
             if done and phase.method not in self.measured:
                 self.epochs = [epoch for epoch in self.epochs if epoch.phase != phase.name] + done
-                self.measured[phase.method] = phase, measure(trainer, phase, self.job.journal, self.job.watch)
+                self._predict(trainer, phase)
+
+    def _predict(self, trainer: Trainer, phase: Phase) -> None:
+        phase = as_run(phase, self.job.journal)
+        self.measured[phase.method] = phase, measure(trainer, phase, self.job.journal, self.job.watch)
+
+    def _has_time_for_all(self, trainer: Trainer) -> bool:
+        """Return whether a run on all photos, if it is as fast as the first one, ends in time."""
+        seconds = self.seconds * len(self.job.everything) / len(self.job.learning)
+        return time.monotonic() + seconds <= trainer.deadline
 
     def _head_is_right(self) -> np.ndarray:
         watch = self.job.watch
@@ -174,12 +198,12 @@ class _Run:
         try:
             is_whole = all(
                 self._has_finished(trainer, phase)
-                for phase in self._phases("finishing", plan)
+                for phase in self._phases(FINISHING, plan)
                 if phase.method in (LAST, method)
             )
         except KeyboardInterrupt:
             was_stopped = True
-            job.shown.say("Stopped: the network of the first run is kept. --resume goes on.")
+            job.shown.say("--resume goes on later; Ctrl-C again ends at once.")
         if not is_whole:
             self._load_measured(trainer, method)
         learnt = job.everything if is_whole else job.learning
@@ -190,8 +214,9 @@ class _Run:
         """Run a phase on all photos up to the epochs that were chosen; return False if its time was over before."""
         if phase.method not in self.measured:
             return True
-        chosen = self.measured[phase.method][1].chosen
-        phase = replace(phase, kept=chosen)
+        measured, found = self.measured[phase.method]
+        chosen = found.chosen
+        phase = replace(phase, epochs=measured.epochs, kept=chosen)
         done = run_phase(trainer, phase, self.job.everything, self.job.journal, None)
         if len(done) < phase.last_epoch:
             return False

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +29,11 @@ from .learning import Lesson
 from .photosets import PhotoSet
 from .tuning_data import Crops, decode_squares, mapped, square_of, views_within
 from .tuning_net import Tunable, activation_bytes, map_shape
-from .tuning_plan import Plan, Sizes, plan_epochs
-from .tuning_result import LAST, Choice, Extras, Options
+from .tuning_plan import Plan, Sizes, Speeds, plan_epochs
+from .tuning_result import ALL, LAST, Choice, Extras, Options
+from .tuning_schedule import TRIAL, Phase
 from .tuning_state import Journal
-from .tuning_steps import BATCH, OutOfTime, Phase, Shown, Trainer, Watch, measure_speeds, run_phase
+from .tuning_steps import BATCH, OutOfTime, Shown, Trainer, Watch, run_phase
 
 # With fewer photos, statistics of batches of 32 are worse than those that the backbone has of millions.
 MIN_PHOTOS_FOR_NORMS = 10_000
@@ -36,6 +41,7 @@ MIN_PHOTOS_FOR_NORMS = 10_000
 _INNER = 2
 MIN_INNER = 20
 _TRIAL_EPOCHS = 2
+_TIMED, _TIMES = 8, 5
 _SMOOTHING = 0.1
 TRIED = {"none": Extras(), "smoothing": Extras(smoothing=_SMOOTHING), "mixup": Extras(mixup=True)}
 # The share of photos that two such networks see differently: the square root of its number is a standard error.
@@ -68,8 +74,18 @@ class Job:
         return np.setdiff1d(self.everything, self.watch.places)
 
     def choose(self, key: str, **values: object) -> None:
-        """Note a decision, for the report."""
+        """Note a decision for the report, and show it."""
         self.choices.append(Choice(key, values))
+        self.shown.chose(self.choices[-1])
+
+    @property
+    def trial_photos(self) -> tuple[Numbers, Numbers]:
+        """Return the places of those that learn in trials of extras, and of those by which trials are compared.
+
+        The left-out photos take no part, so that the accuracy on them has no bias.
+        """
+        is_inner = self.folds[self.learning] == _INNER
+        return self.learning[~is_inner], self.learning[is_inner]
 
 
 def make_trainer(job: Job) -> Trainer:
@@ -145,13 +161,20 @@ def _fit_memory(job: Job, trainer: Trainer) -> None:
     while trainer.micro_batch > 1 and trainer.micro_batch * each > free_bytes() // 2:
         trainer.micro_batch //= 2
     if trainer.micro_batch < BATCH:
-        job.shown.say(f"Memory is short: gradients of {trainer.micro_batch} photos at a time are added up to {BATCH}.")
         job.choose("memory", micro=trainer.micro_batch, batch=BATCH)
 
 
-def free_bytes() -> int:
-    """Return the memory that is free on this machine, or the limit of the process if that is less."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the memory that this machine can still give, or the limit of the process if that is less.
+
+    The system gives what it uses to keep files at hand, which on a machine that runs for long is nearly all the rest.
+    Where it does not say how much it can give, all of its memory counts.
+    """
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    free = 1024 * int(found[1]) if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = memory_limit()
     return free if limit is None else min(free, limit)
 
@@ -162,6 +185,7 @@ class _Planned(NamedTuple):
     last: int
     all: int
     has_finish: bool
+    has_trials: bool
     last_ms: float
     all_ms: float
 
@@ -171,22 +195,73 @@ def plan_run(job: Job, trainer: Trainer) -> tuple[Plan, int]:
     photos, has_stages = len(trainer.crops.pixels), len(trainer.network.stages) > 1
     shape = map_shape(trainer.network, trainer.crops.side)
     views = views_within(photos, 2 * int(np.prod(shape))) if has_stages else 0
-    sizes = Sizes(len(job.learning), len(job.watch.places), views * photos)
+    outer, inner = job.trial_photos
+    has_trials = views > 0 and job.options.extras is None and len(inner) >= MIN_INNER
+    trials = len(TRIED) * _TRIAL_EPOCHS * len(outer) if has_trials else 0
+    sizes = Sizes(len(job.learning), len(job.watch.places), views * photos, trials)
 
     def decide() -> _Planned:
         speeds = measure_speeds(trainer, job.learning, shape if views else None)
         seconds = 60 * job.options.minutes - (time.monotonic() - job.begun)
         plan = plan_epochs(job.options.method, seconds, speeds, sizes, job.options.epochs)
         times = round(1000 * speeds.last, 1), round(1000 * speeds.all, 1)
-        return _Planned(plan.last, plan.all, plan.has_finish, *times)
+        return _Planned(plan.last, plan.all, plan.has_finish, plan.has_trials, *times)
 
-    last, every, has_finish, last_ms, all_ms = job.journal.once("plan", _Planned, decide)
+    last, every, has_finish, has_trials, last_ms, all_ms = job.journal.once("plan", _Planned, decide)
     if job.options.epochs is None:
         trainer.deadline = job.begun + 60 * job.options.minutes
     times = {"last_ms": f"{last_ms:.1f}", "all_ms": f"{all_ms:.1f}"}
     job.choose("left_out", left_out=sizes.left_out, photos=sizes.photos)
-    job.choose("plan", minutes=f"{job.options.minutes:g}", last=last, all=every, **times)
-    return Plan(last, every, has_finish), views
+    if job.options.epochs is None:
+        job.choose("plan", minutes=f"{job.options.minutes:g}", last=last, all=every, **times)
+    else:
+        job.choose("plan.asked", last=last, all=every, **times)
+    if not last and not every:
+        job.choose("plan.none")
+    return Plan(last, every, has_finish, has_trials), views
+
+
+def measure_speeds(trainer: Trainer, places: Numbers, shape: tuple[int, ...] | None) -> Speeds:
+    """Measure the seconds a photo of each kind of work by small batches, from which nothing is learnt.
+
+    `shape` is that of the maps before the last stage, None if they are too many to be kept.
+    """
+    part, network = places[:_TIMED], trainer.network
+    served = trainer.crops.centre(part).to(trainer.device)
+    classes = torch.from_numpy(trainer.classes[part])
+
+    def learning(method: str, make: Callable[[], torch.Tensor], first: int) -> float:
+        trainer.begin(Phase("speed", method, epochs=1), len(network.stages))
+        seconds = _seconds(lambda: trainer.learn(make(), classes, first)) / len(part)
+        network.zero_grad(set_to_none=True)
+        return seconds
+
+    def predicting(values: torch.Tensor, first: int) -> float:
+        network.set_mode(training=False, frozen_norms=True)
+        with torch.inference_mode(), trainer.autocast():
+            return _seconds(lambda: network(values, first)) / len(part)
+
+    everything = learning(ALL, lambda: trainer.crops.random(part, trainer.crops.small_side).to(trainer.device), 0)
+    whole = predicting(served, 0)
+    if shape is None:
+        return Speeds(0.0, learning(LAST, lambda: served, 0), whole, everything, whole)
+    maps, last = torch.zeros((len(part), *shape), device=trainer.device), network.stages[-1]
+    on_maps = predicting(maps, last)
+    return Speeds(max(0.0, whole - on_maps), learning(LAST, lambda: maps, last), on_maps, everything, whole)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the median time of some calls after the first one, which prepares kernels.
+
+    On a busy machine a single call may take ten times as long as it does on average.
+    """
+    work()
+    times = []
+    for _ in range(_TIMES):
+        begun = time.monotonic()
+        work()
+        times.append(time.monotonic() - begun)
+    return statistics.median(times)
 
 
 def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]:
@@ -213,18 +288,15 @@ def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]
 
 
 def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:
-    """Try label smoothing and mixup on the last stage, and compare them by one fold of the photos that learn.
-
-    The left-out photos take no part, so that the accuracy on them has no bias.
-    """
+    """Try label smoothing and mixup on the last stage, and compare them by one fold of the photos that learn."""
     if job.options.extras is not None:
         return job.options.extras
-    inner = job.learning[job.folds[job.learning] == _INNER]
-    if trainer.maps is None or plan.last < _TRIAL_EPOCHS or len(inner) < MIN_INNER:
+    if not plan.has_trials:
         job.choose("extras.untried")
         return Extras()
+    inner = job.trial_photos[1]
     try:
-        hits = job.journal.once("trial", _Hits, lambda: _try_extras(job, trainer, inner))._asdict()
+        hits = job.journal.once("trial", _Hits, lambda: _try_extras(job, trainer))._asdict()
     except OutOfTime:
         job.choose("extras.untried")
         return Extras()
@@ -244,14 +316,14 @@ class _Hits(NamedTuple):
     mixup: int
 
 
-def _try_extras(job: Job, trainer: Trainer, inner: Numbers) -> _Hits:
-    outer = np.setdiff1d(job.learning, inner)
+def _try_extras(job: Job, trainer: Trainer) -> _Hits:
+    outer, inner = job.trial_photos
     watch = Watch(inner, trainer.classes[inner], np.zeros(len(inner), np.intp))
     start, hits = trainer.network.copy(), {}
     for key, extras in TRIED.items():
         trainer.network.load(start)
         trainer.extras = extras
-        phase = Phase(f"trial {key}", LAST, _TRIAL_EPOCHS, seed=job.options.seed)
+        phase = Phase(f"{TRIAL} {key}", LAST, _TRIAL_EPOCHS, seed=job.options.seed)
         epochs = run_phase(trainer, phase, outer, job.journal, watch)
         job.journal.prune(phase.name, ())
         trainer.network.load(start)

@@ -38,7 +38,7 @@ class Journal:
         if resume:
             self._read(fingerprint)
         else:
-            self.remove()
+            remove_run(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(".*"):  # files that a killed run was writing
@@ -154,9 +154,10 @@ class Journal:
         """Return the problem of a file of the folder that cannot be used, or of the folder."""
         return PhotoSetError(f"{self.folder / name} is damaged: leave out --resume to begin again.")
 
-    def remove(self) -> None:
-        """Remove the folder; the next run overwrites files that cannot be removed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def remove_run(folder: Path) -> None:
+    """Remove the folder of a run; the next run overwrites files that cannot be removed."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _stem(phase: str) -> str:

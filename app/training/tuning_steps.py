@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +18,19 @@ from ..model.solver import Numbers
 from .photosets import PhotoSetError
 from .tuning_data import Crops
 from .tuning_net import Tensors, Tunable, mean_of
-from .tuning_plan import Speeds
-from .tuning_result import ALL, LAST, Epoch, Extras
+from .tuning_result import LAST, Choice, Epoch, Extras
+from .tuning_schedule import Phase, rate_at
 from .tuning_state import Journal
 
 BATCH = 32
 # Of the last stage. AdamW moves each number by about the rate in each step, and those of a pretrained stage are about
 # a hundredth: with 5e-4, one epoch of 15 steps took a ResNet-18 from 77% to 18% on clothes.
 RATE = 1e-4
-WARM_UP_SHARE = 0.1
 MAX_GRADIENT = 1.0
 PATIENCE = 3
 # The network that is kept is the mean of this many of the best epochs, if there are three times as many.
 AVERAGED = 3
-# From this share of the epochs on, random crops are as large as the crop that serves.
-LARGE_FROM = 2 / 3
 _MIXUP_ALPHA = 0.2
-_TIMED = 8
-
 
 # Of each epoch its mean loss, and how many left-out photos of each half were right.
 History = list[tuple[float, int, int]]
@@ -43,26 +38,6 @@ History = list[tuple[float, int, int]]
 
 class OutOfTime(Exception):
     """The time allowed is over."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A number of epochs in which the same layers learn, `last` or `all`, under a name of its own.
-
-    `kept` are the epochs that an earlier run has shown to be best, if there was one: the phase ends with the last of
-    them. The rates follow `epochs`.
-    """
-
-    name: str
-    method: str
-    epochs: int
-    kept: tuple[int, ...] = ()
-    seed: int = 0
-
-    @property
-    def last_epoch(self) -> int:
-        """Return the number of the last epoch, from 1."""
-        return max(self.kept, default=self.epochs)
 
 
 @dataclass
@@ -76,15 +51,20 @@ class Watch:
 
 @dataclass
 class Shown:
-    """How progress is shown: a bar by name, part and all; and lines."""
+    """How progress is shown: a bar by name, part and all; lines; and decisions as they are made."""
 
     bar: Callable[[str, int, int], None]
     say: Callable[[str], None]
+    chose: Callable[[Choice], None]
 
 
 @dataclass
 class Trainer:
-    """A network with its pictures, and how to compute with them. `maps` are views before the last stage, or None."""
+    """A network with its pictures, and how to compute with them. `maps` are views before the last stage, or None.
+
+    Learning ends at the `deadline` wherever it is. The epochs of a phase with left-out photos are so many that it ends
+    `until` a time before that.
+    """
 
     network: Tunable
     crops: Crops
@@ -98,6 +78,7 @@ class Trainer:
     extras: Extras = field(default_factory=Extras)
     micro_batch: int = BATCH
     deadline: float = math.inf
+    until: float = math.inf
 
     def first_step(self, method: str) -> int:
         """Return the step that the inputs of a method enter."""
@@ -126,8 +107,7 @@ class Trainer:
             assert self.maps is not None
             views = torch.randint(self.maps.shape[1], (len(places),)).numpy()
             return torch.from_numpy(self.maps[places, views].astype(np.float32)).to(self.device)
-        is_large = phase.method == LAST or epoch > math.ceil(LARGE_FROM * phase.epochs)
-        side = self.crops.side if is_large else self.crops.small_side
+        side = self.crops.side if phase.is_large(epoch) else self.crops.small_side
         return self.crops.random(places, side).to(self.device)
 
     def autocast(self) -> torch.autocast:
@@ -195,15 +175,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT)
             optimizer.step()
             done = (number - 1) * len(places) + at * BATCH + len(part)
-            self.shown.bar(f"Tuning: {phase.name}", done, phase.last_epoch * len(places))
+            self.shown.bar(phase.title, done, phase.last_epoch * len(places))
         return float(np.mean(losses))
-
-
-def rate_at(share: float) -> float:
-    """Return the rate at a share of a phase, relative to its peak: a linear warm-up, then half a cosine to 0."""
-    if share < WARM_UP_SHARE:
-        return (share + 0.01) / (WARM_UP_SHARE + 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP_SHARE) / (1 - WARM_UP_SHARE)))
 
 
 def _seed_of(phase: Phase, number: int) -> int:
@@ -222,35 +195,77 @@ def _mixed(inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -
 def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal, watch: Watch | None) -> list[Epoch]:
     """Run the epochs of a phase that are still to be run, and return all of them; the network stays as the last one.
 
-    With left-out photos, the phase ends early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot, and
-    the journal has the number of left-out photos that it got right.
+    With left-out photos, the phase has as many epochs as there turns out to be time for, which `as_run` tells. It ends
+    early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot, and the journal has the number of
+    left-out photos that it got right.
     """
+    phase = as_run(phase, journal)
     if journal.noted(f"done {phase.name}", bool):
         return history_of(phase, journal)
     optimizer = torch.optim.AdamW(trainer.network.groups_of_parameters(RATE), lr=RATE)
     epochs = _restore(trainer, phase, journal, optimizer)
-    while len(epochs) < phase.last_epoch and not (watch and _has_stalled(epochs)):
-        number = len(epochs) + 1
+    while len(epochs) < phase.last_epoch and not (watch and _has_stalled(phase, epochs)):
+        number, begun = len(epochs) + 1, time.monotonic()
         try:
             loss = trainer.epoch(phase, number, places, optimizer)
         except OutOfTime:
-            trainer.shown.say(f"{phase.name}: the time allowed is over in epoch {number} of {phase.epochs}.")
+            trainer.shown.say(f"{phase.title}: the time allowed is over in epoch {number} of {phase.last_epoch}.")
             break
-        tensors = trainer.network.copy()
-        halves = [0, 0]
+        hits = _hits(trainer, phase, watch)
+        epochs.append(Epoch(phase.name, number, loss, sum(hits)))
+        seconds = time.monotonic() - begun
         if watch is not None:
-            logits, _ = trainer.predict(watch.places, phase.method)
-            are_right = logits.argmax(axis=1) == watch.classes
-            halves = [int(are_right[watch.halves == half].sum()) for half in (0, 1)]
-        epochs.append(Epoch(phase.name, number, loss, sum(halves)))
-        journal.save_snapshot(phase.name, number, tensors)
-        history = [*_noted(phase, journal)[: number - 1], (loss, halves[0], halves[1])]
-        journal.note(f"epochs {phase.name}", history)
-        journal.save_checkpoint(phase.name, number, tensors, optimizer.state_dict())
-        journal.prune(phase.name, _wanted(phase, history, watch))
-        trainer.shown.say(_line(phase, epochs[-1], watch))
+            phase = _fitted(trainer, phase, number, seconds, journal)
+        _keep(trainer, phase, (loss, *hits), number, optimizer, journal, watch)
+        trainer.shown.say(_line(phase, epochs[-1], watch) + _time_left(trainer, phase, number, seconds))
     journal.note(f"done {phase.name}", True)
     return epochs
+
+
+def _hits(trainer: Trainer, phase: Phase, watch: Watch | None) -> tuple[int, int]:
+    """Return how many left-out photos of each half are right."""
+    if watch is None:
+        return 0, 0
+    are_right = trainer.predict(watch.places, phase.method)[0].argmax(axis=1) == watch.classes
+    first, second = (int(are_right[watch.halves == half].sum()) for half in (0, 1))
+    return first, second
+
+
+def _keep(
+    trainer: Trainer,
+    phase: Phase,
+    result: tuple[float, int, int],
+    number: int,
+    optimizer: torch.optim.AdamW,
+    journal: Journal,
+    watch: Watch | None,
+) -> None:
+    """Write down what an epoch gave, and all that the next one begins with."""
+    tensors = trainer.network.copy()
+    journal.save_snapshot(phase.name, number, tensors)
+    history = [*_noted(phase, journal)[: number - 1], result]
+    journal.note(f"epochs {phase.name}", history)
+    journal.save_checkpoint(phase.name, number, tensors, optimizer.state_dict())
+    journal.prune(phase.name, _wanted(phase, history, watch))
+
+
+def _fitted(trainer: Trainer, phase: Phase, number: int, seconds: float, journal: Journal) -> Phase:
+    """Return the phase with the epochs that there is time for, and write down and say if they are others."""
+    if math.isinf(trainer.until):
+        return phase
+    found = phase.fitted(number, seconds, trainer.until - time.monotonic())
+    if found != phase:
+        journal.note(f"epochs of {phase.name}", found.epochs)
+        trainer.shown.say(
+            f"{phase.title}: an epoch takes {seconds / 60:.1f} min; {found.epochs} instead of {phase.epochs} epochs "
+            "fit into the time."
+        )
+    return found
+
+
+def as_run(phase: Phase, journal: Journal) -> Phase:
+    """Return a phase with the epochs that there turned out to be time for."""
+    return replace(phase, epochs=journal.noted(f"epochs of {phase.name}", int) or phase.epochs)
 
 
 def history_of(phase: Phase, journal: Journal) -> list[Epoch]:
@@ -272,7 +287,15 @@ def _wanted(phase: Phase, history: History, watch: Watch | None) -> set[int]:
 
 def _line(phase: Phase, epoch: Epoch, watch: Watch | None) -> str:
     found = f": {100 * epoch.hits / len(watch.places):.1f}% of {len(watch.places)} left-out photos" if watch else ""
-    return f"{phase.name}, epoch {epoch.number} of {phase.last_epoch}{found}, loss {epoch.loss:.3f}"
+    return f"{phase.title}, epoch {epoch.number} of {phase.last_epoch}{found}, loss {epoch.loss:.3f}"
+
+
+def _time_left(trainer: Trainer, phase: Phase, number: int, seconds: float) -> str:
+    """Return the minutes left: of the time allowed, or without such a limit those that this phase will take."""
+    if math.isfinite(trainer.deadline):
+        return f"; at most {max(0.0, trainer.deadline - time.monotonic()) / 60:.0f} min left"
+    left = seconds * phase.cost(number + 1, phase.last_epoch) / phase.cost(number, number)
+    return f"; about {left / 60:.0f} min left of this part"
 
 
 def _restore(trainer: Trainer, phase: Phase, journal: Journal, optimizer: torch.optim.AdamW) -> list[Epoch]:
@@ -298,8 +321,9 @@ def _fits(states: Mapping[int, Mapping[str, torch.Tensor]], optimizer: torch.opt
     )
 
 
-def _has_stalled(epochs: list[Epoch]) -> bool:
-    if len(epochs) <= PATIENCE:
+def _has_stalled(phase: Phase, epochs: list[Epoch]) -> bool:
+    """Return whether the last epochs did not improve; while crops are small and rates high, that says little."""
+    if len(epochs) <= PATIENCE or not phase.is_large(len(epochs)):
         return False
     return max(epoch.hits for epoch in epochs[-PATIENCE:]) <= max(epoch.hits for epoch in epochs[:-PATIENCE])
 
@@ -350,40 +374,3 @@ def average(journal: Journal, phase: Phase, numbers: list[int]) -> Tensors:
     if any(each != shapes[0] for each in shapes):
         raise journal.damage()
     return mean_of(states)
-
-
-def measure_speeds(trainer: Trainer, places: Numbers, shape: tuple[int, ...] | None) -> Speeds:
-    """Measure the seconds a photo of each kind of work by small batches, from which nothing is learnt.
-
-    `shape` is that of the maps before the last stage, None if they are too many to be kept.
-    """
-    part, network = places[:_TIMED], trainer.network
-    served = trainer.crops.centre(part).to(trainer.device)
-    classes = torch.from_numpy(trainer.classes[part])
-
-    def learning(method: str, make: Callable[[], torch.Tensor], first: int) -> float:
-        trainer.begin(Phase("speed", method, epochs=1), len(network.stages))
-        seconds = _seconds(lambda: trainer.learn(make(), classes, first)) / len(part)
-        network.zero_grad(set_to_none=True)
-        return seconds
-
-    def predicting(values: torch.Tensor, first: int) -> float:
-        network.set_mode(training=False, frozen_norms=True)
-        with torch.inference_mode(), trainer.autocast():
-            return _seconds(lambda: network(values, first)) / len(part)
-
-    everything = learning(ALL, lambda: trainer.crops.random(part, trainer.crops.small_side).to(trainer.device), 0)
-    whole = predicting(served, 0)
-    if shape is None:
-        return Speeds(0.0, learning(LAST, lambda: served, 0), whole, everything, whole)
-    maps, last = torch.zeros((len(part), *shape), device=trainer.device), network.stages[-1]
-    on_maps = predicting(maps, last)
-    return Speeds(max(0.0, whole - on_maps), learning(LAST, lambda: maps, last), on_maps, everything, whole)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Return the time of the second call: the first one prepares kernels."""
-    work()
-    begun = time.monotonic()
-    work()
-    return time.monotonic() - begun

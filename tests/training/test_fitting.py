@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from made_photos import copies_of, embeddings
 
 from app.model.certainty import nearness
 from app.model.duplicates import group_duplicates
+from app.model.probabilities import Doubles
+from app.model.ridge import left_out_nearness
 from app.model.solver import TOLERANCE, Examples, fit_softmax, spectrum, weigh_classes, with_constant
-from app.training.fitting import FOLDS, Task, calibrate, choose_strength, divide, fit, predict
+from app.training import fitting
+from app.training.fitting import FOLDS, MIN_PHOTOS, Task, calibrate, choose_strength, divide, fit, predict
 
 STRENGTH = 1e-4
 
@@ -121,3 +125,19 @@ def test_predictions_are_those_of_the_head() -> None:
     task = make_task(spread=0.5)
     found = fit(task, STRENGTH, spectrum(task.examples()), 0, quiet)
     assert np.mean(predict(found.weight, task.rows[:, 0]) == task.classes) == 1
+
+
+@pytest.mark.parametrize(("photos", "has_limit"), [(MIN_PHOTOS - 1, False), (MIN_PHOTOS, True)])
+def test_nearness_is_computed_only_for_enough_photos(
+    monkeypatch: pytest.MonkeyPatch, photos: int, has_limit: bool
+) -> None:
+    computed: list[int] = []
+
+    def counted(*arguments: Any) -> Doubles:
+        computed.append(photos)
+        return left_out_nearness(*arguments)
+
+    monkeypatch.setattr(fitting, "left_out_nearness", counted)
+    task = make_task(photos=photos)
+    calibration, _ = calibrate(fit(task, STRENGTH, spectrum(task.examples()), 0, quiet), task)
+    assert (bool(computed), calibration.unlike_below is not None) == (has_limit, has_limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +24,12 @@ from app.model.own_models import read_version, write_version
 from app.model.weights import Weights
 from app.photos.decoding import Geometry
 from app.settings import Settings
-from app.training import tuning, tuning_setup, tuning_steps
+from app.training import tuning, tuning_schedule, tuning_setup, tuning_steps
 from app.training.backbones import Chosen
 from app.training.learning import Lesson, with_tuning
 from app.training.photosets import PhotoSet, PhotoSetError
 from app.training.tuning_net import Tunable
-from app.training.tuning_result import Options, Tuning
+from app.training.tuning_result import Choice, Options, Tuning
 
 PHOTOS_OF_CLASS = 36
 Taught = tuple[Chosen, PhotoSet, Lesson]
@@ -50,12 +51,16 @@ def tune(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tune]:
     threads = torch.get_num_threads()
 
     def run(
-        said: Callable[[str], None] = str, lesson: Lesson | None = None, of: Taught = taught, **options: object
+        said: Callable[[str], None] = str,
+        lesson: Lesson | None = None,
+        of: Taught = taught,
+        chosen: Callable[[Choice], None] = str,
+        **options: object,
     ) -> Tuning:
-        chosen, photo_set, learnt = of
+        backbone, photo_set, learnt = of
         asked = Options(**({"method": "last", "epochs": 2} | options))
-        shown = tuning_steps.Shown(lambda name, done, total: None, said)
-        return tuning.tune(chosen, photo_set, lesson or learnt, asked, name="small", shown=shown)
+        shown = tuning_steps.Shown(lambda name, done, total: None, said, chosen)
+        return tuning.tune(backbone, photo_set, lesson or learnt, asked, name="small", shown=shown)
 
     yield run
     tuning.remove_files(taught[0], "small")
@@ -120,7 +125,7 @@ def changed(file: Path, change: Callable[[str, torch.Tensor], dict[str, torch.Te
 
 def test_a_damaged_checkpoint_is_refused(taught: Taught, tune: Tune, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        tune(kill_at("measuring last, epoch 1"), epochs=3)
+        tune(kill_at("First run, last stage, epoch 1"), epochs=3)
     folder = taught[0].settings.cache / tuning.FOLDER / "small"
     shutil.copytree(folder, tmp_path / "whole")
     for change in (
@@ -150,7 +155,7 @@ def test_a_journal_of_other_values_is_refused(
 ) -> None:
     monkeypatch.setattr(tuning_setup, "MIN_INNER", 1)
     with pytest.raises(Killed):
-        tune(kill_at("measuring last, epoch 1"), epochs=3)
+        tune(kill_at("First run, last stage, epoch 1"), epochs=3)
     journal = taught[0].settings.cache / tuning.FOLDER / "small/journal.json"
     journal.write_text(json.dumps(json.loads(journal.read_bytes()) | wrong), encoding="utf-8")
     with pytest.raises(PhotoSetError, match=r"journal.json is damaged: leave out --resume to begin again\.$"):
@@ -161,7 +166,7 @@ def test_a_trial_that_runs_out_of_time_chooses_nothing(tune: Tune, monkeypatch: 
     monkeypatch.setattr(tuning_setup, "MIN_INNER", 1)
     learn = tuning_steps.Trainer.epoch
 
-    def epoch(trainer: tuning_steps.Trainer, phase: tuning_steps.Phase, *rest: Any) -> float:
+    def epoch(trainer: tuning_steps.Trainer, phase: tuning_schedule.Phase, *rest: Any) -> float:
         if phase.name == "trial mixup":
             raise tuning_steps.OutOfTime
         return learn(trainer, phase, *rest)
@@ -222,28 +227,88 @@ def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> N
     lesson = worst_head(taught[2])
     whole = tune(lesson=lesson)
     with pytest.raises(Killed):
-        tune(kill_at("measuring last, epoch 1 "), lesson=lesson)
+        tune(kill_at("First run, last stage, epoch 1 "), lesson=lesson)
     torn = taught[0].settings.cache / tuning.FOLDER / "small/.checkpoint.safetensors-x"
     torn.write_bytes(b"half of a file")
     lines: list[str] = []
     resumed = tune(lines.append, lesson=lesson, resume=True)
-    assert lines[0].startswith("measuring last, epoch 2 of 2")
+    assert lines[0].startswith("First run, last stage, epoch 2 of 2")
     assert not torn.exists()
     assert is_same(whole, resumed)
 
 
 def test_ctrl_c_keeps_the_best_so_far(taught: Taught, tune: Tune) -> None:
-    found = tune(interrupt_at("measuring last, epoch 1 "), lesson=worst_head(taught[2]), epochs=3)
+    found = tune(interrupt_at("First run, last stage, epoch 1 "), lesson=worst_head(taught[2]), epochs=3)
     assert (found.kept, found.was_stopped) == ("last", True)
     assert [epoch.number for epoch in found.epochs] == [1]
     assert keys(found)[-3:] == ["stopped", "kept.last", "finish.no"]
 
 
+def test_ctrl_c_in_the_second_run_keeps_the_first(taught: Taught, tune: Tune) -> None:
+    found = tune(interrupt_at("Second run, on all photos, last stage, epoch 1 "), lesson=worst_head(taught[2]))
+    assert (found.kept, found.was_stopped, keys(found)[-1]) == ("last", True, "finish.stopped")
+    assert found.tuned is not None
+
+
 def test_a_checkpoint_of_other_options_is_refused(taught: Taught, tune: Tune) -> None:
     with pytest.raises(Killed):
-        tune(kill_at("measuring last, epoch 1 "))
+        tune(kill_at("First run, last stage, epoch 1 "))
     with pytest.raises(PhotoSetError, match="is of other photos, another backbone or other options: leave out"):
         tune(seed=1, resume=True)
+
+
+def test_a_run_that_is_slower_than_planned_is_shortened(
+    taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "_USED_SHARE", 0.0)  # the time for the first run is over at once
+    lines: list[str] = []
+    found = tune(lines.append, lesson=worst_head(taught[2]), epochs=None, minutes=60.0)
+    assert re.match(
+        r"First run, last stage: an epoch takes .* min; 1 instead of \d epochs fit into the time\.$", lines[0]
+    )
+    assert [epoch.number for epoch in found.epochs] == [1]
+    assert re.search(r"epoch 1 of 1: .*% of .* left-out photos, loss .*; at most \d+ min left$", lines[1])
+    assert keys(found)[-1] == "finish.yes"
+
+
+def test_a_second_run_without_time_is_not_begun(taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = tuning._Run._measure
+
+    def slow(run: tuning._Run, *arguments: Any) -> None:
+        measure(run, *arguments)
+        run.seconds = 1e6
+
+    monkeypatch.setattr(tuning._Run, "_measure", slow)
+    lines: list[str] = []
+    found = tune(lines.append, lesson=worst_head(taught[2]), epochs=None, minutes=60.0)
+    assert keys(found)[-1] == "finish.no"
+    assert not [line for line in lines if line.startswith("Second run")]
+
+
+def test_decisions_are_shown_when_they_are_made(tune: Tune) -> None:
+    shown: list[Choice] = []
+    found = tune(chosen=shown.append, epochs=1)
+    assert tuple(shown) == found.choices
+    assert "plan.asked" in keys(found)
+
+
+def test_a_checkpoint_of_more_photos_is_kept_from_a_head(
+    taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        tune(kill_at("First run, last stage, epoch 1 "))
+    monkeypatch.setattr(tuning, "why_only_head", lambda *_: Choice("single"))
+    findings = dataclasses.replace(taught[2].findings, data_sha256="of one photo a class")
+    with pytest.raises(PhotoSetError, match="is of other photos"):
+        tune(lesson=dataclasses.replace(taught[2], findings=findings), resume=True)
+    assert (taught[0].settings.cache / tuning.FOLDER / "small/checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("method", ["auto", "last", "all"])
+def test_too_little_time_is_said_at_once(tune: Tune, method: str) -> None:
+    found = tune(method=method, epochs=None, minutes=1e-6)
+    assert "plan.none" in keys(found)
+    assert (found.kept, found.epochs, keys(found)[-1]) == ("head", (), "kept.head.untried")
 
 
 def test_a_network_that_became_worse_is_not_kept(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,3 +356,13 @@ def test_short_memory_adds_up_gradients(tune: Tune, monkeypatch: pytest.MonkeyPa
     found = tune(epochs=1)
     assert "memory" in keys(found)
     assert len(gradients) == 2
+
+
+def test_memory_that_keeps_files_at_hand_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_setup, "memory_limit", lambda: None)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  8000 kB\nMemFree:  100 kB\nMemAvailable:  5000 kB\nCached:  4900 kB\n")
+    assert tuning_setup.free_bytes(meminfo) == 5000 * 1024
+    monkeypatch.setattr(tuning_setup, "memory_limit", lambda: 4096)
+    assert tuning_setup.free_bytes(meminfo) == 4096
+    assert tuning_setup.free_bytes(tmp_path / "none") == 4096
