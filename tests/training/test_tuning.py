@@ -267,7 +267,7 @@ def test_a_run_that_is_slower_than_planned_is_shortened(
         r"First run, last stage: an epoch takes .* min; 1 instead of \d epochs fit into the time\.$", lines[0]
     )
     assert [epoch.number for epoch in found.epochs] == [1]
-    assert re.search(r"epoch 1 of 1: .*% of .* left-out photos, loss .*; at most \d+ min left$", lines[1])
+    assert re.search(r"epoch 1 of 1: .*% of .* left-out photos, loss .*; at most [1-9]\d* min left$", lines[1])
     assert keys(found)[-1] == "finish.yes"
 
 
