@@ -304,6 +304,25 @@ def test_a_checkpoint_of_more_photos_is_kept_from_a_head(
     assert (taught[0].settings.cache / tuning.FOLDER / "small/checkpoint.safetensors").exists()
 
 
+def test_maps_that_run_out_of_time_are_not_kept(taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_run = tuning.plan_run
+
+    def late(job: tuning_setup.Job, trainer: tuning_steps.Trainer) -> Any:
+        found = plan_run(job, trainer)
+        trainer.deadline = 0.0
+        return found
+
+    monkeypatch.setattr(tuning, "plan_run", late)
+    lines: list[str] = []
+    found = tune(lines.append)
+    assert lines[:2] == [
+        "Feature maps: the time allowed is over.",
+        "First run, last stage: the time allowed is over in epoch 1 of 2.",
+    ]
+    assert (found.kept, "maps" in keys(found), keys(found)[-1]) == ("head", False, "kept.head.untried")
+    assert not list((taught[0].settings.cache / tuning.FOLDER / "small").glob("*maps*"))
+
+
 @pytest.mark.parametrize("method", ["auto", "last", "all"])
 def test_too_little_time_is_said_at_once(tune: Tune, method: str) -> None:
     found = tune(method=method, epochs=None, minutes=1e-6)
