@@ -264,8 +264,11 @@ def _seconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]:
-    """Compute the inputs of the last stage for the crop that serves, its mirror image and random crops of photos."""
+def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16] | None:
+    """Compute the inputs of the last stage for the crop that serves, its mirror image and random crops of photos.
+
+    Return None if the time allowed is over before.
+    """
     crops, network, last = trainer.crops, trainer.network, trainer.network.stages[-1]
     count = len(crops.pixels)
 
@@ -274,6 +277,8 @@ def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]
         torch.manual_seed(job.options.seed)
         for view in range(views):
             for start in range(0, count, BATCH):
+                if time.monotonic() > trainer.deadline:
+                    raise OutOfTime
                 places = range(start, min(start + BATCH, count))
                 is_served = view == 0 or (view == 1 and crops.has_flip)
                 pixels = crops.centre(places, mirrored=view == 1) if is_served else crops.random(places, crops.side)
@@ -282,9 +287,14 @@ def make_maps(job: Job, trainer: Trainer, views: int) -> npt.NDArray[np.float16]
                 rows[start : start + len(places), view] = found.float().cpu().numpy()
                 job.shown.bar("Computing feature maps", view * count + start + len(places), views * count)
 
-    job.choose("maps", views=views)
     shape = (count, views, *map_shape(network, crops.side))
-    return mapped(job.journal.folder / "maps", shape, np.float16, fill)
+    try:
+        maps = mapped(job.journal.folder / "maps", shape, np.float16, fill)
+    except OutOfTime:
+        job.shown.say("Feature maps: the time allowed is over.")
+        return None
+    job.choose("maps", views=views)
+    return maps
 
 
 def choose_extras(job: Job, trainer: Trainer, plan: Plan) -> Extras:

@@ -216,7 +216,7 @@ def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal,
         seconds = time.monotonic() - begun
         if watch is not None:
             phase = _fitted(trainer, phase, number, seconds, journal)
-        _keep(trainer, phase, (loss, *hits), number, optimizer, journal, watch)
+        _keep(trainer, phase, (loss, *hits), number, optimizer, journal=journal, watch=watch)
         trainer.shown.say(_line(phase, epochs[-1], watch) + _time_left(trainer, phase, number, seconds))
     journal.note(f"done {phase.name}", True)
     return epochs
@@ -237,6 +237,7 @@ def _keep(
     result: tuple[float, int, int],
     number: int,
     optimizer: torch.optim.AdamW,
+    *,
     journal: Journal,
     watch: Watch | None,
 ) -> None:
@@ -293,9 +294,13 @@ def _line(phase: Phase, epoch: Epoch, watch: Watch | None) -> str:
 def _time_left(trainer: Trainer, phase: Phase, number: int, seconds: float) -> str:
     """Return the minutes left: of the time allowed, or without such a limit those that this phase will take."""
     if math.isfinite(trainer.deadline):
-        return f"; at most {max(0.0, trainer.deadline - time.monotonic()) / 60:.0f} min left"
+        return f"; at most {_minutes(trainer.deadline - time.monotonic())} left"
     left = seconds * phase.cost(number + 1, phase.last_epoch) / phase.cost(number, number)
-    return f"; about {left / 60:.0f} min left of this part"
+    return f"; about {_minutes(left)} left of this part" if left else ""
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, math.ceil(seconds / 60))} min"
 
 
 def _restore(trainer: Trainer, phase: Phase, journal: Journal, optimizer: torch.optim.AdamW) -> list[Epoch]:

@@ -267,7 +267,7 @@ def test_a_run_that_is_slower_than_planned_is_shortened(
         r"First run, last stage: an epoch takes .* min; 1 instead of \d epochs fit into the time\.$", lines[0]
     )
     assert [epoch.number for epoch in found.epochs] == [1]
-    assert re.search(r"epoch 1 of 1: .*% of .* left-out photos, loss .*; at most \d+ min left$", lines[1])
+    assert re.search(r"epoch 1 of 1: .*% of .* left-out photos, loss .*; at most [1-9]\d* min left$", lines[1])
     assert keys(found)[-1] == "finish.yes"
 
 
@@ -302,6 +302,25 @@ def test_a_checkpoint_of_more_photos_is_kept_from_a_head(
     with pytest.raises(PhotoSetError, match="is of other photos"):
         tune(lesson=dataclasses.replace(taught[2], findings=findings), resume=True)
     assert (taught[0].settings.cache / tuning.FOLDER / "small/checkpoint.safetensors").exists()
+
+
+def test_maps_that_run_out_of_time_are_not_kept(taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_run = tuning.plan_run
+
+    def late(job: tuning_setup.Job, trainer: tuning_steps.Trainer) -> Any:
+        found = plan_run(job, trainer)
+        trainer.deadline = 0.0
+        return found
+
+    monkeypatch.setattr(tuning, "plan_run", late)
+    lines: list[str] = []
+    found = tune(lines.append)
+    assert lines[:2] == [
+        "Feature maps: the time allowed is over.",
+        "First run, last stage: the time allowed is over in epoch 1 of 2.",
+    ]
+    assert (found.kept, "maps" in keys(found), keys(found)[-1]) == ("head", False, "kept.head.untried")
+    assert not list((taught[0].settings.cache / tuning.FOLDER / "small").glob("*maps*"))
 
 
 @pytest.mark.parametrize("method", ["auto", "last", "all"])
