@@ -308,9 +308,17 @@ def test_names_are_read_as_programs_write_them(data: bytes, name: str) -> None:
     assert read(data) == [Entry(name, COCK)]
 
 
-def test_a_name_that_is_not_the_utf_8_it_claims_to_be_is_said() -> None:
-    with pytest.raises(UnreadableArchive, match="marked as UTF-8"):
-        read(written("è.png".encode("cp437"), flags=0x800))
+def test_a_name_that_is_not_the_utf_8_it_claims_is_cp437() -> None:
+    assert read(written("è.png".encode("cp437"), flags=0x800)) == [Entry("è.png", COCK)]
+
+
+def test_a_part_of_a_split_archive_is_named() -> None:
+    data = bytearray(pack(("a.png", COCK)))
+    end = data.rindex(b"PK\x05\x06")
+    data[end + 4 : end + 6] = b"\x03\0"  # this is the fourth part (APPNOTE 4.3.16)
+    for part in (bytes(data), b"PK\x07\x08" + bytes(data[:60])):
+        with pytest.raises(UnreadableArchive, match="one part of a ZIP archive that was split"):
+            read(part)
 
 
 @pytest.mark.parametrize(
