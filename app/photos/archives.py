@@ -26,8 +26,10 @@ from .formats import find_format
 _DIRECTORY_ENTRY = b"PK\x01\x02"
 _MAX_ENTRIES = 4096
 # In an entry, the lengths of its name, extra fields and comment (APPNOTE 4.3.12); in the end, the directory's size.
-_ENTRY_BYTES, _ENTRY_LENGTHS = 46, 28
-_END_OF_DIRECTORY, _END_BYTES, _DIRECTORY_SIZE = b"PK\x05\x06", 22, 12
+_ENTRY_BYTES, _ENTRY_FLAGS, _ENTRY_LENGTHS = 46, 8, 28
+_END_OF_DIRECTORY, _END_BYTES, _PART, _DIRECTORY_SIZE = b"PK\x05\x06", 22, 4, 12
+# A split archive begins so.
+_SPLIT = b"PK\x07\x08"
 _MAX_LENGTH = 0xFFFF
 # A file's own header (APPNOTE 4.3.7): it begins so, and ends with the lengths of its name and extra field.
 _LOCAL_HEADER = b"PK\x03\x04"
@@ -105,25 +107,22 @@ def _files_in_memory(data: bytes) -> list[tuple[str, zipfile.ZipInfo]]:
 def list_files(archive: BinaryIO) -> list[tuple[str, zipfile.ZipInfo]]:
     """List the files of an archive with their names, in its own order, without folders and what file managers add.
 
-    Raises UnreadableArchive for a name that is not UTF-8 although it is marked so, and one of `UNREADABLE_DIRECTORY`
-    for a file that is no archive, or a damaged one.
+    Raises UnreadableArchive for one part of an archive that was split, and one of `UNREADABLE_DIRECTORY` for a file
+    that is no archive, or a damaged one.
     """
-    try:
-        entries = _read_directory(archive)
-    except UnicodeDecodeError as error:
-        raise UnreadableArchive(
-            "A name in the archive is marked as UTF-8, but is not UTF-8. Pack it again."
-        ) from error
-    named = [(_name_of(entry), entry) for entry in entries]
+    named = [(_name_of(entry), entry) for entry in _read_directory(archive)]
+    _, record = _end_of_directory(archive)
+    if int.from_bytes(record[_PART : _PART + 2], "little") not in (0, _MAX_LENGTH):
+        raise _split()
     return [(name, entry) for name, entry in named if not (_is_folder(entry, name) or is_clutter(name.split("/")))]
 
 
 def _read_directory(archive: BinaryIO) -> list[zipfile.ZipInfo]:
     try:
         return _entries(archive)
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, UnicodeDecodeError):
         start, directory = _directory(archive)
-        entries = _entries(io.BytesIO(_with_whole_extra_fields(directory)))
+        entries = _entries(io.BytesIO(_mended(directory)))
     for entry in entries:
         entry.header_offset += start
     return entries
@@ -136,6 +135,14 @@ def _entries(archive: BinaryIO) -> list[zipfile.ZipInfo]:
 
 def _directory(archive: BinaryIO) -> tuple[int, bytes]:
     """Return where an archive's directory starts, and its bytes with the record that ends it; raises BadZipFile."""
+    end, record = _end_of_directory(archive)
+    start = max(0, end - int.from_bytes(record[_DIRECTORY_SIZE : _DIRECTORY_SIZE + 4], "little"))
+    archive.seek(start)
+    return start, archive.read()
+
+
+def _end_of_directory(archive: BinaryIO) -> tuple[int, bytes]:
+    """Return where the record that ends the directory starts, and its bytes; raises BadZipFile."""
     size = archive.seek(0, os.SEEK_END)
     last = max(0, size - _END_BYTES - _MAX_LENGTH)  # a comment may follow the record
     archive.seek(last)
@@ -143,16 +150,14 @@ def _directory(archive: BinaryIO) -> tuple[int, bytes]:
     end = tail.rfind(_END_OF_DIRECTORY)
     if not 0 <= end <= len(tail) - _END_BYTES:
         raise zipfile.BadZipFile
-    start = max(0, last + end - int.from_bytes(tail[end + _DIRECTORY_SIZE : end + _DIRECTORY_SIZE + 4], "little"))
-    archive.seek(start)
-    return start, archive.read()
+    return last + end, tail[end : end + _END_BYTES]
 
 
-def _with_whole_extra_fields(directory: bytes) -> bytes:
-    """Return a directory in which the lengths of extra fields fit; nothing else changes, and no byte moves.
+def _mended(directory: bytes) -> bytes:
+    """Return a directory with fitting lengths of extra fields, and no name that is UTF-8 by its flag alone.
 
-    `zipfile` refuses the whole archive if one entry's fields reach beyond their end, or its header names a wrong
-    length for all of them together.
+    No byte moves. `zipfile` refuses the whole archive if one entry's fields reach beyond their end, its header names a
+    wrong length for all of them together, or its name is not the UTF-8 that it claims to be.
     """
     mended, place, end = bytearray(directory), 0, directory.rfind(_END_OF_DIRECTORY)
     while place + _ENTRY_BYTES <= end and directory.startswith(_DIRECTORY_ENTRY, place):
@@ -164,6 +169,7 @@ def _with_whole_extra_fields(directory: bytes) -> bytes:
             extra = min(max(0, following - start - comment), _MAX_LENGTH)
             struct.pack_into("<HH", mended, place + _ENTRY_LENGTHS + 2, extra, max(0, following - start - extra))
         _end_fields(mended, start, start + extra)
+        _mend_flag(mended, place, start)
         place = following
     return bytes(mended)
 
@@ -177,9 +183,20 @@ def _end_fields(data: bytearray, start: int, end: int) -> None:
         start += LENGTHS.size + size
 
 
+def _mend_flag(data: bytearray, place: int, name_end: int) -> None:
+    """Take the flag for UTF-8 from an entry whose name is not UTF-8."""
+    try:
+        data[place + _ENTRY_BYTES : name_end].decode()
+    except UnicodeDecodeError:
+        flags = int.from_bytes(data[place + _ENTRY_FLAGS : place + _ENTRY_FLAGS + 2], "little")
+        struct.pack_into("<H", data, place + _ENTRY_FLAGS, flags & ~_UTF8_NAME)
+
+
 def _not_an_archive(data: bytes) -> UnreadableArchive:
     if not data:
         return UnreadableArchive("The body is empty (0 bytes). Send a ZIP archive.")
+    if data.startswith(_SPLIT):
+        return _split()
     if data.startswith(_LOCAL_HEADER):
         return UnreadableArchive("The ZIP archive is damaged or incomplete. Pack it again.")
     found = next((name for name, signature in _OTHER_ARCHIVES if signature.match(data)), None)
@@ -188,6 +205,10 @@ def _not_an_archive(data: bytes) -> UnreadableArchive:
     if find_format(data) is not None:
         return UnreadableArchive("The body is a photo, not a ZIP archive. Send it to predict, or pack it as ZIP.")
     return UnreadableArchive("The body is no ZIP archive, or a damaged one. Pack it again.")
+
+
+def _split() -> UnreadableArchive:
+    return UnreadableArchive("This is one part of a ZIP archive that was split. Pack the photos as one archive.")
 
 
 def _name_of(entry: zipfile.ZipInfo) -> str:

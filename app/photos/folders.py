@@ -9,14 +9,16 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from ..errors import TopthreeError
+from ..errors import TooLarge, TopthreeError
 from .clutter import is_clutter, is_clutter_folder
 from .formats import SUFFIXES
 
 STANDARD_INPUT = "-"
 # No photo is larger; a smaller one takes only the memory for its own bytes.
 MAX_FILE_BYTES = 2**30
+_PIECE_BYTES = 2**20
 # Folders inside each other; Python's stack ends at some depth.
 MAX_DEPTH = 200
 _WNID = re.compile(r"n[0-9]{8}(?![0-9])")
@@ -60,12 +62,25 @@ def read_file(name: str) -> bytes:
     if name == STANDARD_INPUT and sys.stdin is None:
         raise FileProblem("Standard input is closed.")
     try:
-        return sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
+        if name == STANDARD_INPUT:
+            return _read(sys.stdin.buffer)
+        with open(name, "rb") as file:
+            return _read(file)
     except OSError as error:
         kind = "folder" if os.path.isdir(name) else "file"
         if isinstance(error, FileNotFoundError) and os.path.islink(name):
             raise FileProblem(f"The link leads to {os.readlink(name)}, which does not exist.") from error
         raise FileProblem(f"The {kind} cannot be read: {error.strerror}.") from error
+
+
+def _read(file: BinaryIO) -> bytes:
+    """Read a file in pieces, since a device may have no end; raises FileProblem for more bytes than any photo has."""
+    data = bytearray()
+    while piece := file.read(_PIECE_BYTES):
+        data += piece
+        if len(data) > MAX_FILE_BYTES:
+            raise FileProblem(f"The file has more than {MAX_FILE_BYTES:,} bytes.", TooLarge.slug)
+    return bytes(data)
 
 
 def is_unreadable(name: str) -> bool:

@@ -31,7 +31,7 @@ from .webp import open_webp
 
 # A signature is matched against this many bytes at the beginning of the file.
 HEAD_BYTES = 256
-# Within these a file whose brands are those of both AVIF and HEIC describes its coding.
+# Within these an AVIF or HEIC describes its coding.
 _DESCRIPTION_BYTES = 1 << 16
 
 
@@ -107,12 +107,15 @@ def find_format(data: bytes | memoryview) -> Format | None:
     """Return the format, determined from the content alone, or None for one that is not supported."""
     head = bytes(data[:HEAD_BYTES])
     found = next((row for row in FORMATS if row.matches(head)), None)
-    return _AVIF if found is _HEIC and _is_av1(bytes(data[:_DESCRIPTION_BYTES])) else found
+    return _by_coding(found, bytes(data[:_DESCRIPTION_BYTES])) if found in (_AVIF, _HEIC) else found
 
 
-def _is_av1(beginning: bytes) -> bool:
-    """Return whether a file describes coding by AV1 alone (`av1C`), not by HEVC (`hvcC`)."""
-    return b"av1C" in beginning and b"hvcC" not in beginning
+def _by_coding(found: Format | None, beginning: bytes) -> Format | None:
+    """Return the format whose coding alone the file describes, AV1 (`av1C`) or HEVC (`hvcC`), whatever its brands."""
+    is_av1, is_hevc = b"av1C" in beginning, b"hvcC" in beginning
+    if is_av1 == is_hevc:
+        return found
+    return _AVIF if is_av1 else _HEIC
 
 
 def format_of(data: bytes | memoryview) -> Format:

@@ -29,6 +29,10 @@ _MAX_FILLING = 64
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _TRANSPARENCY, _EXIF, _APPLES_OWN = b"tRNS", b"eXIf", b"CgBI"
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types, section 11.2.1
+_SAMPLES = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
+# The passes of an interlaced picture: first column and row, and their steps (PNG, section 8.2).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_UNPACKED_AT_ONCE = 1 << 20
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 # Texts that may hold the orientation: XMP, and EXIF as hexadecimal digits. More bytes than these hold a thumbnail.
 _XMP, _HEXADECIMAL_EXIF = b"XML:com.adobe.xmp", (b"Raw profile type exif", b"Raw profile type APP1")
@@ -56,7 +60,7 @@ def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
     if not width or not height or (colour == _PALETTE and not has_palette):
         raise damaged("PNG")
     check_size(width, height, max_pixels)
-    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
+    samples = _SAMPLES.get(colour, 4)
     mode = "I;16" if (colour, depth) == (0, 16) else str(-(-samples * depth // 8))
     known = COSTS.get(f"PNG {mode}", COSTS["PNG 8"])
     if colour == 4:  # Pillow keeps grey with alpha in 4 bytes
@@ -70,12 +74,15 @@ def examine_png(data: bytes | memoryview, max_pixels: int) -> Estimate:
 def open_png(data: bytes, max_pixels: int) -> Image.Image:
     """Open a PNG with only its pixels, transparency and orientation; other chunks are not read.
 
-    Raises BrokenImage for a file that ends in filling instead of its pixels.
+    Raises BrokenImage for a file that ends in filling instead of its pixels, or whose pixels end before its last row.
     """
     parts = [data[:_SIGNATURE_BYTES]]
+    pixels: list[memoryview] = []
     orientation, pixels_end = 1, 0
     for kind, start, end in _chunks(data):
-        pixels_end = min(end, len(data)) if kind == b"IDAT" else pixels_end
+        if kind == b"IDAT":
+            pixels_end = min(end, len(data))
+            pixels.append(memoryview(data)[start:end])
         if kind in _PIXELS:
             parts.append(data[start - 8 : end + 4])
         elif kind == _TRANSPARENCY and _is_intact(data, start, end):
@@ -86,8 +93,40 @@ def open_png(data: bytes, max_pixels: int) -> Image.Image:
             break
     if ends_in_filling(data, pixels_end, _MAX_FILLING):
         raise damaged("PNG")
+    header = parts[1]
     parts.insert(2, _exif_chunk(orientation))
-    return Image.open(io.BytesIO(b"".join(parts)), formats=["PNG"])
+    image = Image.open(io.BytesIO(b"".join(parts)), formats=["PNG"])
+    check_size(*image.size, max_pixels)
+    image.load()
+    if _may_lack_rows(image) and _lacks_rows(header, pixels):
+        raise damaged("PNG")
+    return image
+
+
+def _may_lack_rows(image: Image.Image) -> bool:
+    """Return whether one of the last two rows is empty: Pillow leaves a row so if the compressed pixels end before it.
+
+    Of an interlaced picture the last row but one may be the last that is stored.
+    """
+    last = (image.crop((0, row, image.width, row + 1)) for row in range(max(0, image.height - 2), image.height))
+    return any(not any(row.tobytes()) for row in last)
+
+
+def _lacks_rows(header: bytes, pixels: list[memoryview]) -> bool:
+    """Return whether the compressed pixels are fewer bytes than the header promises."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header, 8)
+    bits = depth * _SAMPLES.get(colour, 4)
+    lacking = 0
+    for left, top, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        lacking += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+    unpacking = zlib.decompressobj()
+    for part in pixels:
+        packed: bytes | memoryview = part
+        while packed and lacking > 0:
+            lacking -= len(unpacking.decompress(packed, _UNPACKED_AT_ONCE))
+            packed = unpacking.unconsumed_tail
+    return lacking > 0
 
 
 def _chunks(data: bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:

@@ -52,14 +52,16 @@ _RAW_HEAD = re.compile(rb"CR|IIII.waR|MMMMRaw", re.DOTALL)  # behind the header 
 _RAW_PHOTOMETRICS = (32803, 34892)  # a colour filter array, and its linear form in DNG
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+_UNTYPED = 4  # which readers treat as unsigned (TIFF 6.0, page 80)
 HORIZONTAL, FLOATING = 2, 3  # predictors
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
 
-_NONE, _OLD_JPEG, _JPEG = 1, 6, 7
+_NONE, _OLD_JPEG, _JPEG, _PACKBITS = 1, 6, 7, 32773
 _FAX = (2, 3, 4)
 # None, LZW, deflate, PackBits, deflate by its older number, LZMA, Zstandard: these compress any bytes.
-_BYTEWISE = {_NONE, 5, 8, 32773, 32946, 34925, 50000}
-_WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)
+_BYTEWISE = {_NONE, 5, 8, _PACKBITS, 32946, 34925, 50000}
+# With PackBits tifffile writes differences, which libtiff would show as they are.
+_WITH_PREDICTOR = (5, 8, _PACKBITS, 32946, 34925, 50000)
 _BY_PILLOW_ONLY = {*_FAX, _OLD_JPEG, _JPEG}
 _UNSUPPORTED_COMPRESSIONS = {
     9: "JBIG",
@@ -121,6 +123,7 @@ class Layout:
     samples: int
     bits: int
     sample_format: int
+    is_untyped: bool
     photometric: int
     compression: int
     planes: int
@@ -162,7 +165,9 @@ class Layout:
         """Return whether Pillow decodes this kind rightly."""
         if self.compression in _BY_PILLOW_ONLY:
             return True
-        if self.sample_format != UNSIGNED or self.fill_order == 2:
+        if self.sample_format != UNSIGNED or self.is_untyped or self.fill_order == 2:
+            return False
+        if self.compression == _PACKBITS and self.predictor > 1:
             return False
         if self.is_big_endian_big or self.planes > self.colours or not self.names_colours:
             return False
@@ -192,12 +197,14 @@ def layout_of(directory: Directory, max_pixels: int) -> Layout:
     check_size(width, height, max_pixels)
     compression = directory.number(COMPRESSION, _NONE)
     samples = max(1, directory.number(SAMPLES, 1))
+    sample_format = max((UNSIGNED, *directory.numbers(SAMPLE_FORMAT, _MAX_SAMPLES)))
     layout = Layout(
         width=width,
         height=height,
         samples=samples,
         bits=max((1, *directory.numbers(BITS, _MAX_SAMPLES))),
-        sample_format=max((1, *directory.numbers(SAMPLE_FORMAT, _MAX_SAMPLES))),
+        sample_format=UNSIGNED if sample_format == _UNTYPED else sample_format,
+        is_untyped=sample_format == _UNTYPED,
         photometric=_photometric(directory, samples),
         compression=compression,
         planes=samples if directory.number(PLANAR, 1) == 2 else 1,
@@ -233,7 +240,8 @@ def _unsupported(layout: Layout, directory: Directory) -> str:
     """Return the unsupported feature of a layout; empty if there is none."""
     compression, photometric = layout.compression, layout.photometric
     if compression not in _BYTEWISE and compression not in _BY_PILLOW_ONLY:
-        return f"{_UNSUPPORTED_COMPRESSIONS.get(compression, f'number {compression}')} compression"
+        known = _UNSUPPORTED_COMPRESSIONS.get(compression)
+        return f"{known} compression" if known else f"compression of number {compression}"
     if photometric not in _COLOURS and compression != _OLD_JPEG:
         return _UNSUPPORTED_PHOTOMETRICS.get(photometric, f"colours of number {photometric}")
     bits = directory.numbers(BITS, _MAX_SAMPLES)

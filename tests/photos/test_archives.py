@@ -299,6 +299,7 @@ NAMES = [
     (written("雄鸡.png".encode(), flags=0x800, local=b"__.png"), "雄鸡.png"),
     (written(b"a/cock.png", local=b""), "a/cock.png"),
     (written(b"cock.png", streamed=True), "cock.png"),
+    (written("è.png".encode("cp437"), flags=0x800), "è.png"),
     (b"#!/bin/sh\nexit\n" + written(b"cock.png"), "cock.png"),
 ]
 
@@ -308,9 +309,12 @@ def test_names_are_read_as_programs_write_them(data: bytes, name: str) -> None:
     assert read(data) == [Entry(name, COCK)]
 
 
-def test_a_name_that_is_not_the_utf_8_it_claims_to_be_is_said() -> None:
-    with pytest.raises(UnreadableArchive, match="marked as UTF-8"):
-        read(written("è.png".encode("cp437"), flags=0x800))
+def test_a_part_of_a_split_archive_is_named() -> None:
+    data = pack(("a.png", COCK))
+    last = data.replace(b"PK\x05\x06\0", b"PK\x05\x06\3")  # the fourth part (APPNOTE 4.3.16)
+    for part in (last, b"PK\x07\x08" + data[:60]):
+        with pytest.raises(UnreadableArchive, match="one part of a ZIP archive that was split"):
+            read(part)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.photos import folders
 from app.photos.folders import FileProblem, find_photos, is_unreadable, list_photos, read_file, true_class
 
 NOBODY = 65534
@@ -157,6 +158,15 @@ def test_unreadable_file_is_listed(as_nobody: Path) -> None:
     assert listed(as_nobody) == ["a.jpg"]
     with pytest.raises(FileProblem, match="^The file cannot be read: Permission denied"):
         read_file(str(as_nobody / "a.jpg"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no device without an end")
+def test_a_file_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(folders, "MAX_FILE_BYTES", 3_000_000)
+    with pytest.raises(FileProblem, match="has more than 3,000,000 bytes"):
+        read_file("/dev/zero")
+    (tmp_path / "a.jpg").write_bytes(bytes(3_000_000))
+    assert read_file(str(tmp_path / "a.jpg")) == bytes(3_000_000)
 
 
 def test_closed_standard_input_is_one_sentence() -> None:

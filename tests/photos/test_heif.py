@@ -161,6 +161,16 @@ def test_the_main_brand_may_be_any(name: str, brand: bytes):
     assert (photo.crop(BILINEAR) == same.crop(BILINEAR)).all()
 
 
+@pytest.mark.parametrize(("name", "brand"), [("AVIF", b"heic"), ("HEIC", b"avif")])
+def test_the_coding_counts_where_the_brands_are_the_others(name: str, brand: bytes):
+    data = SAMPLES[name]
+    end = int.from_bytes(data[:4], "big")
+    brands = brand + data[12:16] + brand * ((end - 16) // 4)
+    photo = decode(data[:8] + brands + data[end:], max_pixels=MAX_PIXELS)
+    assert photo.format == name
+    assert (photo.crop(BILINEAR) == decode(data, max_pixels=MAX_PIXELS).crop(BILINEAR)).all()
+
+
 @pytest.mark.parametrize("brands", [b"mp42isommp41", b"qt  qt  mp42", b"isomiso2avc1"])
 def test_videos_are_no_photos(brands: bytes):
     with pytest.raises(UnsupportedImage, match="looks like a video"):

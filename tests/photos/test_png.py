@@ -71,6 +71,47 @@ def test_what_is_beside_the_pixels_never_costs_the_photo(name: str, after: bool)
     assert photo.orientation == 1
 
 
+def stored(*, rows: int = 30) -> bytes:
+    """Write a black PNG of 40 columns whose compressed pixels end after some rows."""
+    header = struct.pack(">IIBBBBB", 40, 30, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(rows * 121)))
+    return PHOTO[:8] + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+# Columns and rows of each pass of 40x30 pixels (PNG, section 8.2), and the bytes of all.
+PASSES = [(5, 4), (5, 4), (10, 4), (10, 8), (20, 7), (20, 15), (40, 15)]
+ADAM7 = sum(rows * (1 + 3 * columns) for columns, rows in PASSES)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 29])
+@pytest.mark.parametrize("black", [False, True])
+def test_pixels_that_end_before_the_last_row_are_damaged(black: bool, rows: int):
+    data = stored(rows=rows)
+    if not black:
+        raw = zlib.decompress(PHOTO[PHOTO.index(b"IDAT") + 4 : PHOTO.index(b"IEND") - 8])
+        start = PHOTO.index(b"IDAT") - 4
+        data = PHOTO[:start] + chunk(b"IDAT", zlib.compress(raw[: rows * 121])) + chunk(b"IEND", b"")
+    with pytest.raises(BrokenImage):
+        decode(data, max_pixels=MAX_PIXELS)
+
+
+def test_black_rows_are_not_taken_for_missing_ones():
+    assert not np.asarray(decode(stored(), max_pixels=MAX_PIXELS).pixels).any()
+    assert not np.asarray(decode(stored(rows=31), max_pixels=MAX_PIXELS).pixels).any()
+
+
+@pytest.mark.parametrize(("lacking", "is_whole"), [(0, True), (1, False), (121, False), (15 * 121, False)])
+def test_an_interlaced_picture_needs_all_its_passes(lacking: int, is_whole: bool):
+    header = struct.pack(">IIBBBBB", 40, 30, 8, 2, 0, 0, 1)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(ADAM7 - lacking)))
+    data = PHOTO[:8] + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+    if is_whole:
+        assert decode(data, max_pixels=MAX_PIXELS).width == 40
+    else:
+        with pytest.raises(BrokenImage):
+            decode(data, max_pixels=MAX_PIXELS)
+
+
 def test_an_animation_shows_its_first_picture():
     frames = [cat(40, 30), cat(40, 30).rotate(180)]
     data = encode(frames[0], save_all=True, append_images=frames[1:])

@@ -97,6 +97,25 @@ def test_every_order_of_the_bytes(compression: str, predicted: bool, dtype: str,
     assert np.abs(as_shown(data) - expected(data, 3)).max() <= 1
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_packbits_with_differences(planar: str, dtype: str):
+    numbers = as_numbers(COLOURS, dtype)
+    numbers = np.moveaxis(numbers, -1, 0) if planar == "separate" else numbers
+    data = tiff(numbers, photometric="rgb", planarconfig=planar, compression="packbits", predictor=True)
+    assert np.abs(as_shown(data) - COLOURS).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_numbers_of_no_type_are_unsigned(photometric: int, bits: int):
+    levels = np.round(GREY[..., 0].astype(np.float64) * ((1 << bits) - 1) / 255).astype(np.uint16)
+    data = raw_tiff(packed(levels, bits), bits, 1, photometric, order=">", t339=4)
+    shown = as_shown(data)[..., 0]
+    grey = np.rint(levels * 255.0 / ((1 << bits) - 1))
+    assert np.abs(shown - (grey if photometric else 255 - grey)).max() <= 1
+
+
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("photometric", PHOTOMETRICS)
@@ -274,7 +293,7 @@ def packed(levels: npt.NDArray[np.uint16], bits: int) -> bytes:
         ({"compression": 34887}, "LERC compression"),
         ({"compression": 34661}, "JBIG compression"),
         ({"compression": 34676}, "SGI LogLuv compression"),
-        ({"compression": 4711}, "number 4711 compression"),
+        ({"compression": 4711}, "compression of number 4711"),
         ({"compression": 7, "bits": 12}, "JPEG with 12 bits a sample"),
         ({"photometric": 4}, "a transparency mask"),
         ({"photometric": 9}, "ICC Lab colours"),
