@@ -121,11 +121,18 @@ def command(
             report=click.echo,
             keep_last=keep_last,
         )
+    made: list[Path] = []
+
+    def fill_and_note(folder: Path) -> Manifest:
+        made.append(folder)
+        return fill(folder)
+
     # nncf shows its progress on standard output, where the lines about the test of an int8 model go as well.
     with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
-        prepared = publish(work.settings, work.weights, fill, rebuild=rebuild)
+        prepared = publish(work.settings, work.weights, fill_and_note, rebuild=rebuild)
     if not quiet:
-        click.echo(f"Prepared: {prepared.folder}")
+        kept = "" if made else " already, and left as it is; --rebuild makes it again"
+        click.echo(f"Prepared{kept}: {prepared.folder}")
 
 
 @dataclasses.dataclass(frozen=True)

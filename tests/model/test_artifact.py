@@ -190,6 +190,13 @@ def test_two_processes_make_a_damaged_artifact_again_once(of_file: Settings) -> 
     assert not any("opened" in output or "looked up" in output for output, _ in outputs)
 
 
+def test_what_is_prepared_already_is_said_to_be_left(of_file: Settings) -> None:
+    outputs = [prepare(of_file, *more).communicate(timeout=240)[0] for more in ((), (), ("--rebuild",))]
+    left = "Prepared already, and left as it is; --rebuild makes it again: "
+    assert [output.startswith(("Prepared: ", left)) for output in outputs] == [True] * 3
+    assert [output.startswith(left) for output in outputs] == [False, True, False]
+
+
 def test_preparing_int8_asks_no_host(of_file: Settings, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import typing
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +34,7 @@ from app.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 HGNET = "timm/hgnetv2_b1.ssld_stage2_ft_in1k"
 LACKING = "timm/hgnetv2_b0.ssld_stage2_ft_in1k"
+BUSY = "timm/hgnetv2_b2.ssld_stage2_ft_in1k"
 
 
 def test_row_is_what_timm_says() -> None:
@@ -130,13 +132,18 @@ def test_an_artifact_of_ones_own_weights_serves_with_them_only(
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers for a file as the hub does: with a commit and an etag; of `LACKING` it has no file."""
+    """Answers for a file as the hub does: with a commit and an etag.
+
+    It has no file of `LACKING`, and none of `BUSY`, after it was once too busy to say so.
+    """
 
     asked = 0
+    statuses: typing.ClassVar = {LACKING: [404], BUSY: [503, 404]}
 
     def do_HEAD(self) -> None:
         Hub.asked += 1
-        self.send_response(404 if LACKING.partition("/")[2] in self.path else 200)
+        (found,) = [each for name, each in self.statuses.items() if name.partition("/")[2] in self.path] or [[200]]
+        self.send_response(found.pop(0) if len(found) > 1 else found[0])
         headers = {"ETag": '"0123"', "X-Repo-Commit": "a" * 40, "Content-Length": str(len(CONTENT))}
         for name, value in headers.items():
             self.send_header(name, value)
@@ -164,27 +171,32 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def weights_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """Runs `topthree weights` for a model, in a process that takes these tests' server for the hub."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a process that takes these tests' server for the hub."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        own = {
+        yield os.environ | {
             "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
             "HF_HOME": str(tmp_path_factory.mktemp("hub")),
             "NO_PROXY": "*",
         }
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen([sys.executable, "-c", COMMANDS], cwd=ROOT, env=os.environ | own, **pipes) as process:
-
-            def run(*words: str) -> tuple[int, str, str]:
-                print(*words, file=process.stdin, flush=True)
-                return tuple(json.loads(process.stdout.readline()))
-
-            yield run
-            process.stdin.close()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def weights_command(environment: dict[str, str]) -> Iterator[Command]:
+    """Runs `topthree weights` for a model."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", COMMANDS], cwd=ROOT, env=environment, **pipes) as process:
+
+        def run(*words: str) -> tuple[int, str, str]:
+            print(*words, file=process.stdin, flush=True)
+            return tuple(json.loads(process.stdout.readline()))
+
+        yield run
+        process.stdin.close()
 
 
 def test_fetch_downloads_a_model_of_timm_from_the_hub(weights_command: Command) -> None:
@@ -204,3 +216,12 @@ def test_fetch_of_what_the_hub_lacks_is_one_sentence(weights_command: Command) -
     (line,) = errors.splitlines()
     assert line.startswith(f"Error: The weights of {LACKING} cannot be downloaded: ")
     assert line.endswith(". Set TOPTHREE_WEIGHTS to a file.")
+
+
+def test_what_the_hub_library_reports_is_not_shown(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "app", "weights", "--fetch"]
+    own = environment | {"TOPTHREE_MODEL": BUSY}
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    assert Hub.statuses[BUSY] == [404]  # it was asked again
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith(f"Error: The weights of {BUSY} cannot be downloaded: ")) == (1, True)

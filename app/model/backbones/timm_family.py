@@ -6,6 +6,7 @@ timm is needed to prepare such a model, never to serve it.
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,9 @@ def timm_weights(record: ModelRecord) -> Weights:
     """Download the weights of a model of timm into the hub's own cache, unless they are cached."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils.logging import set_verbosity
 
+    set_verbosity(logging.ERROR)  # it reports each attempt to connect, and the sentence below says how they end
     try:
         path = Path(hf_hub_download(*_place(record)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
