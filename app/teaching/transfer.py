@@ -52,6 +52,8 @@ def adopt(projects: Projects, name: str, data: bytes, *, max_photo_bytes: int) -
     """
     if not data.startswith(_HEADER):
         raise BadProjectFile("The file is not a project of topthree.")
+    if len(data) != _size_in_header(data):  # SQLite takes the end of a file that was cut short for zeros
+        raise BadProjectFile(_DAMAGED)
 
     def fill(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent) as sent:
@@ -65,6 +67,12 @@ def adopt(projects: Projects, name: str, data: bytes, *, max_photo_bytes: int) -
                     _copy(source, connection, max_photo_bytes if keeps else None)
 
     projects.create(name, fill, size=len(data))
+
+
+def _size_in_header(data: bytes) -> int:
+    """Return how many bytes a file of SQLite says it has: https://www.sqlite.org/fileformat2.html#the_database_header."""
+    page_bytes = int.from_bytes(data[16:18]) or 1
+    return (65_536 if page_bytes == 1 else page_bytes) * int.from_bytes(data[28:32])
 
 
 @contextmanager

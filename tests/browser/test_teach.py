@@ -200,7 +200,7 @@ def test_a_refused_file_is_named_and_the_others_go_on(teaching: Teaching) -> Non
 
 def test_a_photo_on_its_way_when_stopped_is_shown(teaching: Teaching) -> None:
     held: list[Route] = []
-    teaching.page.route("**/photos", held.append)
+    teaching.page.route("**/photos", lambda route, _: held.append(route))
     label = teaching.card(0).get_attribute("data-drop") or ""
     teaching.add(label, *files("cat", 5))
     expect(teaching.page.locator("#tray-progress")).to_be_visible()
@@ -208,10 +208,10 @@ def test_a_photo_on_its_way_when_stopped_is_shown(teaching: Teaching) -> None:
         teaching.page.wait_for_timeout(20)
     teaching.page.locator("#stop").click()
     expect(teaching.page.locator("#tray")).to_be_hidden()
-    teaching.page.unroute("**/photos")
     for route in held:
         route.continue_()
     expect(teaching.photos(label)).to_have_count(2)
+    teaching.page.unroute("**/photos")
     teaching.page.locator("#undo").click()
     expect(teaching.photos(label)).to_have_count(0)
 

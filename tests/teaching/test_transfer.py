@@ -186,3 +186,10 @@ def test_too_many_photos_are_refused(teaching: Teaching, monkeypatch: pytest.Mon
     with pytest.raises(ProjectFull):
         adopt(teaching.projects, "other", data, max_photo_bytes=MAX_BYTES)
     assert teaching.projects.names() == ["colours"]
+
+
+@pytest.mark.parametrize("missing", [1, 100, 4096])
+def test_a_file_that_was_cut_short_is_refused(teaching: Teaching, missing: int) -> None:
+    with pytest.raises(BadProjectFile, match="damaged"):
+        adopt(teaching.projects, "again", exported(teaching)[:-missing], max_photo_bytes=MAX_BYTES)
+    assert teaching.projects.names() == ["colours"]

@@ -94,6 +94,8 @@ def test_project_is_made_and_listed(page: FlaskClient, tmp_path: Path) -> None:
     assert made.json["folder"] == str(tmp_path / "projects")
     (listed,) = page.get(PROJECTS).json["projects"]
     assert (listed["name"], listed["classes"], listed["photos"], listed["published"]) == ("colours", 0, 0, None)
+    next((tmp_path / "projects" / "colours").glob("*.sqlite")).write_bytes(b"damaged" * 1000)
+    assert page.get(PROJECTS).json["projects"][0]["problem"]["type"] == "/problems/projects-unavailable"
     assert page.delete(COLOURS).status_code == 204
     assert_problem(page.get(COLOURS), 404, "unknown-project")
 
