@@ -24,7 +24,7 @@ from .jpeg_header import examine_jpeg
 from .png import examine_png, open_png
 from .raster_headers import examine_gif, examine_webp
 from .refusals import camera_raw
-from .strangers import is_camera_raw, resemblance
+from .strangers import describe, is_camera_raw
 from .tiff_header import examine_tiff
 from .tiff_pixels import open_tiff
 from .webp import open_webp
@@ -124,5 +124,5 @@ def format_of(data: bytes | memoryview) -> Format:
     if found is None and is_camera_raw(data):
         raise camera_raw()
     if found is None:
-        raise UnsupportedImage(f"This looks like {resemblance(data)}, not like a photo. Send {SUPPORTED}.")
+        raise UnsupportedImage(f"{describe(data)} Send {SUPPORTED}.")
     return found
