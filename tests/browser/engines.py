@@ -132,9 +132,10 @@ class Visitor:
         return self._transport.send("ExecuteScript", "POST", "/execute/sync", parameters)
 
     def wait_for(self, expression: str, value: object = True, seconds: float = 60) -> None:
-        """Wait until an expression of JavaScript has a value."""
+        """Wait until an expression of JavaScript has a value; a new window has no document at first."""
         deadline = time.monotonic() + seconds
-        while (found := self.run(f"return {expression}")) != value:
+        script = f"return document.documentElement ? ({expression}) : null"
+        while (found := self.run(script)) != value:
             assert time.monotonic() < deadline, f"{self.name}: {expression} is {found!r}, not {value!r}"
             time.sleep(0.1)
 
