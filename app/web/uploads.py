@@ -37,6 +37,7 @@ TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 FRAMING_BYTES = 64 * 1024
 EXAMPLE = "curl -F file=@photo.jpg"
 SMALLER = "Send a smaller copy."
+CHANGEABLE = "It can be changed with TOPTHREE_MAX_BATCH_BYTES."
 FEWER = "Send fewer photos at a time."
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -76,7 +77,7 @@ BODY_LIMITS = {
     "photo": BodyLimit("max_upload_bytes", may_be_base64=True, advice=SMALLER),
     "photos": BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER),
     "any": BodyLimit("max_batch_bytes", may_be_base64=True, advice=FEWER),
-    "file": BodyLimit("max_batch_bytes", may_be_base64=False, advice=""),
+    "file": BodyLimit("max_batch_bytes", may_be_base64=False, advice=CHANGEABLE),
 }
 FORM_LIMIT = BodyLimit("max_upload_bytes", may_be_base64=False, advice=SMALLER)
 
@@ -130,7 +131,7 @@ def read_any() -> list[Entry]:
 def read_file(limit: int) -> bytes:
     """Read a body that is one file of at most `limit` bytes and of any type."""
     admit_body(limit)
-    return _take_body(limit, "It can be changed with TOPTHREE_MAX_BATCH_BYTES.")
+    return _take_body(limit, CHANGEABLE)
 
 
 def read_json(kind: type[Document]) -> Document:

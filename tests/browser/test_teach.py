@@ -264,6 +264,15 @@ def test_a_class_deleted_in_another_tab_says_so(teaching: Teaching, server: Serv
     expect(teaching.page.locator("#refused > li")).to_have_text(re.compile("cat-1.jpg: This is no longer here"))
 
 
+def test_a_project_file_that_is_too_large_says_so(teaching: Teaching, tmp_path: Path) -> None:
+    path = tmp_path / "large.topthree"
+    with path.open("wb") as file:
+        file.truncate(65 * 2**20)
+    teaching.page.get_by_role("link", name="All projects").first.click()
+    teaching.page.locator("#open-file").set_input_files(path)
+    expect(teaching.page.locator("#message-text")).to_contain_text("TOPTHREE_MAX_BATCH_BYTES")
+
+
 def test_a_project_is_saved_and_opened_again(teaching: Teaching, tmp_path: Path) -> None:
     teaching.add(0, *files("cat", 2))
     expect(teaching.photos(0)).to_have_count(2)

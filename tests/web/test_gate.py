@@ -157,6 +157,15 @@ def test_the_size_is_what_the_route_declares(
     assert (refusal.answer is None) is (route == "/")  # a page, which Flask writes
 
 
+def test_a_large_project_file_names_its_setting(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(teach="on")
+    gate = Gate(create_app(settings, fake_classifier()))
+    size = settings.max_batch_bytes + FRAMING_BYTES + 1
+    refusal = gate.refuse(head("/api/v1/projects/mine/file", size, method="PUT"))
+    assert refusal is not None
+    assert refusal.problem.detail.endswith("(64 MiB). It can be changed with TOPTHREE_MAX_BATCH_BYTES.")
+
+
 @pytest.mark.parametrize("other", ["/healthz", "/api/v1/labels", f"{PREDICT}/", "/*"])
 @pytest.mark.parametrize("size", [LARGE, None], ids=["with a length", "in chunks"])
 def test_no_large_body_is_taken_where_no_photo_is(app: flask.Flask, other: str, size: int | None) -> None:

@@ -83,7 +83,7 @@ async function open(file) {
     await call('PUT', addressOf(name, 'file'), { body: file });
     enter(name);
   } catch (error) {
-    complain(() => explain(error));
+    complain(() => (error.slug === 'too-large' ? t('js.teach.file_too_large') : explain(error)));
   }
 }
 
