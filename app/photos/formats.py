@@ -111,7 +111,10 @@ def find_format(data: bytes | memoryview) -> Format | None:
 
 
 def _by_coding(found: Format | None, beginning: bytes) -> Format | None:
-    """Return the format whose coding alone the file describes, AV1 (`av1C`) or HEVC (`hvcC`), whatever its brands."""
+    """Return AVIF for a file that names AV1 (`av1C`), and HEIC for one that names HEVC (`hvcC`).
+
+    Return `found`, the format by its brands, for a file that names both or neither.
+    """
     is_av1, is_hevc = b"av1C" in beginning, b"hvcC" in beginning
     if is_av1 == is_hevc:
         return found

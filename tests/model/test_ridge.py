@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from calls import count_calls
 
 from app.model import ridge as ridge_heads
 from app.model.certainty import nearness
 from app.model.heads import of_length_one
-from app.model.probabilities import Doubles
-from app.model.ridge import MIN_PHOTOS, STRENGTHS, fit_ridge, left_out_nearness, thin_spectrum, weigh_groups
+from app.model.ridge import MIN_PHOTOS, STRENGTHS, fit_ridge, thin_spectrum, weigh_groups
 from app.model.solver import Examples, spectrum, with_constant
 
 
@@ -118,13 +116,7 @@ def test_a_class_of_one_group_is_not_measured() -> None:
 def test_nearness_is_computed_only_for_enough_photos(
     monkeypatch: pytest.MonkeyPatch, photos: int, has_limit: bool
 ) -> None:
-    computed: list[int] = []
-
-    def counted(*arguments: Any) -> Doubles:
-        computed.append(photos)
-        return left_out_nearness(*arguments)
-
-    monkeypatch.setattr(ridge_heads, "left_out_nearness", counted)
+    computed = count_calls(monkeypatch, ridge_heads, "left_out_nearness")
     rows, truth = clusters(photos, 2, 12, 1.0)
     found = fit_ridge(rows, truth, np.arange(photos), 2).calibration
     assert (bool(computed), found.unlike_below is not None) == (has_limit, has_limit)

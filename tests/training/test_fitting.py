@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
+from calls import count_calls
 from made_photos import copies_of, embeddings
 
 from app.model.certainty import nearness
 from app.model.duplicates import group_duplicates
-from app.model.probabilities import Doubles
-from app.model.ridge import left_out_nearness
 from app.model.solver import TOLERANCE, Examples, fit_softmax, spectrum, weigh_classes, with_constant
 from app.training import fitting
 from app.training.fitting import FOLDS, MIN_PHOTOS, Task, calibrate, choose_strength, divide, fit, predict
@@ -131,13 +129,7 @@ def test_predictions_are_those_of_the_head() -> None:
 def test_nearness_is_computed_only_for_enough_photos(
     monkeypatch: pytest.MonkeyPatch, photos: int, has_limit: bool
 ) -> None:
-    computed: list[int] = []
-
-    def counted(*arguments: Any) -> Doubles:
-        computed.append(photos)
-        return left_out_nearness(*arguments)
-
-    monkeypatch.setattr(fitting, "left_out_nearness", counted)
+    computed = count_calls(monkeypatch, fitting, "left_out_nearness")
     task = make_task(photos=photos)
     calibration, _ = calibrate(fit(task, STRENGTH, spectrum(task.examples()), 0, quiet), task)
     assert (bool(computed), calibration.unlike_below is not None) == (has_limit, has_limit)
