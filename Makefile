@@ -27,8 +27,8 @@ test: $(VENV)/.installed-test ## Run every test that needs no extra system packa
 	@# Each process begins with neighbours, so that what the tests of a file share is made once.
 	$(BIN)/pytest -n auto --dist worksteal
 
-test-browser: $(VENV)/.installed-browser ## Test the page in Chromium, Firefox and WebKitGTK; install them if possible.
-	$(BIN)/pytest tests/browser -n 2 --dist loadfile
+test-browser: $(VENV)/.installed-browser ## Test the page in Chromium, Firefox and WebKitGTK; install them if possible. AGAIN=yes runs what failed last.
+	$(BIN)/pytest tests/browser -n 2 --dist loadfile $(if $(AGAIN),--last-failed --last-failed-no-failures none)
 
 test-cluster: $(VENV)/.installed-test ## Run a batch on a cluster of Ray, of which a node is killed; this takes minutes.
 	$(BIN)/pytest -m cluster

@@ -13,7 +13,7 @@ from fakes import colour_png, encode
 from lacking import ended_early, lacking, large, whole
 from pictures import cat, filled
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Route, expect
 from server import Server
 from test_browser_axe import refuse_as_unknown
 
@@ -81,6 +81,17 @@ def test_a_visitor_who_is_offline_is_told_and_waited_for(context: BrowserContext
     context.set_offline(False)
     expect_state(card, "done")
     expect(cards.page.locator("#connection")).to_be_hidden()
+
+
+def test_an_answer_as_the_network_goes_down_is_not_the_last(context: BrowserContext, cards: Cards) -> None:
+    late_answers = iter([200])
+
+    def answer_once(route: Route) -> None:
+        route.fulfill(status=status) if (status := next(late_answers, None)) else route.abort("internetdisconnected")
+
+    cards.page.route("**/healthz", answer_once)
+    context.set_offline(True)
+    expect(cards.page.locator("#connection")).to_contain_text("You are offline")
 
 
 def test_a_server_with_too_much_to_do_is_asked_again(cards: Cards) -> None:

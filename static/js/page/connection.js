@@ -41,14 +41,18 @@ export async function fetchInTime(address, read, options = {}) {
 }
 
 export function watch() {
-  addEventListener('offline', loseIfSilent);
-  if (!navigator.onLine) loseIfSilent();
+  addEventListener('offline', loseOnceSilent);
+  if (!navigator.onLine) loseOnceSilent();
   if (!isReady) pollReadiness();
 }
 
-// A server on this machine, or in its network, may answer although the browser says that it is offline.
-async function loseIfSilent() {
-  if (!(await answers('healthz'))) lose();
+// A server on this machine, or in its network, may answer although the browser says that it is offline. A network that
+// is going down may still bring one answer, so the server is asked again until the browser is online.
+async function loseOnceSilent() {
+  for (let wait = FIRST_PAUSE_MS; !navigator.onLine; wait = longer(wait)) {
+    if (!(await answers('healthz'))) return lose();
+    await pause(wait);
+  }
 }
 
 async function lose() {
@@ -83,11 +87,15 @@ export function readinessKnown() {
 }
 
 async function untilAnswered(path, beforeEach) {
-  for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 1.5, MAX_PAUSE_MS)) {
+  for (let wait = FIRST_PAUSE_MS; ; wait = longer(wait)) {
     if (await answers(path)) return;
     beforeEach();
     await pause(wait);
   }
+}
+
+function longer(wait) {
+  return Math.min(wait * 1.5, MAX_PAUSE_MS);
 }
 
 async function answers(path) {
