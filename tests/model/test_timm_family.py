@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
-import timm
 import torch
 from file_server import CONTENT, SHA256
 
@@ -66,6 +65,8 @@ def test_missing_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def network() -> torch.nn.Module:
     """A network of timm with random weights, of which the block after the hidden layer does something."""
+    import timm
+
     torch.manual_seed(0)
     network = timm.create_model("hgnetv2_b1", pretrained=False, num_classes=1000).eval()
     with torch.no_grad():
