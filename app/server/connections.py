@@ -112,7 +112,9 @@ class Channel(HTTPChannel):
             self.request.close()
 
     def look(self) -> None:
-        """Update, after any event, what the connection holds and what it waits for."""
+        """Send an answer that is ready, and update what the connection holds and waits for; called after any event."""
+        if any(each.error for each in self.requests):
+            self.service()
         requests = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
         arrived = [each.header_bytes_received + each.body_bytes_received for each in requests]
         before, self.held_bytes = self.held_bytes, sum(arrived) + self.total_outbufs_len + len(self.rest)
@@ -195,23 +197,29 @@ class Channel(HTTPChannel):
 class Connections:
     """The connections of a worker, ordered by when each began its present wait, the oldest first.
 
-    `changed` holds the file descriptors of those that the loop must look at, `at_once` those whose answer needs no
-    thread.
+    `changed` holds the file descriptors of those that the loop must look at.
     """
 
     def __init__(self, cfg: Config, settings: Settings, gate: Gate, changed: deque[int]) -> None:
         self.cfg, self.settings, self.gate, self.changed = cfg, settings, gate, changed
-        self.at_once: deque[Channel] = deque()
         self.channels: dict[Channel, None] = {}
         self.held_bytes = self.answered = 0
         self.is_stopping = False
         self._max_held_bytes = make_plan(settings).upload_bytes + 2 * FRAMING_BYTES
 
     def add(self, channel: Channel) -> None:
-        """Add a connection that was accepted, and end another one if there are too many."""
+        """Add a connection that was accepted, and end another one if there are too many.
+
+        That is the longest idle, or else the slowest, of the client with most connections; never one in a thread.
+        """
         self.channels[channel] = None
-        if len(self.channels) > self.cfg.worker_connections:
-            self._make_room(channel)
+        if len(self.channels) <= self.cfg.worker_connections:
+            return
+        others = _of_largest_clients(each for each in self.channels if not (each is channel or each.requests))
+        idle = (each for each in others if each.wait in _IDLE and each.since <= time.monotonic() - _IDLE_SECONDS)
+        if victim := next(idle, None) or _slowest(others) or next(iter(others), None):
+            victim.refuse(Overloaded("There are too many connections. Try again in a moment.", 1))
+            victim.handle_close()
 
     def limit_bytes(self) -> None:
         """Refuse the slowest client if too many bytes are held."""
@@ -230,14 +238,6 @@ class Connections:
         for channel in list(self.channels):
             channel.refuse(Overloaded("This process is stopping. Try again in a moment.", 1))
             channel.handle_close()
-
-    def _make_room(self, newest: Channel) -> None:
-        """End the longest idle, or else the slowest, of the client with most connections; never one in a thread."""
-        others = _of_largest_clients(each for each in self.channels if not (each is newest or each.requests))
-        idle = (each for each in others if each.wait in _IDLE and each.since <= time.monotonic() - _IDLE_SECONDS)
-        if victim := next(idle, None) or _slowest(others) or next(iter(others), None):
-            victim.refuse(Overloaded("There are too many connections. Try again in a moment.", 1))
-            victim.handle_close()
 
 
 def _of_largest_clients(channels: Iterable[Channel]) -> list[Channel]:

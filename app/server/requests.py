@@ -12,7 +12,7 @@ from typing import Any
 from waitress import task
 from waitress.parser import HTTPRequestParser, ParsingError
 
-from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, InternalError, Overloaded, Problem, TooLarge
+from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, InternalError, Problem, TooLarge
 from ..telemetry.logs import RateFilter
 from ..web.gate import Head, Refusal
 from ..web.uploads import REFUSAL, RELEASE
@@ -57,8 +57,10 @@ class Request(HTTPRequestParser):
         consumed = self._take_chunks(data) if self.chunked else int(super().received(data))
         if self.error is not None and self.refusal is None:
             self.reject(_problem_of(self.error))
-        elif is_head and self.body_rcv is not None:
-            self._ask_gate()
+        elif is_head and self.body_rcv is not None and self.head is not None:
+            self.refusal = self._gate.refuse(self.head)
+            if self.refusal is None:
+                self.release = self._gate.take_place(self.head)
         elif not self.headers_finished and self._is_no_head(len(data)):
             self.reject(
                 BadRequest("This is not proper HTTP: its lines end in CR LF, and the first one begins with a method.")
@@ -78,8 +80,7 @@ class Request(HTTPRequestParser):
         cfg = self._channel.connections.cfg
         line, _, fields = header_plus.partition(b"\r\n")
         if len(line) > cfg.limit_request_line:
-            max_bytes = f"{cfg.limit_request_line:,}"
-            raise ParsingError(AddressTooLong(f"The first line of a request has at most {max_bytes} bytes."))
+            raise ParsingError(AddressTooLong(f"A request's first line has at most {cfg.limit_request_line:,} bytes."))
         if fields.count(b"\r\n") > cfg.limit_request_fields + 1:
             raise ParsingError(HeaderTooLarge(_TOO_MANY_FIELDS))
         if _LONG_GAP.search(header_plus):
@@ -92,8 +93,7 @@ class Request(HTTPRequestParser):
             raise ParsingError("The version of HTTP is not 1.0 or 1.1")
         # waitress takes this field out of the headers, and takes an empty one for none.
         lowered = header_plus.lower()
-        has_coding = b"\r\ntransfer-encoding:" in lowered
-        if has_coding and (not self.chunked or "CONTENT_LENGTH" in self.headers):
+        if b"\r\ntransfer-encoding:" in lowered and (not self.chunked or "CONTENT_LENGTH" in self.headers):
             raise ParsingError("Transfer-Encoding is empty, or comes with Content-Length or HTTP/1.0")
         if lowered.count(b"\r\nhost:") not in ((1,) if self.version == "1.1" else (0, 1)):
             raise ParsingError("Host is missing or repeated")  # RFC 9112, section 3.2
@@ -129,15 +129,6 @@ class Request(HTTPRequestParser):
             elif self.head is not None:
                 self.refusal = self._gate.refuse_size(replace(self.head, body_bytes=size))
         return consumed
-
-    def _ask_gate(self) -> None:
-        assert self.head is not None
-        self.refusal = self._gate.refuse(self.head)
-        if self.refusal is None:
-            try:
-                self.release = self._gate.take_place(self.head)
-            except Overloaded as problem:
-                self.refusal = Refusal(problem, None)
 
     def _skip(self, refusal: Refusal, received: int) -> int:
         """Take no more of the body; return how many of the bytes that were received belong to it.

@@ -40,10 +40,8 @@ class Threads(ThreadPoolExecutor):
     """The threads to which waitress hands requests; unlike in its own pool, the one that was busy last is the next."""
 
     def add_task(self, channel: Channel) -> None:
-        """Have a thread answer the next request of a channel; the loop sends an answer that is ready."""
-        if channel.requests[0].error:
-            channel.connections.at_once.append(channel)
-        else:
+        """Have a thread answer the next request of a channel, unless its answer is ready; the loop sends that."""
+        if not channel.requests[0].error:
             self.submit(channel.service)
 
 
@@ -154,8 +152,6 @@ class Worker(base.Worker):
 
     def _turn(self) -> None:
         self.loop.turn(_SWEEP_SECONDS)
-        while self.connections.at_once:
-            self.connections.at_once.popleft().service()
         while self.calls:
             self.calls.popleft()()
         now = time.monotonic()

@@ -1,8 +1,8 @@
 """Early rejection: what is decided by a request's parsed head, before any of its body is taken.
 
-The gate knows neither the server nor raw HTTP. A server calls `Gate.refuse` for each head, and `Gate.take_place`
-before it takes a body. A refusal under `/api` is a whole answer; elsewhere it is a page, for which Flask gets the
-request without its body, and the reason in the WSGI environment.
+The gate knows neither the server nor raw HTTP. A server calls `Gate.refuse` for each head and, if nothing is wrong,
+`Gate.take_place` before it takes the body. A refusal under `/api` is a whole answer; elsewhere it is a page, for which
+Flask gets the request without its body, and the reason in the WSGI environment.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Gate:
         self._may_answer = self._settings.log_addresses == "off" and not self._settings.traces
 
     def refuse(self, head: Head) -> Refusal | None:
-        """Refuse a request that is over capacity, too large, or large and without the key that it needs."""
-        problem = self._full(head) or self._too_large(head) or self._without_key(head)
+        """Refuse a request that is over capacity, too large, or large and without the key or place that it needs."""
+        problem = self._full(head) or self._too_large(head) or self._without_key(head) or self._without_place(head)
         return self._refusal(problem, head) if problem else None
 
     def refuse_size(self, head: Head) -> Refusal | None:
@@ -88,16 +88,12 @@ class Gate:
         return self._refusal(problem, head) if problem else None
 
     def take_place(self, head: Head) -> Callable[[], None]:
-        """Take one of the few places for large forms whose key, if any, is in their body.
+        """Take one of the few places for large forms, if the request needs one.
 
-        Returns a function that frees the place; any thread may call it, more than once. Raises Overloaded if no place
-        is free.
+        Returns a function that frees the place; any thread may call it, more than once.
         """
-        is_form = self._limit(head) is not None and not head.is_api
-        if not (is_form and head.is_large and self._keys.is_required) or self._key_problem(head) is None:
+        if not self._needs_place(head):
             return lambda: None
-        if len(self._places) >= MAX_LARGE_FORMS:
-            raise Overloaded(f"{MAX_LARGE_FORMS} large forms are being received already. Try again in 1 s.", 1)
         place = object()
         self._places.add(place)
         return lambda: self._places.discard(place)
@@ -155,6 +151,16 @@ class Gate:
         if not (head.is_large and self._keys.is_required and self._limit(head)) or may_have_it_inside:
             return None
         return self._key_problem(head)
+
+    def _without_place(self, head: Head) -> Problem | None:
+        if self._needs_place(head) and len(self._places) >= MAX_LARGE_FORMS:
+            return Overloaded(f"{MAX_LARGE_FORMS} large forms are being received already. Try again in 1 s.", 1)
+        return None
+
+    def _needs_place(self, head: Head) -> bool:
+        """Return whether the body is a large form whose key, if any, is in it."""
+        is_form = self._limit(head) is not None and not head.is_api
+        return is_form and head.is_large and self._keys.is_required and self._key_problem(head) is not None
 
     def _key_problem(self, head: Head) -> Problem | None:
         try:

@@ -20,7 +20,6 @@ import pytest
 from batches import MAX_PIXELS, batch, make_job, paths_of, rows_of
 from fakes import colour_png, fake_classifier, fake_model, make_classifier
 from own_heads import classifier_with_heads
-from pyarrow.dataset import dataset
 from waiting import wait_until
 
 from app.batch.answering import Options
@@ -74,6 +73,8 @@ def test_every_photo_is_one_row(photos: Path, tmp_path: Path, format_: str) -> N
 
 @pytest.mark.parametrize(("format_", "name"), [("parquet", "parquet"), ("ndjson", "json"), ("csv", "csv")])
 def test_other_programs_read_the_folder(photos: Path, tmp_path: Path, format_: str, name: str) -> None:
+    from pyarrow.dataset import dataset
+
     batch([photos], tmp_path / "out", format_=format_, shards=3)
     (tmp_path / "out" / f".part-00000.{format_}.1").write_bytes(b"of a job that was killed")
     assert dataset(tmp_path / "out", format=name).count_rows() == 40

@@ -10,8 +10,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from batches import batch, paths_of, rows_of
 from fakes import colour_png
@@ -218,14 +216,20 @@ def test_a_list_names_the_photos(photos: Path, name: str) -> None:
     assert listed(name) == ["photos/a.png", "photos/sub/c.PNG"]
 
 
+def write_parquet(**columns: list[object]) -> None:
+    """Write a table as `list.parquet`."""
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), "list.parquet")
+
+
 def test_a_list_in_parquet_names_the_photos(photos: Path) -> None:
-    table = pyarrow.table({"n": [1, 2], "path": ["photos/a.png", "photos/b.jpg"]})
-    pyarrow.parquet.write_table(table, "list.parquet")
+    write_parquet(n=[1, 2], path=["photos/a.png", "photos/b.jpg"])
     assert listed("list.parquet") == ["photos/a.png", "photos/b.jpg"]
 
 
 def test_a_list_in_parquet_without_text_is_an_error(photos: Path) -> None:
-    pyarrow.parquet.write_table(pyarrow.table({"path": [1, 2]}), "list.parquet")
+    write_parquet(path=[1, 2])
     with pytest.raises(BatchError, match=r"list\.parquet cannot be read: its column 'path' holds no text\.$"):
         listed("list.parquet")
 

@@ -13,7 +13,6 @@ import fsspec
 import pytest
 from batches import batch, rows_of
 from fakes import colour_png
-from moto.server import ThreadedMotoServer
 
 from app.batch.listing import list_entries
 from app.batch.store import MAX_FAILURES, Store, split_address
@@ -39,6 +38,8 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def store_url() -> Iterator[str]:
     """A running S3 server."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
-import timm
 import torch
 from file_server import CONTENT, SHA256
 
@@ -66,6 +65,8 @@ def test_missing_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def network() -> torch.nn.Module:
     """A network of timm with random weights, of which the block after the hidden layer does something."""
+    import timm
+
     torch.manual_seed(0)
     network = timm.create_model("hgnetv2_b1", pretrained=False, num_classes=1000).eval()
     with torch.no_grad():
@@ -186,10 +187,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 @pytest.fixture(scope="module")
-def weights_command(environment: dict[str, str]) -> Iterator[Command]:
+def stray(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file for what is written to the standard error of `weights_command` around click."""
+    return tmp_path_factory.mktemp("stray") / "stderr"
+
+
+@pytest.fixture(scope="module")
+def weights_command(environment: dict[str, str], stray: Path) -> Iterator[Command]:
     """Runs `topthree weights` for a model."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", COMMANDS], cwd=ROOT, env=environment, **pipes) as process:
+    command, pipes = [sys.executable, "-c", COMMANDS], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with (
+        stray.open("wb") as errors,
+        subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=errors, **pipes) as process,
+    ):
 
         def run(*words: str) -> tuple[int, str, str]:
             print(*words, file=process.stdin, flush=True)
@@ -218,10 +228,9 @@ def test_fetch_of_what_the_hub_lacks_is_one_sentence(weights_command: Command) -
     assert line.endswith(". Set TOPTHREE_WEIGHTS to a file.")
 
 
-def test_what_the_hub_library_reports_is_not_shown(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "app", "weights", "--fetch"]
-    own = environment | {"TOPTHREE_MODEL": BUSY}
-    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+def test_what_the_hub_library_reports_is_not_shown(weights_command: Command, stray: Path) -> None:
+    code, _, errors = weights_command(BUSY, "--fetch")
     assert Hub.statuses[BUSY] == [404]  # it was asked again
-    (line,) = done.stderr.splitlines()
-    assert (done.returncode, line.startswith(f"Error: The weights of {BUSY} cannot be downloaded: ")) == (1, True)
+    (line,) = errors.splitlines()
+    assert (code, line.startswith(f"Error: The weights of {BUSY} cannot be downloaded: ")) == (1, True)
+    assert stray.read_text() == ""
