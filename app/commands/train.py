@@ -33,6 +33,7 @@ from ..measuring.bars import progress_bar
 from ..measuring.stream import printable
 from ..model.own_models import check_name, write_version
 from ..reports import LANGUAGES
+from ..parsers import is_model_file
 from ..settings import ROOT, Settings
 from ..training import backbones
 from ..training.findings import MIN_PHOTOS, Findings
@@ -263,6 +264,10 @@ def _print_result(lesson: Lesson) -> None:
 
 
 def _serve(settings: Settings, name: str) -> None:
-    environment = settings.for_child(model=name)
+    if is_model_file(settings.model):
+        click.echo(f"The model file answers if a request names none; choose {name} on the page, or with ?model={name}.")
+        environment = settings.for_child()
+    else:
+        environment = settings.for_child(model=name)
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-m", "app", "serve"], environment)
