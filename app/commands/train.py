@@ -32,8 +32,8 @@ from ..errors import OwnModelError
 from ..measuring.bars import progress_bar
 from ..measuring.stream import printable
 from ..model.own_models import check_name, write_version
-from ..reports import LANGUAGES
 from ..parsers import is_model_file
+from ..reports import LANGUAGES
 from ..settings import ROOT, Settings
 from ..training import backbones
 from ..training.findings import MIN_PHOTOS, Findings
@@ -265,7 +265,7 @@ def _print_result(lesson: Lesson) -> None:
 
 def _serve(settings: Settings, name: str) -> None:
     if is_model_file(settings.model):
-        click.echo(f"The model file answers if a request names none; choose {name} on the page, or with ?model={name}.")
+        click.echo(f"The file answers a request that names no model; choose {name} on the page, or with ?model={name}.")
         environment = settings.for_child()
     else:
         environment = settings.for_child(model=name)
