@@ -265,7 +265,7 @@ def _print_result(lesson: Lesson) -> None:
 
 def _serve(settings: Settings, name: str) -> None:
     if is_model_file(settings.model):
-        click.echo(f"The file answers a request that names no model; choose {name} on the page, or with ?model={name}.")
+        click.echo(f"The file answers if no model is named; choose {name} on the page, or with ?model={name}.")
         environment = settings.for_child()
     else:
         environment = settings.for_child(model=name)
