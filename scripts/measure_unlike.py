@@ -3,7 +3,8 @@
     TOPTHREE_MODEL=efficientnet_lite0 python scripts/measure_unlike.py PHOTOS [--pictures 100]
 
 PHOTOS is a folder of photos that show what the model knows. The threshold is the fifth percentile of their scores.
-For the shares, each half of the photos in turn sets the threshold, and the other half gives the false alarms.
+For the first shares, each half of the photos in turn sets the threshold, and the other half gives the false alarms.
+The last share is that at the threshold of all photos, below which exactly 5% of them are: a point of the ROC curve.
 """
 
 from __future__ import annotations
@@ -51,12 +52,18 @@ def two_fold(photos: Scores, others: Scores) -> tuple[float, float]:
     return found, float(np.mean([np.mean(half < limit) for half, limit in zip(halves[::-1], limits, strict=True)]))
 
 
+def at_all(photos: Scores, others: Scores) -> float:
+    """Return the share of other pictures below the threshold of all photos."""
+    return float(np.mean(others < np.percentile(photos, PERCENTILE)))
+
+
 def interval(photos: Scores, others: Scores, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Return the 95% bootstrap intervals of the threshold, and of both results of `two_fold`."""
+    """Return the 95% bootstrap intervals of the threshold, of both results of `two_fold`, and of that of `at_all`."""
     rows = []
     for _ in range(RESAMPLES):
         known = rng.permutation(photos)[rng.integers(0, len(photos), len(photos))]
-        rows.append((np.percentile(known, PERCENTILE), *two_fold(known, rng.choice(others, len(others)))))
+        found = rng.choice(others, len(others))
+        rows.append((np.percentile(known, PERCENTILE), *two_fold(known, found), at_all(known, found)))
     low, high = np.percentile(np.array(rows), (2.5, 97.5), axis=0)
     return list(zip(low, high, strict=True))
 
@@ -80,10 +87,11 @@ def main() -> None:
     scores["all pictures"] = np.concatenate(list(scores.values()))
     for kind, others in scores.items():
         found, alarms = two_fold(photos, others)
-        limits, founds, falses = interval(photos, others, rng)
+        limits, founds, falses, exacts = interval(photos, others, rng)
         print(
             f"{kind}: {found:.1%} ({founds[0]:.1%} to {founds[1]:.1%}) unlike,"
-            f" {alarms:.1%} ({falses[0]:.1%} to {falses[1]:.1%}) false alarms"
+            f" {alarms:.1%} ({falses[0]:.1%} to {falses[1]:.1%}) false alarms;"
+            f" {at_all(photos, others):.1%} ({exacts[0]:.1%} to {exacts[1]:.1%}) unlike at {PERCENTILE}% false alarms"
         )
     limit = np.percentile(photos, PERCENTILE)
     print(f"threshold of all photos: {limit:.2f} ({limits[0]:.2f} to {limits[1]:.2f})")

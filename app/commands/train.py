@@ -32,6 +32,7 @@ from ..errors import OwnModelError
 from ..measuring.bars import progress_bar
 from ..measuring.stream import printable
 from ..model.own_models import check_name, write_version
+from ..parsers import is_model_file
 from ..reports import LANGUAGES
 from ..settings import ROOT, Settings
 from ..training import backbones
@@ -263,6 +264,10 @@ def _print_result(lesson: Lesson) -> None:
 
 
 def _serve(settings: Settings, name: str) -> None:
-    environment = settings.for_child(model=name)
+    if is_model_file(settings.model):
+        click.echo(f"The file answers if no model is named; choose {name} on the page, or with ?model={name}.")
+        environment = settings.for_child()
+    else:
+        environment = settings.for_child(model=name)
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-m", "app", "serve"], environment)

@@ -28,8 +28,8 @@ from .graphs import EngineOnUse, Graphs
 from .opening import open_serving
 from .own_format import FILES, TRUNK, OwnModel
 from .own_models import list_names, read_version, version_in_use
-from .records import RECORDS, TIMM, find_record
-from .tuned import ensure_tuned, on_use, open_tuned
+from .records import FILE, RECORDS, TIMM, find_record
+from .tuned import ensure_tuned, on_use, open_tuned, record_of_table
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +142,20 @@ def read_own_default(settings: Settings, version: int | None = None) -> OwnModel
 def on_backbone(settings: Settings) -> Settings:
     """Return the settings with the backbone in place of a model of one's own that TOPTHREE_MODEL names.
 
-    A bundle has its own backbone. Raises what `read_own_default` raises.
+    A bundle has its own backbone. Raises what `read_own_default` raises, and OwnModelError for a backbone that is not
+    known, or that is a file.
     """
     own = None if settings.bundle else read_own_default(settings)
-    return dataclasses.replace(settings, model=own.backbone) if own else settings
+    if own is None:
+        return settings
+    if own.backbone.startswith(FILE):
+        raise OwnModelError(
+            f"{own.name} is a head on the model file {own.backbone.removeprefix(FILE)}: set TOPTHREE_MODEL to that "
+            f"file, start the service, and choose the head with ?model={own.name}."
+        )
+    if not own.backbone.startswith(TIMM):
+        record_of_table(own)
+    return dataclasses.replace(settings, model=own.backbone)
 
 
 def open_default(settings: Settings) -> Prepared:

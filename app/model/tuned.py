@@ -57,7 +57,7 @@ def identify_tuned(settings: Settings, own: OwnModel) -> Weights:
 
 def _find_record(settings: Settings, own: OwnModel) -> ModelRecord | None:
     if not own.backbone.startswith(TIMM):
-        return _record_of_table(own)
+        return record_of_table(own)
     assert own.trunk is not None
     key = key_of(own.trunk.sha256, own.sha256)
     found = artifacts_with_records(tuned_settings(settings, own), own.backbone, key[:16])
@@ -73,10 +73,11 @@ def record_of(own: OwnModel) -> ModelRecord:
         from .backbones.timm_family import timm_record  # which imports torch
 
         return timm_record(own.backbone)
-    return _record_of_table(own)
+    return record_of_table(own)
 
 
-def _record_of_table(own: OwnModel) -> ModelRecord:
+def record_of_table(own: OwnModel) -> ModelRecord:
+    """Return the record of a model's backbone; raises OwnModelError for one that is not in the table."""
     if own.backbone not in RECORDS:
         raise OwnModelError(
             f"version {own.version} of {own.name} was made of {own.backbone}, which this version of topthree has not."

@@ -250,8 +250,8 @@ class Supervisor:
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
     def _note_failure(self, failure: str) -> None:
-        """Log a sentence about the decoders, once until one is started."""
-        if failure != self._failure:
+        """Log a sentence about the decoders, once until one is started; those that `close` ends have not failed."""
+        if failure != self._failure and not self._is_closed:
             log.error("%s", failure)
         self._failure = failure
 

@@ -72,6 +72,19 @@ def test_a_folder_becomes_a_service(packaged_settings: Settings, photos: Path, t
     assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_head_on_a_model_file_is_served_beside_it(small_settings: Settings, photos: Path, tmp_path: Path) -> None:
+    command = (*TOPTHREE, "train", str(photos), "--report", str(tmp_path / "report.html"), "--serve")
+    options = {"model": small_settings.model, "labels": small_settings.labels, "models": tmp_path / "models"}
+    with serving(small_settings.cache, tmp_path / "log", command=command, **options) as server:
+        assert server.wait_until_ready().json()["model"]["name"].startswith("file/")
+        photo = (photos / "cat" / "1.jpg").read_bytes()
+        answer = httpx.post(
+            f"{server.url}/api/v1/predict?model=things", content=photo, headers={"Content-Type": "image/jpeg"}
+        )
+        assert answer.json()["model"]["name"] == "things"
+    assert "choose things on the page, or with ?model=things." in server.log
+
+
 @pytest.mark.parametrize("names", [("things", "things"), ("things", "others")])
 def test_two_processes_train_into_one_folder(start: Start, tmp_path: Path, names: tuple[str, str]) -> None:
     processes = [start("--name", name, "--no-thumbnails") for name in names]

@@ -258,3 +258,19 @@ def test_the_default_decides_the_backbone(tmp_path: Path, make_settings: Callabl
         on_backbone(make_settings(models=tmp_path, model="pests"))
     with pytest.raises(WeightsError, match="Did you mean resnet18"):
         on_backbone(make_settings(models=tmp_path, model="resnet-18"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "sentence"),
+    [
+        ("resnet17", "version 1 of pets was made of resnet17, which this version of topthree has not."),
+        ("file/colours", "pets is a head on the model file colours: set TOPTHREE_MODEL to that file, start the"),
+    ],
+)
+def test_a_head_whose_backbone_cannot_be_found_says_so(
+    tmp_path: Path, make_settings: Callable[..., Settings], backbone: str, sentence: str
+) -> None:
+    write_version(tmp_path, "pets", own_model(backbone=backbone))
+    with pytest.raises(OwnModelError) as caught:
+        on_backbone(make_settings(models=tmp_path, model="pets"))
+    assert str(caught.value).startswith(sentence)

@@ -8,6 +8,7 @@ import mmap
 import os
 import resource
 import signal
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from app.photos.decoders import Decoders
 from app.photos.decoding import Geometry
 from app.photos.protocol import Wanted
 from app.processes import usage
-from app.processes.channel import Disconnected
+from app.processes.channel import Channel, Disconnected
 from app.processes.forkserver import ForkServer
 from app.queueing.scheduling import Deadline
 
@@ -130,6 +131,22 @@ def test_a_decoder_that_never_gets_ready_is_killed(
             pool.decode(PHOTO, WANTED)
         assert len(processes_of("mute")) <= 2  # the fork server, and the newest child
     assert caplog.text.count("could not be started") == 1
+
+
+def test_decoders_closed_while_they_start_have_not_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waits, receive = threading.Event(), Channel.receive
+
+    def wait_for_hello(self: Channel, form: struct.Struct) -> tuple[int, ...]:
+        waits.set()
+        return receive(self, form)
+
+    monkeypatch.setattr(Channel, "receive", wait_for_hello)
+    with closing(Decoders(1, max_bytes=MEBI, memory_bytes=64 * MEBI, extra_modules=("mute",))) as pool:
+        pool.begin()
+        assert waits.wait(PATIENCE_SECONDS)
+    assert "could not be started" not in caplog.text
 
 
 def test_a_fork_server_that_starts_slowly_is_waited_for(
