@@ -237,6 +237,23 @@ def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> N
     assert is_same(whole, resumed)
 
 
+def test_a_run_resumes_if_its_photos_have_another_path(taught: Taught, tune: Tune) -> None:
+    with pytest.raises(Killed):
+        tune(kill_at("First run, last stage, epoch 1 "))
+    findings = taught[2].findings
+    moved = tuple(dataclasses.replace(photo, file=f"../elsewhere/{photo.file}") for photo in findings.photos)
+    lesson = dataclasses.replace(taught[2], findings=dataclasses.replace(findings, photos=moved))
+    lines: list[str] = []
+    tune(lines.append, lesson=lesson, resume=True)
+    assert lines[0].startswith("First run, last stage, epoch 2 of 2")
+
+
+def test_a_run_that_has_nothing_to_resume_says_so(tune: Tune) -> None:
+    lines: list[str] = []
+    tune(lines.append, epochs=1, resume=True)
+    assert lines[0] == "There is no checkpoint to go on from: tuning begins from the head."
+
+
 def test_ctrl_c_keeps_the_best_so_far(taught: Taught, tune: Tune) -> None:
     found = tune(interrupt_at("First run, last stage, epoch 1 "), lesson=worst_head(taught[2]), epochs=3)
     assert (found.kept, found.was_stopped) == ("last", True)
