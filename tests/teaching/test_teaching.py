@@ -30,7 +30,7 @@ from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import contents, database
 from app.teaching.database import NONE
 from app.teaching.photos import Upload
-from app.teaching.projects import EMPTY_BYTES, Projects
+from app.teaching.projects import Projects
 from app.teaching.teaching import Teaching
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,15 +246,6 @@ def test_limits_of_photos_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small = make_teaching(tmp_path / "projects", max_bytes=teaching.projects.bytes() + 100)
     with pytest.raises(ProjectFull):
         small.add("colours", "red", [Upload("", photo_of("red", 10))], NO_DEADLINE)
-
-
-def test_an_empty_project_counts_for_the_limit_of_bytes(tmp_path: Path) -> None:
-    small = make_teaching(tmp_path / "projects", max_bytes=EMPTY_BYTES)
-    small.create("first", keep_photos=False)
-    assert small.projects.bytes() == EMPTY_BYTES
-    with pytest.raises(ProjectFull):
-        small.create("second", keep_photos=False)
-    assert small.projects.names() == ["first"]
 
 
 def test_limit_of_classes(teaching: Teaching, monkeypatch: pytest.MonkeyPatch) -> None:
