@@ -132,7 +132,8 @@ def describe_plan(plan: Plan) -> str:
         f"decoders in each: {plan.decoders}, with {plan.photo_memory_bytes / 2**20:,.0f} MiB of memory\n"
         f"waiting requests in each: up to {plan.max_waiting}, with {plan.upload_bytes / 2**20:,.0f} MiB of uploads; "
         "further ones get 503\n"
-        f"fine-tuned models in each: one, and further ones in {plan.graph_memory_bytes / 2**20:,.0f} MiB of memory"
+        "fine-tuned models in each: at least one, and more while all of them fit into "
+        f"{plan.graph_memory_bytes / 2**20:,.0f} MiB of memory"
     )
 
 

@@ -26,6 +26,8 @@ from . import database
 log = logging.getLogger(__name__)
 
 SUFFIX = ".sqlite"
+# Of the file of a project without photos.
+EMPTY_BYTES = 49_152
 _REMOVED = ".removed-"
 # Folders of copies that are about to be sent; they exist while the lock is held.
 LEAVING = ".leaving-"
@@ -57,7 +59,7 @@ class Projects:
                 return found[0]
         raise UnknownProject(f"There is no project named '{name[:64]}'.")
 
-    def create(self, name: str, fill: Callable[[Path], None], *, size: int = 0) -> None:
+    def create(self, name: str, fill: Callable[[Path], None], *, size: int = EMPTY_BYTES) -> None:
         """Create a project, whose file of about `size` bytes `fill` writes; it appears as a whole or not at all.
 
         Raises NameTaken if there is one of this name, BadRequest for a name that cannot be used, and what `locked` and

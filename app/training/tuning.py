@@ -8,6 +8,7 @@ reasons and what each part was measured to give.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass, field, replace
 
@@ -61,6 +62,8 @@ def tune(chosen: Chosen, photo_set: PhotoSet, lesson: Lesson, options: Options, 
     if reason is not None:
         shown.chose(reason)
         return Tuning(kept=HEAD, rows=(), epochs=(), choices=(reason,))
+    if options.resume and not journal.is_resumed:
+        shown.say("There is no checkpoint to go on from: tuning begins from the head.")
     with torch.random.fork_rng():
         return _Run(Job(chosen, photo_set, lesson, options, folds, watch, journal, shown)).go()
 
@@ -78,11 +81,14 @@ def _left_out(task: Task, folds: Numbers) -> Watch:
 
 
 def _fingerprint(chosen: Chosen, lesson: Lesson, options: Options) -> str:
+    """Return what a checkpoint belongs to: also the order of the photos, but not the folder in which they lie."""
+    files = [photo.file for photo in (*lesson.findings.photos, *lesson.findings.held_out)]
+    shared = len(os.path.commonprefix(files))
     parts = [
         lesson.findings.data_sha256,
         chosen.model.weights.sha256,
         *(str(getattr(options, part)) for part in ("method", "epochs", "seed", "has_flip", "extras")),
-        *(photo.file for photo in (*lesson.findings.photos, *lesson.findings.held_out)),
+        *(file[shared:] for file in files),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -30,11 +30,12 @@ _SEPARATOR = ":"
 
 
 class Journal:
-    """The folder of one run. `once` decides only if an earlier, killed run has not."""
+    """The folder of one run, which goes on if `is_resumed`. `once` decides only if an earlier, killed run has not."""
 
     def __init__(self, folder: Path, fingerprint: str, *, resume: bool) -> None:
         self.folder = folder
         self._values: dict[str, Any] = {"fingerprint": fingerprint}
+        self.is_resumed = False
         if resume:
             self._read(fingerprint)
         else:
@@ -60,7 +61,7 @@ class Journal:
                 f"The checkpoint in {self.folder} is of other photos, another backbone or other options: "
                 "leave out --resume to begin again."
             )
-        self._values = values
+        self._values, self.is_resumed = values, True
 
     def _write(self) -> None:
         self.write_file(_JOURNAL, (json.dumps(self._values, indent=1) + "\n").encode())

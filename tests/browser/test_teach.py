@@ -68,6 +68,17 @@ def test_a_wrong_answer_is_corrected_where_it_appears(teaching: Teaching) -> Non
     expect(teaching.photos("~none")).to_have_count(0)
 
 
+def test_an_unlike_photo_is_none_of_the_nearest_classes(teaching: Teaching) -> None:
+    teaching.teach("cat", "coffee", count=12)
+    page = teaching.page
+    page.locator("#file").set_input_files([files("page", 1)[0]])
+    expect(page.locator("#verdict")).to_have_text("None of these")
+    expect(page.locator("#unlike")).to_have_text("It is unlike all photos of your classes. The nearest are:")
+    teaching.add("~none", *files("page", 8, seed=3))
+    expect(page.locator("#guesses li").first).to_contain_text("None of these")
+    expect(page.locator("#unlike")).to_be_hidden()
+
+
 def test_many_photos_are_selected_and_moved_at_once(teaching: Teaching) -> None:
     teaching.teach("cat", "coffee", count=4)
     page = teaching.page
@@ -115,6 +126,17 @@ def test_folders_in_an_archive_become_classes(teaching: Teaching) -> None:
     expect(teaching.photos("cat")).to_have_count(3)
     expect(teaching.photos("coffee")).to_have_count(3)
     expect(teaching.page.locator("#refused > li")).to_have_count(0)
+    expect(teaching.page.locator("#cards > li")).to_have_count(3)  # the classes of the beginning have these names now
+
+
+def test_a_folder_leaves_a_class_with_a_name_of_its_own(teaching: Teaching) -> None:
+    teaching.name(0, "cup")
+    data = archive(cat=views("cat", 1), coffee=views("coffee", 1))
+    teaching.drop(teaching.page.locator("#cards-title"), payload("things.zip", data, "application/zip"))
+    for label in ("cat", "coffee"):
+        expect(teaching.photos(label)).to_have_count(1)
+    names = teaching.page.locator("#cards .class-name")
+    assert [names.nth(place).input_value() for place in range(3)] == ["cup", "cat", "coffee"]
 
 
 @pytest.mark.parametrize(("hreflang", "said"), [("en", "cannot be unpacked"), ("zh-Hans", "无法解压")])
@@ -247,6 +269,7 @@ def test_a_visit_goes_on_where_it_was(teaching: Teaching, context: BrowserContex
     expect(again.card("cup").locator(".chinese-name")).to_have_value("杯子")
     again.page.get_by_role("link", name="All projects").first.click()
     expect(again.page.locator("#projects").get_by_role("link", name=name, exact=True)).to_be_visible()
+    expect(again.page.locator("#space")).to_have_text(re.compile(r"[KM]iB of 1\.0\sGiB used\.$"))
 
 
 def test_a_project_deleted_in_another_tab_says_so(teaching: Teaching, server: Server, name: str) -> None:

@@ -93,6 +93,7 @@ def test_plan_is_described(make_settings: Callable[..., Settings], monkeypatch: 
     assert "processors: 4; memory: 512 MiB" in text
     assert "server processes: 2;" in text
     assert "threads of a lone photo: 4" in text
+    assert "fine-tuned models in each: at least one, and more while all of them fit into 0 MiB of memory" in text
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,12 @@ def worst_head(lesson: Lesson) -> Lesson:
     return dataclasses.replace(lesson, fitted=dataclasses.replace(lesson.fitted, left_out=wrong))
 
 
+def elsewhere(lesson: Lesson) -> Lesson:
+    """Return the lesson of the same photos if their folder is given by another path."""
+    photos = tuple(dataclasses.replace(each, file=f"../{each.file}") for each in lesson.findings.photos)
+    return dataclasses.replace(lesson, findings=dataclasses.replace(lesson.findings, photos=photos))
+
+
 def is_same(one: Tuning, another: Tuning) -> bool:
     """Return whether two runs made the same bytes."""
     assert one.tuned is not None
@@ -238,10 +244,15 @@ def test_a_killed_run_resumes_to_the_same_bytes(taught: Taught, tune: Tune) -> N
     torn = taught[0].settings.cache / tuning.FOLDER / "small/.checkpoint.safetensors-x"
     torn.write_bytes(b"half of a file")
     lines: list[str] = []
-    resumed = tune(lines.append, lesson=lesson, resume=True)
+    resumed = tune(lines.append, lesson=elsewhere(lesson), resume=True)
     assert lines[0].startswith("First run, last stage, epoch 2 of 2")
     assert not torn.exists()
     assert is_same(whole, resumed)
+
+
+def test_a_run_that_has_nothing_to_resume_says_so(tune: Tune) -> None:
+    with pytest.raises(Killed):
+        tune(kill_at("There is no checkpoint to go on from: tuning begins from the head."), resume=True)
 
 
 def test_ctrl_c_keeps_the_best_so_far(taught: Taught, tune: Tune) -> None:

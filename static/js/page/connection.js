@@ -46,8 +46,7 @@ export function watch() {
   if (!isReady) pollReadiness();
 }
 
-// A server on this machine, or in its network, may answer although the browser says that it is offline. A network that
-// is going down may still bring one answer, so the server is asked again until the browser is online.
+// A near server may answer although the browser is offline, and one answer may come while a network goes down.
 async function loseOnceSilent() {
   for (let wait = FIRST_PAUSE_MS; !navigator.onLine; wait = longer(wait)) {
     if (!(await answers('healthz'))) return lose();
@@ -78,7 +77,7 @@ async function pollReadiness() {
   readinessKnown();
 }
 
-// Called by a poll that succeeds, and by any answer: a model that answers is loaded.
+// After any answer: a model that answers is loaded.
 export function readinessKnown() {
   if (isReady) return;
   isReady = true;
@@ -108,7 +107,7 @@ async function answers(path) {
   }
 }
 
-// Ends early when the browser says that it is online again.
+// Ends early when the browser is online again.
 function pause(milliseconds) {
   return new Promise((resolve) => {
     const timer = setTimeout(done, milliseconds);

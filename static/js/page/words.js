@@ -42,7 +42,8 @@ export function percent(fraction, digits = 1) {
 
 export function size(bytes) {
   if (bytes < 1024) return `${bytes}\u00a0B`;
-  return bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)}\u00a0KiB` : `${(bytes / 1024 / 1024).toFixed(1)}\u00a0MiB`;
+  if (bytes < 1024 ** 2) return `${Math.round(bytes / 1024)}\u00a0KiB`;
+  return bytes < 1024 ** 3 ? `${(bytes / 1024 ** 2).toFixed(1)}\u00a0MiB` : `${(bytes / 1024 ** 3).toFixed(1)}\u00a0GiB`;
 }
 
 // A class's names, the reader's first; a custom model may have only one.

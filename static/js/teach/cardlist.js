@@ -6,7 +6,7 @@ import { call } from './api.js';
 import { unpacked } from './archive.js';
 import { Camera } from './camera.js';
 import { ClassCard } from './card.js';
-import { NONE, nameOf } from './project.js';
+import { FIRST_CLASSES, NONE, nameOf } from './project.js';
 import { Selection } from './selection.js';
 import { Undo } from './undo.js';
 import { Uploads } from './uploads.js';
@@ -60,6 +60,19 @@ export class CardList {
     return this.#try(() => this.project.makeClass(label));
   }
 
+  // Make a class for a folder, unless there is one of this name; one with which the project began takes the name.
+  async ensureForFolder(label) {
+    const isThere = this.project.data.classes.some((each) => each.label === label);
+    const card = isThere ? null : [...this.#cards.values()].find((each) => this.#isUntouched(each.each));
+    return card ? this.#try(() => this.#giveNames(card, { label, label_zh: '' })) : this.ensure(label);
+  }
+
+  #isUntouched({ label, label_zh: chinese, photos }) {
+    const names = FIRST_CLASSES.map((number) => t('js.teach.class', { number }));
+    const isWanted = this.uploads.hasFor(label) || this.project.hidden.classes.has(label);
+    return names.includes(label) && !chinese && photos === 0 && !isWanted;
+  }
+
   // Give files to a class, and those in archives.
   async give(files, label) {
     const batch = this.uploads.open(label); // before, since the class may be renamed until all is unpacked
@@ -90,17 +103,21 @@ export class CardList {
   }
 
   async #rename(label, names, card) {
-    if (this.project.hidden.classes.has(names.label)) await this.undo.flush();
     try {
-      await this.uploads.rename(label, names.label, this.project.renameClass(label, names));
-      this.#cards.delete(label);
-      this.#cards.set(names.label, card);
-      card.each = { ...card.each, ...names };
+      await this.#giveNames(card, names, label);
       return true;
     } catch (error) {
       card.complain(error);
       return false;
     }
+  }
+
+  async #giveNames(card, names, label = card.label) {
+    if (this.project.hidden.classes.has(names.label)) await this.undo.flush();
+    await this.uploads.rename(label, names.label, this.project.renameClass(label, names));
+    this.#cards.delete(label);
+    this.#cards.set(names.label, card);
+    card.each = { ...card.each, ...names };
   }
 
   removeClass({ label, element }) {

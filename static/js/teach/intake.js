@@ -39,7 +39,7 @@ async function makeClasses(files, cardList) {
   }
   if (groups.delete('')) complain(() => t('js.teach.which_class'));
   for (const [label, of] of groups) {
-    if (await cardList.ensure(label)) cardList.uploads.add(of, label);
+    if (await cardList.ensureForFolder(label)) cardList.uploads.add(of, label);
   }
 }
 

@@ -5,6 +5,8 @@ import { names, t } from '../page/words.js';
 import { addressOf, call } from './api.js';
 
 export const NONE = '~none';
+// The numbers of the classes with which a project begins.
+export const FIRST_CLASSES = [1, 2];
 // How many photos the server takes in one request to move or delete them.
 const MAX_AT_ONCE = 500;
 

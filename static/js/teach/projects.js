@@ -7,6 +7,7 @@ import { size, t } from '../page/words.js';
 import { slugOf } from '../server/upload.js';
 import { addressOf, call, explain, explainSlug, listProjects } from './api.js';
 import { agree } from './dialog.js';
+import { FIRST_CLASSES } from './project.js';
 
 // As the names of models.
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
@@ -51,7 +52,7 @@ async function create() {
       return;
     }
     await call('PUT', addressOf(name), { body: { keep_photos: keep } });
-    for (const number of [1, 2]) {
+    for (const number of FIRST_CLASSES) {
       await call('PUT', addressOf(name, 'classes', t('js.teach.class', { number })), { body: {} });
     }
     enter(name);

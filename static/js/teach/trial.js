@@ -108,6 +108,7 @@ export class Trial {
     say(byId('trial-hint'), trouble ?? (this.project.canAnswer ? () => '' : () => t('js.teach.need_two')));
     byId('trial').classList.toggle('ready', this.project.canAnswer);
     say(byId('verdict'), answer ? () => this.#verdict() : () => '');
+    say(byId('unlike'), answer && this.#isUnlike() ? () => t('js.teach.unlike') : () => '');
     byId('guesses').replaceChildren(...(answer ? this.#rows(answer) : []));
     show(byId('correct'), Boolean(answer));
     if (answer) this.#drawClasses();
@@ -115,18 +116,24 @@ export class Trial {
 
   #verdict() {
     const { predictions, certainty } = this.#answer;
+    const name = nameIn(predictions[0]);
     if (certainty === 'unlike' || predictions[0].label === NONE_NAME) return t('js.teach.none');
-    const name = names(predictions[0])[0];
     return t(certainty === 'unsure' ? 'js.teach.perhaps' : 'js.teach.is', { name });
+  }
+
+  // Whether the answer is none of the classes although one of them comes first.
+  #isUnlike() {
+    const { predictions, certainty } = this.#answer;
+    return certainty === 'unlike' && predictions[0].label !== NONE_NAME;
   }
 
   #rows({ predictions }) {
     return predictions.map((prediction) => {
       const { element, parts } = build('teach-guess');
       const shown = percent(chance(prediction), 0);
-      write(parts.name, () => names(prediction)[0]);
+      write(parts.name, () => nameIn(prediction));
       parts.bar.value = chance(prediction);
-      write(parts.bar, () => names(prediction)[0], 'aria-label');
+      write(parts.bar, () => nameIn(prediction), 'aria-label');
       parts.bar.setAttribute('aria-valuetext', shown);
       parts.percent.textContent = shown;
       return element;
@@ -156,4 +163,9 @@ export class Trial {
   #correct(label) {
     if (this.#file) this.onRight(this.#file, label);
   }
+}
+
+// The name of an answer's class as the page writes it.
+function nameIn(prediction) {
+  return prediction.label === NONE_NAME ? t('js.teach.none') : names(prediction)[0];
 }

@@ -51,6 +51,11 @@ export class Uploads {
     return batch;
   }
 
+  // Whether photos are on their way to a class.
+  hasFor(label) {
+    return [...this.#batches].some((batch) => batch.label === label);
+  }
+
   forget(batch) {
     this.#batches.delete(batch);
   }
