@@ -231,9 +231,11 @@ def measure_speeds(trainer: Trainer, places: Numbers, shape: tuple[int, ...] | N
     classes = torch.from_numpy(trainer.classes[part])
 
     def learning(method: str, make: Callable[[], torch.Tensor], first: int) -> float:
+        before = network.copy()
         trainer.begin(Phase("speed", method, epochs=1), len(network.stages))
         seconds = _seconds(lambda: trainer.learn(make(), classes, first)) / len(part)
         network.zero_grad(set_to_none=True)
+        network.load(before)  # without the statistics of these batches, which batch norms that learn have taken
         return seconds
 
     def predicting(values: torch.Tensor, first: int) -> float:

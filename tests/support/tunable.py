@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,29 @@ def teach(photos: Path, model: Model, settings: Settings) -> tuple[Chosen, Photo
     findings = examine(embedded, photo_set.classes, lambda done, total: None)
     chosen = Chosen(model, settings, findings, {})
     return chosen, photo_set, learn(chosen, photo_set, has_flip=True, seed=0, step=lambda name, done, total: None)
+
+
+def interrupt_at(start: str) -> Callable[[str], None]:
+    """Press Ctrl-C once when a line begins so."""
+    waiting = [start]
+
+    def said(line: str) -> None:
+        if waiting and line.startswith(waiting[0]):
+            waiting.clear()
+            raise KeyboardInterrupt
+
+    return said
+
+
+class Killed(Exception):
+    """Ends a run as a kill does: nothing in the code expects it."""
+
+
+def kill_at(start: str) -> Callable[[str], None]:
+    """End the run when a line begins so."""
+
+    def said(line: str) -> None:
+        if line.startswith(start):
+            raise Killed
+
+    return said

@@ -15,7 +15,7 @@ import pytest
 import torch
 from fakes import share_decoders
 from safetensors.torch import load, save
-from tunable import small_model, teach, write_parts
+from tunable import Killed, interrupt_at, kill_at, small_model, teach, write_parts
 
 from app.model import load_model
 from app.model.backbones import load_backbone
@@ -100,32 +100,6 @@ def keys(found: Tuning) -> list[str]:
     return [choice.key for choice in found.choices]
 
 
-def interrupt_at(start: str) -> Callable[[str], None]:
-    """Press Ctrl-C once when a line begins so."""
-    waiting = [start]
-
-    def said(line: str) -> None:
-        if waiting and line.startswith(waiting[0]):
-            waiting.clear()
-            raise KeyboardInterrupt
-
-    return said
-
-
-class Killed(Exception):
-    """Ends a run as a kill does: nothing in the code expects it."""
-
-
-def kill_at(start: str) -> Callable[[str], None]:
-    """End the run when a line begins so."""
-
-    def said(line: str) -> None:
-        if line.startswith(start):
-            raise Killed
-
-    return said
-
-
 def changed(file: Path, change: Callable[[str, torch.Tensor], dict[str, torch.Tensor]]) -> None:
     """Change the tensors of a file one by one."""
     found: dict[str, torch.Tensor] = {}
@@ -173,6 +147,20 @@ def test_a_journal_of_other_values_is_refused(
         with pytest.raises(PhotoSetError, match=r"journal.json is damaged: leave out --resume to begin again\.$"):
             tune(epochs=3, resume=True)
         shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
+
+
+def test_measuring_the_speed_teaches_nothing(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_setup, "MIN_PHOTOS_FOR_NORMS", 0)
+    measure_speeds = tuning_setup.measure_speeds
+
+    def compare(trainer: tuning_steps.Trainer, *values: Any) -> Any:
+        before = trainer.network.copy()
+        speeds = measure_speeds(trainer, *values)
+        assert [name for name, value in trainer.network.copy().items() if not torch.equal(value, before[name])] == []
+        return speeds
+
+    monkeypatch.setattr(tuning_setup, "measure_speeds", compare)
+    assert "norms.learnt" in keys(tune(epochs=1))
 
 
 def test_a_trial_that_runs_out_of_time_chooses_nothing(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
