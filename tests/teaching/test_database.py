@@ -16,7 +16,7 @@ from app.errors import ProjectsUnavailable
 from app.queueing.scheduling import NO_DEADLINE
 from app.teaching import database, transfer
 from app.teaching.photos import Upload
-from app.teaching.projects import Projects
+from app.teaching.projects import EMPTY_BYTES, Projects
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 FULL_DISK = """
@@ -147,11 +147,13 @@ def test_room_is_measured_while_no_project_can_grow(tmp_path: Path, monkeypatch:
     def require_room(projects: Projects, size: int) -> None:
         with pytest.raises(Timeout):
             FileLock(projects.root / ".lock").acquire(timeout=0)
-        measured.append(size > 0)
+        measured.append(size)
 
     monkeypatch.setattr(Projects, "require_room", require_room)
     with data:
         transfer.adopt(teaching.projects, "copy", data.read(), max_photo_bytes=10**6)
     teaching.create("empty", keep_photos=False)
     teaching.add("colours", "red", [Upload("", photo_of("red", 9))], NO_DEADLINE)
-    assert measured == [True, False, True]
+    assert len(measured) == 3
+    assert measured[1] == EMPTY_BYTES
+    assert all(size > 0 for size in measured)
