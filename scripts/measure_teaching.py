@@ -37,8 +37,9 @@ class Project:
     """A project of a service, and the photos that it gets one after another, from each class in turn."""
 
     def __init__(self, url: str, photos: Path) -> None:
-        self.client = httpx.Client(base_url=f"{url}/api/v1/projects/measured", headers=OWN_PAGE, timeout=120)
-        self.client.put(f"{url}/api/v1/projects/measured").raise_for_status()
+        address = f"{url}/api/v1/projects/measured"
+        self.client = httpx.Client(base_url=address, headers=OWN_PAGE, timeout=120)
+        self.client.put(address).raise_for_status()
         classes = [sorted(folder.iterdir()) for folder in sorted(photos.iterdir()) if folder.is_dir()]
         self.waiting = (path for paths in itertools.zip_longest(*classes) for path in paths if path)
         for paths in classes:
