@@ -41,6 +41,7 @@ from overload import photo_requests
 from promises import broken_of, verdict
 
 from app.measuring.own_server import OwnServer, own_server
+from app.processes.plan import make_plan
 from app.settings import Settings
 
 ATTACKERS = 200
@@ -188,10 +189,10 @@ async def stop(settings: Settings, seconds: float) -> list[str]:
 
 async def run(settings: Settings, seconds: float) -> list[str]:
     """Run all five parts, and return the broken promises."""
-    found = []
+    found, plan = [], make_plan(settings)
     with own_server(settings) as server:
         await until(lambda: is_ready(server))
-        found += await attack_decoders(server, BOMBS_SHARE * seconds)
+        found += await attack_decoders(server, plan.workers * plan.decoders, BOMBS_SHARE * seconds)
         for act in (kill_workers, reload, slow_clients):
             found += await act(server, (1 - BOMBS_SHARE) / 4 * seconds)
     return found + await stop(settings, (1 - BOMBS_SHARE) / 4 * seconds)

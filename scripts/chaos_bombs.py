@@ -24,10 +24,15 @@ MAX_RECOVERY_SECONDS = 2.0
 TURNS = 4
 
 
-async def kill_decoders(server: OwnServer, seconds: float, *, all_at_once: bool) -> tuple[Fates, list[float]]:
-    """Kill one decoder, or all, again and again under load; return the outcomes, and the seconds to replace them."""
+async def kill_decoders(
+    server: OwnServer, planned: int, seconds: float, *, all_at_once: bool
+) -> tuple[Fates, list[float]]:
+    """Kill one decoder, or all, again and again under load; return the outcomes, and the seconds to replace them.
+
+    Decoders that a costly photo has put beside the planned ones are not replaced.
+    """
     group, took = server.process.pid, list[float]()
-    end, count = time.monotonic() + seconds, len(decoders(group))
+    end = time.monotonic() + seconds
     async with load(server.url) as fates:
         while not took or time.monotonic() < end:
             await asyncio.sleep(BETWEEN_KILLS_SECONDS)
@@ -35,25 +40,28 @@ async def kill_decoders(server: OwnServer, seconds: float, *, all_at_once: bool)
             for pid in victims:
                 with suppress(ProcessLookupError):  # it has exited
                     os.kill(pid, signal.SIGKILL)
-            took.append(await until(partial(_are_replaced, group, set(victims), count)))
+            took.append(await until(partial(_are_replaced, group, set(victims), planned)))
     return fates, took
 
 
-def _are_replaced(group: int, victims: set[int], count: int) -> bool:
+def _are_replaced(group: int, victims: set[int], planned: int) -> bool:
     alive = decoders(group)
-    return len(alive) >= count and not victims & set(alive)
+    return len(alive) >= planned and not victims & set(alive)
 
 
-async def attack_decoders(server: OwnServer, seconds: float) -> list[str]:
-    """Send costly files and good photos, then kill decoders one by one, then all at once."""
+async def attack_decoders(server: OwnServer, planned: int, seconds: float) -> list[str]:
+    """Send costly files and good photos, then kill decoders one by one, then all at once.
+
+    `planned` is the number of decoders that the server keeps.
+    """
     answers: dict[str, Counter[int]] = defaultdict(Counter)
     quiet, seen, files = list[Seen](), list[Seen](), bombs()
     turn = (seconds / 4 / TURNS, seconds / 4 / TURNS)
     with watching(server) as watch:
         costly = partial(bombarding, server.url, files, answers)
         found = await compare(server.url, partial(watched, watch, quiet, seen, costly), [turn] * TURNS)
-    one, one_took = await kill_decoders(server, seconds / 4, all_at_once=False)
-    every, every_took = await kill_decoders(server, seconds / 4, all_at_once=True)
+    one, one_took = await kill_decoders(server, planned, seconds / 4, all_at_once=False)
+    every, every_took = await kill_decoders(server, planned, seconds / 4, all_at_once=True)
     statuses = sum(answers.values(), Counter[int]())
     came = ", ".join(f"{count} times {status}" for status, count in sorted(statuses.items()))
     print("bombs:  " + "\n        ".join(found.lines(f"{len(files)} kinds ({came})")))
