@@ -8,7 +8,6 @@ it has 1000 classes. Heat maps need a feature map in the graph, embeddings need 
 from __future__ import annotations
 
 import hashlib
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +78,8 @@ def save_model_file(path: Path, folder: Path) -> int:
 
 def facts_of(graph: bytes) -> Facts | None:
     """Return the metadata of a prepared model file's graph, None without any."""
+    import xml.etree.ElementTree as ET  # for model files alone
+
     found = ET.fromstring(graph).find(f"rt_info/{KEY}")
     text = found.get("value") if found is not None else None
     return read_facts(text, "the prepared model") if text else None

@@ -13,12 +13,10 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-
-from filelock import AcquireReturnProxy, FileLock
 
 from ..errors import OwnModelError
 from ..writing import filling, replacing, sweep
@@ -294,8 +292,10 @@ def _sweep(*folders: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _alone_in(root: Path) -> AcquireReturnProxy[FileLock]:
+def _alone_in(root: Path) -> AbstractContextManager[object]:
     """Make the folder of models if it is missing, and lock it; to be used in a `with` statement."""
+    from filelock import FileLock  # takes 20 ms to import, and serving does not write models
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         return FileLock(root / ".lock").acquire()

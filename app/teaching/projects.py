@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..errors import BadRequest, NameTaken, OwnModelError, ProjectFull, ProjectsUnavailable, UnknownProject
 from ..model.own_format import NAME
 from ..model.own_models import check_name
@@ -92,6 +90,8 @@ class Projects:
         Raises Overloaded if others hold the lock for longer than `BUSY_SECONDS`. An OSError, also one of the block,
         becomes ProjectFull or ProjectsUnavailable.
         """
+        from filelock import FileLock, Timeout  # takes 20 ms to import, and only projects that are written need it
+
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = FileLock(self.root / ".lock", timeout=database.BUSY_SECONDS, poll_interval=_POLL_SECONDS)
