@@ -6,6 +6,7 @@ a function for each name, which reads the facts from the code that uses them.
 
 from __future__ import annotations
 
+import inspect
 import json
 import pkgutil
 import re
@@ -169,7 +170,7 @@ def described(context: click.Context) -> str:
 
 def unwrapped(text: str) -> str:
     """Join the lines of each paragraph; one that click does not wrap either is a heading and lines of code."""
-    paragraphs = re.split(r"\n\s*\n", text.strip())
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text))
     return "\n\n".join(code_block(each) if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
 
 

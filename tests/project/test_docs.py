@@ -89,6 +89,11 @@ def test_generated_parts_are_up_to_date(document: Path) -> None:
     assert text == write_docs.filled(text), "make docs writes them anew"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_have_no_control_characters(document: Path) -> None:
+    assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f]", document.read_text(encoding="utf-8")) == []
+
+
 def test_every_generated_part_is_in_one_document() -> None:
     names = [name for path in DOCUMENTS for name, *_ in write_docs.PART.findall(path.read_text("utf-8"))]
     assert sorted(names) == sorted(write_docs.PARTS)
