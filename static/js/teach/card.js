@@ -1,4 +1,4 @@
-// The card of a class: its names, its photos, how often it is named rightly, and the photos that the model doubts most.
+// The card of a class: its names, its photos, how often it is named correctly, and the photos that the model doubts most.
 
 import { announce, build, say, show, write } from '../page/dom.js';
 import { listenToChooser } from '../page/inputs.js';

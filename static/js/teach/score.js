@@ -1,4 +1,4 @@
-// How good the project is, in a plain sentence: how many photos that it had not seen were named rightly.
+// How good the project is, in a plain sentence: how many photos that it had not seen were named correctly.
 
 import { byId, say, show, write } from '../page/dom.js';
 import { t } from '../page/words.js';
