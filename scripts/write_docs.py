@@ -34,7 +34,7 @@ def documents() -> list[Path]:
 
 
 def filled(text: str) -> str:
-    """Return the text of a document with its generated parts written anew."""
+    """Return the text of a document with its generated parts written again."""
     return PART.sub(lambda part: f"{part[1]}{part[2]}{PARTS[part[1]]()}\n", text)
 
 
@@ -238,12 +238,12 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write all documents anew, and say which of them changed."""
+    """Write all documents again, and say which of them changed."""
     for path in documents():
         text = path.read_text(encoding="utf-8")
         if (new := filled(text)) != text:
             path.write_text(new, encoding="utf-8")
-            print(f"{path.relative_to(ROOT)} is written anew.")
+            print(f"{path.relative_to(ROOT)} is written again.")
 
 
 if __name__ == "__main__":
