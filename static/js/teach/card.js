@@ -7,7 +7,8 @@ import { suffixes } from '../photos/facts.js';
 import { explain } from './api.js';
 import { listenToHold } from './hold.js';
 import { Photos } from './photos.js';
-import { NONE, className, nameOf } from './project.js';
+import { NONE } from './facts.js';
+import { className, nameOf } from './project.js';
 
 const FEW = 18;
 const MORE = 200;

@@ -2,7 +2,8 @@
 
 import { byId, say, show, write } from '../page/dom.js';
 import { t } from '../page/words.js';
-import { NONE, className } from './project.js';
+import { NONE } from './facts.js';
+import { className } from './project.js';
 
 // Fewer photos of a class say little, and teach little.
 const FEW = 10;
