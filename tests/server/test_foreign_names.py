@@ -160,11 +160,11 @@ def test_a_live_channel_has_what_is_used_of_it(run_worker: Callable[..., Running
         assert found.server.trigger.close
 
 
-@pytest.mark.parametrize("package", ["gunicorn", "waitress"])
+@pytest.mark.parametrize("package", ["gunicorn", "prometheus-client", "waitress"])
 def test_minor_versions_that_were_not_read_are_excluded(package: str) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     (requirement,) = [each for each in project["project"]["dependencies"] if each.startswith(package)]
-    found = re.fullmatch(r"\w+>=(\d+)\.(\d+)\.\d+,<(\d+)\.(\d+)", requirement)
+    found = re.fullmatch(r"[\w-]+>=(\d+)\.(\d+)\.\d+,<(\d+)\.(\d+)", requirement)
     assert found is not None
     assert (int(found[3]), int(found[4])) == (int(found[1]), int(found[2]) + 1)
 
