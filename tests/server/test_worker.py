@@ -120,14 +120,21 @@ def test_malformed_http_is_a_problem_like_any_other(
 
 
 @pytest.mark.parametrize(
-    "first", [b"GET /?key=secret HTTP/9.9\r\n", b"GET /?key=secret HTTP/1.1\n", b"GET /?key=secret\r\n"]
+    "sent",
+    [
+        b"GET /?key=secret HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"GET /?key=secret HTTP/1.1\nHost: a\n\n",
+        # waitress quotes these words
+        b"secret / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\n secret\r\nHost: a\r\n\r\n",
+    ],
 )
-def test_malformed_requests_are_logged_without_their_query(
-    run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, first: bytes
+def test_malformed_requests_are_logged_without_secrets(
+    run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     assert any(isinstance(each, RateFilter) for each in requests.log.filters)
     monkeypatch.setattr(requests.log, "filters", [])  # others may have used up its records
-    assert ask(run_worker(), first + b"Host: a\r\n\r\n")[0] == 400
+    assert ask(run_worker(), sent)[0] == 400
     assert "Invalid request from ip=" in caplog.text
     assert "secret" not in caplog.text
 
