@@ -84,7 +84,7 @@ def changed(constants: tuple[Changed, ...]) -> Iterator[None]:
 
 
 def clear(folder: Path, usable: Container[str]) -> None:
-    """Remove what the part before has left in the folder of the run, but for what this one can use again."""
+    """Remove what the part before has left in the folder of the run, except what this one can use again."""
     for path in folder.glob("*"):
         if path.name not in usable:
             path.unlink()

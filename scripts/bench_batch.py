@@ -191,7 +191,7 @@ def rows_of(output: Path) -> Iterator[dict[str, object]]:
 
 
 def run_until_killed(command: list[str], variables: dict[str, str], output: Path, wanted: int) -> int:
-    """Kill a batch a random time after so many rows are in its parts; return the photos that its bar has as done."""
+    """Kill a batch at random, once this number of rows is in its parts; return the photos that its bar has as done."""
     controller, terminal = pty.openpty()
     seen = bytearray()
 
@@ -265,7 +265,7 @@ class NoAnswers:
 
 
 def plan(options: argparse.Namespace, work: Path) -> None:
-    """List and plan so many names, with the model loaded, and print this process's largest memory."""
+    """List and plan this number of names, with the model loaded, and print this process's largest memory."""
     settings = settings_of(options.bundle)
     with closing(Classifier.from_settings(settings, max_bytes=MAX_FILE_BYTES)) as classifier:
         models = classifier.find_models(())

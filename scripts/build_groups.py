@@ -63,7 +63,7 @@ def fill(rows: list[dict[str, str]], wnids: list[str], hypernyms: dict[str, list
 
 
 def main(folder: Path) -> None:
-    """Write the file of groups anew, the smallest group first."""
+    """Write the file of groups again, the smallest group first."""
     with LABELS.open(encoding="utf-8", newline="") as file:
         wnids = [row["wnid"] for row in csv.DictReader(file)]
     with GROUPS.open(encoding="utf-8", newline="") as file:

@@ -79,7 +79,7 @@ def make_index(folders: list[str], index: Path, copies: int) -> None:
 
 
 def print_recall(library: Library, queries: np.ndarray) -> float:
-    """Print which share of the exact ten nearest rows the quick search finds with so many candidates, or more.
+    """Print which share of the exact ten nearest rows the quick search finds with this number of candidates, or more.
 
     Return the share with the usual number.
     """

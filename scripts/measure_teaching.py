@@ -3,8 +3,9 @@
     PYTHONPATH=. python scripts/measure_teaching.py PHOTOS [--photos 200] [--rounds 4] [--seconds 30]
 
 PHOTOS is a folder of folders, one a class, as `topthree train` takes. A service of its own, which the environment
-configures, gets a project with so many of them. Then single photos are added, from whose arrival to the new report the
-time is taken; then four clients ask for predictions, in turns without and beside a person who adds a photo a second.
+configures, gets a project with that many of them. Then single photos are added, and the time from the arrival of each
+to the new report is taken. Then four clients ask for predictions, in turns without and beside a person who adds a
+photo a second.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Project:
             self.client.put(f"/classes/{paths[0].parent.name}").raise_for_status()
 
     def add(self, count: int) -> None:
-        """Add so many photos."""
+        """Add this number of photos."""
         for label, group in itertools.groupby(
             sorted(itertools.islice(self.waiting, count)), lambda path: path.parent.name
         ):

@@ -6,6 +6,7 @@ a function for each name, which reads the facts from the code that uses them.
 
 from __future__ import annotations
 
+import inspect
 import json
 import pkgutil
 import re
@@ -33,7 +34,7 @@ def documents() -> list[Path]:
 
 
 def filled(text: str) -> str:
-    """Return the text of a document with its generated parts written anew."""
+    """Return the text of a document with its generated parts written again."""
     return PART.sub(lambda part: f"{part[1]}{part[2]}{PARTS[part[1]]()}\n", text)
 
 
@@ -169,7 +170,7 @@ def described(context: click.Context) -> str:
 
 def unwrapped(text: str) -> str:
     """Join the lines of each paragraph; one that click does not wrap either is a heading and lines of code."""
-    paragraphs = re.split(r"\n\s*\n", text.strip())
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text))
     return "\n\n".join(code_block(each) if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
 
 
@@ -237,12 +238,12 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write all documents anew, and say which of them changed."""
+    """Write all documents again, and say which of them changed."""
     for path in documents():
         text = path.read_text(encoding="utf-8")
         if (new := filled(text)) != text:
             path.write_text(new, encoding="utf-8")
-            print(f"{path.relative_to(ROOT)} is written anew.")
+            print(f"{path.relative_to(ROOT)} is written again.")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from .store import check_address
 from .tables import import_pyarrow
 
 SUFFIXES = (".txt", ".csv", ".parquet")
-# The columns that may hold the paths, the first of which is there counts; `file` is that of 'topthree predict --csv'.
+# The columns that may hold the paths; the first one that a list has counts. 'topthree predict --csv' writes `file`.
 COLUMNS = ("path", "file")
 _BLOCK_BYTES = 2**16
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

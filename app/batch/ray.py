@@ -27,7 +27,7 @@ from .runs import fingerprint_of
 from .store import Store, is_address
 from .tables import arrow_schema
 
-# The column with where a photo is to be read, for a job, whose photos may be in archives.
+# The column that says where a photo is read from, in jobs, whose photos may be in archives.
 ENTRY = "entry"
 
 

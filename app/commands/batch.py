@@ -2,8 +2,8 @@
 
 A source is a folder, a pattern in quotes, a ZIP or TAR archive (such as WebDataset's), a list of paths (.txt, .csv or
 .parquet; - for one on standard input), or s3://BUCKET/PREFIX. The rows go to part-00000.parquet and so on in the
-output folder. The same command again does what is missing. Several jobs may share one output folder, on one machine or
-many: each shard is done by one of them.
+output folder. Run the same command again to do what is missing. Several jobs may share one output folder, on one
+machine or many: each shard is done by one of them.
 
 The exit status is 0 if all photos were classified, 1 if some failed (their rows say why), and 3 if the job was stopped
 before its end.

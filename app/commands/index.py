@@ -1,9 +1,9 @@
 """Make an index of photos, by which `topthree similar` finds those that look alike.
 
 The source is a folder, a pattern in quotes, a ZIP or TAR archive, or s3://BUCKET/PREFIX. The index holds each photo's
-path below the source, its embedding, a perceptual hash and a thumbnail of 96 pixels. The same command again adds the
-photos that are new. With --remove, the arguments are paths in the index, or folders of them; nothing of those photos
-is left in it. The photos themselves are never changed.
+path below the source, its embedding, a perceptual hash and a thumbnail of 96 pixels. Run the same command again to
+add new photos. With --remove, the arguments are paths in the index, or folders of them; nothing of those photos is
+left in it. The photos themselves are never changed.
 
 The exit status is 0 if all photos are in the index, 1 if some failed, and 3 if the job was stopped before its end.
 

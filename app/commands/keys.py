@@ -43,7 +43,7 @@ def command() -> None:
 
 @command.command("new")
 @click.argument("name")
-@click.option("--may", "rights", type=click.Choice(RIGHTS), multiple=True, help="A right of the key.")
+@click.option("--may", "rights", type=click.Choice(RIGHTS), multiple=True, help="Right to give to the key.")
 @_keys_file(required=False)
 def new(name: str, path: Path | None, rights: tuple[str, ...]) -> None:
     """Print a new key for NAME and add it to the file.
@@ -51,7 +51,7 @@ def new(name: str, path: Path | None, rights: tuple[str, ...]) -> None:
     The file is made if it does not exist. Without a file, the line to add to it is printed too.
 
     \b
-    Example:
+    Examples:
       topthree keys new alice --file keys.txt
       topthree keys new bob --may teach --file keys.txt
     """

@@ -49,7 +49,7 @@ def command(context: click.Context, *, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("version", type=VERSION)
 def use(name: str, version: int) -> None:
-    """Have a version of NAME serve, until another is chosen or trained.
+    """Serve a version of NAME until another is chosen or trained.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def use(name: str, version: int) -> None:
 @click.argument("name")
 @click.argument("version", type=VERSION, required=False)
 def drop(name: str, version: int | None) -> None:
-    """Remove a version of NAME, or without one the whole model.
+    """Remove the model NAME, or only one version of it.
 
     \b
     Example:

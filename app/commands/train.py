@@ -51,25 +51,35 @@ MAX_LISTED = 10
 @click.command(help=__doc__)
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="Name of the model (default: that of the folder).")
-@click.option("--names", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV: label, label_zh.")
+@click.option(
+    "--names",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV of class names: label, label_zh.",
+)
 @click.option("--backbone", help="Backbone to learn on, or auto to compare those installed (default: TOPTHREE_MODEL).")
-@click.option("--no-flip", is_flag=True, help="Do not learn from mirror images: left and right differ.")
+@click.option(
+    "--no-flip", is_flag=True, help="Do not learn from mirror images, for classes in which left and right differ."
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
-    help="Of the random division into tests.",
+    help="Seed of the random division into tests.",
 )
-@click.option("--tune", type=click.Choice(METHODS), default=HEAD, show_default=True, help="What is trained.")
+@click.option("--tune", type=click.Choice(METHODS), default=HEAD, show_default=True, help="What to train.")
 @click.option(
-    "--minutes", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="Of tuning, at most."
+    "--minutes", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="Maximum duration of tuning."
 )
-@click.option("--epochs", type=click.IntRange(1, 1000), help="Of tuning (default: as many as the minutes allow).")
-@click.option("--resume", is_flag=True, help="Go on with tuning that was stopped or killed.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 1000), help="Epochs of tuning (default: as many as the minutes allow)."
+)
+@click.option("--resume", is_flag=True, help="Continue tuning that was stopped or killed.")
 @click.option("--dry-run", is_flag=True, help="Report what was found, and stop.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Report (default: NAME-report.html).")
-@click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Of the report.")
+@click.option(
+    "--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Language of the report."
+)
 @click.option("--no-thumbnails", is_flag=True, help="Leave copies of photos out of the report.")
 @click.option("--serve", is_flag=True, help="Serve the model afterwards.")
 def command(

@@ -39,7 +39,7 @@ MEMBERS = (DESCRIPTION, SUMS, LABELS, *(f"{MODEL}/{name}" for name in (MANIFEST,
 OWN = "own"
 OWN_MEMBERS = tuple(f"{OWN}/{name}" for name in own_format.FILES)
 END = bytes(2 * tarfile.BLOCKSIZE)
-# These are kept in memory while a bundle is read, up to so many bytes; real texts have some kilobytes.
+# These are kept in memory while a bundle is read, up to this number of bytes; real texts have some kilobytes.
 _MAX_BYTES = dict.fromkeys((DESCRIPTION, SUMS, f"{MODEL}/{MANIFEST}"), 1024 * 1024)
 _MAX_BYTES |= {f"{OWN}/{name}": size for name, size in own_format.MAX_BYTES.items()}
 COPY_BYTES = 1024 * 1024

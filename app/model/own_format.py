@@ -26,7 +26,7 @@ from .digests import bytes_sha256, file_sha256
 from .heads import Floats
 from .labels import Label, parse_labels, write_labels
 
-# A head with centres has the later format, since earlier versions could not tell with it what is unlike; a fine-tuned
+# A head with centres has the later format, since earlier versions would ignore the centres; a fine-tuned
 # model has the last one, since earlier versions would take its head for one on the published backbone.
 FORMAT, FORMAT_WITH_CENTRES, FORMAT_TUNED = 1, 2, 3
 HEAD, LABELS, DESCRIPTION = "head.safetensors", "labels.csv", "model.json"

@@ -240,7 +240,7 @@ def _publish(folder: Path, version: int, model: OwnModel, trunk: Mapping[str, Fl
 
 
 def use_version(root: Path, name: str, version: int) -> OwnModel:
-    """Have a version serve until another is chosen or written, and return it.
+    """Let a version serve until another is chosen or written, and return it.
 
     Raises OwnModelError if it cannot be read, or if the choice cannot be written.
     """

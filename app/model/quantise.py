@@ -168,10 +168,8 @@ def compare(fp32: Classes, int8: Classes, truth: Classes, *, calibration_photos:
         calibration_photos,
         len(truth),
         int(labelled.sum()),
-        *(
-            None if value is None else round(value, 2)
-            for value in (agreement, top1_fp32, top1_int8, change, low, high)
-        ),  # type: ignore[arg-type]
+        round(agreement, 2),
+        *(None if value is None else round(value, 2) for value in (top1_fp32, top1_int8, change, low, high)),
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..errors import WeightsError
 from ..photos.decoding import Geometry
+from ..settings import MEBI
 
 TABLE = Path(__file__).with_name("backbones.csv")
 # The model that serves if none is chosen, and the one that replaces it if it cannot be downloaded.
@@ -30,7 +31,6 @@ TIMM = "timm/"
 # The names of models that were read from a model file of their own.
 FILE = "file/"
 
-MEBI = 1024 * 1024
 # A size that is published in MiB with three digits is known to half of 0.001 MiB.
 _SIZE_SLACK_BYTES = 525
 _PACKAGE = "package:"

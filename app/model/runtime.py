@@ -25,7 +25,7 @@ class Computing:
 
     def __enter__(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_over)  # for ever, since the process is ending
+            self._changed.wait_for(lambda: not self._is_over)  # without end, since the process is ending
             self._count += 1
 
     def __exit__(self, *_: object) -> None:

@@ -29,7 +29,7 @@ CHUNK_ROWS = 4096
 # Up to this size, rows are turned into float64 once.
 MAX_KEPT_BYTES = 256 * 2**20
 _BLOCK_ROWS = 1024
-# Heads are fitted side by side up to so many classes in all: more of them fill the processor, and take memory.
+# Heads are fitted side by side up to this number of classes in all: more of them fill the processor, and take memory.
 _MAX_COLUMNS = 128
 MAX_STEPS = 500
 # The loss is a mean over photos of about 1; its gradient is this small at the end.
@@ -37,7 +37,7 @@ TOLERANCE = 1e-5
 # How far weights (L2) may be from the minimum; they are some hundreds long. It bounds what a fit that begins at the
 # weights of another one still knows of rows that it leaves out: 0.001 of a logit on 500 photos of clothes.
 MAX_DISTANCE = 1.0
-# After so many steps, the second derivative is computed again, from about so many rows.
+# After this number of steps, the second derivative is computed again, from about this number of rows.
 _ROUND_STEPS = 15
 _CURVATURE_ROWS = 4096
 # The part of the second derivative among classes that is taken to be the same for all. On 500 photos of clothes 0.3
@@ -120,7 +120,7 @@ def softmax_left_out(
     """Yield the numbers of some rows and their logits (rows, classes) by softmax heads that were fitted without them.
 
     `folds` has the fold, from 0, of each row; the rows of a fold are left out together, and those that remain are
-    weighed anew. The search begins at `fitted`, the weights of the fit on all rows. Several heads are fitted at a
+    weighed again. The search begins at `fitted`, the weights of the fit on all rows. Several heads are fitted at a
     time, and share each pass over the rows.
     """
     curvature = _curvature(examples, fitted)

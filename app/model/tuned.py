@@ -80,7 +80,8 @@ def record_of_table(own: OwnModel) -> ModelRecord:
     """Return the record of a model's backbone; raises OwnModelError for one that is not in the table."""
     if own.backbone not in RECORDS:
         raise OwnModelError(
-            f"version {own.version} of {own.name} was made of {own.backbone}, which this version of topthree has not."
+            f"version {own.version} of {own.name} was made of {own.backbone}, "
+            "which this version of topthree does not have."
         )
     return RECORDS[own.backbone]
 
@@ -96,7 +97,7 @@ def ensure_tuned(settings: Settings, own: OwnModel) -> Prepared:
 
 
 def _prepared(settings: Settings, own: OwnModel, find: Callable[[], Found | None]) -> Found:
-    """Find a fine-tuned model's artifact, or something of it; it is prepared first if that gives None."""
+    """Return what `find` finds of a fine-tuned model's artifact; if that is None, prepare the artifact first."""
     name, version = f"version {own.version} of {own.name}", str(own.version)
     return find_or_prepare(find, tuned_settings(settings, own), name, "--version", version)
 

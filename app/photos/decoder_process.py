@@ -15,11 +15,11 @@ from typing import Protocol
 from ..errors import BrokenImage, Problem, TooCostly
 from ..processes.channel import Channel
 from ..processes.usage import Progress, Usage, run_when_idle
+from ..settings import MEBI
 from .protocol import REPLY, Reply, Request
 
 log = logging.getLogger(__name__)
 
-MEBI = 1024 * 1024
 LOOK_SECONDS = 0.05
 MAX_STALLED_SECONDS = 1.0
 # A photo steps aside when it has taken this much more processor time than promised, or has stood still this long.

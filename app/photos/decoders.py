@@ -23,7 +23,8 @@ from ..errors import BrokenImage, Problem, TooCostly
 from ..processes import sandbox
 from ..processes.channel import Channel, Disconnected
 from ..processes.usage import run_with_less_priority
-from .decoder_process import MEBI, DecoderProcess, Waiter
+from ..settings import MEBI
+from .decoder_process import DecoderProcess, Waiter
 from .formats import KEYS
 from .guards import Estimate
 from .protocol import PROBLEMS, THUMBNAIL_START, Allowance, Reply, Request, Status, Wanted

@@ -123,8 +123,13 @@ class Photo:
             top, bottom = height - bottom, height - top
         # A JPEG decoded at reduced scale has ceil(width / scale) columns; each covers `scale` of the original.
         scale = max(1, round(width / self.pixels.width))
-        limit = self.pixels.size * 2
-        return tuple(min(edge / scale, end) for edge, end in zip((left, top, right, bottom), limit, strict=True))  # type: ignore[return-value]
+        columns, rows = self.pixels.size
+        return (
+            min(left / scale, columns),
+            min(top / scale, rows),
+            min(right / scale, columns),
+            min(bottom / scale, rows),
+        )
 
 
 def decode(data: bytes, *, max_pixels: int, photo_format: Format | None = None, resize: int = DEFAULT_RESIZE) -> Photo:

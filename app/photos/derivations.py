@@ -1,7 +1,7 @@
 """The cost of an AVIF or a HEIC: that of every picture which the photo is made of, as often as it is decoded.
 
 An item is a coded picture, or is derived from others: a grid, an overlay, an identity. Decoders decode the parts of an
-item anew each time, so that overlays of overlays double with each level; an item that refers to itself never ends.
+item again each time, so that overlays of overlays double with each level; an item that refers to itself never ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_PICTURES = 4000
 # Of a photo's largest size: colours, transparency, and twice that for tiles which reach over the edge.
 _MAX_TIMES_DECODED = 4
 _MAX_FILLING = 16
-_PICTURE_SECONDS = 20e-6  # for each, however small: its decoder is made anew
+_PICTURE_SECONDS = 20e-6  # for each, however small: its decoder is made again
 _DERIVED = (b"grid", b"iovl", b"iden", b"tmap")
 _AV1, _HEVC = b"av01", (b"hvc1", b"hev1")
 
@@ -131,7 +131,7 @@ class _Tree:
         return _Work(width, height, composed=width * height)
 
     def _check_tiles(self, across: int, down: int, size: tuple[int, int], parts: list[_Work]) -> None:
-        """Refuse tiles that have more pixels than a photo may, but for those that reach over its edges."""
+        """Refuse tiles that have more pixels than a photo may, apart from the pixels beyond its edges."""
         tiles = sum(part.width * part.height for part in parts)
         width, height = max((part.width for part in parts), default=0), max((part.height for part in parts), default=0)
         fit = (across - 1) * width < size[0] and (down - 1) * height < size[1] and len(parts) <= across * down

@@ -1,7 +1,7 @@
 """How a TIFF stores its pixels, which code decodes them, and which kinds are not supported.
 
 Pillow decodes what usual programs write. Some other kinds it decodes wrongly without an error, so `tiff_pixels`
-decodes everything that Pillow is not known to decode rightly. tests/photos/test_tiff_kinds.py compares both with
+decodes everything that Pillow is not known to decode correctly. tests/photos/test_tiff_kinds.py compares both with
 another decoder.
 """
 
@@ -162,7 +162,7 @@ class Layout:
 
     @property
     def is_for_pillow(self) -> bool:
-        """Return whether Pillow decodes this kind rightly."""
+        """Return whether Pillow decodes this kind correctly."""
         if self.compression in _BY_PILLOW_ONLY:
             return True
         if self.sample_format != UNSIGNED or self.is_untyped or self.fill_order == 2:

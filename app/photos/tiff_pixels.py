@@ -58,7 +58,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def open_tiff(data: bytes, max_pixels: int) -> Image.Image:
-    """Open a TIFF; kinds that Pillow does not decode rightly are decoded at once, to 8 bits a sample.
+    """Open a TIFF; kinds that Pillow does not decode correctly are decoded at once, to 8 bits a sample.
 
     Raises what `layout_of` raises.
     """

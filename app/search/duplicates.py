@@ -106,7 +106,7 @@ def same_pictures(hashes: Hashes, vectors: Vectors, rows: Numbers, report: Calla
 def alike(vectors: Vectors, rows: Numbers, report: Callable[[int], None]) -> Numbers:
     """Return a number for each of some rows, the same for rows that are alike.
 
-    Each row of a group is alike the group's first one, so that no chain of small steps leads from one photo to
+    Each row of a group is like the group's first one, so that no chain of small steps leads from one photo to
     another that is nothing like it. `vectors` (photos, channels), of length 1, may lie in a file.
     """
     numbers, firsts = np.arange(len(rows)), np.empty(0, np.intp)
@@ -121,7 +121,7 @@ def alike(vectors: Vectors, rows: Numbers, report: Callable[[int], None]) -> Num
             found = cosines(vectors[rows[block]], vectors[rows[part]], one, another)
             order = np.argsort(found, kind="stable")
             order = order[found[order] >= best[one[order]]]
-            best[one[order]] = found[order]  # of several for one place, the last and largest stays
+            best[one[order]] = found[order]  # if one place occurs several times, the last and largest value stays
             numbers[block[one[order]]] = part[another[order]]
         firsts = np.concatenate([firsts, _join(vectors, rows, block, numbers)])
         report(min(start + _BLOCK_ROWS, len(rows)))

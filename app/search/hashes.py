@@ -16,7 +16,7 @@ import numpy.typing as npt
 _SIDE, _FREQUENCIES = 32, 8
 # Red, green and blue in grey, by ITU-R BT.601.
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-# Decimal places: the frequencies of a picture in one colour are zero but for rounding errors.
+# Decimal places: the frequencies of a picture in one colour are zero except for rounding errors.
 _DIGITS = 3
 
 

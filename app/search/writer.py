@@ -1,7 +1,7 @@
 """`Writer`: adds photos to an index and removes them, so that it is whole at any moment, also when the job is killed.
 
 Files only grow, and `index.json` says how much of them counts; it is replaced when all that it counts is on the disk.
-To remove photos, the data is written anew into another folder, and `index.json` names that one from then on.
+To remove photos, the data is written again, into another folder, and `index.json` names that one from then on.
 """
 
 from __future__ import annotations

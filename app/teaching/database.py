@@ -93,7 +93,7 @@ def create(path: Path, *, keep_photos: bool) -> None:
 
 
 def build(connection: sqlite3.Connection, steps: int = FORMAT) -> None:
-    """Bring a file to the format of so many steps, as a whole or not at all."""
+    """Bring a file to the format after this number of steps, as a whole or not at all."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for number in range(format_of(connection), steps):  # another process may have done it by now

@@ -31,7 +31,7 @@ from .solving import Solved, solve
 THUMBNAIL_SIDE = 96
 # A large project takes 50 to 100 MB.
 MAX_REMEMBERED = 4
-# Embeddings that are computed again are kept in steps of so many photos, up to this share of a request's time.
+# Embeddings that are computed again are kept in steps of this number of photos, up to this share of a request's time.
 _RENEW_STEP = 32
 _RENEW_SHARE = 0.5
 # The digest of the first of a photo's near-duplicates, which may be its own; in queries where `p` is the photo.

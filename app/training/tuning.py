@@ -74,7 +74,7 @@ def remove_files(chosen: Chosen, name: str) -> None:
 
 
 def _left_out(task: Task, folds: Numbers) -> Watch:
-    """Leave out two folds, but for classes that would have no other photo."""
+    """Leave out two folds, except of classes that would have no other photo."""
     remaining = np.bincount(task.classes[~np.isin(folds, _LEFT_OUT)], minlength=task.class_count)
     places = np.flatnonzero(np.isin(folds, _LEFT_OUT) & (remaining[task.classes] > 0))
     return Watch(places, task.classes[places], folds[places])

@@ -91,7 +91,7 @@ def square_of(record: ModelRecord) -> Geometry:
     """Return the geometry of the square that is kept of a photo, which is about as large as its shorter side."""
     geometry = record.geometry
     side = min(geometry.resize, MAX_CROP_SIDE)
-    # A crop's corner is rounded to even numbers, so that only by even ones it stays at the same place of the square.
+    # A crop's corner is rounded. With a margin that is an even number on each side, the crop stays in the middle.
     side -= (side - geometry.crop) % 4
     return Geometry(geometry.resize, side, geometry.interpolation)
 

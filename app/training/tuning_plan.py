@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from .tuning_result import ALL, AUTO, LAST, Choice
 from .tuning_schedule import MOST_EPOCHS
 
-# A fifth of fewer photos a class is left out, which is at most one or two of each: too few to trust a gain by.
+# A fifth of the photos is left out. With fewer photos of a class that is one or two: too few to measure a gain.
 MIN_PHOTOS_OF_CLASS = 10
-# With fewer left-out photos, no gain that tuning has could be told from chance.
+# With fewer left-out photos, a gain of tuning could not be distinguished from chance.
 MIN_LEFT_OUT = 20
 MIN_LAST_EPOCHS, MIN_ALL_EPOCHS = 2, 3
 # Before all layers, the last stage learns at least as many epochs as there are maps of each photo: for fewer, the maps
@@ -61,8 +61,8 @@ class Sizes:
 class Plan:
     """Epochs of the last stage and then of all layers, 0 for neither, and whether a second run learns from all photos.
 
-    The first run, without the left-out photos, shows what the second is worth. Before it, `has_trials` says, smoothing
-    and mixup are tried on the last stage.
+    The first run, without the left-out photos, shows what the second is worth. If `has_trials`, smoothing and mixup
+    are tried on the last stage before it.
     """
 
     last: int
@@ -118,7 +118,10 @@ def _epochs_of_all(seconds: float, speeds: Speeds, sizes: Sizes) -> tuple[int, b
 
 
 def _in_runs(seconds: float, once: float, twice: float, most: int) -> tuple[int, bool]:
-    """Return how many epochs there is time for, by what one costs in one run and in two, and whether there are two."""
+    """Return how many epochs there is time for, and whether there are two runs.
+
+    An epoch costs `once` seconds in one run, and `twice` in two.
+    """
     epochs = _epochs(seconds, twice, most)
     return (epochs, True) if epochs >= MIN_EPOCHS_OF_TWO_RUNS else (_epochs(seconds, once, most), False)
 

@@ -167,8 +167,8 @@ def _fit_memory(job: Job, trainer: Trainer) -> None:
 def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
     """Return the memory that this machine can still give, or the limit of the process if that is less.
 
-    The system gives what it uses to keep files at hand, which on a machine that runs for long is nearly all the rest.
-    Where it does not say how much it can give, all of its memory counts.
+    That includes the system's cache of files, which takes nearly all free memory of a machine that has run for long.
+    Where the system does not say how much it can give, all of its memory counts.
     """
     try:
         found = re.search(r"^MemAvailable: +(\d+) kB$", meminfo.read_text(), re.MULTILINE)
@@ -235,7 +235,7 @@ def measure_speeds(trainer: Trainer, places: Numbers, shape: tuple[int, ...] | N
         trainer.begin(Phase("speed", method, epochs=1), len(network.stages))
         seconds = _seconds(lambda: trainer.learn(make(), classes, first)) / len(part)
         network.zero_grad(set_to_none=True)
-        network.load(before)  # without the statistics of these batches, which batch norms that learn have taken
+        network.load(before)  # as it was: batch norms that learn have taken the statistics of these batches
         return seconds
 
     def predicting(values: torch.Tensor, first: int) -> float:

@@ -107,7 +107,7 @@ class Journal:
         return self._load(_snapshot(phase, number))
 
     def prune(self, phase: str, keep: Iterable[int]) -> None:
-        """Remove the snapshots of a phase but for some epochs."""
+        """Remove the snapshots of a phase, except those of some epochs."""
         kept = {_snapshot(phase, number) for number in keep}
         for path in self.folder.glob(f"{_stem(phase)}-*.safetensors"):
             if path.name not in kept:

@@ -62,8 +62,8 @@ class Shown:
 class Trainer:
     """A network with its pictures, and how to compute with them. `maps` are views before the last stage, or None.
 
-    Learning ends at the `deadline` wherever it is. The epochs of a phase with left-out photos are so many that it ends
-    `until` a time before that.
+    Learning ends at the `deadline` wherever it is. A phase with left-out photos gets as many epochs as end before
+    `until`, an earlier time.
     """
 
     network: Tunable
@@ -195,8 +195,8 @@ def _mixed(inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -
 def run_phase(trainer: Trainer, phase: Phase, places: Numbers, journal: Journal, watch: Watch | None) -> list[Epoch]:
     """Run the epochs of a phase that are still to be run, and return all of them; the network stays as the last one.
 
-    With left-out photos, the phase has as many epochs as there turns out to be time for, which `as_run` tells. It ends
-    early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot, and the journal has the number of
+    With left-out photos, the phase has as many epochs as there turns out to be time for; `as_run` returns that phase.
+    It ends early if `PATIENCE` epochs did not improve. Each epoch leaves a snapshot, and the journal has the number of
     left-out photos that it got right.
     """
     phase = as_run(phase, journal)

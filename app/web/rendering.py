@@ -8,14 +8,20 @@ import flask
 from markupsafe import Markup
 
 from ..classifier import Answer, Classifier
+from ..model.own_format import NAME
 from ..model.verdicts import GroupPrediction, Prediction
 from ..photos import formats, heatmaps
 from ..photos.decoding import Geometry
 from ..settings import Settings
+from ..teaching.contents import NONE_LABEL
+from ..teaching.database import NONE
 from .language import CLASS_NAMES, DEFAULT, Language
 from .service import service
+from .teaching_schemas import MAX_EDIT
 
 COOKIE_SECONDS = 365 * 24 * 3600
+# What the script of the page of teaching must know as the server does.
+_TEACHING = {"name": NAME.pattern, "none": NONE, "noneLabel": NONE_LABEL, "maxEdit": MAX_EDIT}
 # Their views call `remember_language`.
 _PAGES_WITH_SWITCH = ("form.index", "teach.teach", "openapi.docs", "pages.problem_page")
 
@@ -43,6 +49,7 @@ def render_page(template: str, **values: object) -> flask.Response:
         has_page=settings.page == "on",
         has_teaching=settings.page == "on" and settings.teach == "on",
         has_index=ours.index is not None,
+        teaching=_TEACHING,
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
         suffixes=" ".join(sorted(formats.SUFFIXES)),

@@ -4,7 +4,7 @@ A page of any site can make a browser send requests to a service on the same mac
 is rebound to the service's address can read the answers too. So the host must be one of ours, and a write must come
 from a page of ours: browsers say in `Origin` or `Sec-Fetch-Site` where a request comes from, and pages cannot change
 either. A script need not send them if it sends a key, which no page of another site knows. A read that says it comes
-from another site is refused too: its answer would reach nobody, but it may cost seconds of work.
+from another site is refused too: no page could read its answer, but it may cost seconds of work.
 """
 
 from __future__ import annotations

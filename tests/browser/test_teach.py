@@ -40,7 +40,9 @@ def teaching(context: BrowserContext, name: str) -> Teaching:
 
 def test_two_things_are_taught_tested_and_published(teaching: Teaching, server: Server, name: str) -> None:
     teaching.teach("cat", "coffee")
-    expect(teaching.score).to_have_text(re.compile(r"^1[0-6] of 1[0-6] photos it had not seen were named rightly\.$"))
+    expect(teaching.score).to_have_text(
+        re.compile(r"^1[0-6] of 1[0-6] photos it had not seen were named correctly\.$")
+    )
     expect(teaching.card("cat").locator(".facts")).to_contain_text("8 photos")
     expect(teaching.card("cat").locator(".facts")).to_contain_text("% right")
     expect(teaching.card("cat").locator("[data-part=doubted] > [role=option]")).to_have_count(2)

@@ -42,7 +42,7 @@ def test_two_things_are_taught_and_published_in_firefox(server: Server, tmp_path
         choose(visitor, tmp_path, "#cards > li:nth-child(1) input[type=file]", "cat", 4)
         choose(visitor, tmp_path, "#cards > li:nth-child(2) input[type=file]", "coffee", 4)
         visitor.wait_for(PHOTOS, 8)
-        visitor.wait_for("/named rightly/.test(document.querySelector('#score').textContent)")
+        visitor.wait_for("/named correctly/.test(document.querySelector('#score').textContent)")
         visitor.click("[data-part=photos] > [role=option]")
         visitor.click("#selected-delete")
         visitor.wait_for(PHOTOS, 7)

@@ -263,7 +263,7 @@ def test_the_default_decides_the_backbone(tmp_path: Path, make_settings: Callabl
 @pytest.mark.parametrize(
     ("backbone", "sentence"),
     [
-        ("resnet17", "version 1 of pets was made of resnet17, which this version of topthree has not."),
+        ("resnet17", "version 1 of pets was made of resnet17, which this version of topthree does not have."),
         ("file/colours", "pets is a head on the model file colours: set TOPTHREE_MODEL to that file, start the"),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_fine_tuned_model_of_an_unknown_backbone_does_not_answer(
 ) -> None:
     write(tmp_path, backbone="resnet17")
     assert "pets" not in serve().models
-    assert "version 1 of pets was made of resnet17, which this version of topthree has not." in caplog.text
+    assert "version 1 of pets was made of resnet17, which this version of topthree does not have." in caplog.text
 
 
 def test_without_a_way_to_open_it_it_does_not_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

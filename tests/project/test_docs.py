@@ -86,7 +86,12 @@ def test_readme_is_short() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_generated_parts_are_up_to_date(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    assert text == write_docs.filled(text), "make docs writes them anew"
+    assert text == write_docs.filled(text), "make docs writes them again"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_have_no_control_characters(document: Path) -> None:
+    assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f]", document.read_text(encoding="utf-8")) == []
 
 
 def test_every_generated_part_is_in_one_document() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from gunicorn.errors import ConfigError
 from waiting import wait_until
 from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
 
+from app.server import requests
 from app.server.worker import Worker
+from app.telemetry.logs import RateFilter
 from app.web.service import service_of
 
 
@@ -114,6 +117,36 @@ def test_malformed_http_is_a_problem_like_any_other(
     assert (document["status"], document["type"]) == (status, f"/problems/{slug}")
     assert document["instance"].endswith(headers["x-request-id"])
     assert text in document["detail"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /?key=secret HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"GET /?key=secret HTTP/1.1\nHost: a\n\n",
+        # waitress quotes these words
+        b"secret / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\n secret\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_malformed_requests_are_logged_without_secrets(
+    run_worker: Callable[..., Running], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    assert any(isinstance(each, RateFilter) for each in requests.log.filters)
+    monkeypatch.setattr(requests.log, "filters", [])  # others may have used up its records
+    assert ask(run_worker(), sent)[0] == 400
+    assert "Invalid request from ip=" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("head", [POST % (6_000_000, b""), CHUNKED + b"%x\r\n" % 6_000_000])
+def test_a_large_photo_is_never_written_to_disk(
+    run_worker: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: bytes
+) -> None:
+    server = run_worker()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # to make a temporary file fails
+    end = b"\r\n0\r\n\r\n" if head.startswith(CHUNKED) else b""
+    assert ask(server, head + PHOTO + bytes(6_000_000 - len(PHOTO)) + end)[0] == 200
 
 
 def test_an_exception_in_a_look_ends_only_its_connection(

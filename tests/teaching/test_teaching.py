@@ -15,14 +15,7 @@ import numpy as np
 import pytest
 from fakes import encode
 from PIL import Image
-from taught import (
-    COLOURS,
-    colour_classifier,
-    count_photos,
-    make_teaching,
-    photo_of,
-    teach,
-)
+from taught import COLOURS, colour_classifier, count_photos, make_teaching, photo_of, teach
 
 from app.classifier import Answer
 from app.errors import BadRequest, NameTaken, NotFound, NotTaught, Overloaded, ProjectFull, UnknownProject

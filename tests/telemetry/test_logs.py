@@ -170,6 +170,13 @@ def test_requests_are_logged_where_asked_for(log_with: Log, requests: str, count
     assert len(lines) == count
 
 
+def test_messages_that_clients_can_cause_are_limited() -> None:
+    limit = logs.RateFilter(max_records=2, seconds=10)
+    times = [0, 1, 2, 9, 10.5, 11.5, 12]
+    records = [logging.makeLogRecord({"created": time}) for time in times]
+    assert [record.created for record in records if limit.filter(record)] == [0, 1, 10.5, 11.5]
+
+
 @pytest.mark.parametrize("asked", ["a", "0123-abc_DEF.1:2+3/4=@", "x" * 128])
 def test_sane_id_is_kept(asked: str) -> None:
     assert logs.choose_request_id(asked) == asked

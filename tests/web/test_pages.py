@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import io
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import flask
 import numpy as np
@@ -25,10 +27,12 @@ from app.model.certainty import Judge
 from app.model.engines import Inference, Pixels
 from app.model.groups import groups_of
 from app.model.labels import Label, imagenet_labels
+from app.model.own_format import NAME
 from app.photos.formats import NAMES
 from app.photos.heatmaps import COLOURS
 from app.settings import Settings
 from app.web.language import read_languages
+from app.web.teaching_schemas import MAX_EDIT
 
 CHINESE = {"Accept-Language": "zh"}
 
@@ -45,6 +49,14 @@ def test_the_script_gets_the_colours_of_the_heat_maps(client: FlaskClient) -> No
     colours = re.search(r'data-colours="([^"]+)"', client.get("/").text)
     assert colours is not None
     assert json.loads(colours[1]) == [list(colour) for colour in COLOURS]
+
+
+def test_the_script_of_teaching_gets_the_names_and_limits(make_settings, tmp_path: Path) -> None:
+    client = create_app(make_settings(teach="on", projects=tmp_path)).test_client()
+    facts = re.search(r'data-teaching="([^"]+)"', client.get("/teach").text)
+    assert facts is not None
+    expected = {"name": NAME.pattern, "none": "~none", "noneLabel": "none of these", "maxEdit": MAX_EDIT}
+    assert json.loads(html.unescape(facts[1])) == expected
 
 
 def written(key: str, language: str = "en", **values: object) -> str:

@@ -67,7 +67,8 @@ class LiteFeatures(nn.Module):
 
     def forward(self, normalised: torch.Tensor) -> torch.Tensor:
         """Map normalised pixels (n, 3, side, side) to features (n, C, h, w)."""
-        features: torch.Tensor = self.network.extract_features(normalised)  # type: ignore[operator]
+        network: Any = self.network
+        features: torch.Tensor = network.extract_features(normalised)
         return features
 
     def steps(self) -> list[Step]:

@@ -69,7 +69,7 @@ function lacksScans(bytes) {
   return missing.size > 0;
 }
 
-// All starts of a frame but for tables (DHT), a reserved code (JPG) and conditions of arithmetic coding (DAC).
+// All starts of a frame except tables (DHT), a reserved code (JPG) and conditions of arithmetic coding (DAC).
 function isFrame(marker) {
   return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
 }

@@ -106,7 +106,7 @@ async function decodeWebp(file, bytes) {
   return { bitmap: await decode(new File(stripWebp(bytes, 1), file.name, { type: 'image/webp' })), orientation };
 }
 
-// Return the file as browsers show it rightly.
+// Return the file as browsers show it correctly.
 async function repairedBmp(file, bytes) {
   const { withoutUnusedMask } = await import('../later/bmp.js');
   const repaired = withoutUnusedMask(bytes);

@@ -37,7 +37,7 @@ export function stripJpeg(bytes) {
   return [codes('\xff\xd8'), jpegOrientation(orientation), ...kept, codes(isWhole ? '\xff\xd9' : '')];
 }
 
-// Application segments and comments, but for the two that say how colours are stored.
+// Application segments and comments, except the two that say how colours are stored.
 function isMetadata(marker, segment) {
   if (marker === 0xe0) return ascii(segment, 4, 9) !== 'JFIF\0';
   if (marker === 0xee) return ascii(segment, 4, 9) !== 'Adobe';

@@ -1,4 +1,4 @@
-// The card of a class: its names, its photos, how often it is named rightly, and the photos that the model doubts most.
+// The card of a class: its names, its photos, how often it is named correctly, and the photos that the model doubts most.
 
 import { announce, build, say, show, write } from '../page/dom.js';
 import { listenToChooser } from '../page/inputs.js';
@@ -7,7 +7,8 @@ import { suffixes } from '../photos/facts.js';
 import { explain } from './api.js';
 import { listenToHold } from './hold.js';
 import { Photos } from './photos.js';
-import { NONE, className, nameOf } from './project.js';
+import { NONE } from './facts.js';
+import { className, nameOf } from './project.js';
 
 const FEW = 18;
 const MORE = 200;

@@ -3,12 +3,10 @@
 
 import { names, t } from '../page/words.js';
 import { addressOf, call } from './api.js';
+import { MAX_EDIT, NONE } from './facts.js';
 
-export const NONE = '~none';
 // The numbers of the classes with which a project begins.
 export const FIRST_CLASSES = [1, 2];
-// How many photos the server takes in one request to move or delete them.
-const MAX_AT_ONCE = 500;
 
 export class Project extends EventTarget {
   // Photos and classes that are about to be deleted: not shown any more, but can still be brought back.
@@ -58,8 +56,8 @@ export class Project extends EventTarget {
   // Move photos to a class, by PATCH, or delete them, by DELETE. `isLast` says that the page is left.
   async changePhotos(method, photos, { label, isLast } = {}) {
     const address = this.address('photos');
-    for (let at = 0; at < photos.length; at += MAX_AT_ONCE) {
-      const body = { photos: photos.slice(at, at + MAX_AT_ONCE), label };
+    for (let at = 0; at < photos.length; at += MAX_EDIT) {
+      const body = { photos: photos.slice(at, at + MAX_EDIT), label };
       const sent = call(method, address, { body, isLast });
       if (!isLast) await sent; // a page that is left waits for nothing
     }

@@ -7,10 +7,8 @@ import { size, t } from '../page/words.js';
 import { slugOf } from '../server/upload.js';
 import { addressOf, call, explain, explainSlug, listProjects } from './api.js';
 import { agree } from './dialog.js';
+import { NAME } from './facts.js';
 import { FIRST_CLASSES } from './project.js';
-
-// As the names of models.
-const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 
 export async function showProjects() {
   show(byId('start'));

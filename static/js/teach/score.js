@@ -1,8 +1,9 @@
-// How good the project is, in a plain sentence: how many photos that it had not seen were named rightly.
+// How good the project is, in a plain sentence: how many photos that it had not seen were named correctly.
 
 import { byId, say, show, write } from '../page/dom.js';
 import { t } from '../page/words.js';
-import { NONE, className } from './project.js';
+import { NONE } from './facts.js';
+import { className } from './project.js';
 
 // Fewer photos of a class say little, and teach little.
 const FEW = 10;

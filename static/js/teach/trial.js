@@ -8,13 +8,12 @@ import { prepare } from '../photos/prepare.js';
 import { explain, send } from './api.js';
 import { agree } from './dialog.js';
 import { offerClasses } from './classes.js';
+import { NONE_NAME } from './facts.js';
 import { className } from './project.js';
 
 const BETWEEN_FRAMES_SECONDS = 0.4;
 // With more classes than this, the right one is chosen from a list.
 const MAX_BUTTONS = 6;
-// The name that the class "none of these" has in answers.
-const NONE_NAME = 'none of these';
 
 export class Trial {
   #file = null; // the photo of which the answer is shown
