@@ -151,10 +151,10 @@ PREPARE_WATCHED = """
 import socket, sys
 connect = socket.socket.connect
 def watched(self, address):
-    print("opened", address)
+    print("opened", address, file=sys.__stdout__)  # which --quiet does not redirect
     return connect(self, address)
 socket.socket.connect = watched
-socket.getaddrinfo = lambda *what, **more: print("looked up", what)
+socket.getaddrinfo = lambda *what, **more: print("looked up", what, file=sys.__stdout__)
 from app.commands import cli
 cli(sys.argv[1:])
 """
@@ -197,13 +197,16 @@ def test_what_is_prepared_already_is_said_to_be_left(of_file: Settings) -> None:
     assert [output.startswith(left) for output in outputs] == [False, True, False]
 
 
-def test_preparing_int8_asks_no_host(of_file: Settings, tmp_path: Path) -> None:
+def test_preparing_int8_quietly_says_nothing_and_asks_no_host(of_file: Settings, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(20):
         (photos / f"{number}.png").write_bytes(colour_png(12 * number, 255 - 12 * number, 100))
-    output, errors = prepare(of_file, "--precision", "int8", "--calibrate", str(photos)).communicate(timeout=240)
-    # Twenty plain colours may not pass the gate; that it was reached is what shows that all before it ran.
-    assert "Prepared:" in output or "--max-drop" in errors or "agree with float32" in errors, errors
-    assert "opened" not in output
-    assert "looked up" not in output
+    process = prepare(of_file, "--precision", "int8", "--calibrate", str(photos), "--quiet")
+    output, errors = process.communicate(timeout=240)
+    assert output == ""
+    # Twenty plain colours may not pass the test; that it was reached is what shows that all before it ran.
+    assert len(errors.splitlines()) == process.returncode, errors
+    assert all(line.startswith("Error: ") and "nothing was written" in line for line in errors.splitlines())
+    made = [path for path in (of_file.cache / "prepared").iterdir() if path.is_dir() and "-int8-" in path.name]
+    assert len(made) == 1 - process.returncode

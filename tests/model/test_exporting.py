@@ -199,7 +199,9 @@ def test_a_head_of_ones_own_is_exported_on_its_backbone(to: str, crops, tmp_path
         assert np.abs(head_bias(model) - bias).max() < 1e-3
 
 
-def test_the_command_exports_a_model_of_ones_own(runner: CliRunner, tmp_path: Path, monkeypatch) -> None:
+def test_the_command_exports_a_model_of_ones_own(
+    runner: CliRunner, tmp_path: Path, monkeypatch, real_photos: dict[str, bytes]
+) -> None:
     weights = packaged_weights("")
     names = ["cat", "cup", "rocket"]
     head = own_model(
@@ -207,9 +209,13 @@ def test_the_command_exports_a_model_of_ones_own(runner: CliRunner, tmp_path: Pa
     )
     write_version(tmp_path / "models", "pets", head)
     monkeypatch.setenv("TOPTHREE_MODELS", str(tmp_path / "models"))
+    (tmp_path / "photos").mkdir()
+    for name, data in real_photos.items():
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(data)
     arguments = ["export", "--model", "pets", "--to", "torchscript", "--output", str(tmp_path / "out")]
-    result = runner.invoke(cli, arguments)
+    result = runner.invoke(cli, [*arguments, "--photos", str(tmp_path / "photos")])
     assert result.exit_code == 0, result.output
+    assert "Compared with torch on 3 " in result.output
     file = tmp_path / "out" / "model.pt"
     with zipfile.ZipFile(file) as archive:
         facts = json.loads(archive.read(f"model/extra/{KEY}"))

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as operations
-from torchvision import io as torchvision_io
 
 from ...photos.decoding import Geometry, decode
 from ...photos.device_jpegs import chroma_factors, without_metadata
@@ -58,6 +57,8 @@ def decode_crops(files: Sequence[Jpeg], geometry: Geometry, device: str) -> torc
 
     Pictures of one size are resized together. What a GPU decodes gets the colours that libjpeg would fill in.
     """
+    from torchvision import io as torchvision_io  # which takes as long as torch itself; most devices decode nothing
+
     data = [torch.frombuffer(bytearray(each.data), dtype=torch.uint8) for each in files]
     pictures = torchvision_io.decode_jpeg(data, mode=torchvision_io.ImageReadMode.RGB, device=device)
     alike: dict[tuple[torch.Size, int, tuple[int, int]], list[int]] = {}

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ...errors import WeightsError
+from ..backbones.converting import trace
 from ..engines import Pixels
 from ..facts import KEY
 from ..heads import Floats
@@ -107,7 +108,7 @@ def _load_onnx(path: Path) -> Run:
 
 def _write_openvino(network: nn.Module, example: torch.Tensor, facts: str, path: Path) -> None:
     openvino = import_openvino()
-    model = openvino.convert_model(_program(network, example))
+    model = openvino.convert_model(trace(network, example))
     model.reshape([-1, *example.shape[1:]])
     model.inputs[0].get_tensor().set_names({INPUT})
     for output, name in zip(model.outputs, OUTPUTS, strict=True):
@@ -137,9 +138,9 @@ def _load_pt2(path: Path) -> Run:
 
 
 def _write_torchscript(network: nn.Module, example: torch.Tensor, facts: str, path: Path) -> None:
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
-        torch.jit.save(_JIT.trace(network, (example,)), path, _extra_files={KEY: facts})
+        torch.jit.save(trace(network, example), path, _extra_files={KEY: facts})
 
 
 def _load_torchscript(path: Path) -> Run:
