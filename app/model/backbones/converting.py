@@ -18,15 +18,21 @@ from .head_reading import read_head_of
 _JIT: Any = torch.jit  # which has no annotations
 
 
-def trace(network: nn.Module, example: torch.Tensor) -> Any:
-    """Record what a network computes of an example, in TorchScript.
+def to_graph(network: nn.Module, example: torch.Tensor) -> Any:
+    """Return a network as a model of OpenVINO that takes batches of any size, of pixels shaped like the example.
 
-    OpenVINO makes the same graph of it as of what torch.export writes, in a quarter of the time.
+    OpenVINO traces the network by itself. The graph is that which it makes of torch.export's program, in half the
+    time. Raises WeightsError for a network that computes only as many photos at once as the example has.
     """
     with warnings.catch_warnings(), torch.no_grad():
+        # OpenVINO traces in TorchScript, and sizes become constants: only the batch's must not, which is checked.
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
-        warnings.simplefilter("ignore", _JIT.TracerWarning)  # of sizes that become constants, which only n must not
-        return _JIT.trace(network, (example,), check_trace=False)
+        warnings.simplefilter("ignore", _JIT.TracerWarning)
+        model = import_openvino().convert_model(network, example_input=example)
+    model.reshape([-1, *example.shape[1:]])
+    if any(output.partial_shape[0].is_static for output in model.outputs):
+        raise WeightsError("The network does not compute batches of any size.")
+    return model
 
 
 def save_graph(backbone: Backbone, side: int, folder: Path) -> None:
@@ -35,19 +41,15 @@ def save_graph(backbone: Backbone, side: int, folder: Path) -> None:
     The graph takes uint8 RGB of shape (n, side, side, 3). Raises WeightsError for a network without a feature map, or
     one that computes only as many photos at once as it was traced with.
     """
-    openvino = import_openvino()
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be taken for a constant
     with torch.no_grad():
         _, features = backbone(example[:1])
         if features.ndim != 4:
             raise WeightsError("The network has no feature map of channels, height and width.")
-    model = openvino.convert_model(trace(backbone, example))
-    model.reshape([-1, side, side, 3])
-    if any(output.partial_shape[0].is_static for output in model.outputs):
-        raise WeightsError("The network does not compute batches of any size.")
+    model = to_graph(backbone, example)
     model.inputs[0].get_tensor().set_names({"pixels"})
     for output, name in zip(model.outputs, ("logits", "features"), strict=True):
         output.get_tensor().set_names({name})
     # By default save_model rounds the weights to 16 bits, which changes the answers.
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    import_openvino().save_model(model, folder / "model.xml", compress_to_fp16=False)
     (folder / "classifier.npy").write_bytes(head_bytes(read_head_of(backbone.head, features)))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...errors import WeightsError
-from ..backbones.converting import trace
+from ..backbones.converting import to_graph
 from ..engines import Pixels
 from ..facts import KEY
 from ..heads import Floats
@@ -107,15 +107,13 @@ def _load_onnx(path: Path) -> Run:
 
 
 def _write_openvino(network: nn.Module, example: torch.Tensor, facts: str, path: Path) -> None:
-    openvino = import_openvino()
-    model = openvino.convert_model(trace(network, example))
-    model.reshape([-1, *example.shape[1:]])
+    model = to_graph(network, example)
     model.inputs[0].get_tensor().set_names({INPUT})
     for output, name in zip(model.outputs, OUTPUTS, strict=True):
         output.get_tensor().set_names({name})
     model.set_rt_info(facts, KEY)
     # By default save_model rounds the weights to 16 bits, which changes the answers.
-    openvino.save_model(model, path, compress_to_fp16=False)
+    import_openvino().save_model(model, path, compress_to_fp16=False)
 
 
 def _load_openvino(path: Path) -> Run:
@@ -138,9 +136,9 @@ def _load_pt2(path: Path) -> Run:
 
 
 def _write_torchscript(network: nn.Module, example: torch.Tensor, facts: str, path: Path) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
-        torch.jit.save(trace(network, example), path, _extra_files={KEY: facts})
+        torch.jit.save(_JIT.trace(network, (example,)), path, _extra_files={KEY: facts})
 
 
 def _load_torchscript(path: Path) -> Run:
