@@ -17,7 +17,7 @@ from app.model.calibration_fit import (
 )
 
 Floats = npt.NDArray[np.float64]
-CLASSES = 40
+CLASSES = 100
 
 
 def made_with(temperature: float, count: int, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -34,7 +34,7 @@ def made_with(temperature: float, count: int, seed: int) -> tuple[Floats, npt.ND
 def test_a_known_temperature_calibrates_fresh_photos(temperature: float) -> None:
     found = fit_temperature(*made_with(temperature, 5_000, seed=1))
     assert found == pytest.approx(temperature, rel=0.03)
-    logits, truths = made_with(temperature, 20_000, seed=2)
+    logits, truths = made_with(temperature, 50_000, seed=2)
     right = logits.argmax(axis=1) == truths
     judged = measure_reliability(first_probabilities(logits, found), right)
     assert judged.error <= 1.0
