@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -28,7 +29,6 @@ from rich.progress import (
 
 from ..errors import BundleError, WeightsError
 from ..model.artifact import ensure_prepared, identify_weights, open_prepared, prepared_timm, prepared_weights
-from ..model.download import Progress as Report
 from ..model.engines import choose_engine
 from ..model.model_files import SOURCE, read_model_file
 from ..model.opening import open_bundle
@@ -52,6 +52,9 @@ from ..model.weights import (
 from ..parsers import is_model_file
 from ..settings import Settings
 from . import read_settings
+
+if TYPE_CHECKING:  # it imports an HTTP client, which most starts do not need
+    from ..model.download import Progress as Report
 
 console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
