@@ -146,7 +146,7 @@ def test_a_start_imports_only_what_every_start_needs(start: str):
     code = f"{start}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     loaded = {module.split(".")[0] for module in json.loads(done.stdout)}
-    assert loaded & {"torch", "torchvision", "openvino", "nncf", "httpx", "filelock", "xml"} == set()
+    assert loaded & {"torch", "torchvision", "openvino", "nncf", "httpx", "filelock"} == set()
 
 
 @pytest.mark.parametrize("module", ["app.commands", "app.photos.decoder", "app.processes.forkserver"])
