@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ...errors import WeightsError
+from ..facts import KEY
 from ..heads import head_bytes
 from ..runtime import import_openvino
 from . import Backbone
@@ -18,21 +19,31 @@ from .head_reading import read_head_of
 _JIT: Any = torch.jit  # which has no annotations
 
 
-def to_graph(network: nn.Module, example: torch.Tensor) -> Any:
-    """Return a network as a model of OpenVINO that takes batches of any size, of pixels shaped like the example.
+def write_graph(
+    network: nn.Module, example: torch.Tensor, path: Path, outputs: tuple[str, str], facts: str = ""
+) -> None:
+    """Write a network as a float32 model of OpenVINO, for batches of any size of pixels shaped like the example.
 
-    OpenVINO traces the network by itself. The graph is that which it makes of torch.export's program, in half the
-    time. Raises WeightsError for a network that computes only as many photos at once as the example has.
+    The input is named `pixels`, the results are named `outputs`, and `facts` becomes the metadata. OpenVINO traces the
+    network by itself. The graph is that which it makes of torch.export's program, in half the time. Raises
+    WeightsError for a network that computes only as many photos at once as the example has.
     """
+    openvino = import_openvino()
     with warnings.catch_warnings(), torch.no_grad():
         # OpenVINO traces in TorchScript, and sizes become constants: only the batch's must not, which is checked.
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
         warnings.simplefilter("ignore", _JIT.TracerWarning)
-        model = import_openvino().convert_model(network, example_input=example)
+        model = openvino.convert_model(network, example_input=example)
     model.reshape([-1, *example.shape[1:]])
     if any(output.partial_shape[0].is_static for output in model.outputs):
         raise WeightsError("The network does not compute batches of any size.")
-    return model
+    model.inputs[0].get_tensor().set_names({"pixels"})
+    for output, name in zip(model.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
+    if facts:
+        model.set_rt_info(facts, KEY)
+    # By default save_model rounds the weights to 16 bits, which changes the answers.
+    openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def save_graph(backbone: Backbone, side: int, folder: Path) -> None:
@@ -46,10 +57,5 @@ def save_graph(backbone: Backbone, side: int, folder: Path) -> None:
         _, features = backbone(example[:1])
         if features.ndim != 4:
             raise WeightsError("The network has no feature map of channels, height and width.")
-    model = to_graph(backbone, example)
-    model.inputs[0].get_tensor().set_names({"pixels"})
-    for output, name in zip(model.outputs, ("logits", "features"), strict=True):
-        output.get_tensor().set_names({name})
-    # By default save_model rounds the weights to 16 bits, which changes the answers.
-    import_openvino().save_model(model, folder / "model.xml", compress_to_fp16=False)
+    write_graph(backbone, example, folder / "model.xml", ("logits", "features"))
     (folder / "classifier.npy").write_bytes(head_bytes(read_head_of(backbone.head, features)))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...errors import WeightsError
-from ..backbones.converting import to_graph
+from ..backbones.converting import write_graph
 from ..engines import Pixels
 from ..facts import KEY
 from ..heads import Floats
@@ -107,13 +107,7 @@ def _load_onnx(path: Path) -> Run:
 
 
 def _write_openvino(network: nn.Module, example: torch.Tensor, facts: str, path: Path) -> None:
-    model = to_graph(network, example)
-    model.inputs[0].get_tensor().set_names({INPUT})
-    for output, name in zip(model.outputs, OUTPUTS, strict=True):
-        output.get_tensor().set_names({name})
-    model.set_rt_info(facts, KEY)
-    # By default save_model rounds the weights to 16 bits, which changes the answers.
-    import_openvino().save_model(model, path, compress_to_fp16=False)
+    write_graph(network, example, path, OUTPUTS, facts)
 
 
 def _load_openvino(path: Path) -> Run:
