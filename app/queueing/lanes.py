@@ -40,7 +40,7 @@ class Lanes:
         DeadlineExceeded and ClientClosedRequest; Overloaded if the wait for the long lane takes the whole deadline.
         """
         with ExitStack() as held:
-            turn = held.enter_context(self.slots.take(deadline))
+            turn = held.enter_context(self.slots.take(deadline, len(photo)))
             waited = turn.waited_seconds
             found = self.decoders.attempt(photo, wanted, FAST, deadline, step_aside=turn.give_up)
             if isinstance(found, Estimate):

@@ -5,8 +5,8 @@ Three parts, in the order that a photo meets them, once `Admission` has admitted
 - `MemoryBudget`, for a photo that takes more memory than most while it is decoded.
 - `Slots`, on a CPU. Decoding and inference of one photo hold one of about as many slots as there are processors, so
   that the work of many requests is not interleaved on one core. Waiting requests are served in the order of arrival,
-  which keeps the slowest answer near the median. A request that is alone may use the whole machine, which
-  `Turn.is_exclusive` says.
+  which keeps the slowest answer near the median; a large file lets a few small ones pass. A request that is alone may
+  use the whole machine, which `Turn.is_exclusive` says.
 - `Batcher`, on a GPU. One thread feeds the device; all photos that wait when the device becomes free are the next
   batch. There is no waiting window: a lone photo is never delayed, and batches form under load.
 
@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from ..errors import ClientClosedRequest, DeadlineExceeded, Overloaded
@@ -34,6 +34,8 @@ Item = TypeVar("Item")
 Content = TypeVar("Content")
 Result = TypeVar("Result")
 
+# A file of n MiB lets n smaller than 1 MiB pass: only to take it in costs about as much as to answer one of them.
+_PASSED_BYTES = 2**20
 # How much the newest duration counts in a moving mean.
 _NEWEST_WEIGHT = 0.1
 # How soon a photo that waits for memory notices that its client has disconnected.
@@ -159,8 +161,16 @@ class Turn:
             self._slots.release()
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """A request that waits for a slot, and how many small ones may pass it."""
+
+    lets_pass: int
+    granted: threading.Event = field(default_factory=threading.Event)
+
+
 class Slots:
-    """`count` slots, handed over in the order of arrival.
+    """`count` slots, handed over in the order of arrival, but a photo of n MiB is passed by n smaller than 1 MiB.
 
     `elsewhere` counts the requests that other processes have in flight on the same processors.
     """
@@ -170,7 +180,8 @@ class Slots:
         self.count = self._free = count
         self._last_handover: float | None = None
         self._seconds_between = 0.0
-        self._waiting: deque[threading.Event] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._passed = 0  # how many have passed the first that waits
         self._lock = threading.Lock()
         self.in_flight = 0
 
@@ -185,11 +196,14 @@ class Slots:
         return self._seconds_between * self.count
 
     @contextmanager
-    def take(self, deadline: Deadline = NO_DEADLINE) -> Iterator[Turn]:
-        """Hold a slot; raises DeadlineExceeded or ClientClosedRequest if its turn comes too late."""
+    def take(self, deadline: Deadline = NO_DEADLINE, size: int = 0) -> Iterator[Turn]:
+        """Hold a slot for a file of `size` bytes, or for one that is decoded already.
+
+        Raises DeadlineExceeded or ClientClosedRequest if its turn comes too late.
+        """
         arrived = time.monotonic()
         with metrics.counting_waiting():
-            has_waited = self._acquire(deadline)
+            has_waited = self._acquire(deadline, size // _PASSED_BYTES)
         turn = Turn(self, time.monotonic() - arrived)
         try:
             # A request that got a slot at once always runs; otherwise a bad estimate could never recover.
@@ -199,26 +213,26 @@ class Slots:
         finally:
             turn.give_up()
 
-    def _acquire(self, deadline: Deadline) -> bool:
+    def _acquire(self, deadline: Deadline, lets_pass: int) -> bool:
         """Get a slot, and return whether it had to be waited for."""
         with self._lock:
             self.in_flight += 1
             if self._free:
                 self._free -= 1
                 return False
-            granted = threading.Event()
-            self._waiting.append(granted)
-        if not granted.wait(deadline.remaining_seconds):
+            waiting = _Waiting(lets_pass)
+            self._waiting.append(waiting)
+        if not waiting.granted.wait(deadline.remaining_seconds):
             with self._lock:
-                if not granted.is_set():  # else the slot came at the last moment; `take` gives it back
-                    self._waiting.remove(granted)
+                if not waiting.granted.is_set():  # else the slot came at the last moment; `take` gives it back
+                    self._waiting.remove(waiting)
                     self.in_flight -= 1
                     deadline.check()
                     raise DeadlineExceeded(_TOO_LATE)  # the clock and the wait may differ by a hair; there is no slot
         return True
 
     def release(self) -> None:
-        """Take a slot back, and hand it to the first request that waits."""
+        """Take a slot back, and hand it to the next request that waits."""
         with self._lock:
             self.in_flight -= 1
             if not self._waiting:
@@ -226,8 +240,17 @@ class Slots:
                 self._last_handover = None
                 return
             # Handed over under the lock, so that a request that arrives now cannot jump the queue.
-            self._waiting.popleft().set()
+            self._next().granted.set()
             self._note_handover()
+
+    def _next(self) -> _Waiting:
+        """Remove the next request from those that wait: the first, or a small one that it lets pass."""
+        first = chosen = self._waiting[0]
+        if self._passed < first.lets_pass:
+            chosen = next((each for each in self._waiting if not each.lets_pass), first)
+        self._passed = 0 if chosen is first else self._passed + 1
+        self._waiting.remove(chosen)
+        return chosen
 
     def _note_handover(self) -> None:
         """Measure the time between two handovers; all slots were held in between, so it depends only on the work."""

@@ -62,19 +62,36 @@ def take_and_leave(slots: Slots, deadline: Deadline = NO_DEADLINE) -> float:
         return turn.waited_seconds
 
 
-def test_slots_are_granted_in_the_order_of_arrival() -> None:
+def order_of_serving(mebibytes: list[float]) -> list[float]:
+    """Let requests with files of these sizes wait for one slot, and return the sizes in the order of serving."""
     slots = Slots(1)
-    served: list[int] = []
+    served: list[float] = []
 
-    def serve(number: int) -> None:
-        with slots.take():
-            served.append(number)
+    def serve(size: float) -> None:
+        with slots.take(size=int(size * 2**20)):
+            served.append(size)
 
-    with ThreadPoolExecutor(10) as pool, slots.take():
-        for number in range(10):
-            pool.submit(serve, number)
+    with ThreadPoolExecutor(len(mebibytes)) as pool, slots.take():
+        for number, size in enumerate(mebibytes):
+            pool.submit(serve, size)
             wait_until_waiting(slots, number + 2)
-    assert served == list(range(10))
+    return served
+
+
+@pytest.mark.parametrize(
+    ("arriving", "served"),
+    [
+        ([0.1, 0.5, 0, 0.9, 0.3], [0.1, 0.5, 0, 0.9, 0.3]),
+        ([3, 0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.2, 0.3, 3, 0.4, 0.5]),
+        ([0.1, 2, 3, 0.2, 0.3, 0.4, 0.5], [0.1, 0.2, 0.3, 2, 0.4, 0.5, 3]),
+        ([2, 9, 5, 0.1], [0.1, 2, 9, 5]),
+        ([10, 10, 10], [10, 10, 10]),
+        ([1.5, 0.1, 4, 0.2, 0.3], [0.1, 1.5, 0.2, 0.3, 4]),
+    ],
+    ids=["small", "a large first", "large ones in a row", "few small", "large only", "mixed"],
+)
+def test_a_file_of_n_mebibytes_lets_n_small_ones_pass(arriving: list[float], served: list[float]) -> None:
+    assert order_of_serving(arriving) == served
 
 
 def test_no_more_run_at_once_than_there_are_slots() -> None:
