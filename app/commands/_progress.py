@@ -8,22 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import BatchStopped
-from ..measuring.bars import progress_bar
+from ..measuring.bars import LOG_SECONDS, progress_bar, write_line
 from ..queueing.scheduling import Counts
 from . import plural
-
-LOG_SECONDS = 30.0
 
 
 @contextmanager
 def showing(doing: str) -> Iterator[Callable[[Counts], None]]:
     """Yield a function that shows how far a job is whenever it is called; `doing` is such as `Classifying`."""
     if not sys.stderr.isatty():
-        yield _Lines()
+        yield _Lines(doing)
         return
     with progress_bar(TextColumn("{task.fields[pace]}"), TimeRemainingColumn(), is_kept=True) as bar:
         yield _Bar(bar, doing)
@@ -78,7 +75,8 @@ class _Bar:
 class _Lines:
     """Print the progress on standard error, when it begins and then every half minute."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
         self._begin = time.monotonic()
         self._printed = 0.0
 
@@ -87,20 +85,9 @@ class _Lines:
         if now - self._printed < LOG_SECONDS:
             return
         self._printed = now
-        pace = _pace(counts, self._begin)
-        left = f", {duration((counts.photos - counts.done) / pace)} left" if pace else ""
         failed = f", {counts.failed:,} failed" if counts.failed else ""
-        line = f"{counts.done:,} of {plural(counts.photos, 'photo')}{failed}, {pace:.0f} photos/s{left}"
-        click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}", err=True)
+        write_line(f"{self._doing}{failed}", counts.done, counts.photos, _pace(counts, self._begin))
 
 
 def _pace(counts: Counts, begin: float) -> float:
     return counts.computed / max(0.001, time.monotonic() - begin)
-
-
-def duration(seconds: float) -> str:
-    """Write a duration in minutes and hours."""
-    minutes = round(seconds / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "under a minute"
-    )

@@ -34,13 +34,14 @@ from ..batch.status import Status, read_status
 from ..batch.tables import FORMATS, PARQUET
 from ..classifier import Classifier
 from ..errors import BatchError, BatchStopped
+from ..measuring.bars import duration
 from ..measuring.stream import printable
 from ..model import Model
 from ..photos.folders import MAX_FILE_BYTES
 from ..queueing.scheduling import Counts
 from ..settings import Settings
 from . import plural, read_environment, settings_of_one_process
-from ._progress import duration, showing_resumable, stopped_in_order
+from ._progress import showing_resumable, stopped_in_order
 
 if TYPE_CHECKING:
     from ..batch.ray_job import RayAnswers

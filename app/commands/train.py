@@ -21,15 +21,15 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
 from ..errors import OwnModelError
-from ..measuring.bars import progress_bar
+from ..measuring.bars import Bars, Lines, showing_steps
 from ..measuring.stream import printable
 from ..model.own_models import check_name, write_version
 from ..parsers import is_model_file
@@ -161,31 +161,9 @@ def _alone(root: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-class _Steps:
-    """Shows how far steps are, on a terminal, and prints lines, everywhere."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        """Show the part of a step that is done."""
-        if name not in self._tasks:
-            for task in self._bar.task_ids:
-                self._bar.update(task, visible=False)
-            self._tasks[name] = self._bar.add_task(name, total=total)
-        self._bar.update(self._tasks[name], completed=done, total=total)
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress() -> Iterator[_Steps]:
-    """Yield what shows how far steps are, and the time that is left; it takes a step's name, the part and all."""
-    with progress_bar(TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=True)) as bar:
-        yield _Steps(bar)
+def _progress() -> AbstractContextManager[Bars | Lines]:
+    """Show how far steps are, and the time that is left."""
+    return showing_steps(TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=True))
 
 
 def _print_findings(found: Findings, empty: tuple[str, ...]) -> None:

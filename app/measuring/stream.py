@@ -13,7 +13,7 @@ from ..errors import NoPhoto, Problem
 from ..model.verdicts import Outputs
 from ..photos.folders import FileProblem, read_file
 from ..queueing.scheduling import in_order, side_by_side
-from .bars import progress_bar
+from .bars import showing_steps
 
 Row = tuple[str, Answer | Problem | FileProblem]
 _File = tuple[str, bytes | Problem | FileProblem]
@@ -31,8 +31,8 @@ def classify_files(
     """Classify files side by side and yield each with its predictions or its problem, in order.
 
     `raw` asks for the logits and the embedding too. A few files are read ahead. The model is loaded for the first file
-    that can be read; raises ModelUnavailable if that fails. If standard error is a terminal, a progress bar is shown
-    there, unless `show_progress` is false.
+    that can be read; raises ModelUnavailable if that fails. Unless `show_progress` is false, standard error shows the
+    progress, in a bar if it is a terminal.
     """
     outputs = Outputs(top=top, logits=raw, embedding=raw)
 
@@ -44,19 +44,23 @@ def classify_files(
 
     # Standard input is read here, too: a thread that waits for it could not be interrupted.
     photos: Iterator[_File] = ((name, _read(name)) for name in files)
-    with progress_bar(TimeElapsedColumn(), is_wanted=show_progress) as bar:
-        task = bar.add_task("Classifying", total=len(files) if isinstance(files, Sequence) else None)
+    total = len(files) if isinstance(files, Sequence) else None
+    with showing_steps(TimeElapsedColumn(), is_wanted=show_progress) as step:
+        done = 0
+        step("Classifying", done, total)
         for name, photo in photos:
             if isinstance(photo, bytes):
                 photos = itertools.chain([(name, photo)], photos)
                 break
             yield name, photo
-            bar.advance(task)
+            done += 1
+            step("Classifying", done, total)
         else:
             return
         for row in in_order(side_by_side(classify, photos, classifier.max_parallel)):
             yield row
-            bar.advance(task)
+            done += 1
+            step("Classifying", done, total)
 
 
 def printable(name: str) -> str:
