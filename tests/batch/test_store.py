@@ -62,20 +62,23 @@ def bucket(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-@pytest.mark.parametrize(
-    ("prefix", "keys"),
-    [
-        ("", ["cats-and-dogs/e.png", "cats/a.png", "cats/b c.png", "cats/d/猫#1.png", "empty.png", "f.png"]),
-        ("cats", ["cats/a.png", "cats/b c.png", "cats/d/猫#1.png"]),
-        ("cats/", ["cats/a.png", "cats/b c.png", "cats/d/猫#1.png"]),
-        ("f.png", ["f.png"]),
-        ("cats/*.png", ["cats/a.png", "cats/b c.png"]),
-        ("**/e.png", ["cats-and-dogs/e.png"]),
-    ],
-)
-def test_a_prefix_is_listed(bucket: str, prefix: str, keys: list[str]) -> None:
-    found = [entry.name for entry in list_entries([f"s3://{bucket}/{prefix}"], Store(), ())]
-    assert sorted(found) == [f"s3://{bucket}/{key}" for key in keys]
+LISTED = {
+    "": ["cats-and-dogs/e.png", "cats/a.png", "cats/b c.png", "cats/d/猫#1.png", "empty.png", "f.png"],
+    "cats": ["cats/a.png", "cats/b c.png", "cats/d/猫#1.png"],
+    "cats/": ["cats/a.png", "cats/b c.png", "cats/d/猫#1.png"],
+    "f.png": ["f.png"],
+    "cats/*.png": ["cats/a.png", "cats/b c.png"],
+    "**/e.png": ["cats-and-dogs/e.png"],
+}
+
+
+def test_a_prefix_is_listed(bucket: str) -> None:
+    store = Store()  # whose client takes longer to make than to list
+    found = {
+        prefix: sorted(entry.name for entry in list_entries([f"s3://{bucket}/{prefix}"], store, ()))
+        for prefix in LISTED
+    }
+    assert found == {prefix: [f"s3://{bucket}/{key}" for key in keys] for prefix, keys in LISTED.items()}
 
 
 def test_a_bucket_is_listed_page_by_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def fake_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.training.backbones.load_model", lambda settings: (backbone_model(), None))
 
 
-def test_a_folder_becomes_a_model_with_a_report(train, tmp_path: Path) -> None:
+def test_a_folder_becomes_the_same_model_twice_with_a_report(train, tmp_path: Path) -> None:
     write_photos(tmp_path / "things")
     result = train("things", "--no-thumbnails")
     assert result.exit_code == 0, result.output
@@ -58,6 +58,10 @@ def test_a_folder_becomes_a_model_with_a_report(train, tmp_path: Path) -> None:
     assert model.accuracy is not None
     assert model.accuracy.top1 > 80
     assert "<svg" in (tmp_path / "things-report.html").read_text(encoding="utf-8")
+    # The same photos give the same head.
+    assert train("things", "--no-thumbnails").exit_code == 0
+    heads = [(tmp_path / "models/things" / version / "head.safetensors").read_bytes() for version in ("1", "2")]
+    assert heads[0] == heads[1]
 
 
 def test_auto_compares_the_backbones_at_hand(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +75,6 @@ def test_auto_compares_the_backbones_at_hand(train, tmp_path: Path, monkeypatch:
     shares = {name: float(share) for name, share in re.findall(r"(\w+) ([\d.]+)%", line)}
     assert set(shares) == {"model", "efficientnet_lite0"}
     assert read_version(tmp_path / "models", "things").backbone == max(shares, key=shares.__getitem__)
-
-
-def test_the_same_photos_give_the_same_head(train, tmp_path: Path) -> None:
-    write_photos(tmp_path / "things")
-    for _ in range(2):
-        assert train("things", "--no-thumbnails").exit_code == 0
-    heads = [(tmp_path / "models/things" / version / "head.safetensors").read_bytes() for version in ("1", "2")]
-    assert heads[0] == heads[1]
 
 
 def test_a_dry_run_reports_and_writes_nothing(train, tmp_path: Path) -> None:

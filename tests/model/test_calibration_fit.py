@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -22,12 +24,19 @@ CLASSES = 100
 
 def made_with(temperature: float, count: int, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Make logits whose true classes are drawn from the softmax of logits / temperature."""
+    true, truths = drawn(count, seed)
+    return true * temperature, truths
+
+
+@functools.lru_cache(maxsize=2)  # what a test with several temperatures draws
+def drawn(count: int, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Draw logits, and the true classes from their softmax."""
     rng = np.random.default_rng(seed)
     true = rng.normal(0, 1, (count, CLASSES))
     true[np.arange(count), rng.integers(0, CLASSES, count)] += rng.uniform(0, 12, count)
     # The largest of logits plus Gumbel noise is a draw from their softmax.
     truths = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
-    return true * temperature, truths
+    return true, truths
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])

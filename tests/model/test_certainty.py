@@ -172,7 +172,7 @@ def test_nine_of_ten_pictures_of_nothing_are_unlike(packaged_classifier: Classif
     words = [
         packaged_classifier.classify(encode(picture), max_pixels=10**6).certainty
         for kind in unlike_pictures.KINDS
-        for picture in unlike_pictures.pictures(kind, 20, first=1000)
+        for picture in unlike_pictures.pictures(kind, 10, first=1000)
     ]
     assert words.count("unlike") >= 0.9 * len(words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from fakes import colour_png
+from fakes import colour_png, share_decoders
 from own_heads import own_model
 from torch import nn
 
@@ -39,8 +40,15 @@ GEOMETRY = Geometry(36, SIDE, "bicubic")
 LABELS = (Label(0, "n01", "red", "红"), Label(1, None, "green", None, "the colour"), Label(2, None, "blue", None))
 CALIBRATION = Calibration(0.5, 0.9, None, "Made by the test.", 300, {"temperature": (0.4, 0.6)})
 FACTS = Facts("colours", "ab" * 32, LABELS, GEOMETRY, CALIBRATION, "CC0-1.0")
-# The package cannot be imported in this process.
-ALONE = "import runpy, sys; sys.modules['app'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+# Runs programs, each with the same argument, in a process that cannot import the package.
+ALONE = """
+import runpy, sys
+sys.modules["app"] = None
+programs = sys.argv[2:]
+for program in programs:
+    runpy.run_path(program)
+    print("ended")
+"""
 
 
 class Tiny(nn.Module):
@@ -68,11 +76,28 @@ def crops() -> np.ndarray:
     return sample_crops(GEOMETRY)
 
 
+@pytest.fixture(scope="module")
+def export(network: nn.Module, crops: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Export the network in a format, once for all tests."""
+
+    @functools.cache
+    def make(to: str) -> Path:
+        folder = tmp_path_factory.mktemp("exported") / to
+        assert export_network(network, FACTS, crops, to, folder) < 1e-5
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="module", params=FORMATS)
-def exported(request: pytest.FixtureRequest, network: nn.Module, crops: np.ndarray, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("exported") / request.param
-    assert export_network(network, FACTS, crops, request.param, folder) < 1e-5
-    return folder
+def exported(request: pytest.FixtureRequest, export: Callable[[str], Path]) -> Path:
+    return export(request.param)
+
+
+@pytest.fixture(autouse=True)
+def shared_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no decoders for a single command; those of the samples' crops, which are cut before, are their own."""
+    share_decoders(monkeypatch, "app.model.exporting.crops", "app.model.quantise")
 
 
 def test_samples_make_32_different_crops(crops: np.ndarray) -> None:
@@ -87,15 +112,20 @@ def test_the_file_computes_logits_and_embedding(exported: Path, network: nn.Modu
         assert np.abs(ours - theirs).max() < 1e-4
 
 
-def test_the_example_runs_without_this_package(exported: Path, network: nn.Module) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(exported / "classify.py"), str(SAMPLES[1])]
-    done = subprocess.run(command, cwd=exported, capture_output=True, text=True, check=False)
+def test_the_examples_run_without_this_package(export: Callable[[str], Path], network: nn.Module) -> None:
+    programs = [str(export(to) / "classify.py") for to in FORMATS]
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(SAMPLES[1]), *programs]
+    done = subprocess.run(command, cwd=Path(programs[0]).parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     logits = infer(network, photo_crops([str(SAMPLES[1])], GEOMETRY, 10**7))[0][0] / 0.5
     expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    rows = [line.split(" ", 1) for line in done.stdout.splitlines()]
-    assert [name for _, name in rows] == [LABELS[index].label for index in np.argsort(-expected)]
-    assert np.allclose([float(number) for number, _ in rows], np.sort(expected)[::-1], atol=0.02)
+    answers = done.stdout.split("ended\n")
+    assert answers.pop() == ""
+    assert len(answers) == len(FORMATS)
+    for answer in answers:
+        rows = [line.split(" ", 1) for line in answer.splitlines()]
+        assert [name for _, name in rows] == [LABELS[index].label for index in np.argsort(-expected)]
+        assert np.allclose([float(number) for number, _ in rows], np.sort(expected)[::-1], atol=0.02)
 
 
 def test_the_readme_says_how_to_cut_the_crop(exported: Path) -> None:

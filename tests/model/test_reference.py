@@ -18,6 +18,8 @@ from app.settings import Settings
 MAX_PIXELS = 64_000_000
 CATS = range(281, 286)  # ImageNet's domestic cats: tabby, tiger cat, Persian, Siamese, Egyptian
 ESPRESSO, MISSILE = 967, 657
+# The share of photos, in percent, with the true class first or among three, by the reference: of all, of every fourth.
+ACCURACY = {100: (79, 91), 25: (76, 92)}
 
 # The reference was computed without looking at the EXIF orientation, and this photo is stored lying on its side.
 TURNED = "n02951585_can_opener.jpg"
@@ -48,9 +50,18 @@ def test_packaged_model_knows_a_cat_is_nothing_but_a_cat(
 # ResNet-18 on labelled photos: where they are
 
 
-@pytest.fixture(scope="module", params=["openvino", "torch"])
-def measured(request: pytest.FixtureRequest, resnet18_settings: Settings) -> tuple[Evaluation, dict[bytes, Answer]]:
+# Torch takes longer, so it gets every fourth photo.
+STEPS = {"openvino": 1, "torch": 4}
+
+
+@pytest.fixture(scope="module", params=STEPS)
+def measured(
+    request: pytest.FixtureRequest, resnet18_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Evaluation, dict[bytes, Answer]]:
     """What the real ResNet-18 in float32 reaches in each engine, and its answers by the photos' bytes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for photo in sorted(Path(SHARED_PHOTOS).glob("*.jpg"))[:: STEPS[request.param]]:
+        (folder / photo.name).symlink_to(photo)
     classifier = Classifier.from_settings(dataclasses.replace(resnet18_settings, engine=request.param))
     answers, classify = {}, classifier.classify_or_explain
 
@@ -59,16 +70,17 @@ def measured(request: pytest.FixtureRequest, resnet18_settings: Settings) -> tup
         return answers[photo]
 
     classifier.classify_or_explain = note
-    return evaluate(classifier, Path(SHARED_PHOTOS), max_pixels=MAX_PIXELS), answers
+    return evaluate(classifier, folder, max_pixels=MAX_PIXELS), answers
 
 
 def differences(answers: dict[bytes, Answer], *, tolerance: float) -> list[str]:
     """List each photo whose first answer is another, or less or more certain, than the reference's."""
     lines = []
     reference = json.loads(Path(SHARED_PHOTOS, "reference.json").read_text(encoding="utf-8"))
-    assert len(reference) == len(answers)
-    for name, expected in reference.items():
-        (class_id, probability), got = expected["top5"][0], answers[Path(SHARED_PHOTOS, name).read_bytes()]
+    names = {Path(SHARED_PHOTOS, name).read_bytes(): name for name in reference}
+    for photo, got in answers.items():
+        name = names[photo]
+        class_id, probability = reference[name]["top5"][0]
         first = got.predictions[0]
         if first.class_id != class_id or abs(first.confidence - probability) > tolerance:
             lines.append(
@@ -85,7 +97,9 @@ def test_first_answers_are_the_references(measured: tuple[Evaluation, dict[bytes
 
 @needs_test_weights
 def test_accuracy_is_the_references(measured: tuple[Evaluation, dict[bytes, Answer]]) -> None:
-    result, _ = measured
-    assert (result.photos, result.unreadable, result.unlabelled) == (100, [], [])
-    assert result.top[1].percent == pytest.approx(79, abs=1)
-    assert result.top[3].percent == pytest.approx(91, abs=1)
+    result, answers = measured
+    assert (result.photos, result.unreadable, result.unlabelled) == (len(answers), [], [])
+    one = 100 / len(answers)
+    assert len(answers) in ACCURACY
+    assert result.top[1].percent == pytest.approx(ACCURACY[len(answers)][0], abs=one)
+    assert result.top[3].percent == pytest.approx(ACCURACY[len(answers)][1], abs=one)

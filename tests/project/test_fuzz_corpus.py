@@ -27,8 +27,11 @@ PLUGIN = ("hostile_plugin",)
 
 @pytest.fixture(scope="module")
 def hostile_decoders() -> Iterator[Decoders]:
-    """Decoders that do what a hostile GIF says."""
-    with closing(open_decoders(1, PLUGIN)) as opened:
+    """Decoders that do what a hostile GIF says, for half a second of processor time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fuzz_images, "MAX_SECONDS", 0.5)
+        opened = open_decoders(1, PLUGIN)
+    with closing(opened):
         yield opened
 
 

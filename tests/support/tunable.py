@@ -26,7 +26,7 @@ from app.training.findings import examine
 from app.training.learning import Lesson, learn
 from app.training.photosets import PhotoSet, open_photo_set
 
-SMALL = dataclasses.replace(RECORDS["mobilenet_v3_small"], geometry=Geometry(72, 64))
+SMALL = dataclasses.replace(RECORDS["mobilenet_v3_small"], geometry=Geometry(36, 32))
 PICTURES = {"cat": skimage.data.chelsea, "coffee": skimage.data.coffee, "rocket": skimage.data.rocket}
 SIDE = 100
 
@@ -45,7 +45,7 @@ def write_parts(folder: Path, count: int) -> Path:
 
 
 def small_model(folder: Path, record: ModelRecord = SMALL) -> Model:
-    """Make a network that takes 64 pixels a side, with random weights in a file, and the engine that computes it."""
+    """Make a network that takes 32 pixels a side, with random weights in a file, and the engine that computes it."""
     path = folder / "small.safetensors"
     network = untrained_backbone(record).network
     save_file(network.state_dict(), path)

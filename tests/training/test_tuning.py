@@ -108,19 +108,34 @@ def changed(file: Path, change: Callable[[str, torch.Tensor], dict[str, torch.Te
     file.write_bytes(save(found))
 
 
-def test_a_damaged_checkpoint_is_refused(taught: Taught, tune: Tune, tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        tune(kill_at("First run, last stage, epoch 1"), epochs=3)
+@pytest.fixture(scope="module")
+def files_of_killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs the files of a killed run keeps them for the others."""
+    return tmp_path_factory.mktemp("killed") / "small"
+
+
+@pytest.fixture
+def killed(taught: Taught, tune: Tune, files_of_killed: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of a run of three epochs that was killed after the first, as if it had been this test's own."""
+    monkeypatch.setattr(tuning_setup, "MIN_INNER", 1)
     folder = taught[0].settings.cache / tuning.FOLDER / "small"
-    shutil.copytree(folder, tmp_path / "whole")
+    if not files_of_killed.exists():
+        with pytest.raises(Killed):
+            tune(kill_at("First run, last stage, epoch 1"), epochs=3)
+        shutil.copytree(folder, files_of_killed)
+    shutil.copytree(files_of_killed, folder, dirs_exist_ok=True)
+    return folder
+
+
+def test_a_damaged_checkpoint_is_refused(tune: Tune, killed: Path, files_of_killed: Path) -> None:
     for change in (
         lambda name, value: {name: value[:1] if value.ndim else value},
         lambda name, value: {name.replace("optimizer:0", "optimizer:999"): value},
     ):
-        changed(folder / "checkpoint.safetensors", change)
+        changed(killed / "checkpoint.safetensors", change)
         with pytest.raises(PhotoSetError, match="damaged: leave out --resume to begin again"):
             tune(epochs=3, resume=True)
-        shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
+        shutil.copytree(files_of_killed, killed, dirs_exist_ok=True)
 
 
 WRONG = [
@@ -133,20 +148,13 @@ WRONG = [
 ]
 
 
-def test_a_journal_of_other_values_is_refused(
-    taught: Taught, tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuning_setup, "MIN_INNER", 1)
-    with pytest.raises(Killed):
-        tune(kill_at("First run, last stage, epoch 1"), epochs=3)
-    folder = taught[0].settings.cache / tuning.FOLDER / "small"
-    shutil.copytree(folder, tmp_path / "whole")
-    journal = json.loads((folder / "journal.json").read_bytes())
+def test_a_journal_of_other_values_is_refused(tune: Tune, killed: Path, files_of_killed: Path) -> None:
+    journal = json.loads((killed / "journal.json").read_bytes())
     for wrong in WRONG:
-        (folder / "journal.json").write_text(json.dumps(journal | wrong), encoding="utf-8")
+        (killed / "journal.json").write_text(json.dumps(journal | wrong), encoding="utf-8")
         with pytest.raises(PhotoSetError, match=r"journal.json is damaged: leave out --resume to begin again\.$"):
             tune(epochs=3, resume=True)
-        shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
+        shutil.copytree(files_of_killed, killed, dirs_exist_ok=True)
 
 
 def test_measuring_the_speed_teaches_nothing(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +200,7 @@ def check_that_it_serves(taught: Taught, found: Tuning, folder: Path) -> None:
     assert any(not np.array_equal(before[name], value) for name, value in found.tuned.trunk.items())
     head = {"head.weight": torch.from_numpy(own.weight), "head.bias": torch.from_numpy(own.bias)}
     learnt.load({name: torch.from_numpy(value) for name, value in found.tuned.trunk.items()} | head)
-    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.allclose(served(pixels)[0], learnt(pixels)[0], atol=1e-4)
 
@@ -256,11 +264,10 @@ def test_ctrl_c_in_the_second_run_keeps_the_first(taught: Taught, tune: Tune) ->
     assert found.tuned is not None
 
 
-def test_a_checkpoint_of_other_options_is_refused(taught: Taught, tune: Tune) -> None:
-    with pytest.raises(Killed):
-        tune(kill_at("First run, last stage, epoch 1 "))
+@pytest.mark.usefixtures("killed")
+def test_a_checkpoint_of_other_options_is_refused(tune: Tune) -> None:
     with pytest.raises(PhotoSetError, match="is of other photos, another backbone or other options: leave out"):
-        tune(seed=1, resume=True)
+        tune(seed=1, epochs=3, resume=True)
 
 
 def test_a_run_that_is_slower_than_planned_is_shortened(
@@ -299,15 +306,13 @@ def test_decisions_are_shown_when_they_are_made(tune: Tune) -> None:
 
 
 def test_a_checkpoint_of_more_photos_is_kept_from_a_head(
-    taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch
+    taught: Taught, tune: Tune, killed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Killed):
-        tune(kill_at("First run, last stage, epoch 1 "))
     monkeypatch.setattr(tuning, "why_only_head", lambda *_: Choice("single"))
     findings = dataclasses.replace(taught[2].findings, data_sha256="of one photo a class")
     with pytest.raises(PhotoSetError, match="is of other photos"):
-        tune(lesson=dataclasses.replace(taught[2], findings=findings), resume=True)
-    assert (taught[0].settings.cache / tuning.FOLDER / "small/checkpoint.safetensors").exists()
+        tune(lesson=dataclasses.replace(taught[2], findings=findings), epochs=3, resume=True)
+    assert (killed / "checkpoint.safetensors").exists()
 
 
 def test_maps_that_run_out_of_time_are_not_kept(taught: Taught, tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
