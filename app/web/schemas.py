@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..errors import PROBLEMS
+from ..photos.heatmaps import MAX_HEATMAPS
 
 Schema = dict[str, object]
 
@@ -20,7 +21,8 @@ _REFERENCE = "#/components/schemas/{name}"
 Count = Annotated[int, Meta(ge=1)]
 ClassId = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+SHA256 = "^[0-9a-f]{64}$"
+Sha256 = Annotated[str, Meta(pattern=SHA256)]
 ProblemType = Annotated[str, Meta(extra_json_schema={"enum": [f"/problems/{problem.slug}" for problem in PROBLEMS]})]
 ResultOrProblem = Annotated[
     Any, Meta(extra_json_schema={"anyOf": [{"$ref": _REFERENCE.format(name=name)} for name in ("Result", "Problem")]})
@@ -51,7 +53,10 @@ class Prediction(Struct, kw_only=True):
     ]
     heatmap: Annotated[
         list[list[Share]] | UnsetType,
-        Meta(description="Rows from top to bottom; only for `heatmap=1`, the first ten, and models with heat maps."),
+        Meta(
+            description="Rows from top to bottom; only for `heatmap=1`, models with heat maps, and"
+            f" the first {MAX_HEATMAPS} answers."
+        ),
     ] = UNSET
 
 
@@ -70,7 +75,7 @@ class Image(Struct):
     width: Annotated[int, Meta(ge=1, description="Of the upright photo, in pixels.")]
     height: Count
     format: str
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Of the bytes that were sent.")]
+    sha256: Annotated[str, Meta(pattern=SHA256, description="Of the bytes that were sent.")]
     crop: Annotated[
         Edges | UnsetType, Meta(description="What heat maps cover, as fractions; only for `heatmap=1`.")
     ] = UNSET

@@ -16,7 +16,7 @@ from shapes import assert_problem, form, validator_of
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.web.openapi import PARAMETERS
+from app.web.operations import operations_of
 from app.web.schemas import SCHEMAS
 
 COCK = colour_png(7, 251, 80)
@@ -49,10 +49,13 @@ def test_document_has_every_route_for_scripts_and_no_other(app: flask.Flask, doc
 
 
 @pytest.mark.parametrize("path", ["predict", "predict/batch", "embed", "heatmap", "model", "models", "labels"])
-def test_document_has_the_parameters_of_each_route(client: FlaskClient, document: dict, path: str) -> None:
+def test_document_has_the_parameters_of_each_route(
+    app: flask.Flask, client: FlaskClient, document: dict, path: str
+) -> None:
     ((method, operation),) = document["paths"][f"/api/v1/{path}"].items()
+    parameters = {each.name: each.schema for *_, declared in operations_of(app) for each in declared.parameters}
     described = {parameter["name"] for parameter in operation.get("parameters", [])}
-    for name, (schema, _) in PARAMETERS.items():
+    for name, schema in parameters.items():
         value = "resnet18" if name == "model" else schema.get("default", schema.get("minimum", 0))
         body = form(COCK) if "requestBody" in operation else {}
         answer = client.open(f"/api/v1/{path}?{name}={value}", method=method, **body)
