@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -197,8 +196,8 @@ def describe(model: Model) -> schemas.ModelDescription:
         source=model.weights.source,
         fallback_reason=model.weights.public_reason or None,
         classes=len(model.labels),
-        input=dataclasses.asdict(record.geometry),
-        published_accuracy={"top1": record.top1, "top5": record.top5} if published else None,
+        input=schemas.ModelInput(**vars(record.geometry)),
+        published_accuracy=schemas.PublishedAccuracy(record.top1, record.top5) if published else None,
         licence=record.licence if published else None,
         measured_accuracy=_measured(model),
         heatmap=schemas.HeatmapSize(*model.engine.grid) if model.head else None,

@@ -10,6 +10,7 @@ import inspect
 import re
 
 import flask
+import msgspec
 from msgspec import Struct
 
 from .. import errors
@@ -18,6 +19,7 @@ from ..model.own_format import NAME
 from ..settings import Settings
 from ..version import __version__
 from . import schemas, teaching_schemas
+from .answers import json_response
 from .operations import BINARY, Operation, Parameter, operation, operations_of
 from .rendering import remember_language, render_page
 from .routes import API_PREFIX
@@ -72,7 +74,7 @@ _CHALLENGE = _header("WWW-Authenticate", "What authentication is needed (RFC 675
 @operation({JSON: {"type": "object"}}, needs_key=False)
 def openapi() -> flask.Response:
     """Return the OpenAPI document."""
-    response = flask.jsonify(_current_document())
+    response = json_response(_current_document())
     response.headers["Cache-Control"] = "no-cache"
     return response
 
@@ -236,7 +238,7 @@ def _rejections(problems: Problems) -> Schema:
             "content": {
                 "application/problem+json": {
                     "schema": reference(schemas.Problem),
-                    "examples": {kind.slug: {"value": kind(kind.title + ".").as_dict()} for kind in kinds},
+                    "examples": {kind.slug: {"value": _example(kind)} for kind in kinds},
                 }
             },
         }
@@ -246,3 +248,7 @@ def _rejections(problems: Problems) -> Schema:
             answer["headers"] = _CHALLENGE
         rejections[str(status)] = answer
     return rejections
+
+
+def _example(kind: type[Problem]) -> object:
+    return msgspec.to_builtins(schemas.Problem(**kind(kind.title + ".").as_dict()))

@@ -146,15 +146,10 @@ class Answer(Photo, kw_only=True):
     model: Model
 
 
-class Result(Struct, kw_only=True):
-    """The answer to one photo of a batch."""
+class Result(Photo, kw_only=True):
+    """The answer to one photo of a batch; its name comes first."""
 
     name: Annotated[str | UnsetType, Meta(description="Of the archive's entry; left out for a form.")] = UNSET
-    predictions: list[Prediction]
-    image: Image
-    certainty: Certainty
-    group: SureGroup = UNSET
-    models: Annotated[list[ModelAnswer] | UnsetType, Meta(description="As in the answer to one photo.")] = UNSET
 
 
 class Batch(Struct):
@@ -213,6 +208,21 @@ class Base64Photo(Struct, forbid_unknown_fields=True, gc=False):
     ]
 
 
+class ModelInput(Struct):
+    """The size and preprocessing of a model's input."""
+
+    resize: Annotated[int, Meta(ge=1, description="The shorter side to which a photo is resized, in pixels.")]
+    crop: Annotated[int, Meta(ge=1, description="The side of the square in the centre that the model is given.")]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+class PublishedAccuracy(Struct):
+    """The published accuracy on ImageNet's validation photos, in percent."""
+
+    top1: float | None
+    top5: float | None
+
+
 class HeatmapSize(Struct):
     """How many numbers a heat map has."""
 
@@ -241,10 +251,16 @@ class ModelDescription(Model, kw_only=True):
     source: str
     fallback_reason: str | None
     classes: Count
-    input: Annotated[dict[str, Any], Meta(description="Size and preprocessing of the model's input.")]
-    published_accuracy: dict[str, float | None] | None
+    input: ModelInput
+    published_accuracy: PublishedAccuracy | None
     licence: str | None
-    measured_accuracy: dict[str, Any] | None
+    measured_accuracy: Annotated[
+        dict[str, Any] | None,
+        Meta(
+            description="In percent: of a model of your own its `top1` with its 95% interval, `low` to `high`; of an"
+            " int8 model how it compares with fp32."
+        ),
+    ]
     heatmap: Annotated[HeatmapSize | None, Meta(description="The size of heat maps; null for a model that has none.")]
     calibration: Calibration | None
 
@@ -335,7 +351,6 @@ _IDENTITY = (
     *("openvino", "fp32", False),
 )
 _MODEL = Model(*_IDENTITY)
-_ACCURACY: dict[str, float | None] = {"top1": 69.758, "top5": 89.078}
 _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
     Prediction: _PREDICTION,
     Image: _IMAGE,
@@ -355,8 +370,8 @@ _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
         source="cache",
         fallback_reason=None,
         classes=1000,
-        input={"crop": 224},
-        published_accuracy=_ACCURACY,
+        input=ModelInput(256, 224, "bilinear"),
+        published_accuracy=PublishedAccuracy(69.758, 89.078),
         licence="BSD-3-Clause",
         measured_accuracy=None,
         heatmap=HeatmapSize(7, 7),
