@@ -53,10 +53,7 @@ class Prediction(Struct, kw_only=True):
     ]
     heatmap: Annotated[
         list[list[Share]] | UnsetType,
-        Meta(
-            description="Rows from top to bottom; only for `heatmap=1`, models with heat maps, and"
-            f" the first {MAX_HEATMAPS} answers."
-        ),
+        Meta(description=f"Rows from top to bottom; only for `heatmap=1`, and the first {MAX_HEATMAPS} answers."),
     ] = UNSET
 
 
@@ -211,8 +208,8 @@ class Base64Photo(Struct, forbid_unknown_fields=True, gc=False):
 class ModelInput(Struct):
     """The size and preprocessing of a model's input."""
 
-    resize: Annotated[int, Meta(ge=1, description="The shorter side to which a photo is resized, in pixels.")]
-    crop: Annotated[int, Meta(ge=1, description="The side of the square in the centre that the model is given.")]
+    resize: Annotated[int, Meta(ge=1, description="A photo's shorter side after resizing, in pixels.")]
+    crop: Annotated[int, Meta(ge=1, description="The side of the central square that the model is given.")]
     interpolation: Literal["bilinear", "bicubic"]
 
 
@@ -233,9 +230,7 @@ class HeatmapSize(Struct):
 class Calibration(Struct):
     """The measured numbers behind `probability` and `certainty`; null was not measured."""
 
-    temperature: Annotated[
-        float | None, Meta(description="Probabilities are the softmax of the logits divided by this.")
-    ]
+    temperature: Annotated[float | None, Meta(description="Logits are divided by it before the softmax.")]
     sure_at: Annotated[float | None, Meta(description="The least probability of a sure class or group.")]
     unlike_below: Annotated[
         float | None, Meta(description="A photo whose rejection score is lower is unlike the known ones.")
@@ -256,10 +251,7 @@ class ModelDescription(Model, kw_only=True):
     licence: str | None
     measured_accuracy: Annotated[
         dict[str, Any] | None,
-        Meta(
-            description="In percent: of a model of your own its `top1` with its 95% interval, `low` to `high`; of an"
-            " int8 model how it compares with fp32."
-        ),
+        Meta(description="Of a model of your own its `ModelAccuracy`; of an int8 model how it compares with fp32."),
     ]
     heatmap: Annotated[HeatmapSize | None, Meta(description="The size of heat maps; null for a model that has none.")]
     calibration: Calibration | None
