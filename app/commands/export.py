@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import BundleError, OwnModelError
 from ..model.calibration import Calibration, find_calibration
 from ..model.exporting.crops import CROPS, photo_crops, sample_crops
+from ..model.exporting.formats import FORMATS
 from ..model.facts import Facts
 from ..model.labels import load_labels
 from ..model.own_format import OwnModel
@@ -39,9 +40,7 @@ from .weights import find_with_progress
 
 @click.command(help=__doc__)
 @model_option
-@click.option(
-    "--to", type=click.Choice(["onnx", "openvino", "pt2", "torchscript"]), required=True, help="Format of the file."
-)
+@click.option("--to", type=click.Choice(list(FORMATS)), required=True, help="Format of the file.")
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="The folder to write, a new or an empty one."
 )
@@ -54,8 +53,8 @@ def command(*, model: str, to: str, output: Path, photos: Path | None) -> None:
     """Export the model that would serve, and print how far it is from torch."""
     from ..model.backbones import load_backbone
     from ..model.backbones.tuned import load_tuned
+    from ..model.exporting.files import WithEmbedding, WithOwnHead
     from ..model.exporting.folder import export_network
-    from ..model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead
 
     settings = read_settings(model)
     if settings.bundle:

@@ -24,8 +24,9 @@ from app.model.artifact import ensure_prepared
 from app.model.calibration import Calibration
 from app.model.exporting import folder as exporting
 from app.model.exporting.crops import CROPS, SAMPLES, photo_crops, sample_crops
+from app.model.exporting.files import LOAD, WRITE, WithEmbedding, WithOwnHead, infer
 from app.model.exporting.folder import ExportRefused, compare_embeddings, compare_logits, export_network
-from app.model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead, infer
+from app.model.exporting.formats import FORMATS
 from app.model.facts import KEY, Facts
 from app.model.heads import own_logits
 from app.model.labels import Label
@@ -68,6 +69,10 @@ def crops() -> np.ndarray:
     return sample_crops(GEOMETRY)
 
 
+def test_each_format_can_be_written_and_read() -> None:
+    assert WRITE.keys() == LOAD.keys() == FORMATS.keys()
+
+
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(request: pytest.FixtureRequest, network: nn.Module, crops: np.ndarray, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / request.param
@@ -81,7 +86,7 @@ def test_samples_make_32_different_crops(crops: np.ndarray) -> None:
 
 
 def test_the_file_computes_logits_and_embedding(exported: Path, network: nn.Module, crops: np.ndarray) -> None:
-    found = FORMATS[exported.name].load(exported / FORMATS[exported.name].file)(crops[:5])
+    found = LOAD[exported.name](exported / FORMATS[exported.name].file)(crops[:5])
     for ours, theirs in zip(found, infer(network, crops[:5]), strict=True):
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs).max() < 1e-4
@@ -191,7 +196,7 @@ def test_a_head_of_ones_own_is_exported_on_its_backbone(to: str, crops, tmp_path
     weight, bias = (numbers.normal(size=shape).astype(np.float32) * 3 for shape in ((3, 8), (3,)))
     own = WithOwnHead(backbone, weight, bias).eval().requires_grad_(False)
     assert export_network(own, FACTS, crops, to, tmp_path / to) < 1e-5
-    logits, embedding = FORMATS[to].load(tmp_path / to / FORMATS[to].file)(crops[:5])
+    logits, embedding = LOAD[to](tmp_path / to / FORMATS[to].file)(crops[:5])
     assert np.abs(own_logits(embedding, weight, bias) - logits).max() < 1e-4
     if to in ("onnx", "openvino"):
         model, _ = load_model(make_settings(model=tmp_path / to / FORMATS[to].file))
@@ -221,7 +226,7 @@ def test_the_command_exports_a_model_of_ones_own(
         facts = json.loads(archive.read(f"model/extra/{KEY}"))
     assert (facts["name"], facts["calibration"]["sure_at"]) == ("pets", CALIBRATION.sure_at)
     assert [each["label"] for each in facts["classes"]] == names
-    logits, embedding = FORMATS["torchscript"].load(file)(sample_crops(weights.record.geometry)[:1])
+    logits, embedding = LOAD["torchscript"](file)(sample_crops(weights.record.geometry)[:1])
     assert np.abs(own_logits(embedding, head.weight, head.bias) - logits).max() < 1e-3
 
 
