@@ -54,6 +54,13 @@ def test_the_script_draws_heat_maps_as_the_server_does(client: FlaskClient) -> N
     assert 'value="70" data-part="opacity"' in page
 
 
+def test_inputs_take_names_as_long_as_the_server_does(make_settings, tmp_path: Path) -> None:
+    page = create_app(make_settings(teach="on", projects=tmp_path)).test_client().get("/teach").text
+    assert re.search(r'id="access-key"[^>]* maxlength="512"', page)
+    assert re.search(r'id="new-name"[^>]* maxlength="64"', page)
+    assert len(re.findall(r'maxlength="200"[^>]* data-part="(?:name|chinese)"', page)) == 2
+
+
 def test_the_script_of_teaching_gets_the_names_and_limits(make_settings, tmp_path: Path) -> None:
     client = create_app(make_settings(teach="on", projects=tmp_path)).test_client()
     facts = re.search(r'data-teaching="([^"]+)"', client.get("/teach").text)
