@@ -1,7 +1,7 @@
 // The heat map's colours: from dark blue to yellow, brighter with every step, so that they can be read in order by
 // people who confuse red and green, and in a grey print.
 
-import { heatmap } from '../page/words.js';
+import { heatmap } from '../photos/facts.js';
 
 const STOPS = heatmap.colours;
 // For the legend.

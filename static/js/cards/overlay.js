@@ -1,6 +1,6 @@
 // The heat map, drawn over the photo from the grid of numbers in the answer.
 
-import { heatmap } from '../page/words.js';
+import { heatmap } from '../photos/facts.js';
 import { colour } from './colours.js';
 
 const TILE = 112;

@@ -4,8 +4,6 @@ const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
 
 export const limitBytes = Number(page.limitBytes);
-// How heat maps are drawn: see app/photos/heatmaps.py.
-export const heatmap = JSON.parse(page.heatmap);
 export const needsKey = page.needsKey === 'true';
 export const startsReady = page.ready === 'true';
 

@@ -1,8 +1,8 @@
 // One photo to the server and its answer back.
 
+import { heatmap } from '../photos/facts.js';
 import { Failure } from '../photos/failure.js';
 import { withModel } from './choice.js';
-import { heatmap } from '../page/words.js';
 import { url } from './address.js';
 
 const TIMEOUT_MS = 120_000;
