@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import BundleError, OwnModelError
 from ..model.calibration import Calibration, find_calibration
-from ..model.exporting.crops import CROPS, photo_crops, sample_crops
+from ..model.exporting.crops import CROPS, sample_crops
 from ..model.exporting.formats import FORMATS
 from ..model.facts import Facts
 from ..model.labels import load_labels
@@ -31,6 +31,7 @@ from ..model.own_format import OwnModel
 from ..model.served import on_backbone, read_own_default
 from ..model.tuned import record_of, tuned_weights
 from ..model.weights import Weights, key_of
+from ..photos.crops import read_crops
 from ..photos.decoding import Geometry
 from ..photos.folders import list_photos
 from ..settings import Settings
@@ -105,4 +106,4 @@ def _crops(photos: Path | None, settings: Settings, geometry: Geometry) -> np.nd
         return sample_crops(geometry)
     files = list_photos([str(photos)])
     chosen = sorted({round(place) for place in np.linspace(0, len(files) - 1, CROPS)})
-    return photo_crops([files[index] for index in chosen], geometry, settings.max_pixels)
+    return np.stack(read_crops([files[index] for index in chosen], geometry, max_pixels=settings.max_pixels))

@@ -23,7 +23,7 @@ from app.model import head_bias, load_model, quantise
 from app.model.artifact import ensure_prepared
 from app.model.calibration import Calibration
 from app.model.exporting import folder as exporting
-from app.model.exporting.crops import CROPS, SAMPLES, photo_crops, sample_crops
+from app.model.exporting.crops import CROPS, SAMPLES, sample_crops
 from app.model.exporting.files import LOAD, WRITE, WithEmbedding, WithOwnHead, infer
 from app.model.exporting.folder import ExportRefused, compare_embeddings, compare_logits, export_network
 from app.model.exporting.formats import FORMATS
@@ -32,6 +32,7 @@ from app.model.heads import own_logits
 from app.model.labels import Label
 from app.model.own_models import write_version
 from app.model.weights import packaged_weights
+from app.photos.crops import read_crops
 from app.photos.decoding import Geometry
 from app.settings import Settings
 
@@ -96,7 +97,7 @@ def test_the_example_runs_without_this_package(exported: Path, network: nn.Modul
     command = [sys.executable, "-W", "ignore", "-c", ALONE, str(exported / "classify.py"), str(SAMPLES[1])]
     done = subprocess.run(command, cwd=exported, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    logits = infer(network, photo_crops([str(SAMPLES[1])], GEOMETRY, 10**7))[0][0] / 0.5
+    logits = infer(network, np.stack(read_crops([str(SAMPLES[1])], GEOMETRY, max_pixels=10**7)))[0][0] / 0.5
     expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     rows = [line.split(" ", 1) for line in done.stdout.splitlines()]
     assert [name for _, name in rows] == [LABELS[index].label for index in np.argsort(-expected)]
@@ -155,7 +156,7 @@ def test_an_existing_folder_is_not_replaced(network: nn.Module, crops, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("photos", "message"), [((), "There is no photo in"), (("bad.jpg",), "cannot be used to compare")]
+    ("photos", "message"), [((), "There is no photo in"), (("bad.jpg",), "bad.jpg cannot be used: ")]
 )
 def test_photos_that_cannot_be_compared(runner: CliRunner, tmp_path: Path, photos, message: str, monkeypatch) -> None:
     monkeypatch.setenv("TOPTHREE_MODEL", "efficientnet_lite0")
