@@ -8,10 +8,10 @@ send the files, each its next one when its last is answered. The service runs in
 system allows one.
 
 The trial fails if a good request is lost, if the 99th percentile of the good ones is over twice that without bombs
-plus 100 ms, if a probe takes over 100 ms and three times the slowest without bombs, if the memory is over 1 GiB, if a
-file costs over 2.2 seconds of processor time, or if a response is not 200, a 4xx or a 503. In a short run a lower
-percentile is compared, the highest that at least five answers on each side exceed. `--bombs` sends the files of a
-folder; `--grow` makes each as large as an upload may be.
+plus 100 ms, if a probe takes longer than three times the slowest without bombs plus 100 ms, if the memory is over
+1 GiB, if a file costs over 2.2 seconds of processor time, or if a response is not 200, a 4xx or a 503. In a short run
+a lower percentile is compared, the highest that at least five answers on each side exceed. `--bombs` sends the files
+of a folder; `--grow` makes each as large as an upload may be.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ async def watched(
 
 
 def is_late(quiet: Sequence[Seen], seen: Sequence[Seen]) -> bool:
-    """Return whether a probe was late: over 100 ms and three times the slowest without costly files.
+    """Return whether a probe took longer than three times the slowest without costly files plus 100 ms.
 
     This is about the slowest: a process that stands still for seconds answers few probes late.
     """

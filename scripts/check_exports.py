@@ -22,8 +22,9 @@ from app.model.backbones import load_backbone
 from app.model.backbones.untrained import untrained_backbone
 from app.model.calibration import published_calibration
 from app.model.exporting.crops import SAMPLES, sample_crops
+from app.model.exporting.files import WithEmbedding
 from app.model.exporting.folder import export_network
-from app.model.exporting.formats import FORMATS, WithEmbedding
+from app.model.exporting.formats import FORMATS
 from app.model.facts import Facts
 from app.model.labels import imagenet_labels
 from app.model.records import RECORDS

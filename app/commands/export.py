@@ -23,13 +23,15 @@ import numpy as np
 
 from ..errors import BundleError, OwnModelError
 from ..model.calibration import Calibration, find_calibration
-from ..model.exporting.crops import CROPS, photo_crops, sample_crops
+from ..model.exporting.crops import CROPS, sample_crops
+from ..model.exporting.formats import FORMATS
 from ..model.facts import Facts
 from ..model.labels import load_labels
 from ..model.own_format import OwnModel
 from ..model.served import on_backbone, read_own_default
 from ..model.tuned import record_of, tuned_weights
 from ..model.weights import Weights, key_of
+from ..photos.crops import read_crops
 from ..photos.decoding import Geometry
 from ..photos.folders import list_photos
 from ..settings import Settings
@@ -39,9 +41,7 @@ from .weights import find_with_progress
 
 @click.command(help=__doc__)
 @model_option
-@click.option(
-    "--to", type=click.Choice(["onnx", "openvino", "pt2", "torchscript"]), required=True, help="Format of the file."
-)
+@click.option("--to", type=click.Choice(list(FORMATS)), required=True, help="Format of the file.")
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="The folder to write, a new or an empty one."
 )
@@ -54,8 +54,8 @@ def command(*, model: str, to: str, output: Path, photos: Path | None) -> None:
     """Export the model that would serve, and print how far it is from torch."""
     from ..model.backbones import load_backbone
     from ..model.backbones.tuned import load_tuned
+    from ..model.exporting.files import WithEmbedding, WithOwnHead
     from ..model.exporting.folder import export_network
-    from ..model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead
 
     settings = read_settings(model)
     if settings.bundle:
@@ -106,4 +106,4 @@ def _crops(photos: Path | None, settings: Settings, geometry: Geometry) -> np.nd
         return sample_crops(geometry)
     files = list_photos([str(photos)])
     chosen = sorted({round(place) for place in np.linspace(0, len(files) - 1, CROPS)})
-    return photo_crops([files[index] for index in chosen], geometry, settings.max_pixels)
+    return np.stack(read_crops([files[index] for index in chosen], geometry, max_pixels=settings.max_pixels))

@@ -11,22 +11,19 @@ Example:
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from ..errors import TopthreeError
 from ..model.labels import load_labels
 from ..model.served import on_backbone
-from ..photos.decoders import Decoders
+from ..photos.crops import read_crops
 from ..photos.decoding import Geometry
-from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, read_file
-from ..photos.protocol import MAX_CROP_SIDE, Wanted
+from ..photos.folders import FileProblem, list_photos
+from ..photos.protocol import MAX_CROP_SIDE
 from ..processes.plan import make_plan
-from ..settings import Settings
 from ..writing import replacing
 from . import plural, read_settings
 from .weights import find_with_progress
@@ -57,7 +54,8 @@ def command(sources: tuple[str, ...], *, layers: str, side: int | None, output: 
     files = list_photos(sources)
     geometry = _scaled(weights.record.geometry, side)
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for crop in _crops(files, geometry, settings):
+    memory = make_plan(settings).photo_memory_bytes
+    for crop in read_crops(files, geometry, max_pixels=settings.max_pixels, memory_bytes=memory):
         for name, found in feature_maps(backbone, crop[None], names).items():
             maps[name].append(found[0])
     _write(output, {name: np.stack(kept) for name, kept in maps.items()} | {"photos": np.array(files)})
@@ -70,18 +68,6 @@ def _scaled(geometry: Geometry, side: int | None) -> Geometry:
     if side is None:
         return geometry
     return Geometry(round(geometry.resize * side / geometry.crop), side, geometry.interpolation)
-
-
-def _crops(files: list[str], geometry: Geometry, settings: Settings) -> list[np.ndarray]:
-    wanted, memory = Wanted(geometry, settings.max_pixels), make_plan(settings).photo_memory_bytes
-    crops = []
-    with closing(Decoders(1, max_bytes=MAX_FILE_BYTES, memory_bytes=memory)) as decoders:
-        for file in files:
-            try:
-                crops.append(decoders.decode(read_file(file), wanted).crop)
-            except TopthreeError as problem:
-                raise FileProblem(f"{file} cannot be used: {problem}") from problem
-    return crops
 
 
 def _write(output: Path, arrays: dict[str, Any]) -> None:

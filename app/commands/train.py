@@ -42,7 +42,7 @@ from ..training.photosets import PhotoSet, PhotoSetError, open_photo_set
 from ..training.report import sentence, write_report
 from ..training.tuning_result import FOLDER as TUNING
 from ..training.tuning_result import HEAD, METHODS, Options
-from ..writing import replacing
+from ..writing import lock_of, replacing
 from . import models_folder, plural, settings_of_one_process
 
 MAX_LISTED = 10
@@ -145,13 +145,11 @@ def _name_of(photos: Path) -> str:
 
 @contextmanager
 def _alone(root: Path, name: str) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # takes 20 ms to import
-
-    lock = FileLock(root / f".train-{name}.lock")
+    lock = lock_of(root / f".train-{name}.lock")
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout as error:
+    except TimeoutError as error:
         raise OwnModelError(f"Another process is training {name} in {root}: wait for it to end.") from error
     except OSError as error:
         raise OwnModelError(f"The folder {root} cannot be written: {error.strerror}.") from error

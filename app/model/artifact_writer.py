@@ -6,15 +6,13 @@ import dataclasses
 import importlib.metadata
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy, FileLock
-
 from ..errors import WeightsError
 from ..settings import Settings
-from ..writing import filling, sweep
+from ..writing import alone_in, filling, sweep
 from .artifact import FILES, Manifest, Prepared, artifact_folder, open_prepared, precision_family, write_manifest
 from .digests import file_sha256
 from .records import RECORDS, as_json
@@ -58,11 +56,10 @@ def publish(
     return prepared
 
 
-def _alone_in(folder: Path) -> AcquireReturnProxy[FileLock]:
-    """Make the folder if it is missing, and lock it; to be used in a `with` statement."""
+def _alone_in(folder: Path) -> AbstractContextManager[object]:
+    """Lock a folder as `alone_in` does; raises WeightsError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / ".lock").acquire()
+        return alone_in(folder)
     except OSError as error:
         raise WeightsError(not_writable(folder, error)) from error
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from filelock import FileLock
 
 from ..errors import WeightsError
+from ..writing import lock_of
 from .digests import file_sha256
 from .room import is_full, no_room
 
@@ -60,8 +60,7 @@ def fetch(url: str, target: Path, expected: Expected, *, progress: Progress | No
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The lock's empty file stays: removing it would let two later processes lock two different files.
-        with FileLock(f"{target}.lock"):
+        with lock_of(target.with_name(f"{target.name}.lock")):
             digest = file_sha256(target) if target.is_file() else ""
             if not digest.startswith(expected.sha256):
                 part = target.with_name(target.name + ".part")

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from ..errors import BundleError
 from ..settings import Settings
-from ..writing import filling, sweep
+from ..writing import alone_in, filling, sweep
 from .artifact import FILES, MANIFEST, Manifest, Prepared, ensure_prepared, precision_family
 from .bundle import COPY_BYTES, LABELS, MODEL, Bundle, Member, read_bundle
 from .digests import bytes_sha256
@@ -78,11 +78,8 @@ def unpack(bundle: Bundle, cache: Path) -> Unpacked:
     content = _read_whole(bundle, target)
     if content is not None:
         return Unpacked(target, content)
-    from filelock import FileLock  # takes 20 ms to import, and is needed once
-
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / ".lock"):
+        with alone_in(target.parent):
             content = _read_whole(bundle, target)
             if content is None:
                 _unpack(bundle, target)

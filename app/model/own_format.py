@@ -34,7 +34,8 @@ FILES = (HEAD, LABELS, DESCRIPTION)
 TRUNK = "weights.safetensors"
 # A head of 5,000 classes on 2,048 channels has 82 MB with its centres, and the largest backbone of our table 0.8 GB.
 MAX_BYTES = {HEAD: 128 * 2**20, LABELS: 4 * 2**20, DESCRIPTION: 2**20, TRUNK: 2 * 2**30}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MAX_NAME = 64
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 
 Kind = TypeVar("Kind")
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]

@@ -19,7 +19,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from ..errors import OwnModelError
-from ..writing import filling, replacing, sweep
+from ..writing import alone_in, filling, replacing, sweep
 from .heads import Floats
 from .own_format import (
     DESCRIPTION,
@@ -293,11 +293,8 @@ def _sweep(*folders: Path) -> None:
 
 
 def _alone_in(root: Path) -> AbstractContextManager[object]:
-    """Make the folder of models if it is missing, and lock it; to be used in a `with` statement."""
-    from filelock import FileLock  # takes 20 ms to import, and serving does not write models
-
+    """Lock the folder of models as `alone_in` does; raises OwnModelError."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        return FileLock(root / ".lock").acquire()
+        return alone_in(root)
     except OSError as error:
         raise OwnModelError(f"The folder of models {root} cannot be written: {error.strerror or error}.") from error

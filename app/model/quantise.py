@@ -7,7 +7,6 @@ import logging
 import math
 import random
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import Problem, TopthreeError, WeightsError
-from ..photos.decoders import Decoders
-from ..photos.folders import MAX_FILE_BYTES, FileProblem, list_photos, true_class
-from ..photos.protocol import Wanted
+from ..errors import TopthreeError, WeightsError
+from ..photos.crops import read_crops
+from ..photos.folders import FileProblem, list_photos, true_class
 from .artifact import Manifest, Prepared, read_files
 from .artifact_writer import describe
 from .engines import OpenVINOEngine, Pixels, may_overflow
@@ -32,7 +30,6 @@ MIN_AGREEMENT_PERCENT = 93.0
 STRONG_EVIDENCE_PHOTOS = 1000
 # OpenVINO's names of the operations that multiply by weights.
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
-_MAX_PHOTO_MEMORY = 2**30
 
 Classes = npt.NDArray[np.int64]
 
@@ -79,7 +76,7 @@ def quantise(
     """
     _refuse_quantised(base)
     files, truths = _labelled(photos, load_labels(base.labels))
-    crops = _crops(files, base, max_pixels)
+    crops = read_crops(files, base.weights.record.geometry, max_pixels=max_pixels)
     calibration, evaluation = _split(len(files))
     shown = [crops[index] for index in evaluation]
     truth = np.array([truths[index] for index in evaluation])
@@ -205,18 +202,6 @@ def _labelled(folder: Path, labels: tuple[Label, ...]) -> tuple[list[str], list[
     classes = class_names(labels)
     truths = [true_class(Path(file), folder, classes) for file in files]
     return files, [-1 if truth is None else truth for truth in truths]
-
-
-def _crops(files: list[str], base: Prepared, max_pixels: int) -> list[Pixels]:
-    crops = []
-    wanted = Wanted(base.weights.record.geometry, max_pixels)
-    with closing(Decoders(1, max_bytes=MAX_FILE_BYTES, memory_bytes=_MAX_PHOTO_MEMORY)) as decoders:
-        for file in files:
-            try:
-                crops.append(decoders.decode(Path(file).read_bytes(), wanted).crop)
-            except (Problem, OSError) as error:
-                raise FileProblem(f"{file} cannot be used to calibrate: {error}") from error
-    return crops
 
 
 def _split(count: int) -> tuple[list[int], list[int]]:

@@ -14,13 +14,13 @@ OPACITY = 0.7
 # A heat map is 49 numbers; a thousand for each photo of a batch would be megabytes.
 MAX_HEATMAPS = 10
 # The share of the overlay's opacity where the map is 0, and how much darker the photo is outside the crop.
-_FLOOR = 0.35
-_OUTSIDE = 0.62
-
+FLOOR = 0.35
+OUTSIDE = 0.62
 # From dark blue to yellow, brighter with every step, so that people who confuse red and green read it in order.
-# The page's script gets them with the page.
 COLOURS = ((38, 20, 90), (44, 82, 150), (32, 145, 140), (128, 196, 84), (253, 231, 60))
 STOPS = np.array(COLOURS, np.float32)
+# What the page's script must know to draw as the server does.
+FACTS = {"colours": COLOURS, "floor": FLOOR, "outside": OUTSIDE, "most": MAX_HEATMAPS}
 
 Floats = npt.NDArray[np.float32]
 Grid = list[list[float]]
@@ -52,9 +52,9 @@ def draw(photo: npt.NDArray[np.uint8], grid: Sequence[Sequence[float]], crop: Ma
     height, width = pixels.shape[:2]
     left, right = _span(crop["left"], crop["right"], width)
     top, bottom = _span(crop["top"], crop["bottom"], height)
-    drawn = pixels * (1 - _OUTSIDE)
+    drawn = pixels * (1 - OUTSIDE)
     values = enlarge(np.asarray(grid, np.float32), bottom - top, right - left)
-    share = (OPACITY * (_FLOOR + (1 - _FLOOR) * values))[..., None]
+    share = (OPACITY * (FLOOR + (1 - FLOOR) * values))[..., None]
     drawn[top:bottom, left:right] = pixels[top:bottom, left:right] * (1 - share) + colours(values) * share
     return encode(np.rint(drawn).astype(np.uint8), kind)
 

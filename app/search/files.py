@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
 from ..errors import BatchStopped, IndexProblem
-from ..writing import sync_folder
+from ..writing import LOCK, lock_of, sync_folder
 from .embeddings import Embedding
 from .library import Library, slice_of
 from .manifest import (
@@ -28,7 +28,9 @@ from .manifest import (
     write_manifest,
 )
 
-LOCK = ".lock"
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 # The beginnings of names that a job leaves if it is killed before it has written a manifest.
 _OURS = (".", "data-", "signs-")
 _BLOCK_ROWS = 8192
@@ -45,9 +47,9 @@ def lock(folder: Path, *, is_new: bool) -> FileLock:
         names = os.listdir(folder)
         if FILE not in names and not all(name.startswith(_OURS) for name in names):
             raise IndexProblem(f"{folder} holds other files and no {FILE}. Choose an empty folder for the index.")
-        found = FileLock(folder / LOCK)
+        found = lock_of(folder / LOCK)
         found.acquire(timeout=0)
-    except Timeout as error:
+    except TimeoutError as error:
         raise IndexProblem(f"Another job is writing to {folder}; wait until it has ended.") from error
     except OSError as error:
         raise IndexProblem(f"The folder {folder} cannot be used: {error.strerror or error}.") from error

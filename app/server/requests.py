@@ -15,6 +15,7 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from ..errors import AddressTooLong, BadRequest, HeaderTooLarge, InternalError, Problem, TooLarge
 from ..telemetry.logs import RateFilter
 from ..web.gate import Head, Refusal
+from ..web.problems import FAILED, TOO_LARGE
 from ..web.uploads import REFUSAL, RELEASE
 
 log = logging.getLogger(__name__)
@@ -195,11 +196,11 @@ def _problem_of(error: Any) -> Problem:
     if isinstance(error.body, Problem):
         return error.body
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return TooLarge("The request is larger than this address takes.")
+        return TooLarge(TOO_LARGE)
     if error.code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
         return HeaderTooLarge(_TOO_MANY_FIELDS)
     if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return InternalError("Something failed here. It is in the server's log; the same request may work again.")
+        return InternalError(FAILED)
     # What waitress quotes of the request may be a secret.
     reason = error.body.partition(' "')[0].rstrip(".")
     return BadRequest(f"The request is not proper HTTP. {reason}.")

@@ -18,7 +18,7 @@ from ..errors import BadRequest, NameTaken, OwnModelError, ProjectFull, Projects
 from ..model.own_format import NAME
 from ..model.own_models import check_name
 from ..model.room import NO_ROOM
-from ..writing import filling, sweep
+from ..writing import LOCK, filling, lock_of, sweep
 from . import database
 
 log = logging.getLogger(__name__)
@@ -90,15 +90,12 @@ class Projects:
         Raises Overloaded if others hold the lock for longer than `BUSY_SECONDS`. An OSError, also one of the block,
         becomes ProjectFull or ProjectsUnavailable.
         """
-        from filelock import FileLock, Timeout  # takes 20 ms to import, and only projects that are written need it
-
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = FileLock(self.root / ".lock", timeout=database.BUSY_SECONDS, poll_interval=_POLL_SECONDS)
-            with lock:
+            with lock_of(self.root / LOCK).acquire(database.BUSY_SECONDS, _POLL_SECONDS):
                 self._sweep()
                 yield
-        except Timeout as error:
+        except TimeoutError as error:
             raise database.busy() from error
         except OSError as error:
             raise self._problem_of(error) from error

@@ -31,6 +31,7 @@ from ..version import __version__
 from . import schemas
 from .mistakes import explain_damage
 from .parameters import Names, Parameters
+from .problems import FAILED
 from .service import request_state, service
 from .uploads import JSON, request_deadline
 
@@ -142,7 +143,7 @@ class Answerer:
                 yield index, error
             else:
                 log.error("A photo of a batch failed.", exc_info=error)
-                yield index, InternalError("Something failed here. It is in the server's log.")
+                yield index, InternalError(FAILED)
 
     def _render(
         self, data: bytes, parameters: Hashable, outputs: Outputs, write: Callable[[Answer], bytes]
@@ -187,7 +188,7 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document)
 
 
-def json_response(document: msgspec.Struct, status: int = 200) -> flask.Response:
+def json_response(document: object, status: int = 200) -> flask.Response:
     """Answer with a document."""
     return flask.Response(encode(document) + b"\n", status, mimetype=JSON)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,29 +27,41 @@ from .answers import (
     write_timing,
 )
 from .operations import BINARY, TEXT, operation
-from .parameters import flag_parameter, integer_parameter, model_names, read_parameters, refuse_unknown
+from .parameters import MODEL, MODELS, PREDICTION, Flag, Integer, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .service import service
 from .uploads import JSON, admit_body, read_photo, read_photos, request_deadline
 
 NDJSON = "application/x-ndjson"
 NPY = "application/x-npy"
-# The parameters of a prediction, which `read_parameters` reads.
-CHOICES = ("top", "min_confidence", "labels", "heatmap", "models")
-THUMBNAIL_SIDE, MIN_THUMBNAIL_SIDE = 640, 16
+
+NORMALIZE = Flag("normalize", "1 scales the embedding to the length (L2) 1.")
+CLASS_ID = Integer(
+    "class_id",
+    "The class to draw; by default the most likely one. The largest is the model's last class.",
+    low=0,
+    high=999,
+)
+SIDE = Integer(
+    "side",
+    "The longest side in pixels; a photo is never enlarged.",
+    low=16,
+    high=MAX_THUMBNAIL_SIDE,
+    default=640,
+)
 
 blueprint = flask.Blueprint("api", __name__, url_prefix="/api/v1")
 
 
 @blueprint.post("/predict")
-@operation({JSON: schemas.Answer}, takes="photo", parameters=CHOICES, problems=(UnknownModel,))
+@operation({JSON: schemas.Answer}, takes="photo", parameters=(*PREDICTION, MODELS), problems=(UnknownModel,))
 def predict() -> flask.Response:
     """Return the most likely classes of one photo.
 
     The same photo, model and parameters have the same answer, byte for byte. Several models answer from one forward
     pass, or one for each fine-tuned model, and each counts as a request.
     """
-    parameters, names = read_parameters(), model_names()
+    parameters, names = read_parameters(), MODELS.read()
     count_photos(len(names))
     answerer = current_answerer(names)
     rendered = answerer.predict(read_photo(), parameters)
@@ -58,7 +69,9 @@ def predict() -> flask.Response:
 
 
 @blueprint.post("/predict/batch")
-@operation({JSON: schemas.Batch, NDJSON: TEXT}, takes="photos", parameters=CHOICES, problems=(UnknownModel,))
+@operation(
+    {JSON: schemas.Batch, NDJSON: TEXT}, takes="photos", parameters=(*PREDICTION, MODELS), problems=(UnknownModel,)
+)
 def predict_batch() -> flask.Response:
     """Return the most likely classes of many photos.
 
@@ -66,7 +79,7 @@ def predict_batch() -> flask.Response:
     service could not classify any photo, the whole answer is that problem. As NDJSON each result is a line with its
     `index`, sent as soon as it is ready; the last line is `{"model":{…}}`.
     """
-    parameters, names = read_parameters(), model_names()
+    parameters, names = read_parameters(), MODELS.read()
     answerer = current_answerer(names)
     as_lines = _prefers(NDJSON)
     entries = read_photos()
@@ -82,7 +95,7 @@ def predict_batch() -> flask.Response:
 @operation(
     {JSON: schemas.Embedding, NPY: BINARY},
     takes="photo",
-    parameters=("normalize", "model"),
+    parameters=(NORMALIZE, MODEL),
     problems=(NoEmbedding, UnknownModel),
 )
 def embed() -> flask.Response:
@@ -90,9 +103,9 @@ def embed() -> flask.Response:
 
     It is the spatial mean of the last feature map, float32. `.npy` is NumPy's own format, one dimension.
     """
-    refuse_unknown("normalize", "model")
-    normalize, as_npy = flag_parameter("normalize"), _prefers(NPY)
-    answerer = current_answerer(model_names(1))
+    refuse_unknown()
+    normalize, as_npy = NORMALIZE.read(), _prefers(NPY)
+    answerer = current_answerer(MODEL.read())
     rendered = answerer.embed(read_photo(), normalize=normalize, as_npy=as_npy)
     if as_npy:
         response = flask.Response(rendered.body, mimetype=NPY)
@@ -107,15 +120,15 @@ def embed() -> flask.Response:
 @operation(
     {"image/png": BINARY, "image/webp": BINARY},
     takes="photo",
-    parameters=("class_id", "model"),
+    parameters=(CLASS_ID, MODEL),
     problems=(NoHeatMap, UnknownModel),
 )
 def heatmap() -> flask.Response:
     """Return the photo under the heat map of a class, as a picture."""
-    refuse_unknown("class_id", "model")
-    answerer, photo = current_answerer(model_names(1)), read_photo()
+    refuse_unknown()
+    answerer, photo = current_answerer(MODEL.read()), read_photo()
     model = answerer.load_model()
-    class_id = integer_parameter("class_id", default=-1, low=0, high=len(model.labels) - 1)
+    class_id = CLASS_ID.read_or(-1, high=len(model.labels) - 1)
     if model.head is None:
         raise NoHeatMap(f"The model {model.name} has no heat maps.")
     chosen = class_id if class_id >= 0 else None
@@ -130,15 +143,14 @@ def heatmap() -> flask.Response:
 
 
 @blueprint.post("/thumbnail")
-@operation({"image/jpeg": BINARY, "image/webp": BINARY}, takes="photo", parameters=("side",))
+@operation({"image/jpeg": BINARY, "image/webp": BINARY}, takes="photo", parameters=(SIDE,))
 def thumbnail() -> flask.Response:
     """Return the upright photo, small, as a picture.
 
     For photos that a browser cannot show, such as HEIC and TIFF. No model is needed.
     """
-    refuse_unknown("side")
-    side = integer_parameter("side", default=THUMBNAIL_SIDE, low=MIN_THUMBNAIL_SIDE, high=MAX_THUMBNAIL_SIDE)
-    pixels, decode_seconds, queue_seconds = current_answerer().thumbnail(read_photo(), side)
+    refuse_unknown()
+    pixels, decode_seconds, queue_seconds = current_answerer().thumbnail(read_photo(), SIDE.read())
     mimetype = flask.request.accept_mimetypes.best_match(["image/jpeg", "image/webp"], default="image/jpeg")
     response = flask.Response(heatmaps.encode(pixels, mimetype.removeprefix("image/").upper()), mimetype=mimetype)
     response.headers["Server-Timing"] = write_timing({"decode": decode_seconds, "queue": queue_seconds})
@@ -147,10 +159,10 @@ def thumbnail() -> flask.Response:
 
 
 @blueprint.get("/model")
-@operation({JSON: schemas.ModelDescription}, parameters=("model",), problems=(UnknownModel,))
+@operation({JSON: schemas.ModelDescription}, parameters=(MODEL,), problems=(UnknownModel,))
 def model() -> flask.Response:
     """Return the description of a model, by default the one that answers if a request names none."""
-    refuse_unknown("model")
+    refuse_unknown()
     found = _model()
     service().classifier.make_ready([found], request_deadline())  # for the size of its heat maps
     return json_response(describe(found))
@@ -167,10 +179,10 @@ def models() -> flask.Response:
 
 
 @blueprint.get("/labels")
-@operation({JSON: schemas.Labels}, parameters=("model",), problems=(UnknownModel,))
+@operation({JSON: schemas.Labels}, parameters=(MODEL,), problems=(UnknownModel,))
 def labels() -> flask.Response:
     """Return all classes of a model with their names."""
-    refuse_unknown("model")
+    refuse_unknown()
     return json_response(schemas.Labels([schemas.Label(**vars(label)) for label in _model().labels]))
 
 
@@ -184,8 +196,8 @@ def describe(model: Model) -> schemas.ModelDescription:
         source=model.weights.source,
         fallback_reason=model.weights.public_reason or None,
         classes=len(model.labels),
-        input=dataclasses.asdict(record.geometry),
-        published_accuracy={"top1": record.top1, "top5": record.top5} if published else None,
+        input=schemas.ModelInput(**vars(record.geometry)),
+        published_accuracy=schemas.PublishedAccuracy(record.top1, record.top5) if published else None,
         licence=record.licence if published else None,
         measured_accuracy=_measured(model),
         heatmap=schemas.HeatmapSize(*model.engine.grid) if model.head else None,
@@ -219,7 +231,7 @@ def _listed(model: Model, *, is_default: bool) -> schemas.ListedModel:
 
 def _model() -> Model:
     """Return the model of `model`. A request that has to wait for it to load counts against the admission limit."""
-    classifier, names = service().classifier, model_names(1)
+    classifier, names = service().classifier, MODEL.read()
     if classifier.loaded_model is None:
         admit_body(0)
     return classifier.find_models(names)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Collection
 
 import msgspec
 
@@ -21,15 +22,14 @@ _BEGINNING = rb'(\s{0,99}\{\s{0,99}"image"\s{0,99}:\s{0,99}")'
 _TEXT = re.compile(_BEGINNING)
 _DATA_URL = re.compile(_BEGINNING + rb'(?i:data:)(?:[^,"]{0,999}(?i:;base64),)?')
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_QUERY = ("top", "min_confidence", "labels", "heatmap", "model", "class_id", "normalize", "side", "count")
 _ADDRESS_NAME = re.compile(r"url|uri|link|href|src", re.IGNORECASE)
 
 
-def parse_photo(body: bytes) -> bytes:
+def parse_photo(body: bytes, parameters: Collection[str] = ()) -> bytes:
     """Return the photo, whose base64 may have the beginning of a data: URL in front, and line breaks inside.
 
     Takes at most time in proportion to the body, and stops at the first member or value that is not allowed.
-    Raises BadRequest with what is wrong.
+    Raises BadRequest with what is wrong; a member named as one of the query's `parameters` belongs there.
     """
     body = _without_data_url(body.removeprefix(_BYTE_ORDER_MARK))
     if not body:
@@ -38,7 +38,7 @@ def parse_photo(body: bytes) -> bytes:
         with _ONE_AT_A_TIME:
             return _decode(body)
     except msgspec.ValidationError as error:
-        raise _problem_of(str(error), body) from error
+        raise _problem_of(str(error), body, parameters) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         encoding = "it is UTF-16 or UTF-32, and must be UTF-8" if b"\0" in body[:4] else "its syntax is wrong"
         raise BadRequest(
@@ -68,11 +68,12 @@ def _without_data_url(body: bytes) -> bytes:
     return b"".join((found[1], memoryview(body)[found.end() :]))
 
 
-def _problem_of(message: str, body: bytes) -> BadRequest:
+def _problem_of(message: str, body: bytes, parameters: Collection[str]) -> BadRequest:
     """Build our own sentence from msgspec's; one that we do not know becomes a sentence on what a body must be."""
     _, is_unknown, member = message.partition("unknown field `")
     if is_unknown:
-        return BadRequest(f"The JSON has an unknown member '{member[:-1][:50]}'. {_advice_on(member[:-1])}")
+        name = member[:-1]
+        return BadRequest(f"The JSON has an unknown member '{name[:50]}'. {_advice_on(name, parameters)}")
     if "base64" in message:
         text = _TEXT.match(body)
         if text and is_address(body[text.end() : text.end() + 99]):
@@ -82,7 +83,7 @@ def _problem_of(message: str, body: bytes) -> BadRequest:
     return BadRequest(f"The JSON must be an object with the photo as base64: {_SHAPE}.")
 
 
-def _advice_on(member: str) -> str:
-    if member in _QUERY:
+def _advice_on(member: str, parameters: Collection[str]) -> str:
+    if member in parameters:
         return f"Parameters go into the query: ?{member}=…"
     return _NO_FETCHING if _ADDRESS_NAME.search(member) else f"The photo is the member 'image': {_SHAPE}."

@@ -25,7 +25,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RIGHTS = ("teach",)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 # The form of a bearer token (RFC 6750, section 2.1); the length only bounds what is hashed.
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
+MAX_TOKEN = 512
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/-]{{1,{MAX_TOKEN}}}=*")
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,23 @@ import inspect
 import re
 
 import flask
+import msgspec
 from msgspec import Struct
 
 from .. import errors
 from ..errors import PROBLEMS, Problem
 from ..model.own_format import NAME
-from ..photos.protocol import MAX_THUMBNAIL_SIDE
 from ..settings import Settings
-from ..teaching.contents import MAX_PHOTOS
 from ..version import __version__
 from . import schemas, teaching_schemas
-from .api import MIN_THUMBNAIL_SIDE, THUMBNAIL_SIDE
-from .operations import BINARY, Operation, operation, operations_of
-from .parameters import NAMES
+from .answers import json_response
+from .operations import BINARY, Operation, Parameter, operation, operations_of
 from .rendering import remember_language, render_page
 from .routes import API_PREFIX
-from .schemas import PIXEL_PNG, SCHEMAS, Schema, reference
-from .search import FOUND_PHOTOS, MAX_FOUND_PHOTOS, MAX_ROWS
+from .schemas import PIXEL_PNG, SCHEMAS, SHA256, Schema, reference
+from .search import ROW
 from .service import service
-from .teaching import LISTED_PHOTOS, MAX_LISTED_PHOTOS
+from .teaching import AFTER
 from .uploads import JSON, TIMEOUT_HEADER
 
 blueprint = flask.Blueprint("openapi", __name__)
@@ -51,61 +49,12 @@ _TAKEN: dict[str, Problems] = {
 }
 
 _PHOTO: Schema = BINARY | {"minLength": 1}
-_FLAG: Schema = {"type": "integer", "enum": [0, 1], "default": 0}
-# The routes that answer by several models take them in the parameter by which others take one.
-_NAMES_IN_THE_QUERY = {"models": "model"}
-PARAMETERS: dict[str, tuple[Schema, str]] = {
-    "top": ({"type": "integer", "minimum": 1, "maximum": 1000, "default": 3}, "How many classes."),
-    "min_confidence": ({"type": "number", "minimum": 0, "maximum": 1, "default": 0}, "Leave out answers below it."),
-    "labels": ({"type": "string", "enum": list(NAMES), "default": "both"}, "The language of class names."),
-    "heatmap": (_FLAG, "1 adds a heat map to the first ten answers."),
-    "model": (
-        {"type": "string", "pattern": "^[^,]+$", "examples": ["pets"]},
-        "The model; `GET /api/v1/models` lists the names.",
-    ),
-    "models": (
-        {"type": "string", "minLength": 1, "examples": ["pets", "pets,resnet18"]},
-        "The model that answers, or up to 4 of them, separated by commas; `GET /api/v1/models` lists their names.",
-    ),
-    "normalize": (_FLAG, "1 scales the embedding to the length (L2) 1."),
-    "class_id": (
-        {"type": "integer", "minimum": 0, "maximum": 999},
-        "The class to draw; by default the most likely one. The largest is the model's last class.",
-    ),
-    "side": (
-        {
-            "type": "integer",
-            "minimum": MIN_THUMBNAIL_SIDE,
-            "maximum": MAX_THUMBNAIL_SIDE,
-            "default": THUMBNAIL_SIDE,
-        },
-        "The longest side in pixels; a photo is never enlarged.",
-    ),
-    "count": (
-        {"type": "integer", "minimum": 1, "maximum": MAX_FOUND_PHOTOS, "default": FOUND_PHOTOS},
-        "How many photos of the index to return, at most.",
-    ),
-    "version": (
-        {"type": "integer", "minimum": 0, "maximum": MAX_ROWS - 1},
-        "The index's version, as in the address that a search gave.",
-    ),
-    "label": ({"type": "string", "examples": ["mug"]}, "Only photos of this class."),
-    "offset": ({"type": "integer", "minimum": 0, "maximum": MAX_PHOTOS, "default": 0}, "How many photos to skip."),
-    "limit": (
-        {"type": "integer", "minimum": 1, "maximum": MAX_LISTED_PHOTOS, "default": LISTED_PHOTOS},
-        "How many photos to return.",
-    ),
-    "after": (
-        {"type": "integer", "minimum": 0, "maximum": 10**9 - 1, "default": 0},
-        "The revision that is known already.",
-    ),
-}
 # The parts of paths.
 PLACES: dict[str, tuple[Schema, str]] = {
     "name": ({"type": "string", "pattern": f"^{NAME.pattern}$"}, "The name of the project."),
     "label": ({"type": "string", "minLength": 1}, "The name of the class, or `~none`."),
-    "sha256": ({"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 of the photo's file."),
-    "row": ({"type": "string", "pattern": "^[0-9]{1,9}$"}, "The row of the photo in the index."),
+    "sha256": ({"type": "string", "pattern": SHA256}, "The SHA-256 of the photo's file."),
+    "row": ({"type": "string", "pattern": f"^{ROW.pattern}$"}, "The row of the photo in the index."),
 }
 # A part of a path as Flask's rules and as OpenAPI's paths have it.
 _PLACE = re.compile(r"<(?:path:)?(\w+)>")
@@ -125,7 +74,7 @@ _CHALLENGE = _header("WWW-Authenticate", "What authentication is needed (RFC 675
 @operation({JSON: {"type": "object"}}, needs_key=False)
 def openapi() -> flask.Response:
     """Return the OpenAPI document."""
-    response = flask.jsonify(_current_document())
+    response = json_response(_current_document())
     response.headers["Cache-Control"] = "no-cache"
     return response
 
@@ -182,7 +131,7 @@ def _describe(declared: Operation, endpoint: str, path: str, text: str, settings
     if description:
         described["description"] = " ".join(description.split())
     parameters = [_path_parameter(name) for name in _PLACES.findall(path)]
-    parameters += [_parameter(name) for name in declared.parameters]
+    parameters += [_parameter(each) for each in declared.parameters]
     if declared.body is not None:
         content = {JSON: {"schema": reference(declared.body)}}
         described["requestBody"] = {"description": "A JSON document.", "content": content}
@@ -208,7 +157,7 @@ def _successes(declared: Operation, summary: str) -> Schema:
     found = {str(declared.status): success}
     if declared.status == 201 and declared.takes == "json":
         found["200"] = success
-    if "after" in declared.parameters:
+    if AFTER in declared.parameters:
         found["204"] = {"description": "Nothing is newer.", "content": {}}
     return dict(found)
 
@@ -231,10 +180,9 @@ def _security(settings: Settings) -> list[dict[str, list[str]]]:
     return [{"key": []}] if settings.api_keys_file else [{}, {"key": []}]
 
 
-def _parameter(name: str) -> Schema:
-    schema, description = PARAMETERS[name]
-    name = _NAMES_IN_THE_QUERY.get(name, name)
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+def _parameter(given: Parameter) -> Schema:
+    facts = {"schema": given.schema, "description": given.description}
+    return {"name": given.name, "in": "query", "required": False} | facts
 
 
 def _path_parameter(name: str) -> Schema:
@@ -290,7 +238,7 @@ def _rejections(problems: Problems) -> Schema:
             "content": {
                 "application/problem+json": {
                     "schema": reference(schemas.Problem),
-                    "examples": {kind.slug: {"value": kind(kind.title + ".").as_dict()} for kind in kinds},
+                    "examples": {kind.slug: {"value": _example(kind)} for kind in kinds},
                 }
             },
         }
@@ -300,3 +248,7 @@ def _rejections(problems: Problems) -> Schema:
             answer["headers"] = _CHALLENGE
         rejections[str(status)] = answer
     return rejections
+
+
+def _example(kind: type[Problem]) -> object:
+    return msgspec.to_builtins(schemas.Problem(**kind(kind.title + ".").as_dict()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import flask
 from msgspec import Struct
@@ -20,6 +20,22 @@ View = TypeVar("View", bound=Callable[..., Any])
 _ATTRIBUTE = "topthree_operation"
 
 
+class Parameter(Protocol):
+    """A query parameter, as `parameters.py` declares them."""
+
+    @property
+    def name(self) -> str:
+        """Return its name in the query."""
+
+    @property
+    def description(self) -> str:
+        """Return a sentence for the OpenAPI document."""
+
+    @property
+    def schema(self) -> Schema:
+        """Return the JSON Schema of its values."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """What a route takes and returns; the view's docstring is its summary and description.
@@ -31,7 +47,7 @@ class Operation:
 
     answers: Mapping[str, Schema | type[Struct]]
     takes: Literal["photo", "photos", "any", "file", "json", ""] = ""
-    parameters: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
     problems: tuple[type[Problem], ...] = ()
     needs_key: bool = True
     status: int = 200

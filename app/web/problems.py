@@ -12,6 +12,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException
 from ..errors import PROBLEMS, BadRequest, InternalError, MethodNotAllowed, NotFound, Problem, TooLarge
 from ..processes.memory import forget_frames
 from ..telemetry import logs, metrics
+from . import schemas
 from .headers import SECURITY_HEADERS
 from .rendering import render_page
 from .routes import wants_json
@@ -20,6 +21,8 @@ from .service import request_state
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
+TOO_LARGE = "The request is larger than this address takes."
+FAILED = "Something failed here. It is in the server's log; the same request may work again."
 
 
 class ProblemAnswer(NamedTuple):
@@ -32,7 +35,7 @@ class ProblemAnswer(NamedTuple):
 
 def render_problem(problem: Problem, request_id: str) -> ProblemAnswer:
     """Render a problem as a problem+json document (RFC 9457) with all its headers; needs no current request."""
-    document = problem.as_dict() | {"instance": logs.as_urn(request_id)}
+    document = schemas.Problem(**problem.as_dict(), instance=logs.as_urn(request_id))
     headers = {"Content-Type": PROBLEM_JSON} | headers_of(problem) | {logs.ID_HEADER: request_id} | SECURITY_HEADERS
     return ProblemAnswer(problem.status, headers, msgspec.json.encode(document) + b"\n")
 
@@ -83,13 +86,13 @@ def _as_problem(error: HTTPException) -> Problem:
         answered = set(getattr(error, "valid_methods", None) or ()) - {"HEAD", "OPTIONS"}
         return MethodNotAllowed(f"{method} is not allowed on {path}; use {' or '.join(sorted(answered))}.")
     if error.code == 413:
-        return TooLarge("The request is larger than this address takes.")
+        return TooLarge(TOO_LARGE)
     if isinstance(error, ClientDisconnected):
         return BadRequest("The body ended early, or its chunks are malformed or too small.")
     if error.code is not None and error.code < 500:
         return BadRequest((error.description or "The request is malformed").rstrip(".") + ".")
     log.error("%s %s failed.", method, path, exc_info=getattr(error, "original_exception", None) or error)
-    return InternalError("Something failed here. It is in the server's log; the same request may work again.")
+    return InternalError(FAILED)
 
 
 def problem_class(slug: str) -> type[Problem] | None:

@@ -8,20 +8,23 @@ import flask
 from markupsafe import Markup
 
 from ..classifier import Answer, Classifier
-from ..model.own_format import NAME
+from ..model import labels, own_format
 from ..model.verdicts import GroupPrediction, Prediction
 from ..photos import formats, heatmaps
 from ..photos.decoding import Geometry
 from ..settings import Settings
 from ..teaching.contents import NONE_LABEL
 from ..teaching.database import NONE
+from .keys import MAX_TOKEN
 from .language import CLASS_NAMES, DEFAULT, Language
 from .service import service
 from .teaching_schemas import MAX_EDIT
 
 COOKIE_SECONDS = 365 * 24 * 3600
 # What the script of the page of teaching must know as the server does.
-_TEACHING = {"name": NAME.pattern, "none": NONE, "noneLabel": NONE_LABEL, "maxEdit": MAX_EDIT}
+_TEACHING = {"name": own_format.NAME.pattern, "none": NONE, "noneLabel": NONE_LABEL, "maxEdit": MAX_EDIT}
+# How many characters a person may type.
+_MAX_LENGTH = {"key": MAX_TOKEN, "project": own_format.MAX_NAME, "label": labels.MAX_NAME}
 # Their views call `remember_language`.
 _PAGES_WITH_SWITCH = ("form.index", "teach.teach", "openapi.docs", "pages.problem_page")
 
@@ -50,13 +53,15 @@ def render_page(template: str, **values: object) -> flask.Response:
         has_teaching=settings.page == "on" and settings.teach == "on",
         has_index=ours.index is not None,
         teaching=_TEACHING,
+        max_length=_MAX_LENGTH,
         needs_key=settings.api_keys_file is not None,
         limit_bytes=settings.max_upload_bytes,
         suffixes=" ".join(sorted(formats.SUFFIXES)),
         accept=formats.ACCEPT,
         formats=[(row.name, row.signature, row.mime_type) for row in formats.FORMATS],
         head_bytes=formats.HEAD_BYTES,
-        colours=heatmaps.COLOURS,
+        heatmap=heatmaps.FACTS,
+        opacity=round(100 * heatmaps.OPACITY),
         resized=_resized(ours.classifier),
         modules=[name for name in assets.names("js/", ".js") if not name.startswith("js/later/")],
         **_words(language, settings, has_index=ours.index is not None),

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..errors import PROBLEMS
+from ..photos.heatmaps import MAX_HEATMAPS
 
 Schema = dict[str, object]
 
@@ -20,7 +21,8 @@ _REFERENCE = "#/components/schemas/{name}"
 Count = Annotated[int, Meta(ge=1)]
 ClassId = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+SHA256 = "^[0-9a-f]{64}$"
+Sha256 = Annotated[str, Meta(pattern=SHA256)]
 ProblemType = Annotated[str, Meta(extra_json_schema={"enum": [f"/problems/{problem.slug}" for problem in PROBLEMS]})]
 ResultOrProblem = Annotated[
     Any, Meta(extra_json_schema={"anyOf": [{"$ref": _REFERENCE.format(name=name)} for name in ("Result", "Problem")]})
@@ -51,7 +53,7 @@ class Prediction(Struct, kw_only=True):
     ]
     heatmap: Annotated[
         list[list[Share]] | UnsetType,
-        Meta(description="Rows from top to bottom; only for `heatmap=1`, the first ten, and models with heat maps."),
+        Meta(description=f"Rows from top to bottom; only for `heatmap=1`, and the first {MAX_HEATMAPS} answers."),
     ] = UNSET
 
 
@@ -70,7 +72,7 @@ class Image(Struct):
     width: Annotated[int, Meta(ge=1, description="Of the upright photo, in pixels.")]
     height: Count
     format: str
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Of the bytes that were sent.")]
+    sha256: Annotated[str, Meta(pattern=SHA256, description="Of the bytes that were sent.")]
     crop: Annotated[
         Edges | UnsetType, Meta(description="What heat maps cover, as fractions; only for `heatmap=1`.")
     ] = UNSET
@@ -141,15 +143,10 @@ class Answer(Photo, kw_only=True):
     model: Model
 
 
-class Result(Struct, kw_only=True):
-    """The answer to one photo of a batch."""
+class Result(Photo, kw_only=True):
+    """The answer to one photo of a batch; its name comes first."""
 
     name: Annotated[str | UnsetType, Meta(description="Of the archive's entry; left out for a form.")] = UNSET
-    predictions: list[Prediction]
-    image: Image
-    certainty: Certainty
-    group: SureGroup = UNSET
-    models: Annotated[list[ModelAnswer] | UnsetType, Meta(description="As in the answer to one photo.")] = UNSET
 
 
 class Batch(Struct):
@@ -208,6 +205,21 @@ class Base64Photo(Struct, forbid_unknown_fields=True, gc=False):
     ]
 
 
+class ModelInput(Struct):
+    """The size and preprocessing of a model's input."""
+
+    resize: Annotated[int, Meta(ge=1, description="A photo's shorter side after resizing, in pixels.")]
+    crop: Annotated[int, Meta(ge=1, description="The side of the central square that the model is given.")]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+class PublishedAccuracy(Struct):
+    """The published accuracy on ImageNet's validation photos, in percent."""
+
+    top1: float | None
+    top5: float | None
+
+
 class HeatmapSize(Struct):
     """How many numbers a heat map has."""
 
@@ -218,9 +230,7 @@ class HeatmapSize(Struct):
 class Calibration(Struct):
     """The measured numbers behind `probability` and `certainty`; null was not measured."""
 
-    temperature: Annotated[
-        float | None, Meta(description="Probabilities are the softmax of the logits divided by this.")
-    ]
+    temperature: Annotated[float | None, Meta(description="Logits are divided by it before the softmax.")]
     sure_at: Annotated[float | None, Meta(description="The least probability of a sure class or group.")]
     unlike_below: Annotated[
         float | None, Meta(description="A photo whose rejection score is lower is unlike the known ones.")
@@ -236,10 +246,13 @@ class ModelDescription(Model, kw_only=True):
     source: str
     fallback_reason: str | None
     classes: Count
-    input: Annotated[dict[str, Any], Meta(description="Size and preprocessing of the model's input.")]
-    published_accuracy: dict[str, float | None] | None
+    input: ModelInput
+    published_accuracy: PublishedAccuracy | None
     licence: str | None
-    measured_accuracy: dict[str, Any] | None
+    measured_accuracy: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Of a model of your own its `ModelAccuracy`; of an int8 model how it compares with fp32."),
+    ]
     heatmap: Annotated[HeatmapSize | None, Meta(description="The size of heat maps; null for a model that has none.")]
     calibration: Calibration | None
 
@@ -330,7 +343,6 @@ _IDENTITY = (
     *("openvino", "fp32", False),
 )
 _MODEL = Model(*_IDENTITY)
-_ACCURACY: dict[str, float | None] = {"top1": 69.758, "top5": 89.078}
 _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
     Prediction: _PREDICTION,
     Image: _IMAGE,
@@ -350,8 +362,8 @@ _EXAMPLES: dict[type[Struct], Struct | dict[str, str] | None] = {
         source="cache",
         fallback_reason=None,
         classes=1000,
-        input={"crop": 224},
-        published_accuracy=_ACCURACY,
+        input=ModelInput(256, 224, "bilinear"),
+        published_accuracy=PublishedAccuracy(69.758, 89.078),
         licence="BSD-3-Clause",
         measured_accuracy=None,
         heatmap=HeatmapSize(7, 7),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,14 +16,14 @@ from ..search.served import ServedIndex
 from . import schemas
 from .answers import current_answerer, json_response, server_timing
 from .operations import BINARY, operation
-from .parameters import integer_parameter, refuse_unknown
+from .parameters import Integer, refuse_unknown
 from .same_origin import require_our_host
 from .service import service
 from .uploads import JSON, read_photo
 
-# The number of photos in an answer, if none is asked for, and at most.
-FOUND_PHOTOS, MAX_FOUND_PHOTOS = 10, 100
-MAX_ROWS = 10**9
+COUNT = Integer("count", "How many photos of the index to return, at most.", low=1, high=100, default=10)
+VERSION = Integer("version", "The index's version, as in the address that a search gave.", low=0, high=10**9 - 1)
+ROW = re.compile(r"[0-9]{1,9}")
 PROBLEMS = (NoIndex, ForeignOrigin, IndexUnavailable)
 
 blueprint = flask.Blueprint("search", __name__, url_prefix="/api/v1/search")
@@ -41,14 +42,14 @@ def guard() -> None:
 
 
 @blueprint.post("")
-@operation({JSON: schemas.SearchAnswer}, takes="photo", parameters=("count",), problems=PROBLEMS)
+@operation({JSON: schemas.SearchAnswer}, takes="photo", parameters=(COUNT,), problems=PROBLEMS)
 def search() -> flask.Response:
     """Return the photos of the index that look most like one photo, the most similar first.
 
     Of a photo's path in the index only the name is shown.
     """
-    refuse_unknown("count")
-    count = integer_parameter("count", default=FOUND_PHOTOS, low=1, high=MAX_FOUND_PHOTOS)
+    refuse_unknown()
+    count = COUNT.read()
     answerer, photo = current_answerer(), read_photo()
     with _usable_index() as index:
         model = answerer.load_model()
@@ -65,17 +66,17 @@ def search() -> flask.Response:
 
 
 @blueprint.get("/thumbnails/<row>")
-@operation({"image/jpeg": BINARY}, parameters=("version",), problems=(*PROBLEMS, BadParameter, NotFound))
+@operation({"image/jpeg": BINARY}, parameters=(VERSION,), problems=(*PROBLEMS, BadParameter, NotFound))
 def search_thumbnail(row: str) -> flask.Response:
     """Return a photo of the index, upright, with at most 96 pixels a side.
 
     Rows move when photos are removed. An address that a search has given is not found any more then.
     """
-    refuse_unknown("version")
+    refuse_unknown()
     with _usable_index() as index:
         library = index.library()
-        version = integer_parameter("version", default=library.generation, low=0, high=MAX_ROWS - 1)
-        is_row = row.isascii() and row.isdigit() and len(row) < 10 and int(row) < len(library)
+        version = VERSION.read_or(library.generation)
+        is_row = ROW.fullmatch(row) and int(row) < len(library)
         if not is_row or version != library.generation:
             raise NotFound("The index has no such row, or its rows have moved since the search.")
         return flask.Response(library.thumbnail(int(row)), mimetype="image/jpeg")

@@ -32,18 +32,19 @@ from . import teaching_schemas as documents
 from .access import check_right
 from .answers import current_answerer, json_response, photo_response, write_timing
 from .operations import BINARY, operation
-from .parameters import integer_parameter, read_parameters, refuse_unknown
+from .parameters import PREDICTION, Integer, Text, read_parameters, refuse_unknown
 from .ratelimits import count_photos
 from .same_origin import require_our_host, require_same_origin
-from .schemas import Answer
+from .schemas import SHA256, Answer
 from .schemas import Problem as ProblemDocument
 from .service import service
 from .uploads import JSON, admit_body, read_any, read_json, read_photo, request_deadline
 
 RIGHT = "teach"
-# The number of photos in an answer, if none is asked for, and at most.
-LISTED_PHOTOS, MAX_LISTED_PHOTOS = 100, 1000
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+LABEL = Text("label", "Only photos of this class.", example="mug")
+OFFSET = Integer("offset", "How many photos to skip.", low=0, high=MAX_PHOTOS, default=0)
+LIMIT = Integer("limit", "How many photos to return.", low=1, high=1000, default=100)
+AFTER = Integer("after", "The revision that is known already.", low=0, high=10**9 - 1, default=0)
 # Every route of projects may answer with these.
 PROBLEMS: tuple[type[Problem], ...] = (NoRight, ForeignOrigin, TeachingOff, ProjectsUnavailable)
 _OF_PROJECT = (*PROBLEMS, UnknownProject)
@@ -173,13 +174,11 @@ def add_photos(name: str, label: str) -> flask.Response:
 
 
 @blueprint.get("/<name>/photos")
-@operation({JSON: documents.ProjectPhotos}, parameters=("label", "offset", "limit"), problems=_OF_CLASS)
+@operation({JSON: documents.ProjectPhotos}, parameters=(LABEL, OFFSET, LIMIT), problems=_OF_CLASS)
 def photos(name: str) -> flask.Response:
     """Return the photos of a project, or of one class, the newest first."""
-    refuse_unknown("label", "offset", "limit")
-    offset = integer_parameter("offset", default=0, low=0, high=MAX_PHOTOS)
-    limit = integer_parameter("limit", default=LISTED_PHOTOS, low=1, high=MAX_LISTED_PHOTOS)
-    revision, total, found = teaching().list_photos(name, flask.request.args.get("label"), offset, limit)
+    refuse_unknown()
+    revision, total, found = teaching().list_photos(name, LABEL.read(), OFFSET.read(), LIMIT.read())
     listed = [
         documents.ProjectPhoto(each.sha256, each.label, each.file or None, each.near, each.probability)
         for each in found
@@ -225,14 +224,14 @@ def photo_thumbnail(name: str, sha256: str) -> flask.Response:
 
 
 @blueprint.get("/<name>/report")
-@operation({JSON: documents.ProjectReport}, parameters=("after",), problems=_OF_PROJECT)
+@operation({JSON: documents.ProjectReport}, parameters=(AFTER,), problems=_OF_PROJECT)
 def report(name: str) -> flask.Response:
     """Return what the project's newest head is worth, solving it first if necessary.
 
     With `after`, the answer is 204 if no revision is newer.
     """
-    refuse_unknown("after")
-    after = integer_parameter("after", default=0, low=0, high=10**9 - 1)
+    refuse_unknown()
+    after = AFTER.read()
     if after and teaching().revision(name) == after:
         return flask.Response(status=204)
     admit_body(0)
@@ -246,7 +245,7 @@ def report(name: str) -> flask.Response:
 @operation(
     {JSON: Answer},
     takes="photo",
-    parameters=("top", "min_confidence", "labels", "heatmap"),
+    parameters=PREDICTION,
     problems=(*_OF_PROJECT, NotTaught),
 )
 def predict_by_project(name: str) -> flask.Response:
@@ -254,9 +253,9 @@ def predict_by_project(name: str) -> flask.Response:
 
     It is the answer that the published version will give.
     """
-    parameters = read_parameters()
     if "model" in flask.request.args:
         raise BadParameter("The parameter 'model' is of no use here: the project's own head answers.")
+    parameters = read_parameters()
     photo, answerer = read_photo(), current_answerer()
     answerer.models = [teaching().model(name, answerer.deadline)]
     answerer.note(answerer.models)
@@ -288,7 +287,7 @@ def project_response(name: str, status: int = 200) -> flask.Response:
 
 
 def _digest(text: str) -> str:
-    if not _SHA256.fullmatch(text):
+    if not re.fullmatch(SHA256, text):
         raise NotFound("A photo's address ends in its SHA-256, 64 hexadecimal digits in lower case.")
     return text
 

@@ -28,6 +28,7 @@ from ..settings import MEBI, Settings
 from .forms import BINARY_TYPES, Part, boundary_of, parse_form
 from .json_bodies import parse_photo
 from .mistakes import explain
+from .parameters import known_parameters
 from .service import request_state, service
 
 Document = TypeVar("Document", bound=msgspec.Struct)
@@ -310,7 +311,7 @@ def _read_zip(settings: Settings) -> list[Entry]:
 def _read_json_photo(limit: int) -> bytes:
     """Read `{"image": "…"}`; the limit is for the decoded photo, which base64 makes longer."""
     admit_body(base64_length(limit))
-    return parse_photo(_take_body(limit, SMALLER))
+    return parse_photo(_take_body(limit, SMALLER), known_parameters())
 
 
 def _checked(photo: Part | bytes | Problem) -> bytes | Problem:

@@ -24,14 +24,16 @@ from app.model import head_bias, load_model, quantise
 from app.model.artifact import ensure_prepared
 from app.model.calibration import Calibration
 from app.model.exporting import folder as exporting
-from app.model.exporting.crops import CROPS, SAMPLES, photo_crops, sample_crops
+from app.model.exporting.crops import CROPS, SAMPLES, sample_crops
+from app.model.exporting.files import LOAD, WRITE, WithEmbedding, WithOwnHead, infer
 from app.model.exporting.folder import ExportRefused, compare_embeddings, compare_logits, export_network
-from app.model.exporting.formats import FORMATS, WithEmbedding, WithOwnHead, infer
+from app.model.exporting.formats import FORMATS
 from app.model.facts import KEY, Facts
 from app.model.heads import own_logits
 from app.model.labels import Label
 from app.model.own_models import write_version
 from app.model.weights import packaged_weights
+from app.photos.crops import read_crops
 from app.photos.decoding import Geometry
 from app.settings import Settings
 
@@ -76,6 +78,10 @@ def crops() -> np.ndarray:
     return sample_crops(GEOMETRY)
 
 
+def test_each_format_can_be_written_and_read() -> None:
+    assert WRITE.keys() == LOAD.keys() == FORMATS.keys()
+
+
 @pytest.fixture(scope="module")
 def export(network: nn.Module, crops: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Export the network in a format, once for all tests."""
@@ -97,7 +103,7 @@ def exported(request: pytest.FixtureRequest, export: Callable[[str], Path]) -> P
 @pytest.fixture(autouse=True)
 def shared_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start no decoders for a single command; those of the samples' crops, which are cut before, are their own."""
-    share_decoders(monkeypatch, "app.model.exporting.crops", "app.model.quantise")
+    share_decoders(monkeypatch, "app.photos.crops")
 
 
 def test_samples_make_32_different_crops(crops: np.ndarray) -> None:
@@ -106,7 +112,7 @@ def test_samples_make_32_different_crops(crops: np.ndarray) -> None:
 
 
 def test_the_file_computes_logits_and_embedding(exported: Path, network: nn.Module, crops: np.ndarray) -> None:
-    found = FORMATS[exported.name].load(exported / FORMATS[exported.name].file)(crops[:5])
+    found = LOAD[exported.name](exported / FORMATS[exported.name].file)(crops[:5])
     for ours, theirs in zip(found, infer(network, crops[:5]), strict=True):
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs).max() < 1e-4
@@ -117,7 +123,7 @@ def test_the_examples_run_without_this_package(export: Callable[[str], Path], ne
     command = [sys.executable, "-W", "ignore", "-c", ALONE, str(SAMPLES[1]), *programs]
     done = subprocess.run(command, cwd=Path(programs[0]).parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    logits = infer(network, photo_crops([str(SAMPLES[1])], GEOMETRY, 10**7))[0][0] / 0.5
+    logits = infer(network, np.stack(read_crops([str(SAMPLES[1])], GEOMETRY, max_pixels=10**7)))[0][0] / 0.5
     expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     answers = done.stdout.split("ended\n")
     assert answers.pop() == ""
@@ -180,7 +186,7 @@ def test_an_existing_folder_is_not_replaced(network: nn.Module, crops, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("photos", "message"), [((), "There is no photo in"), (("bad.jpg",), "cannot be used to compare")]
+    ("photos", "message"), [((), "There is no photo in"), (("bad.jpg",), "bad.jpg cannot be used: ")]
 )
 def test_photos_that_cannot_be_compared(runner: CliRunner, tmp_path: Path, photos, message: str, monkeypatch) -> None:
     monkeypatch.setenv("TOPTHREE_MODEL", "efficientnet_lite0")
@@ -221,7 +227,7 @@ def test_a_head_of_ones_own_is_exported_on_its_backbone(to: str, crops, tmp_path
     weight, bias = (numbers.normal(size=shape).astype(np.float32) * 3 for shape in ((3, 8), (3,)))
     own = WithOwnHead(backbone, weight, bias).eval().requires_grad_(False)
     assert export_network(own, FACTS, crops, to, tmp_path / to) < 1e-5
-    logits, embedding = FORMATS[to].load(tmp_path / to / FORMATS[to].file)(crops[:5])
+    logits, embedding = LOAD[to](tmp_path / to / FORMATS[to].file)(crops[:5])
     assert np.abs(own_logits(embedding, weight, bias) - logits).max() < 1e-4
     if to in ("onnx", "openvino"):
         model, _ = load_model(make_settings(model=tmp_path / to / FORMATS[to].file))
@@ -251,7 +257,7 @@ def test_the_command_exports_a_model_of_ones_own(
         facts = json.loads(archive.read(f"model/extra/{KEY}"))
     assert (facts["name"], facts["calibration"]["sure_at"]) == ("pets", CALIBRATION.sure_at)
     assert [each["label"] for each in facts["classes"]] == names
-    logits, embedding = FORMATS["torchscript"].load(file)(sample_crops(weights.record.geometry)[:1])
+    logits, embedding = LOAD["torchscript"](file)(sample_crops(weights.record.geometry)[:1])
     assert np.abs(own_logits(embedding, head.weight, head.bias) - logits).max() < 1e-3
 
 

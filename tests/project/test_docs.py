@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from werkzeug.serving import make_server
 
 from app import create_app
+from app.photos import protocol
 from app.settings import SETTINGS, Settings, service_links
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,6 +192,13 @@ def test_named_commands_have_these_options(document: Path) -> None:
         )
         assert command or words[1:] in (["keys"], ["models"], ["…"]), line
         assert {word for word in words if word.startswith("--")} <= options | {"--help"}, line
+
+
+def test_frames_have_the_sizes_that_are_documented() -> None:
+    text = (ROOT / "docs" / "decoders.md").read_text(encoding="utf-8")
+    sizes = dict(re.findall(r"^\| (hello|request|reply) \| [^|]+ \| (\d+) bytes \|", text, re.MULTILINE))
+    frames = {"hello": protocol.HELLO, "request": protocol.REQUEST, "reply": protocol.REPLY}
+    assert sizes == {name: str(frame.size) for name, frame in frames.items()}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -13,9 +13,10 @@ from urllib.parse import urljoin
 
 import flask
 import pytest
-from fakes import colour_png
+from fakes import colour_png, fake_classifier
 from flask.testing import FlaskClient
 
+from app import create_app
 from app.errors import PROBLEMS
 from app.web.language import FOLDER, SCRIPT_PREFIXES, SEARCH_PREFIXES, TEACHING_PREFIXES, read_languages
 from app.web.service import service_of
@@ -254,3 +255,16 @@ def test_caches_keep_the_languages_apart(client: FlaskClient) -> None:
 def test_the_document_says_which_language_it_is_in(client: FlaskClient) -> None:
     assert '<html lang="zh-Hans">' in client.get("/", headers={"Accept-Language": "zh"}).text
     assert '<html lang="en">' in client.get("/").text
+
+
+def test_problems_of_some_pages_are_those_of_their_routes(make_settings, tmp_path: Path) -> None:
+    client = create_app(make_settings(teach="on", projects=tmp_path), fake_classifier()).test_client()
+    slugs: dict[str, set[str]] = {"projects": set(), "search": set(), "other": set()}
+    for path, item in client.get("/api/v1/openapi.json").json["paths"].items():
+        place = path.split("/")[3] if path.count("/") > 2 else ""
+        for answer in (answer for each in item.values() for answer in each["responses"].values()):
+            found = answer.get("content", {}).get("application/problem+json", {"examples": {}})["examples"]
+            slugs[place if place in slugs else "other"] |= found.keys()
+    for place, prefixes in (("projects", TEACHING_PREFIXES), ("search", SEARCH_PREFIXES)):
+        listed = {prefix.partition(".")[2] for prefix in prefixes if prefix.startswith("problem.")}
+        assert listed == slugs[place] - slugs["other"]

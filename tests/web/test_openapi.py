@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import flask
@@ -16,10 +18,18 @@ from shapes import assert_problem, form, validator_of
 
 from app import create_app
 from app.errors import PROBLEMS
-from app.web.openapi import PARAMETERS
+from app.web.operations import operations_of
 from app.web.schemas import SCHEMAS
 
 COCK = colour_png(7, 251, 80)
+
+
+def archive_of(photo: bytes) -> bytes:
+    """Make a ZIP archive of one photo."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("cock.png", photo)
+    return archive.getvalue()
 
 
 @pytest.fixture
@@ -49,10 +59,13 @@ def test_document_has_every_route_for_scripts_and_no_other(app: flask.Flask, doc
 
 
 @pytest.mark.parametrize("path", ["predict", "predict/batch", "embed", "heatmap", "model", "models", "labels"])
-def test_document_has_the_parameters_of_each_route(client: FlaskClient, document: dict, path: str) -> None:
+def test_document_has_the_parameters_of_each_route(
+    app: flask.Flask, client: FlaskClient, document: dict, path: str
+) -> None:
     ((method, operation),) = document["paths"][f"/api/v1/{path}"].items()
+    parameters = {each.name: each.schema for *_, declared in operations_of(app) for each in declared.parameters}
     described = {parameter["name"] for parameter in operation.get("parameters", [])}
-    for name, (schema, _) in PARAMETERS.items():
+    for name, schema in parameters.items():
         value = "resnet18" if name == "model" else schema.get("default", schema.get("minimum", 0))
         body = form(COCK) if "requestBody" in operation else {}
         answer = client.open(f"/api/v1/{path}?{name}={value}", method=method, **body)
@@ -97,19 +110,24 @@ def test_document_has_every_problem_of_its_routes(document: dict) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("post", "predict", {"data": COCK}),
-        ("post", "predict?heatmap=1&labels=zh", form(COCK)),
-        ("post", "predict/batch", form(COCK, b"text")),
-        ("post", "embed", {"data": COCK}),
-        ("get", "model", {}),
-        ("get", "labels", {}),
+        ("post", "/api/v1/predict", {"data": COCK}),
+        ("post", "/api/v1/predict", {"data": b"text"}),
+        ("post", "/api/v1/predict?heatmap=1&labels=zh", form(COCK)),
+        ("post", "/api/v1/predict/batch", form(COCK, b"text")),
+        ("post", "/api/v1/predict/batch", {"data": archive_of(COCK), "content_type": "application/zip"}),
+        ("post", "/api/v1/embed", {"data": COCK}),
+        ("get", "/api/v1/model", {}),
+        ("get", "/api/v1/models", {}),
+        ("get", "/api/v1/labels", {}),
+        ("get", "/healthz", {}),
+        ("get", "/readyz", {}),
     ],
 )
 def test_answers_are_of_the_shape_that_is_promised(
     client: FlaskClient, document: dict, method: str, path: str, body: dict
 ) -> None:
-    answer = client.open(f"/api/v1/{path}", method=method, **body)
-    responses = document["paths"][f"/api/v1/{path.partition('?')[0]}"][method]["responses"]
+    answer = client.open(path, method=method, **body)
+    responses = document["paths"][path.partition("?")[0]][method]["responses"]
     schema = responses[str(answer.status_code)]["content"][answer.mimetype]["schema"]
     validator_of(document, schema).validate(answer.json)
 

@@ -45,10 +45,20 @@ def send(client: FlaskClient, data: bytes, name: str = "photo.png", **headers: s
     return client.post("/", data=body, content_type="multipart/form-data; boundary=limit", headers=headers)
 
 
-def test_the_script_gets_the_colours_of_the_heat_maps(client: FlaskClient) -> None:
-    colours = re.search(r'data-colours="([^"]+)"', client.get("/").text)
-    assert colours is not None
-    assert json.loads(colours[1]) == [list(colour) for colour in COLOURS]
+def test_the_script_draws_heat_maps_as_the_server_does(client: FlaskClient) -> None:
+    page = client.get("/").text
+    facts = re.search(r'data-heatmap="([^"]+)"', page)
+    assert facts is not None
+    colours = [list(colour) for colour in COLOURS]
+    assert json.loads(html.unescape(facts[1])) == {"colours": colours, "floor": 0.35, "outside": 0.62, "most": 10}
+    assert 'value="70" data-part="opacity"' in page
+
+
+def test_inputs_take_names_as_long_as_the_server_does(make_settings, tmp_path: Path) -> None:
+    page = create_app(make_settings(teach="on", projects=tmp_path)).test_client().get("/teach").text
+    assert re.search(r'id="access-key"[^>]* maxlength="512"', page)
+    assert re.search(r'id="new-name"[^>]* maxlength="64"', page)
+    assert len(re.findall(r'maxlength="200"[^>]* data-part="(?:name|chinese)"', page)) == 2
 
 
 def test_the_script_of_teaching_gets_the_names_and_limits(make_settings, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from shapes import assert_problem
 from werkzeug.test import TestResponse
 
 from app.errors import BadParameter
-from app.web.parameters import Parameters, integer_parameter, read_parameters
+from app.web.parameters import Integer, Parameters, read_parameters
 
 COCK = colour_png(7, 251, 80)
+N = Integer("n", "A number.", low=1, high=9, default=3)
 
 
 def ask(client: FlaskClient, query: str, route: str = "predict") -> TestResponse:
@@ -23,27 +24,27 @@ def ask(client: FlaskClient, query: str, route: str = "predict") -> TestResponse
 @pytest.mark.parametrize(("text", "value"), [("", 3), ("?n=1", 1), ("?n=9", 9), ("?n=007", 7)])
 def test_integer_parameter_is_read(app: flask.Flask, text: str, value: int) -> None:
     with app.test_request_context(f"/{text}"):
-        assert integer_parameter("n", default=3, low=1, high=9) == value
+        assert N.read() == value
 
 
 @pytest.mark.parametrize("text", ["?n=", "?n=0", "?n=10", "?n=%2B3", "?n=%EF%BC%93", "?n=1_0", "?n=0000000003"])
 def test_bad_integer_parameter_names_its_range(app: flask.Flask, text: str) -> None:
     with app.test_request_context(f"/{text}"), pytest.raises(BadParameter, match="'n' must be .* from 1 to 9"):
-        integer_parameter("n", default=3, low=1, high=9)
+        N.read()
 
 
 @pytest.mark.parametrize(
     ("query", "parameters"),
     [
-        ("", Parameters()),
+        ("", Parameters(3, 0.0, "both", False)),
         ("top=5&min_confidence=0.25&labels=zh&heatmap=1", Parameters(5, 0.25, "zh", True)),
-        ("min_confidence=1e-05", Parameters(min_confidence=0.00001)),
-        ("min_confidence=1", Parameters(min_confidence=1.0)),
-        ("min_confidence=.5", Parameters(min_confidence=0.5)),
+        ("min_confidence=1e-05", Parameters(3, 0.00001, "both", False)),
+        ("min_confidence=1", Parameters(3, 1.0, "both", False)),
+        ("min_confidence=.5", Parameters(3, 0.5, "both", False)),
     ],
 )
 def test_parameters_are_read(app: flask.Flask, query: str, parameters: Parameters) -> None:
-    with app.test_request_context(f"/?{query}"):
+    with app.test_request_context(f"/api/v1/predict?{query}", method="POST"):
         assert read_parameters() == parameters
 
 
@@ -76,6 +77,21 @@ def test_unknown_or_repeated_parameters_are_refused(client: FlaskClient, query: 
 @pytest.mark.parametrize("route", ["predict", "predict/batch", "heatmap", "embed"])
 def test_every_route_for_photos_is_strict(client: FlaskClient, route: str) -> None:
     assert "'x'" in assert_problem(ask(client, "x=1", route), 400, "bad-parameter")
+
+
+@pytest.mark.parametrize(("route", "names"), [("heatmap", "class_id, model"), ("embed", "normalize, model")])
+def test_refusal_lists_the_parameters_of_its_route(client: FlaskClient, route: str, names: str) -> None:
+    detail = assert_problem(ask(client, "debug=1", route), 400, "bad-parameter")
+    assert detail == f"There is no parameter 'debug'. The parameters are: {names}."
+
+
+@pytest.mark.parametrize(
+    ("route", "text"),
+    [("predict", "Parameters go into the query: ?top=…"), ("embed", "The photo is the member 'image'")],
+)
+def test_json_member_is_a_parameter_only_of_its_route(client: FlaskClient, route: str, text: str) -> None:
+    answer = client.post(f"/api/v1/{route}", json={"top": 5})
+    assert text in assert_problem(answer, 400, "bad-request")
 
 
 def test_routes_without_parameters_say_so(client: FlaskClient) -> None:

@@ -14,7 +14,8 @@ from ..engines import Pixels
 from ..facts import Facts
 from ..heads import Floats
 from ..probabilities import softmax
-from .formats import FORMATS, Format, Run, infer
+from .files import LOAD, WRITE, Run, infer
+from .formats import FORMATS
 from .texts import example, readme
 
 MAX_PROBABILITY_ERROR = 0.002
@@ -40,23 +41,23 @@ def export_network(network: nn.Module, facts: Facts, crops: Pixels, to: str, tar
         with filling(target) as folder:
             # A batch of 1 would be taken for a constant.
             pixels = torch.zeros((2, side, side, 3), dtype=torch.uint8)
-            chosen.write(network, pixels, facts.to_json(), folder / chosen.file)
-            error_found = _compare(lambda crop: infer(network, crop), chosen, folder, crops)
+            file = folder / chosen.file
+            WRITE[to](network, pixels, facts.to_json(), file)
+            error_found = _compare(lambda crop: infer(network, crop), LOAD[to](file), file.name, crops)
             (folder / "README.txt").write_text(readme(facts, chosen), encoding="utf-8")
-            (folder / "classify.py").write_text(example(to), encoding="utf-8")
+            (folder / "classify.py").write_text(example(chosen), encoding="utf-8")
     except OSError as error:
         raise ExportRefused(f"{target} cannot be written: {error.strerror or error}.") from error
     return error_found
 
 
-def _compare(original: Run, chosen: Format, folder: Path, crops: Pixels) -> float:
+def _compare(original: Run, exported: Run, file: str, crops: Pixels) -> float:
     """Return the largest error of a probability; raises ExportRefused if the answers are not the network's."""
-    exported = chosen.load(folder / chosen.file)
     if exported(crops[:2])[0].shape != original(crops[:2])[0].shape:
-        raise ExportRefused(f"{chosen.file} does not compute batches; nothing was written.")
+        raise ExportRefused(f"{file} does not compute batches; nothing was written.")
     (logits, embeddings), (found, others) = _all(original, crops), _all(exported, crops)
-    largest = compare_logits(logits, found, chosen.file)
-    compare_embeddings(embeddings, others, chosen.file)
+    largest = compare_logits(logits, found, file)
+    compare_embeddings(embeddings, others, file)
     return largest
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..calibration import Calibration
 from ..facts import KEY, Facts
-from .formats import FORMATS, Format
+from .formats import Format
 
 _README = """\
 {name}, exported by topthree
@@ -35,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-{imports}
+import {package}
 
 file = str(Path(__file__).with_name("{file}"))
 {load}
@@ -50,35 +50,6 @@ scores = np.exp((logits - logits.max()) / (facts["temperature"] or 1.0))
 for index in np.argsort(-scores)[:3]:
     print(f"{{scores[index] / scores.sum():.4f}} {{facts['classes'][index]['label']}}")
 '''
-
-_TORCH = "    logits = model(torch.from_numpy(pixels))[0][0].numpy()"
-_STEPS = {
-    "onnx": (
-        "import onnxruntime",
-        'session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])\n'
-        f'facts = json.loads(session.get_modelmeta().custom_metadata_map["{KEY}"])',
-        'logits = session.run(["logits"], {"pixels": pixels})[0][0]',
-    ),
-    "openvino": (
-        "import openvino",
-        "graph = openvino.Core().read_model(file)\n"
-        f'facts = json.loads(graph.get_rt_info("{KEY}").astype(str))\n'
-        'model = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
-        'logits = model([pixels])["logits"][0]',
-    ),
-    "pt2": (
-        "import torch",
-        f'extra = {{"{KEY}": ""}}\nmodel = torch.export.load(file, extra_files=extra).module()\n'
-        f'facts = json.loads(extra["{KEY}"])',
-        f"with torch.inference_mode():\n{_TORCH}",
-    ),
-    "torchscript": (
-        "import torch",
-        f'extra = {{"{KEY}": ""}}\nmodel = torch.jit.load(file, _extra_files=extra)\n'
-        f'facts = json.loads(extra["{KEY}"])',
-        f"with torch.inference_mode():\n{_TORCH}",
-    ),
-}
 
 
 def readme(facts: Facts, chosen: Format) -> str:
@@ -104,7 +75,6 @@ def _sure(calibration: Calibration | None) -> str:
     return f" An answer counts as sure from a probability of {calibration.sure_at:g} on.\n{calibration.source}"
 
 
-def example(to: str) -> str:
+def example(chosen: Format) -> str:
     """Return the source of a program that classifies a photo with an exported model, without topthree."""
-    imports, load, compute = _STEPS[to]
-    return _EXAMPLE.format(imports=imports, file=FORMATS[to].file, load=load, compute=compute)
+    return _EXAMPLE.format(**vars(chosen))

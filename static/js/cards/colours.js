@@ -1,8 +1,9 @@
 // The heat map's colours: from dark blue to yellow, brighter with every step, so that they can be read in order by
-// people who confuse red and green, and in a grey print. They come with the page, since the server draws with them too.
+// people who confuse red and green, and in a grey print.
 
-import { colours as STOPS } from '../page/words.js';
+import { heatmap } from '../photos/facts.js';
 
+const STOPS = heatmap.colours;
 // For the legend.
 const gradient = STOPS.map((stop) => `rgb(${stop.join(' ')})`).join(', ');
 document.documentElement.style.setProperty('--ramp', `linear-gradient(90deg, ${gradient})`);

@@ -1,10 +1,10 @@
 // The heat map, drawn over the photo from the grid of numbers in the answer.
 
+import { heatmap } from '../photos/facts.js';
 import { colour } from './colours.js';
 
 const TILE = 112;
 const MAX_SIDE = 640;
-const OUTSIDE = 'rgba(0, 0, 0, 0.62)';
 
 // Draw a heat map on a canvas of the photo's proportions; `crop` is the part that the model was given.
 export function drawOverlay(canvas, frame, grid, crop, opacity) {
@@ -23,7 +23,7 @@ export function darken(canvas, { width, height }, crop) {
   const top = crop.top * canvas.height;
   const wide = (crop.right - crop.left) * canvas.width;
   const high = (crop.bottom - crop.top) * canvas.height;
-  context.fillStyle = OUTSIDE;
+  context.fillStyle = `rgb(0 0 0 / ${heatmap.outside})`;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.clearRect(left, top, wide, high);
   return { context, left, top, wide, high };
@@ -45,7 +45,7 @@ function tile(grid, opacity) {
 
 // Where the model saw little the photo shows through.
 function alpha(value, opacity) {
-  return opacity * (0.35 + 0.65 * value);
+  return opacity * (heatmap.floor + (1 - heatmap.floor) * value);
 }
 
 // The grid's value at a point, between the centres of its cells.

@@ -4,8 +4,6 @@ const page = document.getElementById('page').dataset;
 let language = JSON.parse(page.words);
 
 export const limitBytes = Number(page.limitBytes);
-// The colours of heat maps, from nothing to most, as [red, green, blue].
-export const colours = JSON.parse(page.colours);
 export const needsKey = page.needsKey === 'true';
 export const startsReady = page.ready === 'true';
 

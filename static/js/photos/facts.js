@@ -9,3 +9,5 @@ export const headBytes = Number(page.headBytes);
 export const suffixes = page.suffixes.split(' ');
 // The short side to which the model that answers has photos resized, in pixels.
 export const resized = Number(page.resized);
+// How heat maps are drawn: see app/photos/heatmaps.py.
+export const heatmap = JSON.parse(page.heatmap);

@@ -1,16 +1,15 @@
 // One photo to the server and its answer back.
 
+import { heatmap } from '../photos/facts.js';
 import { Failure } from '../photos/failure.js';
 import { withModel } from './choice.js';
 import { url } from './address.js';
 
 const TIMEOUT_MS = 120_000;
-// Three are shown and the others on request; a heat map comes with each.
-const MAX_ANSWERS = 10;
 const PROBLEM_TYPE = /\/problems\/([a-z-]+)$/;
 
 export function predict(blob, options) {
-  return post(withModel(`api/v1/predict?heatmap=1&top=${MAX_ANSWERS}`), blob, options);
+  return post(withModel(`api/v1/predict?heatmap=1&top=${heatmap.most}`), blob, options);
 }
 
 // Send a Blob, or a form, to an address of the API. XMLHttpRequest, since fetch does not tell how much has been sent.
