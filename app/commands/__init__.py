@@ -156,10 +156,10 @@ class _Output(io.FileIO):
             return len(data)
         try:
             return super().write(data) or 0
-        except BrokenPipeError:
-            raise
         except OSError as error:
             self.has_failed = True
+            if isinstance(error, BrokenPipeError):
+                raise
             raise OutputFailed(f"Standard output cannot be written: {error.strerror}.") from error
 
 

@@ -40,7 +40,8 @@ LENGTHS_START = 26
 _ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
 _UNIX = 3
-_UNICODE_PATH = 0x7075
+_UNICODE_PATH, _PATH_START = 0x7075, 5
+_UNKNOWN_FIELD = 0xFFFF
 # MS-DOS's attribute of a folder.
 _DOS_FOLDER = 0x10
 # Other methods decompress whole blocks even if less is wanted, so that a few kilobytes could become very many.
@@ -154,10 +155,10 @@ def _end_of_directory(archive: BinaryIO) -> tuple[int, bytes]:
 
 
 def _mended(directory: bytes) -> bytes:
-    """Return a directory with fitting lengths of extra fields, and no name that is UTF-8 by its flag alone.
+    """Return a directory with fitting lengths of extra fields, and no name that is UTF-8 by its flag or field alone.
 
     No byte moves. `zipfile` refuses the whole archive if one entry's fields reach beyond their end, its header names a
-    wrong length for all of them together, or its name is not the UTF-8 that it claims to be.
+    wrong length for all of them together, or a name is not the UTF-8 that it claims to be.
     """
     mended, place, end = bytearray(directory), 0, directory.rfind(_END_OF_DIRECTORY)
     while place + _ENTRY_BYTES <= end and directory.startswith(_DIRECTORY_ENTRY, place):
@@ -168,19 +169,30 @@ def _mended(directory: bytes) -> bytes:
             following = end if found < 0 else found
             extra = min(max(0, following - start - comment), _MAX_LENGTH)
             struct.pack_into("<HH", mended, place + _ENTRY_LENGTHS + 2, extra, max(0, following - start - extra))
-        _end_fields(mended, start, start + extra)
+        _mend_fields(mended, start, start + extra)
         _mend_flag(mended, place, start)
         place = following
     return bytes(mended)
 
 
-def _end_fields(data: bytearray, start: int, end: int) -> None:
-    """Let the last of some extra fields end where all of them end."""
-    while start + LENGTHS.size <= end:
+def _mend_fields(data: bytearray, start: int, end: int) -> None:
+    """Let the last of some extra fields end where all of them end, and hide a Unicode path that is damaged."""
+    while (content := start + LENGTHS.size) <= end:
         kind, size = LENGTHS.unpack_from(data, start)
-        if start + LENGTHS.size + size > end:
-            LENGTHS.pack_into(data, start, kind, end - start - LENGTHS.size)
-        start += LENGTHS.size + size
+        size = min(size, end - content)
+        if kind == _UNICODE_PATH and not _is_unicode_path(data[content : content + size]):
+            kind = _UNKNOWN_FIELD
+        LENGTHS.pack_into(data, start, kind, size)
+        start = content + size
+
+
+def _is_unicode_path(field: bytearray) -> bool:
+    """Return whether a field has a version, a checksum, and a name in UTF-8."""
+    try:
+        field[_PATH_START:].decode()
+    except UnicodeDecodeError:
+        return False
+    return len(field) >= _PATH_START
 
 
 def _mend_flag(data: bytearray, place: int, name_end: int) -> None:
@@ -232,9 +244,9 @@ def _unicode_path(extra: bytes, raw: bytes) -> str | None:
     while len(extra) >= LENGTHS.size:
         kind, size = LENGTHS.unpack_from(extra)
         field = extra[LENGTHS.size : LENGTHS.size + size]
-        if kind == _UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+        if kind == _UNICODE_PATH and field[:_PATH_START] == struct.pack("<BL", 1, zlib.crc32(raw)):
             with contextlib.suppress(UnicodeDecodeError):  # a broken field does not change the name
-                return field[5:].decode().partition("\0")[0] or None
+                return field[_PATH_START:].decode().partition("\0")[0] or None
         extra = extra[LENGTHS.size + size :]
     return None
 

@@ -51,7 +51,7 @@ def test_a_version_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert np.array_equal(found.weight, made.weight)
     assert np.array_equal(found.bias, made.bias)
     same = dataclasses.replace(found, weight=made.weight, bias=made.bias, name="", version=0, sha256="")
-    assert same == made
+    assert vars(same) == vars(made)  # unlike the objects, it takes one array for equal to itself in Python 3.13 too
 
 
 def test_the_same_model_makes_the_same_bytes(tmp_path: Path) -> None:

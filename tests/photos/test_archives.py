@@ -292,6 +292,7 @@ NAMES = [
     (written(b"__.png", extra=unicode_path("雄鸡.png", b"another name")), "__.png"),
     (written(b"__.png", extra=unicode_path("雄.png", b"__.png").replace("雄".encode(), b"\xff\xfe\xfd")), "__.png"),
     (written(b"__.png", extra=unicode_path("雄鸡.png", b"__.png", version=2)), "__.png"),
+    (written(b"__.png", extra=struct.pack("<HH", 0x7075, 3) + b"abc" + TIMES), "__.png"),
     (written(b"a\\b\\cock.png"), "a/b/cock.png"),
     (written(b"a\\cock.png", system=3), "a/cock.png"),
     (written(b"a/cock.png", local=b"a\\cock.png"), "a/cock.png"),
