@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
-# A collection looks at each of the million objects that imports and collected tests are, which stay to the end.
-gc.disable()
 # Numpy and torch read these when they are imported. Threads that wait for each other beside other tests spin: an
 # eigendecomposition of 1,281 rows took 5 s of processor time with two of them, and 0.45 s with one.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -45,12 +42,6 @@ from app.settings import Settings
 
 # A shell has its background jobs ignore Ctrl-C, and these have the programs that they start ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_collection_finish() -> None:
-    """Collect garbage from here on, except among what is here already."""
-    gc.freeze()
-    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
