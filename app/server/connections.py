@@ -33,15 +33,11 @@ from ..web.uploads import FRAMING_BYTES
 from .requests import MAX_SKIPPED_BYTES, Rejection, Request, Task
 
 Wait = Literal["request", "head", "body", "answer", "reader", "end"]
-
 _IDLE, _MOVING = ("request", "end"), ("head", "body", "reader")
 _READ_BYTES = 256 * 1024
-# How long a client may pause in what is read and dropped.
-_SKIP_SECONDS = 5.0
-# A connection that has just been accepted is not idle yet.
-_IDLE_SECONDS = 1.0
-# How long a stopping worker keeps an idle connection, on which a request may be on its way already.
-_STOP_SECONDS = 2.0
+_SKIP_SECONDS = 5.0  # how long a client may pause in what is read and dropped
+_IDLE_SECONDS = 1.0  # a connection that was accepted later is not idle yet
+_STOP_SECONDS = 2.0  # how long a stopping worker keeps an idle connection: a request may be on its way
 
 
 class Channel(HTTPChannel):
@@ -84,10 +80,9 @@ class Channel(HTTPChannel):
     def received(self, data: bytes) -> bool:
         """Drop the bytes of a body that is not taken, and parse the others, one request at a time."""
         self.moved_bytes += len(data)
-        if self.skips:
-            skipped = min(self.skips, len(data))
-            self.skips -= skipped
-            data = data[skipped:]
+        skipped = min(self.skips, len(data))
+        self.skips -= skipped
+        data = data[skipped:]
         if not self.ends and (self.requests or self.total_outbufs_len or self.rest):
             self.rest += data
         return not (self.ends or self.rest) and bool(super().received(data))
@@ -115,10 +110,10 @@ class Channel(HTTPChannel):
         """Send an answer that is ready, and update what the connection holds and waits for; called after any event."""
         if any(each.error for each in self.requests):
             self.service()
-        requests = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
-        arrived = [each.header_bytes_received + each.body_bytes_received for each in requests]
-        before, self.held_bytes = self.held_bytes, sum(arrived) + self.total_outbufs_len + len(self.rest)
-        more = self.held_bytes - before
+        taken = [each for each in (*self.requests, self.request) if each is not None and each.refusal is None]
+        arrived = sum(each.header_bytes_received + each.body_bytes_received for each in taken)
+        more = arrived + self.total_outbufs_len + len(self.rest) - self.held_bytes
+        self.held_bytes += more
         self.connections.held_bytes += more
         wait = self._waits_for()
         if wait in ("request", "head", "body") and self.rest:
@@ -166,10 +161,7 @@ class Channel(HTTPChannel):
             self.refuse(RequestTimeout(f"The {self.wait} of the request came too slowly."))
 
     def refuse(self, problem: Problem) -> None:
-        """Answer a request that is still arriving with a problem, and end the connection.
-
-        A connection without a request is closed; a request that has a thread already goes on.
-        """
+        """Answer what is still arriving with a problem and then end, or end at once; what has a thread goes on."""
         if self.request is None and not self.requests:
             self.handle_close()
         elif not self.requests:
@@ -195,13 +187,11 @@ class Channel(HTTPChannel):
 
 
 class Connections:
-    """The connections of a worker, ordered by when each began its present wait, the oldest first.
-
-    `changed` holds the file descriptors of those that the loop must look at.
-    """
+    """The connections of a worker, in the order in which their present waits began, the oldest first."""
 
     def __init__(self, cfg: Config, settings: Settings, gate: Gate, changed: deque[int]) -> None:
-        self.cfg, self.settings, self.gate, self.changed = cfg, settings, gate, changed
+        self.cfg, self.settings, self.gate = cfg, settings, gate
+        self.changed = changed  # the file descriptors of those that the loop must look at
         self.channels: dict[Channel, None] = {}
         self.held_bytes = self.answered = 0
         self.is_stopping = False
@@ -249,10 +239,7 @@ def _of_largest_clients(channels: Iterable[Channel]) -> list[Channel]:
 
 
 def _slowest(channels: Iterable[Channel]) -> Channel | None:
-    """Return the connection with the fewest bytes per second, in this window or the one before; None if none moves.
-
-    It is one of the client that has the most moving ones.
-    """
+    """Return the slowest connection of the client with the most moving ones, by this window or the last, or None."""
     moving = _of_largest_clients(each for each in channels if each.wait in _MOVING)
     now = time.monotonic()
     return min(moving, key=lambda each: max(each.last_pace, each.moved_bytes / (now - each.since + 1)), default=None)

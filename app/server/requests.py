@@ -21,19 +21,16 @@ from ..web.uploads import REFUSAL, RELEASE
 log = logging.getLogger(__name__)
 log.addFilter(RateFilter(max_records=10, seconds=10))
 
-# How much of a body that is not taken is read and dropped, so that its sender can read the answer.
-MAX_SKIPPED_BYTES = 256 * 2**20
-# Another protocol's first bytes, such as those of TLS.
-_NO_HEAD = re.compile(rb"(?:\r\n)?[^\r!#$%&'*+\-.^_`|~0-9A-Za-z]")
+MAX_SKIPPED_BYTES = 256 * 2**20  # of a body that is not taken: they are dropped, so that its sender reads the answer
+_NO_HEAD = re.compile(rb"(?:\r\n)?[^\r!#$%&'*+\-.^_`|~0-9A-Za-z]")  # such as the first bytes of TLS
 _LONE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
-# waitress's pattern of a field takes quadratic time for very many spaces.
-_LONG_GAP = re.compile(rb"[ \t]{200}")
-# waitress copies what follows a chunk once for each chunk; so that tiny chunks cost little, it gets few at a time, and
-# size lines may take an eighth of a body beyond what is free.
-_CHUNKED_SLICE = 8192
-_FREE_FRAMING_BYTES = 32 * 1024
-_TOO_MANY_FIELDS = "The header has more fields, or longer ones, than this server takes."
+_LONG_GAP = re.compile(rb"[ \t]{200}")  # waitress's pattern of a field takes quadratic time for very many spaces
+_CHUNKED_SLICE = 8192  # what waitress gets at a time: it copies all that follows a chunk, and chunks may be tiny
+_FREE_FRAMING_BYTES = 32 * 1024  # beyond these, the lines with chunks' sizes may take an eighth of a body
+_TOO_MANY_FIELDS = HeaderTooLarge("The header has more fields, or longer ones, than this server takes.")
+_NO_HTTP = BadRequest("This is not proper HTTP: its lines end in CR LF, and the first one begins with a method.")
+_BY_STATUS = {413: TooLarge(TOO_LARGE), 431: _TOO_MANY_FIELDS, 500: InternalError(FAILED)}
 
 
 class Request(HTTPRequestParser):
@@ -63,9 +60,7 @@ class Request(HTTPRequestParser):
             if self.refusal is None:
                 self.release = self._gate.take_place(self.head)
         elif not self.headers_finished and self._is_no_head(len(data)):
-            self.reject(
-                BadRequest("This is not proper HTTP: its lines end in CR LF, and the first one begins with a method.")
-            )
+            self.reject(_NO_HTTP)
         if self.refusal is not None:
             consumed += self._skip(self.refusal, len(data) - consumed)
         if self.completed:
@@ -83,7 +78,7 @@ class Request(HTTPRequestParser):
         if len(line) > cfg.limit_request_line:
             raise ParsingError(AddressTooLong(f"A request's first line has at most {cfg.limit_request_line:,} bytes."))
         if fields.count(b"\r\n") > cfg.limit_request_fields + 1:
-            raise ParsingError(HeaderTooLarge(_TOO_MANY_FIELDS))
+            raise ParsingError(_TOO_MANY_FIELDS)
         if _LONG_GAP.search(header_plus):
             raise ParsingError("There are very many spaces in a row")
         try:
@@ -195,12 +190,5 @@ def _problem_of(error: Any) -> Problem:
     """Return the problem for one of waitress's errors."""
     if isinstance(error.body, Problem):
         return error.body
-    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return TooLarge(TOO_LARGE)
-    if error.code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return HeaderTooLarge(_TOO_MANY_FIELDS)
-    if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return InternalError(FAILED)
-    # What waitress quotes of the request may be a secret.
-    reason = error.body.partition(' "')[0].rstrip(".")
-    return BadRequest(f"The request is not proper HTTP. {reason}.")
+    reason = error.body.partition(' "')[0].rstrip(".")  # what waitress quotes of the request may be a secret
+    return _BY_STATUS.get(error.code) or BadRequest(f"The request is not proper HTTP. {reason}.")

@@ -31,9 +31,7 @@ from .connections import Channel, Connections
 _SWEEP_SECONDS = 0.25
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 # Of waitress's limits only that of a head is used; beyond an `overflow` it would write to disk.
-_UNLIMITED = (
-    "channel_timeout connection_limit inbuf_overflow max_request_body_size outbuf_high_watermark outbuf_overflow"
-)
+_OFF = "channel_timeout connection_limit inbuf_overflow max_request_body_size outbuf_high_watermark outbuf_overflow"
 
 
 class Threads(ThreadPoolExecutor):
@@ -95,8 +93,7 @@ class Worker(base.Worker):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.heap, self.loop = IdleHeap(), Loop()
-        # For the loop, from signal handlers, which interrupt anything.
-        self.calls: deque[Callable[[], object]] = deque()
+        self.calls: deque[Callable[[], object]] = deque()  # for the loop, from signal handlers, which run at any point
         self._next_sweep = 0.0
 
     @classmethod
@@ -136,7 +133,7 @@ class Worker(base.Worker):
             ident=None,
             log_socket_errors=False,
             max_request_header_size=self.cfg.limit_request_line + 1024 * self.cfg.limit_request_fields,
-            **dict.fromkeys(_UNLIMITED.split(), sys.maxsize),
+            **dict.fromkeys(_OFF.split(), sys.maxsize),
         )
         server.task_dispatcher = threads
         server.channel_class = partial(Channel, self.connections)
