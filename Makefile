@@ -15,7 +15,7 @@ export TOPTHREE_PORT ?= $(PORT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-browser test-cluster screens docs lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
+.PHONY: help serve test test-slow test-browser test-cluster screens docs lint coverage fuzz bombs soak overload chaos schema-check lock audit image-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,9 +23,12 @@ help: ## Show this list.
 serve: $(VENV)/.installed ## Install what is missing, get the model, serve http://HOST:PORT.
 	@exec $(BIN)/topthree serve
 
-test: $(VENV)/.installed-test ## Run every test that needs no extra system package.
+test: $(VENV)/.installed-test ## Run all tests but the slow ones, and those that need a browser.
 	@# Each process begins with neighbours, so that what the tests of a file share is made once.
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not cluster"
+
+test-slow: $(VENV)/.installed-test ## Run the tests that train, convert or install, which take a third of all the time.
+	$(BIN)/pytest -n auto --dist worksteal -m "slow and not cluster"
 
 test-browser: $(VENV)/.installed-browser ## Test the page in Chromium, Firefox and WebKitGTK; install them if possible. AGAIN=yes runs what failed last.
 	$(BIN)/pytest tests/browser -n 2 --dist loadfile $(if $(AGAIN),--last-failed --last-failed-no-failures none)
@@ -45,7 +48,7 @@ lint: $(VENV)/.installed-test ## Run ruff, ruff format, mypy strict on app/, and
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-coverage: $(VENV)/.installed-test ## Run the tests, and require 95% of branches.
+coverage: $(VENV)/.installed-test ## Run all tests, the slow ones too, and require 95% of branches.
 	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Send damaged files to the decoders for 30 minutes; SECONDS=60 makes it a minute, INPUTS=1000000 a million files.

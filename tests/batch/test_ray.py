@@ -22,6 +22,8 @@ from app.model.bundle_writer import write_bundle
 from app.model.labels import imagenet_labels
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "static" / "samples").glob("*.webp"))
 PHOTOS = 120

@@ -16,6 +16,8 @@ from app.measuring import speed
 from app.model.records import RECORDS
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)

@@ -22,6 +22,8 @@ from app.model.own_models import list_models, list_versions, read_version
 from app.model.records import RECORDS
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def decoders_of_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,8 @@ from app.telemetry import metrics
 from app.web.service import service_of
 from app.writing import UNFINISHED
 
+pytestmark = pytest.mark.slow
+
 WITHIN = 1e-3
 
 

@@ -18,7 +18,7 @@ from servers import PATIENCE_SECONDS, POLL_SECONDS, Server, serving
 
 from app.settings import Settings
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 CLIENTS = 2
 OK, RETRY = (200, False), (503, True)

@@ -21,7 +21,7 @@ from app.model.own_format import HEAD, OwnModel
 from app.model.own_models import use_version, write_version
 from app.settings import Settings
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 @pytest.fixture

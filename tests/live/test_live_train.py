@@ -18,7 +18,7 @@ from small_disk import MOUNT
 from app.model.own_models import list_models, list_names, list_versions
 from app.settings import Settings
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 Start = Callable[..., subprocess.Popen[str]]
 

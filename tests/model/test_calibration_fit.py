@@ -18,6 +18,8 @@ from app.model.calibration_fit import (
     sure_threshold,
 )
 
+pytestmark = pytest.mark.slow
+
 Floats = npt.NDArray[np.float64]
 CLASSES = 100
 

@@ -37,6 +37,8 @@ from app.photos.crops import read_crops
 from app.photos.decoding import Geometry
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 SIDE = 32
 GEOMETRY = Geometry(36, SIDE, "bicubic")
 LABELS = (Label(0, "n01", "red", "红"), Label(1, None, "green", None, "the colour"), Label(2, None, "blue", None))

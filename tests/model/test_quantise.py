@@ -24,6 +24,8 @@ from app.model.quantise import Comparison, QuantisationRefused, compare
 from app.model.runtime import import_openvino
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -30,6 +30,8 @@ from app.model.weights import Weights
 from app.photos.decoding import Geometry
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HGNET = "timm/hgnetv2_b1.ssld_stage2_ft_in1k"
 LACKING = "timm/hgnetv2_b0.ssld_stage2_ft_in1k"

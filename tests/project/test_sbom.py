@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 STANZA = """Package: {name}
 Status: {status}
 Maintainer: A Person <a@example.org>

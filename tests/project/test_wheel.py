@@ -15,7 +15,7 @@ from servers import ROOT, environment, serving
 
 from app.settings import Settings
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,8 @@ from app.processes.device import Device
 from app.queueing.scheduling import Deadline
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 EVERYTHING = DeviceOutputs.EMBEDDING | DeviceOutputs.FEATURES
 

@@ -32,6 +32,8 @@ from app.training.photosets import PhotoSet, PhotoSetError
 from app.training.tuning_net import Tunable
 from app.training.tuning_result import Choice, Options, Tuning
 
+pytestmark = pytest.mark.slow
+
 PHOTOS_OF_CLASS = 36
 Taught = tuple[Chosen, PhotoSet, Lesson]
 Tune = Callable[..., Tuning]
