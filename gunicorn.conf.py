@@ -78,7 +78,10 @@ loglevel = _settings.log_level
 
 
 def on_starting(server):
-    """Log the plan and which clients may call, prepare shared metrics, and have SIGHUP replace models, not workers."""
+    """Log the plan and which clients may call, prepare shared metrics, and have SIGHUP replace models, not workers.
+
+    gunicorn prints a RuntimeError as one sentence.
+    """
     logs.capture_stray_messages()
     if links := service_links(os.environ):
         server.log.warning(
@@ -86,6 +89,8 @@ def on_starting(server):
             "spec leaves them out.",
             ", ".join(links),
         )
+    if server.cfg.is_ssl:
+        raise RuntimeError("This service does not speak TLS; put a proxy in front.")
     server.found_by = None
     server.handle_hup = lambda: reload_workers(server, _reloads)
     server.handle_usr1 = lambda: _look_whether_to_drain(server)
@@ -101,7 +106,7 @@ def on_starting(server):
         if _settings.index:
             Library.open(_settings.index)
     except (IndexProblem, KeysError, PlanError) as error:
-        raise RuntimeError(str(error)) from error  # gunicorn prints a RuntimeError as one sentence
+        raise RuntimeError(str(error)) from error
     if _device is not None:
         _keep_device(server, _device)
 

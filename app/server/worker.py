@@ -17,12 +17,11 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from gunicorn.config import Config
-from gunicorn.errors import ConfigError
 from gunicorn.workers import base
 from waitress import wasyncore
 from waitress.server import create_server
 
+from ..processes.listening import REST_SECONDS, Listener
 from ..processes.memory import IdleHeap
 from ..web.gate import Gate
 from ..web.service import service_of
@@ -96,31 +95,27 @@ class Worker(base.Worker):
         self.calls: deque[Callable[[], object]] = deque()  # for the loop, from signal handlers, which run at any point
         self._next_sweep = 0.0
 
-    @classmethod
-    def check_config(cls, cfg: Config, log: Any) -> None:
-        """Raise ConfigError for TLS, which this worker does not speak."""
-        if cfg.is_ssl:
-            raise ConfigError("This worker does not speak TLS; put a proxy in front.")
-
     def run(self) -> None:
         """Serve until a signal says to stop, then answer the requests in flight."""
-        self.connections = Connections(self.cfg, service_of(self.wsgi).settings, Gate(self.wsgi), self.loop.changed)
+        service = service_of(self.wsgi)
+        self.readiness = service.readiness
+        self.connections = Connections(self.cfg, service.settings, Gate(self.wsgi), self.loop.changed)
         threads = Threads(self.cfg.threads)
-        servers = [self._open(listener, threads) for listener in self.sockets]
+        self.listeners = [self._open(each, threads) for each in self.sockets]
         while self.alive and self.ppid == os.getppid():
             self._turn()
-        for server in servers:
-            self._close(server)
+        for listener in self.listeners:
+            self._close(listener.dispatcher)
         self.connections.stop()
         end = time.monotonic() + self.cfg.graceful_timeout
         while self.connections.channels and time.monotonic() < end:
             self._turn()
         self.connections.end()
         threads.shutdown(wait=False, cancel_futures=True)
-        for server in servers:
-            server.trigger.close()
+        for listener in self.listeners:
+            listener.dispatcher.trigger.close()
 
-    def _open(self, listener: Any, threads: Threads) -> Any:
+    def _open(self, listener: Any, threads: Threads) -> Listener:
         """Have waitress accept connections on one of gunicorn's sockets."""
         server = create_server(
             self.wsgi,
@@ -137,7 +132,9 @@ class Worker(base.Worker):
         )
         server.task_dispatcher = threads
         server.channel_class = partial(Channel, self.connections)
-        return server
+        found = Listener(server, self.readiness.holds_more)
+        self.loop[found.file] = found
+        return found
 
     def _close(self, server: Any) -> None:
         """Take the connections that the system has accepted for this worker already, and no others."""
@@ -148,7 +145,10 @@ class Worker(base.Worker):
         wasyncore.dispatcher.close(server)
 
     def _turn(self) -> None:
-        self.loop.turn(_SWEEP_SECONDS)
+        resting = [listener.file for listener in self.listeners if not listener.readable()]
+        self.loop.turn(REST_SECONDS if resting else _SWEEP_SECONDS)
+        self.loop.changed.extend(resting)
+        self.readiness.hold(len(self.connections.channels))
         while self.calls:
             self.calls.popleft()()
         now = time.monotonic()

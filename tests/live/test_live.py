@@ -219,7 +219,7 @@ def test_two_workers_share_the_connections_that_stay(small: dict[str, object], l
             assert client.get(f"{server.url}/healthz").status_code == 200
         held = sockets(first) - idle, sockets(second) - idle
     assert sum(held) == 32
-    assert min(held) >= 2
+    assert min(held) >= 12  # 16 if neither worker is ever slow to look
 
 
 def test_second_start_accepts_at_once_and_interrupt_ends_it(
@@ -246,6 +246,15 @@ def test_port_in_use_is_said_in_one_sentence(cache: Path) -> None:
     assert process.returncode != 0
     assert process.stderr.startswith(f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use.")
     assert len(process.stderr.splitlines()) == 1
+
+
+def test_encryption_is_refused_and_not_ignored(cache: Path, log: Path, tmp_path: Path) -> None:
+    certificate = tmp_path / "own.pem"
+    certificate.write_text("A certificate.\n")
+    with serving(cache, log, command=(*GUNICORN, "--certfile", str(certificate))) as server:
+        assert server.process.wait(PATIENCE_SECONDS) != 0
+        assert_nothing_is_left(server)
+        assert "This service does not speak TLS; put a proxy in front." in server.log
 
 
 @pytest.mark.parametrize("command", [GUNICORN, TOPTHREE_SERVE], ids=["gunicorn", "topthree serve"])

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gunicorn.config import KNOWN_SETTINGS, make_settings
+from gunicorn.config import KNOWN_SETTINGS, Config, make_settings
 
 PATH = Path(__file__).resolve().parents[2] / "gunicorn.conf.py"
 KNOWN = {setting.name: setting for setting in KNOWN_SETTINGS}
@@ -99,7 +99,7 @@ def test_open_address_is_warned_of(
     log = logging.getLogger("server")
     try:
         runpy.run_path(str(PATH))["on_starting"](
-            SimpleNamespace(log=SimpleNamespace(error_log=log, warning=log.warning, info=log.info))
+            SimpleNamespace(cfg=Config(), log=SimpleNamespace(error_log=log, warning=log.warning, info=log.info))
         )
     finally:
         ours.handlers, ours.level = before[0], before[1]

@@ -79,6 +79,8 @@ CALLED = {
         "(application, map=None, _start=True, _sock=None, _dispatcher=None, **kw)",
     ),
     "dispatcher.close": (wasyncore.dispatcher.close, "(self)"),
+    "dispatcher.handle_error": (wasyncore.dispatcher.handle_error, "(self)"),
+    "dispatcher.handle_read_event": (wasyncore.dispatcher.handle_read_event, "(self)"),
     "disable_created_metrics": (prometheus_client.disable_created_metrics, "()"),
     "mark_process_dead": (multiprocess.mark_process_dead, "(pid, path=None)"),
     "trigger.close": (trigger.trigger.close, "(self)"),
@@ -158,6 +160,7 @@ def test_a_live_channel_has_what_is_used_of_it(run_worker: Callable[..., Running
         assert {"command", "path", "headers"} <= set(vars(found.request))
         assert found.server.task_dispatcher.add_task
         assert found.server.trigger.close
+        assert found.server.socket.fileno() == server.worker.listeners[0].file
 
 
 @pytest.mark.parametrize("package", ["gunicorn", "prometheus-client", "waitress"])

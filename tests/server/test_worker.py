@@ -8,15 +8,12 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from gunicorn.errors import ConfigError
 from waiting import wait_until
 from workers import ALIVE, CHUNKED, PATIENCE_SECONDS, PHOTO, POST, WHOLE, Running, ask, read_answer
 
 from app.server import requests
-from app.server.worker import Worker
 from app.telemetry.logs import RateFilter
 from app.web.service import service_of
 
@@ -204,11 +201,6 @@ def test_stop_answers_what_is_on_its_way_and_then_closes(run_worker: Callable[..
     server.thread.join(PATIENCE_SECONDS)
     with pytest.raises(ConnectionRefusedError):
         server.connect()
-
-
-def test_encryption_is_refused_and_not_ignored() -> None:
-    with pytest.raises(ConfigError, match="proxy"):
-        Worker.check_config(SimpleNamespace(is_ssl=True), None)
 
 
 def test_malformed_chunks_end_the_connection_and_say_so(run_worker: Callable[..., Running]) -> None:
