@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,20 +14,23 @@ REST_SECONDS = 0.01
 class Listener:
     """A dispatcher for a loop like waitress's, in the place of one that accepts at once.
 
-    All workers see a new connection. One that has more connections than another leaves it, and does not look for
-    `REST_SECONDS`; if the connection is still there then, it takes it.
+    All workers see a new connection. One that has more connections than another leaves it to that one and rests: it
+    does not look for connections. If this one is still there after the rest, it takes it.
     """
 
-    def __init__(self, dispatcher: Any, has_more: Callable[[], bool]) -> None:
+    def __init__(self, dispatcher: Any, has_more: Callable[[], bool], changed: deque[int]) -> None:
         self.dispatcher = dispatcher
-        self.file: int = dispatcher.socket.fileno()
-        self._has_more = has_more
-        self._rests_until = 0.0
         self.handle_error = dispatcher.handle_error
+        self.file: int = dispatcher.socket.fileno()
+        self.rests = False
+        self._rests_until = 0.0
+        self._has_more = has_more
+        self._insists = False
+        self._changed = changed
 
     def readable(self) -> bool:
         """Return whether the loop should wait for connections."""
-        return time.monotonic() >= self._rests_until
+        return not self.rests
 
     def writable(self) -> bool:
         """Return False: a listening socket sends nothing."""
@@ -34,9 +38,14 @@ class Listener:
 
     def handle_read_event(self) -> None:
         """Accept a connection, or leave it to another worker."""
-        now = time.monotonic()
-        has_rested = now < self._rests_until + REST_SECONDS
-        if self._has_more() and not has_rested:
-            self._rests_until = now + REST_SECONDS
-        else:
+        if self._insists or not self._has_more():
             self.dispatcher.handle_read_event()
+        else:
+            self.rests, self._rests_until = True, time.monotonic() + REST_SECONDS
+
+    def look(self) -> None:
+        """End the rest if it is over or this worker has no more than others; called after each round of the loop."""
+        self._insists = self.rests and time.monotonic() >= self._rests_until
+        if self._insists or (self.rests and not self._has_more()):
+            self.rests = False
+            self._changed.append(self.file)

@@ -132,7 +132,7 @@ class Worker(base.Worker):
         )
         server.task_dispatcher = threads
         server.channel_class = partial(Channel, self.connections)
-        found = Listener(server, self.readiness.holds_more)
+        found = Listener(server, self.readiness.holds_more, self.loop.changed)
         self.loop[found.file] = found
         return found
 
@@ -145,10 +145,10 @@ class Worker(base.Worker):
         wasyncore.dispatcher.close(server)
 
     def _turn(self) -> None:
-        resting = [listener.file for listener in self.listeners if not listener.readable()]
-        self.loop.turn(REST_SECONDS if resting else _SWEEP_SECONDS)
-        self.loop.changed.extend(resting)
+        self.loop.turn(REST_SECONDS if any(each.rests for each in self.listeners) else _SWEEP_SECONDS)
         self.readiness.hold(len(self.connections.channels))
+        for listener in self.listeners:
+            listener.look()
         while self.calls:
             self.calls.popleft()()
         now = time.monotonic()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-import time
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
 from waiting import wait_until
 
-from app.processes.listening import REST_SECONDS, Listener
+from app.processes import listening
+from app.processes.listening import Listener
 from app.processes.readiness import Readiness
 
 
@@ -41,25 +42,50 @@ def connect(accepting: Accepting) -> None:
 
 
 def test_a_worker_without_more_than_others_takes_all(accepting: Accepting) -> None:
-    listener = Listener(accepting, lambda: False)
+    listener = Listener(accepting, lambda: False, deque())
     for count in (1, 2, 3):
         connect(accepting)
         listener.handle_read_event()
         assert (accepting.count, listener.readable()) == (count, True)
 
 
-def test_a_worker_with_more_takes_what_is_left_to_it(accepting: Accepting) -> None:
-    listener = Listener(accepting, lambda: True)
+def test_a_worker_with_more_takes_what_others_leave(accepting: Accepting) -> None:
+    changed = deque[int]()
+    listener = Listener(accepting, lambda: True, changed)
     for count in (1, 2):
         connect(accepting)
         listener.handle_read_event()
         assert (accepting.count, listener.readable()) == (count - 1, False)
-        wait_until(listener.readable)
+        wait_until(lambda: listener.look() or listener.readable())
+        assert changed.pop() == listener.file
         listener.handle_read_event()
         assert accepting.count == count
-        # Until now a connection would count as one that others have left.
-        end = time.monotonic() + 2 * REST_SECONDS
-        wait_until(lambda end=end: time.monotonic() > end)
+        listener.look()
+
+
+def test_a_connection_that_others_took_counts_no_more(accepting: Accepting) -> None:
+    listener = Listener(accepting, lambda: True, deque())
+    listener.handle_read_event()
+    wait_until(lambda: listener.look() or listener.readable())
+    listener.look()  # after a round in which there was none
+    connect(accepting)
+    listener.handle_read_event()
+    assert (accepting.count, listener.rests) == (0, True)
+
+
+def test_a_worker_that_has_no_more_rests_no_longer(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "REST_SECONDS", 600.0)
+    counts, changed = [1], deque[int]()
+    listener = Listener(accepting, lambda: counts[0] > 0, changed)
+    connect(accepting)
+    listener.handle_read_event()
+    listener.look()
+    assert not listener.readable()
+    counts[0] = 0
+    listener.look()
+    assert (listener.readable(), changed.pop()) == (True, listener.file)
+    listener.handle_read_event()
+    assert accepting.count == 1
 
 
 def test_only_workers_that_are_warm_are_left_connections() -> None:
