@@ -146,7 +146,8 @@ class Worker(base.Worker):
 
     def _turn(self) -> None:
         self.loop.turn(REST_SECONDS if any(each.rests for each in self.listeners) else _SWEEP_SECONDS)
-        self.readiness.hold(len(self.connections.channels))
+        # A worker that stops takes none, so that others must not leave any to it.
+        self.readiness.hold(sys.maxsize if self.connections.is_stopping else len(self.connections.channels))
         for listener in self.listeners:
             listener.look()
         while self.calls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 import tempfile
@@ -201,6 +202,22 @@ def test_stop_answers_what_is_on_its_way_and_then_closes(run_worker: Callable[..
     server.thread.join(PATIENCE_SECONDS)
     with pytest.raises(ConnectionRefusedError):
         server.connect()
+
+
+def test_nothing_is_left_to_a_worker_that_stops(run_worker: Callable[..., Running]) -> None:
+    server = run_worker()
+    another = copy.copy(server.worker.readiness)
+    another.planned, another.slot = 2, 1
+    another.hold(3)
+    another.mark(0, True)
+    with server.connect() as half:
+        half.sendall(POST % (len(PHOTO), b"Expect: 100-continue\r\n"))
+        assert half.recv(100).startswith(b"HTTP/1.1 100")
+        assert another.holds_more()
+        server.stop()
+        wait_until(lambda: not another.holds_more())
+        half.sendall(PHOTO)
+        assert read_answer(half)[0] == 200
 
 
 def test_malformed_chunks_end_the_connection_and_say_so(run_worker: Callable[..., Running]) -> None:
