@@ -65,7 +65,7 @@ MAX_LISTED = 10
     type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
-    help="Seed of the random division into tests.",
+    help="Seed of the random division into tests, and of the random steps of tuning.",
 )
 @click.option("--tune", type=click.Choice(METHODS), default=HEAD, show_default=True, help="What to train.")
 @click.option(
@@ -240,9 +240,11 @@ def _print_result(lesson: Lesson) -> None:
     if lesson.compared:
         shares = ", ".join(f"{name} {100 * share:.1f}%" for name, share in lesson.compared.items())
         click.echo(f"Backbones compared, each by a head on the photos that were left out: {shares}.")
+    is_tuned = lesson.tuning is not None and lesson.tuning.tuned is not None
+    of = f"the {len(lesson.places):,} left-out photos" if is_tuned else "the photos when each was left out"
     click.echo(
-        f"Right for {share.percent:.1f}% of the photos when each was left out (95% interval {share.low:.1f} to "
-        f"{share.high:.1f}%), on {model.backbone}."
+        f"Right for {share.percent:.1f}% of {of} (95% interval {share.low:.1f} to {share.high:.1f}%), "
+        f"on {model.backbone}."
     )
     if lesson.tested:
         tested = lesson.tested

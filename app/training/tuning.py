@@ -132,7 +132,7 @@ class _Run:
             was_stopped = self._finish(trainer, start, method, plan)
         else:
             self._load_measured(trainer, method)
-            job.choose("finish.no", photos=len(job.learning))
+            job.choose("finish.stopped" if was_stopped else "finish.no", photos=len(job.learning))
         return self._tuned(trainer, method, was_stopped=was_stopped)
 
     def _phases(self, run: str, plan: Plan) -> list[Phase]:

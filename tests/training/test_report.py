@@ -116,3 +116,12 @@ def test_tuning_is_shown_with_its_curve_and_reasons(language: str, sentence: str
     assert sentence in found
     assert '<polyline points="0.0,120.0 300.0,0.0"' in found
     assert "-1.0 (-4.5 … +2.5)" in found
+
+
+def test_each_epoch_is_a_point_even_a_single_one() -> None:
+    lesson = make_lesson(("a.jpg", "b.jpg", "c.jpg", "d.jpg"))
+    tuning = Tuning(
+        kept="head", rows=(), epochs=(Epoch("measuring last", 1, 0.9, 2),), choices=(), places=np.arange(4)
+    )
+    found = write_report(dataclasses.replace(lesson, tuning=tuning), None, title="things 1", language="en")
+    assert '<circle cx="0.0" cy="0.0" r="3"' in found

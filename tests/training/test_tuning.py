@@ -17,6 +17,7 @@ from fakes import share_decoders
 from safetensors.torch import load, save
 from tunable import Killed, interrupt_at, kill_at, small_model, teach, write_parts
 
+from app.commands import train
 from app.model import load_model
 from app.model.backbones import load_backbone
 from app.model.backbones.timm_family import timm_record
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.slow
 PHOTOS_OF_CLASS = 36
 Taught = tuple[Chosen, PhotoSet, Lesson]
 Tune = Callable[..., Tuning]
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -207,13 +209,13 @@ def check_that_it_serves(taught: Taught, found: Tuning, folder: Path) -> None:
         assert torch.allclose(served(pixels)[0], learnt(pixels)[0], atol=1e-4)
 
 
-def test_a_better_network_is_kept_and_served(taught: Taught, tune: Tune, tmp_path: Path) -> None:
-    chosen, photo_set, lesson = taught
-    worse = worst_head(lesson)
+def test_a_better_network_is_kept_and_served(taught: Taught, tune: Tune, tmp_path: Path, capsys: Capture) -> None:
+    worse = worst_head(taught[2])
     found = tune(lesson=worse, method="all", epochs=1)
-    assert found.kept in ("last", "all")
-    assert keys(found)[-1] == "finish.yes"
-    check_that_it_serves((chosen, photo_set, worse), found, tmp_path)
+    assert (found.kept in ("last", "all"), keys(found)[-1]) == (True, "finish.yes")
+    check_that_it_serves((*taught[:2], worse), found, tmp_path)
+    train._print_result(with_tuning(worse, found))
+    assert f"% of the {len(found.places)} left-out photos (95% interval " in capsys.readouterr().out
 
 
 def test_a_model_of_timm_is_tuned_as_one_stage(tune: Tune, tmp_path: Path) -> None:
@@ -257,7 +259,7 @@ def test_ctrl_c_keeps_the_best_so_far(taught: Taught, tune: Tune) -> None:
     found = tune(interrupt_at("First run, last stage, epoch 1 "), lesson=worst_head(taught[2]), epochs=3)
     assert (found.kept, found.was_stopped) == ("last", True)
     assert [epoch.number for epoch in found.epochs] == [1]
-    assert keys(found)[-3:] == ["stopped", "kept.last", "finish.no"]
+    assert keys(found)[-3:] == ["stopped", "kept.last", "finish.stopped"]
 
 
 def test_ctrl_c_in_the_second_run_keeps_the_first(taught: Taught, tune: Tune) -> None:
