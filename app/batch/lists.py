@@ -97,5 +97,5 @@ def _read_parquet(source: str) -> Iterator[Entry]:
 def _column_of(names: list[str], source: str) -> int:
     found = next((names.index(name) for name in COLUMNS if name in names), None)
     if found is None:
-        raise BatchError(f"The list {source} has no column 'path'.")
+        raise BatchError(f"The list {source} has no column {' or '.join(map(repr, COLUMNS))}.")
     return found

@@ -248,7 +248,7 @@ def test_a_list_may_come_from_standard_input(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.csv", b"x,y\n1,2\n", "The list a.csv has no column 'path'."),
+        ("a.csv", b"x,y\n1,2\n", "The list a.csv has no column 'path' or 'file'."),
         ("a.parquet", b"PAR1", "The list a.parquet cannot be read: "),
         ("no-lines.txt", b"x" * 200_000, "The list no-lines.txt cannot be read: it has a line that is no path."),
         ("odd.txt", b"a.png\ns3://key:secret@bucket/x.png\n", "An address of a store is s3://BUCKET/PREFIX, without"),

@@ -35,7 +35,6 @@ from app.training.tuning_result import Choice, Options, Tuning
 
 pytestmark = pytest.mark.slow
 
-PHOTOS_OF_CLASS = 36
 Taught = tuple[Chosen, PhotoSet, Lesson]
 Tune = Callable[..., Tuning]
 Capture = pytest.CaptureFixture[str]
@@ -48,7 +47,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     settings = Settings.from_environment({"TOPTHREE_CACHE": str(folder / "cache"), "XDG_CACHE_HOME": str(folder)})
     with pytest.MonkeyPatch.context() as patch:
         share_decoders(patch, "app.training.embeddings")
-        return teach(write_parts(folder / "things", PHOTOS_OF_CLASS), small_model(folder), settings)
+        return teach(write_parts(folder / "things", count=36), small_model(folder), settings)
 
 
 @pytest.fixture
@@ -66,10 +65,9 @@ def tune(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tune]:
         chosen: Callable[[Choice], None] = str,
         **options: object,
     ) -> Tuning:
-        backbone, photo_set, learnt = of
         asked = Options(**({"method": "last", "epochs": 2} | options))
         shown = tuning_steps.Shown(lambda name, done, total: None, said, chosen)
-        return tuning.tune(backbone, photo_set, lesson or learnt, asked, name="small", shown=shown)
+        return tuning.tune(of[0], of[1], lesson or of[2], asked, name="small", shown=shown)
 
     yield run
     tuning.remove_files(taught[0], "small")
