@@ -1,4 +1,4 @@
-"""Files and folders that appear as a whole or not at all, and locks between those who write them."""
+"""Write files and folders so that they appear complete or not at all, and lock them against other writers."""
 
 from __future__ import annotations
 
