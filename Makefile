@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
+# Each process begins with neighbours, so that what the tests of a file share is made once.
+PYTEST := $(BIN)/pytest -n auto --dist worksteal
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 NEEDS := Python 3.11 or newer is needed. Install it, or name the one you have: make PYTHON=python3.12
 NO_CPU_INDEX := The index of PyTorch's CPU builds does not answer. The ordinary builds are installed, and $(VENV) takes 5.7 GB. \
@@ -24,11 +26,10 @@ serve: $(VENV)/.installed ## Install what is missing, get the model, serve http:
 	@exec $(BIN)/topthree serve
 
 test: $(VENV)/.installed-test ## Run all tests but the slow ones, and those that need a browser.
-	@# Each process begins with neighbours, so that what the tests of a file share is made once.
-	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not cluster"
+	$(PYTEST) -m "not slow and not cluster"
 
 test-slow: $(VENV)/.installed-test ## Run the tests that train, convert or install, which take a third of all the time.
-	$(BIN)/pytest -n auto --dist worksteal -m "slow and not cluster"
+	$(PYTEST) -m "slow and not cluster"
 
 test-browser: $(VENV)/.installed-browser ## Test the page in Chromium, Firefox and WebKitGTK; install them if possible. AGAIN=yes runs what failed last.
 	$(BIN)/pytest tests/browser -n 2 --dist loadfile $(if $(AGAIN),--last-failed --last-failed-no-failures none)
@@ -49,7 +50,7 @@ lint: $(VENV)/.installed-test ## Run ruff, ruff format, mypy strict on app/, and
 	$(BIN)/lint-imports --no-logo --no-cache
 
 coverage: $(VENV)/.installed-test ## Run all tests, the slow ones too, and require 95% of branches.
-	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Send damaged files to the decoders for 30 minutes; SECONDS=60 makes it a minute, INPUTS=1000000 a million files.
 	$(BIN)/python scripts/fuzz_images.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUTS),--inputs $(INPUTS))

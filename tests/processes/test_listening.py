@@ -17,8 +17,8 @@ from app.processes.readiness import Readiness
 class Accepting:
     """What a listener stands before: it accepts a connection."""
 
-    def __init__(self, listening: socket.socket) -> None:
-        self.socket = listening
+    def __init__(self, listening_socket: socket.socket) -> None:
+        self.socket = listening_socket
         self.count = 0
 
     def handle_read_event(self) -> None:
@@ -33,8 +33,8 @@ class Accepting:
 
 @pytest.fixture
 def accepting() -> Iterator[Accepting]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield Accepting(listening)
+    with socket.create_server(("127.0.0.1", 0)) as listening_socket:
+        yield Accepting(listening_socket)
 
 
 def connect(accepting: Accepting) -> None:
